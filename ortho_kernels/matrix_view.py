@@ -1,0 +1,119 @@
+"""From a weight to its matrix view `(groups, rows, cols)`, and what is accepted as a weight.
+
+A linear weight `(out, in)` is one `out x in` matrix. A convolution weight `(out, in / g, kh, kw)` with `g` groups is `g`
+matrices of `out / g` rows and `in / g * kh * kw` columns, one filter a row. A transposed convolution's weight
+`(in, out / g, kh, kw)` is that of the convolution of which it is the adjoint, so the same rule serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SIDES = ("small", "large", "rows", "cols")
+DTYPES = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
+
+
+class MatrixView(NamedTuple):
+    """`groups` matrices of `rows x cols`: a weight as the penalty sees it."""
+
+    groups: int
+    rows: int
+    cols: int
+
+    def resolve(self, side: str) -> str:
+        """`"rows"` for the Gram W W^T or `"cols"` for W^T W; a tie between small and large goes to `rows`."""
+        if side == "small":
+            return "rows" if self.rows <= self.cols else "cols"
+        if side == "large":
+            return "cols" if self.rows <= self.cols else "rows"
+        return side
+
+    def order(self, side: str) -> int:
+        """The order n of the Gram on that side."""
+        return self.rows if self.resolve(side) == "rows" else self.cols
+
+    def __str__(self) -> str:
+        return f"{self.groups} x ({self.rows} x {self.cols})" if self.groups > 1 else f"{self.rows} x {self.cols}"
+
+
+@cache
+def matrix_view(shape: tuple[int, ...], groups: int) -> MatrixView:
+    """The view of a weight of this shape; the shape is known to fit (see `check_weights`)."""
+    cols = 1
+    for size in shape[1:]:
+        cols *= size
+    return MatrixView(groups, shape[0] // groups, cols)
+
+
+def check_side(side: str) -> None:
+    if side not in SIDES:
+        raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}; got {side!r}")
+
+
+def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:
+    """One number of groups for each weight."""
+    if isinstance(groups, int):
+        return (groups,) * weights
+    groups = tuple(groups)
+    if len(groups) != weights:
+        raise ValueError(f"groups must be one int, or one int a weight: got {len(groups)} for {weights} weights")
+    return groups
+
+
+def check_weights(weights: Sequence[Tensor], groups: Sequence[int], names: Sequence[str] | None = None) -> None:
+    """Raises `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
+    device = None
+    for index, (weight, count) in enumerate(zip(weights, groups, strict=True)):
+        problem = _problem(weight, count)
+        if problem is None:
+            device = weight.device if device is None else device
+            if weight.device == device:
+                continue
+            problem = ValueError(
+                f"is on {weight.device}, but the weights before it are on {device}; "
+                "call once for each device and add the penalties"
+            )
+        name = names[index] if names is not None else f"weights[{index}]"
+        raise type(problem)(f"{name} {problem}")
+
+
+def _problem(weight: object, groups: object) -> Exception | None:
+    """What is wrong with this weight, worded to follow its name."""
+    if not isinstance(weight, Tensor):
+        return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
+    if weight.dtype not in DTYPES:
+        return TypeError(f"has dtype {weight.dtype}; expected float64, float32, bfloat16 or float16")
+    if weight.layout is not torch.strided:
+        return TypeError(f"has layout {weight.layout}; expected a dense tensor (try weight.to_dense())")
+    if weight.device.type == "meta":
+        return ValueError("is on the meta device and holds no numbers; materialize the model first (to_empty, then load)")
+    if weight.dim() < 2:
+        return ValueError(
+            f"has shape {tuple(weight.shape)}; expected at least 2 dimensions (out, in, ...), as conv and linear weights have"
+        )
+    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+        return ValueError(f"was given groups={groups!r}; expected a positive int")
+    if weight.shape[0] % groups:
+        return ValueError(f"has {weight.shape[0]} output channels, which {groups} groups don't divide")
+    return None
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def addressable(weight: Tensor) -> Tensor:
+    """The weight itself where its columns have one stride in some order (contiguous, channels_last, any 2-D strides).
+
+    Only a convolution weight sliced or permuted in a way that no matrix describes is copied.
+    """
+    if weight.dim() == 2 or weight.is_contiguous():
+        return weight
+    channels_last = _CHANNELS_LAST.get(weight.dim())
+    if channels_last is not None and weight.is_contiguous(memory_format=channels_last):
+        return weight
+    return weight.contiguous()
