@@ -7,8 +7,8 @@ matrices of `out / g` rows and `in / g * kh * kw` columns, one filter a row. A t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -41,13 +41,9 @@ class MatrixView(NamedTuple):
         return f"{self.groups} x ({self.rows} x {self.cols})" if self.groups > 1 else f"{self.rows} x {self.cols}"
 
 
-@cache
-def matrix_view(shape: tuple[int, ...], groups: int) -> MatrixView:
-    """The view of a weight of this shape; the shape is known to fit (see `check_weights`)."""
-    cols = 1
-    for size in shape[1:]:
-        cols *= size
-    return MatrixView(groups, shape[0] // groups, cols)
+def matrix_view(weight: Tensor, groups: int) -> MatrixView:
+    """The view of a weight that is known to fit (see `check_weights`)."""
+    return MatrixView(groups, weight.shape[0] // groups, math.prod(weight.shape[1:]))
 
 
 def check_side(side: str) -> None:

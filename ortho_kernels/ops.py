@@ -54,7 +54,7 @@ def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int
     """The order n of every matrix, groups of one weight side by side."""
     result = []
     for weight, count, side in zip(weights, groups, sides, strict=True):
-        view = matrix_view(tuple(weight.shape), count)
+        view = matrix_view(weight, count)
         result += [view.rows if side == ROWS else view.cols] * count
     return result
 

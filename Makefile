@@ -1,0 +1,54 @@
+# make pretrain | test | bench | lint: each sets up what it needs in .venv (the first time takes a few minutes).
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES := $(shell find csrc -type f)
+
+# Threads that spin while they wait take the core from those that work.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: pretrain test bench lint format clean
+
+pretrain: $(VENV)/.built
+	$(RUN) -m ortho_kernels.trainer.compare experiment=quick
+
+test: $(VENV)/.built
+	$(RUN) -m pytest
+
+bench: $(VENV)/.built
+	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+lint: $(VENV)/.built
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/native -name '*.h' -o -name '*.cpp')
+
+format: $(VENV)/.built
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $$(find csrc tests/native -name '*.h' -o -name '*.cpp')
+
+clean:
+	rm -rf build *.egg-info ortho_kernels/*.so $(VENV)/.built
+
+# The environment, what is installed in it, and the native library, each made when what it comes from changes.
+
+$(VENV)/.created:
+	$(PYTHON) scripts/create_venv.py $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing torch and what builds the kernels ..."
+	$(PIP) torch torchvision setuptools wheel ninja pybind11
+	@echo "Installing the trainer, the tests, the benchmarks and the linters ..."
+	ORTHO_KERNELS_NO_NATIVE=1 $(PIP) --no-build-isolation --editable ".[trainer,test,bench,lint]"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py $(SOURCES)
+	@echo "Building the kernels ..."
+	$(PIP) --no-build-isolation --no-deps --editable .
+	@$(RUN) -m ortho_kernels.doctor
+	@touch $@

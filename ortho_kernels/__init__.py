@@ -1,0 +1,15 @@
+"""Orthogonality penalties over all weights of a model in one launch, exact and differentiable.
+
+    from ortho_kernels import OrthogonalityPenalty
+    penalty = OrthogonalityPenalty(encoder, kind="so", gamma=1e-6)
+    loss = criterion(...) + penalty()
+
+The formulas are in `ortho_kernels.reference`; names that existing code imports are in `ortho_kernels.compat`.
+"""
+
+from .backends.choose import use_backend
+from .functional import soft_orthogonality, srip
+from .penalty import OrthogonalityPenalty
+
+__version__ = "0.1.0"
+__all__ = ["OrthogonalityPenalty", "soft_orthogonality", "srip", "use_backend"]

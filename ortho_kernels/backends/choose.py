@@ -1,0 +1,58 @@
+"""Which backend serves a device, and why the others don't."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import native
+
+BACKENDS = ("cpu", "torch")
+_VARIABLE = "ORTHO_KERNELS_BACKEND"
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in ("auto", *BACKENDS):
+        raise ValueError(f"{source} must be one of 'auto', {', '.join(map(repr, BACKENDS))}; got {name!r}")
+    return name
+
+
+_asked = _checked(os.environ.get(_VARIABLE, "auto"), f"the environment variable {_VARIABLE}")
+
+
+def reason_against(backend: str, device_type: str) -> str | None:
+    """Why this backend can't serve weights on this type of device, or None if it can."""
+    if backend == "torch":
+        return None
+    if device_type != "cpu":
+        return f"its kernels run on the CPU, and the weights are on {device_type}"
+    return native.load()
+
+
+def choose(device_type: str) -> str:
+    """The backend asked for, or the first that can serve."""
+    if _asked != "auto":
+        reason = reason_against(_asked, device_type)
+        if reason is not None:
+            raise RuntimeError(
+                f"the backend {_asked!r} was asked for but can't serve these weights: {reason}. "
+                "`python -m ortho_kernels.doctor` says which backends work here."
+            )
+        return _asked
+    return next(backend for backend in BACKENDS if reason_against(backend, device_type) is None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Asks for one backend (`cpu`, `torch`, or `auto`, the default) within the block, for the whole process.
+
+    The environment variable ORTHO_KERNELS_BACKEND does the same from outside. A backend that can't serve raises
+    `RuntimeError` with its reason when a penalty is computed.
+    """
+    global _asked
+    before, _asked = _asked, _checked(name, "the backend")
+    try:
+        yield
+    finally:
+        _asked = before

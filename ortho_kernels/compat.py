@@ -1,0 +1,55 @@
+"""The names that existing training scripts carry, with their exact semantics: swap the import, keep the results.
+
+    from ortho_kernels.compat import l2_reg_ortho   # Bansal, Chen and Wang, NeurIPS 2018
+    from ortho_kernels.compat import orth_dist      # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import functional
+from .matrix_view import check_weights, matrix_view
+
+_STARTS = ("uniform", "normal")
+
+
+def l2_reg_ortho(model: nn.Module, *, side: str = "small", start: str = "uniform") -> Tensor | None:
+    """The SRIP term of Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?".
+
+    The sum over every parameter with 2 or more dimensions, embeddings and the classifier included, of sigma^2 with
+    sigma = |R R v| / |R v|. Two variants circulate; the defaults are the first:
+
+    - `side="small"`, `start="uniform"`: the smaller Gram, v uniform in [0, 1) (the released code for wide ResNets);
+    - `side="cols"`, `start="normal"`: always W^T W, v Gaussian (the released code for ImageNet). For a wide W this Gram has
+      a null space, so sigma >= 1 however orthogonal the rows are, and the gradient may push the wrong way.
+
+    It differs from the paper behind this package (arXiv 2411.00392; `OrthogonalityPenalty(encoder, "srip")`) in three ways:
+    sigma is squared; every matrix-shaped parameter counts, not the encoder's conv and linear weights alone; and v is
+    uniform, not Gaussian, by default. It differs from the released code in one: where R v = 0 its value is 0, not NaN.
+
+    Returns:
+        The sum, differentiable; `None`, as the released code has it, for a model without such a parameter.
+    """
+    if start not in _STARTS:
+        raise ValueError(f"start must be 'uniform' or 'normal'; got {start!r}")
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.dim() >= 2]
+    if not named:
+        return None
+    names, weights = zip(*named, strict=True)
+    check_weights(weights, [1] * len(weights), names)
+    draw = torch.rand if start == "uniform" else torch.randn
+    vectors = [draw(1, matrix_view(weight, 1).order(side), device=weight.device) for weight in weights]
+    return functional.srip(weights, side=side, start=vectors, squared=True)
+
+
+def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
+    """||M^T M - I||_F of OCNN, M the taller of `mat` (flattened to 2-D) and its transpose: the smaller Gram.
+
+    It differs from SO in arXiv 2411.00392 in that the norm is not squared (the gradient has unit scale however close to
+    orthogonal `mat` is), and from the released code in that its gradient at an orthogonal `mat` is 0, not NaN. `stride` is
+    accepted and ignored, as there. One call a layer is how that code is written;
+    `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one launch.
+    """
+    return functional.soft_orthogonality([mat], squared=False)

@@ -1,0 +1,274 @@
+"""`OrthogonalityPenalty`: the penalty over a model's conv and linear weights, as a module."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from . import functional, reference
+from .diagnostics.spectra import effective_rank, singular_values
+from .matrix_view import MatrixView, check_side, check_weights, matrix_view
+from .warm_start import WarmStart
+
+PAPER_GAMMA = {"so": 1e-6, "srip": 1e-4}
+_OPTIONS = {
+    "so": {"side", "diagonal", "off_diagonal", "squared"},
+    "srip": {"side", "iterations", "generator", "gradient", "squared", "warm_start"},
+}
+
+
+class OrthogonalityPenalty(nn.Module):
+    """`gamma * sum of penalty(W)` over the conv and linear weights of an encoder (arXiv 2411.00392).
+
+    Add `penalty()` to the loss once an optimizer step. Weights are looked up when the penalty is computed, so it follows
+    `.to()`, `torch.func.functional_call` and parametrizations; a weight that two layers share counts once. The encoder is
+    a submodule, but the state_dict leaves it out: a checkpoint holds it once, under the model's own names.
+
+    Args:
+        encoder: the module whose weights are penalized: every `nn.Conv*d`, `nn.ConvTranspose*d`, `nn.Linear` and the
+            projections of `nn.MultiheadAttention`; no norm, bias or embedding.
+        kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
+        gamma: the factor; the paper's 1e-6 (SO) or 1e-4 (SRIP) by default. An attribute: change it to schedule it.
+        include: patterns (as in a shell, `"layer4.*"`) of parameter names to cover; all by default.
+        exclude: patterns of parameter names to leave out.
+        options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...); and for
+            SRIP `warm_start=True`: each step starts from the vectors of the step before.
+
+    Raises:
+        ValueError: for an unknown kind or option, a pattern that matches nothing, an encoder with nothing to penalize.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        kind: str = "so",
+        *,
+        gamma: float | None = None,
+        include: str | Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if kind not in _OPTIONS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, _OPTIONS))}; got {kind!r}")
+        for option in options:
+            if option not in _OPTIONS[kind]:
+                raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(_OPTIONS[kind]))}")
+        self.kind = kind
+        self.gamma = PAPER_GAMMA[kind] if gamma is None else gamma
+        if not math.isfinite(self.gamma):
+            raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
+        warm_start = options.pop("warm_start", False)
+        self.options = options
+        self.encoder = encoder
+        self.names = _choose(encoder, include, exclude)
+        weights, views = self._weights_and_views()
+        with torch.no_grad():
+            self._values(weights, views, warm=None)  # options that don't fit fail here, not in the first step
+        self.warm: WarmStart | None = None
+        if warm_start:
+            if options.get("generator") is not None:
+                raise ValueError("warm_start keeps its vectors, so a generator has nothing to draw: give one of the two")
+            self.warm = WarmStart(weights, views, self.side)
+        self.register_state_dict_post_hook(_leave_encoder_out)
+        self.register_load_state_dict_pre_hook(_keep_encoder)
+
+    @property
+    def side(self) -> str:
+        return self.options.get("side", "small")
+
+    def weights(self) -> list[tuple[str, Tensor, int]]:
+        """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
+        found = []
+        for name in self.names:
+            owner_name, _, attribute = name.rpartition(".")
+            owner = self.encoder.get_submodule(owner_name)
+            found.append((name, getattr(owner, attribute), getattr(owner, "groups", 1)))
+        return found
+
+    def penalty(self) -> Tensor:
+        """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
+        weights, views = self._weights_and_views()
+        return self.gamma * self._values(weights, views, self.warm).sum()
+
+    def forward(self) -> Tensor:
+        return self.penalty()
+
+    def report(self) -> PenaltyReport:
+        """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped."""
+        weights, views = self._weights_and_views()
+        rows = []
+        with torch.no_grad():
+            values = self._values(weights, views, warm=None).split([view.groups for view in views])
+            for name, weight, view, value in zip(self.names, weights, views, values, strict=True):
+                spectrum = singular_values(weight.detach().reshape(view))
+                rows.append(
+                    LayerReport(
+                        name=name,
+                        view=view,
+                        value=value.sum().item(),
+                        effective_rank=effective_rank(spectrum),
+                        largest=spectrum.max().item() if spectrum.numel() else 0.0,
+                        smallest=spectrum.min().item() if spectrum.numel() else 0.0,
+                    )
+                )
+        return PenaltyReport(self.kind, self.gamma, rows)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(\n  " + self.extra_repr().replace("\n", "\n  ") + "\n)"
+
+    def extra_repr(self) -> str:
+        """What is covered; the encoder itself is printed where the model holds it."""
+        weights = self.weights()
+        entries = sum(weight.numel() for _, weight, _ in weights)
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        warm = ", warm_start=True" if self.warm is not None else ""
+        return (
+            f"kind={self.kind!r}, gamma={self.gamma:g}{options}{warm}\n"
+            f"covers {len(weights)} weights, {entries:,} entries: {_abridged(self.names)}"
+        )
+
+    def _weights_and_views(self) -> tuple[list[Tensor], list[MatrixView]]:
+        names, weights, groups = zip(*self.weights(), strict=True)
+        check_weights(weights, groups, names)
+        return list(weights), [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
+
+    def _values(self, weights: Sequence[Tensor], views: Sequence[MatrixView], warm: WarmStart | None) -> Tensor:
+        """One value a matrix."""
+        groups = [view.groups for view in views]
+        if self.kind == "so":
+            return functional.soft_orthogonality(weights, groups=groups, reduction="none", **self.options)
+        if warm is None:
+            return functional.srip(weights, groups=groups, reduction="none", **self.options)
+        sigma = warm.sigma(
+            weights, views, self.side, self.options.get("iterations", 2), self.options.get("gradient", "through")
+        )
+        return sigma.square() if self.options.get("squared", False) else sigma
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One weight: its value (summed over its groups) and its spectrum (effective rank: the mean over its groups)."""
+
+    name: str
+    view: MatrixView
+    value: float
+    effective_rank: float
+    largest: float
+    smallest: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.largest)
+
+
+@dataclass(frozen=True)
+class PenaltyReport:
+    """The rows of `OrthogonalityPenalty.report()`; prints as a table."""
+
+    kind: str
+    gamma: float
+    rows: list[LayerReport]
+
+    @property
+    def non_finite(self) -> list[str]:
+        """The layers that hold NaN or Inf."""
+        return [row.name for row in self.rows if not row.finite]
+
+    def __iter__(self) -> Iterator[LayerReport]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        width = max([len("layer"), *(len(row.name) for row in self.rows)])
+        views = max([len("view"), *(len(str(row.view)) for row in self.rows)])
+        lines = [f"{'layer':{width}}  {'view':>{views}}  {'value':>11}  {'eff. rank':>9}  {'largest':>9}  {'smallest':>9}"]
+        lines += [
+            f"{row.name:{width}}  {row.view!s:>{views}}  {row.value:11.4g}  {row.effective_rank:9.1f}"
+            f"  {row.largest:9.4g}  {row.smallest:9.4g}" + ("" if row.finite else "  <- NaN or Inf")
+            for row in self.rows
+        ]
+        total = sum(row.value for row in self.rows)
+        lines.append(f"{self.kind}: sum {total:.6g}, times gamma {self.gamma:g} = {self.gamma * total:.6g}")
+        if self.non_finite:
+            lines.append(f"NaN or Inf in: {', '.join(self.non_finite)}")
+        return "\n".join(lines)
+
+
+def _weight_names(module: nn.Module) -> tuple[str, ...]:
+    """The attributes of a module that hold matrices."""
+    if isinstance(module, nn.MultiheadAttention):  # its output projection is a linear layer of its own
+        if module.in_proj_weight is not None:
+            return ("in_proj_weight",)
+        return ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return ("weight",) if isinstance(module, (_ConvNd, nn.Linear)) else ()
+
+
+def _choose(
+    encoder: nn.Module, include: str | Iterable[str] | None, exclude: str | Iterable[str] | None
+) -> tuple[str, ...]:
+    """The names of the weights to cover."""
+    found: dict[str, Tensor] = {}
+    for path, module in encoder.named_modules():
+        for attribute in _weight_names(module):
+            weight = getattr(module, attribute)
+            name = f"{path}.{attribute}" if path else attribute
+            if nn.parameter.is_lazy(weight):
+                raise ValueError(f"{name} is not initialized yet; run one batch through the encoder first")
+            found[name] = weight
+    included = _matching(found, include, "include") if include is not None else set(found)
+    excluded = _matching(found, exclude, "exclude") if exclude is not None else set()
+    seen: set[int] = set()
+    chosen = []
+    for name, weight in found.items():
+        if name in included and name not in excluded and id(weight) not in seen:
+            seen.add(id(weight))  # a weight that two layers share counts once
+            chosen.append(name)
+    if not chosen:
+        held = Counter(type(module).__name__ for module in encoder.modules())
+        holds = ", ".join(f"{count} {kind}" for kind, count in held.items())
+        raise ValueError(
+            "the encoder has no conv or linear weight to penalize"
+            + (f" (include and exclude leave none of: {_abridged(tuple(found))})" if found else "")
+            + f"; it holds {holds}"
+        )
+    return tuple(chosen)
+
+
+def _matching(names: Iterable[str], patterns: str | Iterable[str], option: str) -> set[str]:
+    """The names that any of the patterns matches, as a whole or as the layer they belong to."""
+    names = list(names)
+    matched = set()
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        hits = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)}
+        if not hits:
+            raise ValueError(f"{option} pattern {pattern!r} matches none of the weights: {_abridged(tuple(names))}")
+        matched |= hits
+    return matched
+
+
+def _abridged(names: Sequence[str], most: int = 6) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return ", ".join([*names[: most - 1], "...", names[-1]])
+
+
+def _leave_encoder_out(module: nn.Module, state_dict: dict, prefix: str, _: Any) -> None:
+    for key in [key for key in state_dict if key.startswith(f"{prefix}encoder.")]:
+        del state_dict[key]
+
+
+def _keep_encoder(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    """Gives the strict loader the encoder's own present state for the keys that were left out."""
+    for key, value in module.encoder.state_dict(keep_vars=True).items():
+        state_dict.setdefault(f"{prefix}encoder.{key}", value)

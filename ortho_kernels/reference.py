@@ -1,0 +1,140 @@
+"""The penalties, defined in plain torch: what every kernel of this package computes, and the appendix to the paper.
+
+He, Du and Ma, "Preventing Dimensional Collapse in Self-Supervised Learning via Orthogonality Regularization" (NeurIPS
+2024, arXiv 2411.00392), add `gamma * sum over encoder weights of penalty(W)` to a self-supervised loss. A weight is seen
+as a matrix W of one filter a row; its residual R = W W^T - I (or W^T W - I) says how far its rows (columns) are from
+orthonormal, and a penalty measures R:
+
+- soft orthogonality (SO):  ||R||_F^2
+- spectral restricted isometry property (SRIP):  the spectral norm of R, estimated by power iteration
+
+Both Grams have the same nonzero eigenvalues, so the smaller one (`side="small"`) says all there is to say: the larger
+has a null space on which R is -1 whatever W is, which adds a constant to SO and keeps SRIP at 1 or above.
+
+This file imports torch alone. It is differentiable by autograd, twice if wanted, and computes in float32, or in float64
+where a weight is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def soft_orthogonality(
+    weights: Sequence[Tensor],
+    *,
+    groups: int | Sequence[int] = 1,
+    side: str = "small",
+    diagonal: float = 1.0,
+    off_diagonal: float = 1.0,
+    squared: bool = True,
+    reduction: str = "sum",
+) -> Tensor:
+    """SO: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its square root if not `squared`."""
+    values = []
+    for W in matrices(weights, groups):
+        R = gram(W, side)
+        R = R - torch.eye(R.shape[0], dtype=R.dtype, device=R.device)
+        on = R.diagonal()
+        off = R - torch.diag(on)
+        value = diagonal * on.square().sum() + off_diagonal * off.square().sum()
+        values.append(value if squared else square_root(value))
+    return reduce(values, reduction)
+
+
+def srip(
+    weights: Sequence[Tensor],
+    *,
+    groups: int | Sequence[int] = 1,
+    side: str = "small",
+    iterations: int = 2,
+    start: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    gradient: str = "through",
+    squared: bool = False,
+    reduction: str = "sum",
+) -> Tensor:
+    """SRIP: sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1) and m = `iterations`, or sigma^2 if `squared`.
+
+    The paper applies R twice to a fresh Gaussian x_0: u = R v, w = R u, sigma = |w| / |u|.
+    """
+    Ws = matrices(weights, groups)
+    if start is None:
+        x0 = draw_start(Ws, side, generator)
+    else:
+        x0 = [x for vectors in start for x in vectors.to(Ws[0].dtype)]
+    values = []
+    for W, x in zip(Ws, x0, strict=True):
+        x = iterate(W, x, side, iterations - 1)
+        if gradient == "envelope":
+            x = x.detach()  # the derivative of the largest eigenvalue holds its eigenvector fixed
+        sigma = torch.linalg.vector_norm(apply_residual(W, x, side))
+        values.append(sigma.square() if squared else sigma)
+    return reduce(values, reduction)
+
+
+def matrices(weights: Sequence[Tensor], groups: int | Sequence[int] = 1) -> list[Tensor]:
+    """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows."""
+    weights = list(weights)
+    counts = [groups] * len(weights) if isinstance(groups, int) else groups
+    dtype = torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
+    return [
+        W
+        for weight, count in zip(weights, counts, strict=True)
+        for W in weight.to(dtype).reshape(count, weight.shape[0] // count, weight.shape[1:].numel())
+    ]
+
+
+def rows_side(W: Tensor, side: str) -> bool:
+    """Whether the Gram is W W^T (else W^T W); a tie between small and large goes to the rows."""
+    small_is_rows = W.shape[0] <= W.shape[1]
+    return {"rows": True, "cols": False, "small": small_is_rows, "large": not small_is_rows}[side]
+
+
+def gram(W: Tensor, side: str) -> Tensor:
+    return W @ W.T if rows_side(W, side) else W.T @ W
+
+
+def apply_residual(W: Tensor, x: Tensor, side: str) -> Tensor:
+    """R x without R: two products with W."""
+    return W @ (W.T @ x) - x if rows_side(W, side) else W.T @ (W @ x) - x
+
+
+def iterate(W: Tensor, x: Tensor, side: str, applications: int) -> Tensor:
+    """R^applications x, normalized on the way: sigma does not depend on the scale of x."""
+    for _ in range(applications):
+        x = apply_residual(W, normalize(x), side)
+    return normalize(x)
+
+
+def draw_start(Ws: Sequence[Tensor], side: str, generator: torch.Generator | None = None) -> list[Tensor]:
+    """A standard Gaussian vector for each matrix, all from one draw."""
+    if not Ws:
+        return []
+    orders = [W.shape[0] if rows_side(W, side) else W.shape[1] for W in Ws]
+    device = generator.device if generator is not None else Ws[0].device
+    return list(torch.randn(sum(orders), dtype=Ws[0].dtype, device=device, generator=generator).to(Ws[0].device).split(orders))
+
+
+def normalize(x: Tensor) -> Tensor:
+    """x / |x|, and a zero vector unchanged: R = 0 has sigma 0 with zero gradient, not NaN."""
+    norm = torch.linalg.vector_norm(x)
+    return x / torch.where(norm == 0, 1, norm)
+
+
+def square_root(value: Tensor) -> Tensor:
+    """The root with zero gradient at zero, where autograd's is infinite."""
+    positive = value != 0
+    return torch.where(positive, torch.where(positive, value, 1).sqrt(), 0)
+
+
+def reduce(values: Sequence[Tensor] | Tensor, reduction: str) -> Tensor:
+    """The sum or mean of the values of all matrices, or (`none`) one value a matrix; no matrices add up to 0."""
+    if not isinstance(values, Tensor):
+        values = torch.stack(list(values)) if len(values) else torch.zeros(0)
+    if reduction == "none":
+        return values
+    return values.sum() if reduction == "sum" or not len(values) else values.mean()

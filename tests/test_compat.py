@@ -1,0 +1,65 @@
+"""The drop-in names against the formulas of the code that they replace, written out here in its own steps."""
+
+import pytest
+import torch
+from torch import nn
+
+from ortho_kernels.compat import l2_reg_ortho, orth_dist
+
+
+def model():
+    return nn.Sequential(nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.Linear(20, 50), nn.Embedding(7, 5), nn.Linear(50, 10))
+
+
+def published_sigma_squared(weight, side, start):
+    """|R R v|^2 / |R v|^2 with a dense R, one layer at a time, by autograd."""
+    W = weight.flatten(1)
+    columns = side == "cols" or W.shape[0] > W.shape[1]
+    gram = W.T @ W if columns else W @ W.T
+    R = gram - torch.eye(len(gram))
+    v = torch.rand(len(gram), 1) if start == "uniform" else torch.randn(len(gram), 1)
+    u = R @ v
+    return (R @ (u / u.norm())).norm() ** 2
+
+
+@pytest.mark.parametrize(("side", "start"), [("small", "uniform"), ("cols", "normal"), ("small", "normal")])
+def test_l2_reg_ortho(backend, side, start):
+    net = model()
+    weights = [p for p in net.parameters() if p.ndim >= 2]
+    assert len(weights) == 4  # the embedding and the classifier count, the norm does not
+    torch.manual_seed(3)
+    truth = sum(published_sigma_squared(weight, side, start) for weight in weights)
+    torch.manual_seed(3)
+    value = l2_reg_ortho(net, side=side, start=start)
+    torch.testing.assert_close(value, truth, rtol=1e-5, atol=0)
+    for gradient, true in zip(torch.autograd.grad(value, weights), torch.autograd.grad(truth, weights), strict=True):
+        torch.testing.assert_close(gradient, true, rtol=1e-4, atol=1e-5)
+
+
+def test_l2_reg_ortho_without_matrices():
+    assert l2_reg_ortho(nn.BatchNorm2d(3)) is None
+
+
+def test_l2_reg_ortho_rejects_unknown_starts():
+    with pytest.raises(ValueError, match="start must be 'uniform' or 'normal'; got 'ones'"):
+        l2_reg_ortho(model(), start="ones")
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 3, 3), (64, 3, 3, 3), (10, 50)])
+def test_orth_dist(backend, shape):
+    kernel = torch.randn(shape, requires_grad=True)
+    M = kernel.flatten(1)
+    M = M.T if M.shape[0] < M.shape[1] else M
+    truth = torch.norm(M.T @ M - torch.eye(M.shape[1]))
+    value = orth_dist(kernel)
+    torch.testing.assert_close(value, truth, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, kernel), torch.autograd.grad(truth, kernel), rtol=1e-4, atol=1e-5
+    )
+    assert orth_dist(kernel, stride=2) == value
+
+
+def test_orth_dist_at_orthogonality(backend):
+    kernel = torch.eye(4, 6, requires_grad=True)
+    (gradient,) = torch.autograd.grad(orth_dist(kernel), kernel)
+    assert not gradient.any()

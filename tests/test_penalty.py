@@ -1,0 +1,200 @@
+"""OrthogonalityPenalty: what it covers, what it reports, how it lives in a model."""
+
+import pytest
+import torch
+from torch import nn
+from truth import as_matrices, so_from_spectrum
+
+from ortho_kernels import OrthogonalityPenalty, soft_orthogonality
+
+
+def encoder():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, groups=4),
+        nn.ConvTranspose2d(8, 6, 2, groups=2),
+        nn.LayerNorm(6),
+        nn.Embedding(10, 6),
+        nn.Linear(6, 5),
+    )
+
+
+def expected(model, groups):
+    weights = [module.weight for module in model if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+    return sum(so_from_spectrum(W) for w, g in zip(weights, groups, strict=True) for W in as_matrices([w], g))
+
+
+def test_covers_conv_and_linear_weights_alone(backend):
+    model = encoder()
+    penalty = OrthogonalityPenalty(model, gamma=0.5)
+    assert penalty.names == ("0.weight", "2.weight", "3.weight", "6.weight")
+    value = penalty()
+    assert value.item() == pytest.approx(0.5 * expected(model, [1, 4, 2, 1]).item(), rel=1e-5)
+    value.backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == set(penalty.names)
+
+
+def test_attention_projections_are_covered():
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+    names = set(OrthogonalityPenalty(layer).names)
+    assert names == {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"}
+    separate = nn.MultiheadAttention(8, 2, kdim=6, vdim=4)
+    assert set(OrthogonalityPenalty(separate).names) == {
+        "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"
+    }  # fmt: skip
+
+
+def test_default_gamma_is_the_papers():
+    assert OrthogonalityPenalty(encoder()).gamma == 1e-6
+    assert OrthogonalityPenalty(encoder(), "srip").gamma == 1e-4
+
+
+def test_gamma_can_be_scheduled():
+    penalty = OrthogonalityPenalty(encoder(), gamma=1.0)
+    one = penalty().item()
+    penalty.gamma = 0.25
+    assert penalty().item() == pytest.approx(one / 4)
+
+
+def test_include_and_exclude():
+    model = encoder()
+    assert OrthogonalityPenalty(model, include=["0.*", "6"]).names == ("0.weight", "6.weight")
+    assert OrthogonalityPenalty(model, exclude="3.*").names == ("0.weight", "2.weight", "6.weight")
+    with pytest.raises(ValueError, match=r"include pattern 'layer9.\*' matches none of the weights: 0.weight"):
+        OrthogonalityPenalty(model, include="layer9.*")
+    with pytest.raises(ValueError, match=r"include and exclude leave none of: 0.weight"):
+        OrthogonalityPenalty(model, exclude="*")
+
+
+def test_nothing_to_penalize_lists_what_there_is():
+    with pytest.raises(ValueError, match="no conv or linear weight to penalize; it holds 1 Sequential, 2 ReLU, 1 BatchNorm1d"):
+        OrthogonalityPenalty(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.BatchNorm1d(3)))
+
+
+def test_unknown_kinds_and_options():
+    with pytest.raises(ValueError, match="kind must be one of 'so', 'srip'; got 'SO'"):
+        OrthogonalityPenalty(encoder(), "SO")
+    with pytest.raises(TypeError, match="'so' has no option 'iterations'; it has diagonal"):
+        OrthogonalityPenalty(encoder(), "so", iterations=3)
+    with pytest.raises(ValueError, match="iterations must be a positive int"):
+        OrthogonalityPenalty(encoder(), "srip", iterations=0)
+    with pytest.raises(ValueError, match="gamma must be a finite number; got nan"):
+        OrthogonalityPenalty(encoder(), gamma=float("nan"))
+    with pytest.raises(ValueError, match="warm_start keeps its vectors"):
+        OrthogonalityPenalty(encoder(), "srip", warm_start=True, generator=torch.Generator())
+
+
+def test_bad_weights_are_named():
+    model = encoder()
+    model[6].weight = nn.Parameter(torch.ones(5, 6, dtype=torch.int64), requires_grad=False)
+    with pytest.raises(TypeError, match=r"6.weight has dtype torch.int64"):
+        OrthogonalityPenalty(model)
+    with torch.device("meta"):
+        meta = encoder()
+    with pytest.raises(ValueError, match=r"0.weight is on the meta device"):
+        OrthogonalityPenalty(meta)
+    with pytest.raises(ValueError, match="weight is not initialized yet; run one batch"):
+        OrthogonalityPenalty(nn.LazyLinear(3))
+
+
+def test_shared_weights_count_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert OrthogonalityPenalty(model).names == ("0.weight",)
+
+
+def test_a_layer_alone_and_parametrized_layers():
+    layer = nn.Linear(6, 4)
+    assert OrthogonalityPenalty(layer).names == ("weight",)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))
+    penalty = OrthogonalityPenalty(nn.Sequential(normed), gamma=1.0)
+    value = penalty()
+    assert value.item() == pytest.approx(soft_orthogonality([normed.weight]).item())
+    value.backward()
+    assert normed.parametrizations.weight.original1.grad is not None
+
+
+def test_state_dict_leaves_the_encoder_out():
+    model = nn.Module()
+    model.encoder = encoder()
+    before = set(model.state_dict())
+    model.penalty = OrthogonalityPenalty(model.encoder, "srip", warm_start=True)
+    assert set(model.state_dict()) == before | {"penalty.warm.vectors"}
+    other = nn.Module()
+    other.encoder = encoder()
+    other.penalty = OrthogonalityPenalty(other.encoder, "srip", warm_start=True)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.encoder[0].weight, model.encoder[0].weight)
+    assert torch.equal(other.penalty.warm.vectors, model.penalty.warm.vectors)
+
+
+def test_report(backend):
+    model = encoder()
+    with torch.no_grad():
+        model[6].weight.copy_(torch.eye(5, 6))
+    report = OrthogonalityPenalty(model, gamma=2.0).report()
+    rows = {row.name: row for row in report}
+    assert len(report) == 4
+    assert rows["2.weight"].view == (4, 2, 18)
+    linear = rows["6.weight"]
+    assert (linear.value, linear.largest, linear.smallest) == (0, 1, 1)
+    assert linear.effective_rank == pytest.approx(5)
+    spectrum = torch.linalg.svdvals(model[0].weight.detach().double().flatten(1))
+    assert rows["0.weight"].largest == pytest.approx(spectrum[0].item())
+    assert rows["0.weight"].value == pytest.approx(((spectrum**2 - 1) ** 2).sum().item(), rel=1e-5)
+    text = str(report)
+    assert "4 x (2 x 18)" in text
+    assert "times gamma 2" in text
+
+
+def test_report_names_layers_that_are_not_finite(backend):
+    model = encoder()
+    with torch.no_grad():
+        model[2].weight[1, 0, 0, 0] = float("nan")
+    penalty = OrthogonalityPenalty(model)
+    assert penalty().isnan()
+    report = penalty.report()
+    assert report.non_finite == ["2.weight"]
+    assert "NaN or Inf in: 2.weight" in str(report)
+
+
+def test_repr_says_what_is_covered():
+    text = repr(OrthogonalityPenalty(encoder(), "srip", gamma=1e-3, iterations=4, warm_start=True))
+    assert "kind='srip', gamma=0.001, iterations=4, warm_start=True" in text
+    assert "covers 4 weights" in text
+    assert "0.weight, 2.weight, 3.weight, 6.weight" in text
+
+
+def test_warm_start_converges_over_steps(backend):
+    model = nn.Linear(60, 40)
+    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
+    W = model.weight.detach().double()
+    truth = torch.linalg.matrix_norm(W @ W.T - torch.eye(40, dtype=torch.float64), 2)
+    first = penalty().item()
+    for _ in range(60):
+        last = penalty().item()
+    assert last == pytest.approx(truth.item(), rel=1e-3)
+    assert first < last
+    penalty.eval()
+    assert penalty().item() == penalty().item()  # evaluation moves nothing
+
+
+def test_warm_start_survives_an_orthogonal_weight(backend):
+    model = nn.Linear(6, 4, bias=False)
+    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(4, 6))
+    assert penalty() == 0
+    with torch.no_grad():
+        model.weight.mul_(2)
+    assert penalty().item() == pytest.approx(3)
+
+
+def test_moves_with_the_model():
+    model = encoder()
+    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
+    model.double()
+    penalty.double()
+    assert penalty().dtype == torch.float64

@@ -1,0 +1,46 @@
+"""What the penalties are, from float64 singular values and dense matrices: independent of the package."""
+
+import torch
+
+
+def as_matrices(weights, groups=1):
+    counts = [groups] * len(weights) if isinstance(groups, int) else groups
+    return [
+        part.reshape(part.shape[0], -1)
+        for weight, count in zip(weights, counts, strict=True)
+        for part in weight.detach().double().chunk(count)
+    ]
+
+
+def residual(W, side):
+    rows = {"rows": True, "cols": False, "small": W.shape[0] <= W.shape[1], "large": W.shape[0] > W.shape[1]}[side]
+    gram = W @ W.T if rows else W.T @ W
+    return gram - torch.eye(len(gram), dtype=gram.dtype)
+
+
+def so_from_spectrum(W):
+    """sum (s^2 - 1)^2 over the singular values, which are those of the small side."""
+    return ((torch.linalg.svdvals(W) ** 2 - 1) ** 2).sum()
+
+
+def so_gradient(W):
+    """4 (W W^T - I) W, whatever the side."""
+    return 4 * (W @ W.T @ W - W)
+
+
+def sigma(W, x, side="small", iterations=2):
+    R = residual(W, side)
+    for _ in range(iterations - 1):
+        x = R @ x
+    return (R @ x).norm() / x.norm()
+
+
+def relative(given, truth):
+    """The error relative in norm."""
+    return ((given.double() - truth).norm() / truth.norm()).item()
+
+
+def near_orthogonal(*shape, noise=1e-3):
+    weight = torch.empty(shape)
+    torch.nn.init.orthogonal_(weight)
+    return weight + noise * torch.randn(shape)
