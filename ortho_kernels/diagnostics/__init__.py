@@ -1,4 +1,4 @@
-"""What orthogonality does to weights and representations: spectra (torch alone), plots (matplotlib), a report (HTML)."""
+"""What orthogonality does to weights and representations: spectra (torch alone), plots (matplotlib), an HTML report."""
 
 from .spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 

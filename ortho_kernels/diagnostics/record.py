@@ -1,0 +1,35 @@
+"""What a run leaves in its folder, read back for reports and comparisons."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    folder: Path
+    results: dict[str, Any]
+    metrics: dict[str, list[float]]  # columns of metrics.csv
+    weights: dict[str, list[float]]  # singular values by layer
+    representation: list[float]  # covariance eigenvalues
+    configuration: str  # YAML
+
+    @property
+    def label(self) -> str:
+        return self.results["label"]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        spectra = json.loads((folder / "spectra.json").read_text())
+        with open(folder / "metrics.csv", newline="") as file:
+            names, *rows = csv.reader(file)
+        return cls(
+            folder=folder,
+            results=json.loads((folder / "results.json").read_text()),
+            metrics={name: [float(row[i]) for row in rows] for i, name in enumerate(names)},
+            weights=spectra["weights"],
+            representation=spectra["representation"],
+            configuration=(folder / "config.yaml").read_text(),
+        )

@@ -1,0 +1,189 @@
+"""The configuration: its types, how it is put together, and what to say when it can't be.
+
+Every option is declared, with its type and default, beside the code that it sets (`BYOL.Settings`, `ViewSettings`, ...);
+here they become Hydra's groups. Recipes are YAML files under `configs/`.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .backbones import BACKBONES
+from .data import SOURCES
+from .errors import TrainerError
+from .evaluation import EvaluationSettings
+from .methods import METHODS
+from .optimizers import OPTIMIZERS
+
+CONFIG_MODULE = "ortho_kernels.trainer.configs"
+NOT_PART_OF_A_RUN = (
+    "resume",
+    "runs",
+    "title",
+)  # they say where it is kept or how it is called, not what comes out of it
+
+
+@dataclass
+class PenaltySettings:
+    kind: str = "so"
+    gamma: float = 1e-6  # times the plain sum over the encoder's conv and linear weights
+    side: str = "small"
+
+
+@dataclass
+class SRIPSettings(PenaltySettings):
+    kind: str = "srip"
+    gamma: float = 1e-4
+    iterations: int = 2
+    warm_start: bool = False
+
+
+@dataclass
+class TrainerSettings:
+    batch_size: int = 256
+    accumulate: int = 1  # batches an optimizer step
+    max_epochs: int = 200
+    max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
+    accelerator: str = "auto"
+    precision: str = "32-true"  # Lightning's names: bf16-mixed, 16-mixed, ...
+    threads: int | None = None  # CPU threads; torch's own choice if not given
+    log_every: int = 10  # steps
+    checkpoint_every: int = 500  # steps
+
+
+@dataclass
+class Settings:
+    """The root: one option of each group, and these."""
+
+    method: Any = MISSING
+    data: Any = MISSING
+    backbone: Any = MISSING
+    penalty: Any = MISSING
+    optimizer: Any = MISSING
+    trainer: TrainerSettings = MISSING
+    evaluation: EvaluationSettings = MISSING
+    seed: int = 0
+    resume: str | None = None  # auto, or a run's folder
+    runs: str = "runs"  # the folder that holds the runs
+    title: str | None = None  # what reports call the run
+
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "method": {name: method.Settings for name, method in METHODS.items()},
+    "data": {name: source.settings for name, source in SOURCES.items()},
+    "backbone": dict(BACKBONES),
+    "penalty": {"none": PenaltySettings(gamma=0.0), "so": PenaltySettings(), "srip": SRIPSettings()},
+    "optimizer": dict(OPTIMIZERS),
+    "trainer": {"default": TrainerSettings},
+    "evaluation": {"default": EvaluationSettings},
+}
+
+
+def register() -> None:
+    """Makes the dataclasses known to Hydra."""
+    store = ConfigStore.instance().store
+    store(name="settings", node=Settings)
+    for group, options in GROUPS.items():
+        for name, node in options.items():
+            store(group=group, name=name, node=node)
+
+
+def option_groups() -> dict[str, list[str]]:
+    """The groups with more than one option, and the recipes."""
+    recipes = Path(__file__).parent / "configs" / "experiment"
+    names = sorted(path.relative_to(recipes).with_suffix("").as_posix() for path in recipes.rglob("*.yaml"))
+    return {name: list(options) for name, options in GROUPS.items() if len(options) > 1} | {"experiment": names}
+
+
+def load_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        try:
+            return compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise TrainerError(_explained(error, overrides)) from None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as nested dicts of plain values."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What makes a run the run that it is."""
+    return {key: value for key, value in plain(config).items() if key not in NOT_PART_OF_A_RUN}
+
+
+def fingerprint(config: DictConfig) -> str:
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The keys in which two configurations differ, as `key: theirs -> ours`."""
+    left, right = flattened(theirs), flattened(ours)
+    return [
+        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key, MISSING) != right.get(key, MISSING)
+    ]
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _explained(error: Exception, overrides: Sequence[str]) -> str:
+    causes = [str(e) for e in (error, error.__cause__) if e is not None]
+    said = "\n".join(causes)
+    if match := re.search(r"Could not override '([^']+)'", said):
+        key = match[1]
+        return f"There is no option {key}.{_nearest(key, _known_keys(overrides))}"
+    if match := re.search(r"In '[^']*': Could not find '([^']+)'", said):
+        group, _, option = match[1].rpartition("/")
+        valid = re.findall(r"^\t(.+)$", said, re.MULTILINE)
+        return f"There is no {group}={option}.{_nearest(option, valid)} Valid: {', '.join(valid)}."
+    if match := re.search(r"No match in the defaults list", said):
+        return said.splitlines()[0]
+    if "full_key" in said:
+        key = re.search(r"full_key: (\S+)", said)
+        return f"{key[1] if key else 'An option'}: {causes[-1].splitlines()[0]}"
+    return f"Cannot read the options: {said.splitlines()[0]}"
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """All option names of the configuration that the readable overrides describe."""
+    groups = [word for word in overrides if re.fullmatch(r"\w+=[\w/]+", word)]
+    for words in (groups, []):
+        try:
+            return [*flattened(plain(compose("config", overrides=words))), *Settings.__dataclass_fields__]
+        except (HydraException, OmegaConfBaseException):
+            continue
+    return list(Settings.__dataclass_fields__)
+
+
+def _nearest(word: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+register()

@@ -1,0 +1,1 @@
+"""Hydra's search path; recipes are the YAML files beside this one."""

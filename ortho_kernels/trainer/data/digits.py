@@ -1,0 +1,28 @@
+"""The 1,797 handwritten digits that scikit-learn carries (8 x 8, grey): no download, for tests and first steps."""
+
+from dataclasses import dataclass, field
+
+import torch
+from sklearn.datasets import load_digits as sklearn_digits
+
+from ..views import ViewSettings
+from .images import Images, Splits
+
+
+@dataclass
+class DigitsSettings:
+    name: str = "digits"
+    size: int = 8
+    views: ViewSettings = field(default_factory=lambda: ViewSettings(min_area=0.5, flip=0.0, blur=0.0))
+
+
+def load_digits(settings: DigitsSettings) -> Splits:
+    bunch = sklearn_digits()
+    pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target).long()
+    test = torch.arange(len(labels)) % 4 == 3  # the file mixes writers, so every fourth is a fair sample
+    return Splits(
+        train=Images(pixels[~test], labels[~test]),
+        test=Images(pixels[test], labels[test]),
+        classes=[str(digit) for digit in range(10)],
+    )

@@ -1,0 +1,145 @@
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey pictures of clothes, 28 x 28, MIT licence.
+
+From the first of these that works: what lies in the data root already; torchvision's download, with its checksums; the
+Debian package `dataset-fashion-mnist`, fetched and unpacked into the data root without root rights.
+"""
+
+import contextlib
+import gzip
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torchvision.datasets import FashionMNIST
+
+from ..errors import TrainerError
+from ..views import ViewSettings
+from .images import Images, Splits
+
+PACKAGE = "dataset-fashion-mnist"
+FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+@dataclass
+class FashionMNISTSettings:
+    name: str = "fashion_mnist"
+    root: str | None = None  # where the files lie or go; the user's cache folder by default
+    size: int = 28  # side of the views that are trained on
+    views: ViewSettings = field(default_factory=ViewSettings)
+
+
+def load_fashion_mnist(settings: FashionMNISTSettings) -> Splits:
+    root = Path(settings.root).expanduser() if settings.root else default_root()
+    raw = root / "FashionMNIST" / "raw"
+    if not _complete(raw):
+        _obtain(root, raw)
+    return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(FashionMNIST.classes))
+
+
+def default_root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ortho_kernels"
+
+
+def _complete(raw: Path) -> bool:
+    return all((raw / name).is_file() for name in FILES)
+
+
+def _read(root: Path, raw: Path, train: bool) -> Images:
+    try:
+        dataset = FashionMNIST(str(root), train=train, download=False)
+    except (RuntimeError, ValueError, AssertionError, EOFError, OSError) as error:
+        raise TrainerError(
+            f"A Fashion-MNIST file in {raw} is corrupt ({error}). Remove that folder and run again."
+        ) from None
+    if len(dataset.data) != len(dataset.targets):
+        raise TrainerError(
+            f"Fashion-MNIST in {raw} has {len(dataset.data)} pictures but {len(dataset.targets)} labels "
+            f"({'train' if train else 't10k'}). Remove that folder and run again."
+        )
+    return Images(dataset.data.unsqueeze(1).contiguous(), dataset.targets.to(torch.int64))
+
+
+def _obtain(root: Path, raw: Path) -> None:
+    print(f"Fashion-MNIST is not in {root}: fetching 30 MB ...", flush=True)
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainerError(
+            f"Cannot create {raw}: {error.strerror}. Give a writable folder: data.root=FOLDER."
+        ) from None
+    reasons = []
+    for name, attempt in (("download", _download), (f"Debian package {PACKAGE}", _unpack_debian_package)):
+        try:
+            attempt(root, raw)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            reasons.append(f"  {name}: {_last_line(error)}")
+        if _complete(raw):
+            return
+    raise TrainerError(
+        "Fashion-MNIST could not be fetched:\n"
+        + "\n".join(reasons)
+        + f"\nPut the four files {', '.join(FILES)} (unpacked) into {raw},\nor try without a download: data=digits."
+    )
+
+
+def _download(root: Path, raw: Path) -> None:
+    # torchvision prints its progress and every failed mirror; ours is one line, and the reasons come if all fails.
+    with _socket_timeout(20), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        FashionMNIST(str(root), download=True)
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _unpack_debian_package(root: Path, raw: Path) -> None:
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise OSError(f"{tool} is not here; this is no Debian or Ubuntu")
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        if not _fetch_package(Path(folder)):
+            raise OSError("apt-get download failed")
+        [package] = Path(folder).glob("*.deb")
+        _run(["dpkg-deb", "-x", package.name, "unpacked"], folder)
+        for name in FILES:
+            [packed] = Path(folder, "unpacked").rglob(f"{name}.gz")
+            with gzip.open(packed) as source, open(Path(folder, name), "wb") as target:
+                shutil.copyfileobj(source, target)
+            os.replace(Path(folder, name), raw / name)
+
+
+def _fetch_package(folder: Path) -> bool:
+    """`apt-get download`, with the machine's package lists if it has them, else with fresh private ones (no root)."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        _run(["apt-get", "download", PACKAGE], folder)
+        return True
+    lists, cache = folder / "lists", folder / "cache"
+    lists.mkdir()
+    cache.mkdir()
+    private = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={cache}"]
+    _run(["apt-get", *private, "update"], folder)
+    _run(["apt-get", *private, "download", PACKAGE], folder)
+    return True
+
+
+def _run(command: list[str], folder: str | Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+
+
+def _last_line(error: Exception) -> str:
+    said = getattr(error, "stderr", None) or getattr(error, "reason", None) or error
+    lines = str(said).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

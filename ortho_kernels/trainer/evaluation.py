@@ -1,0 +1,115 @@
+"""What a frozen encoder has learned: weighted kNN and a linear probe on its features, beside kNN on raw pixels."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import Images, Splits
+from .randomness import generator_for
+from .views import Views
+
+
+@dataclass
+class EvaluationSettings:
+    train_images: int = 10_000  # at most so many are drawn, by the seed ...
+    test_images: int = 10_000
+    neighbours: int = 20
+    temperature: float = 0.07
+    probe_decay: float = 1e-3  # weight decay of the linear probe, on standardized features
+    batch_size: int = 500
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of right answers on the test images."""
+
+    knn: float
+    linear_probe: float
+    raw_pixels_knn: float
+    chance: float
+    train_images: int
+    test_images: int
+
+
+def evaluate(
+    encoder: nn.Module, views: Views, splits: Splits, settings: EvaluationSettings, seed: int
+) -> tuple[Scores, Tensor]:
+    """The scores of the encoder as it stands, and the test features that they rest on."""
+    train = splits.train.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
+    test = splits.test.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
+    train_features = extract(encoder, views, train, settings.batch_size)
+    test_features = extract(encoder, views, test, settings.batch_size)
+    classes = len(splits.classes)
+
+    def knn(bank: Tensor, queries: Tensor) -> float:
+        votes = knn_predict(bank, train.labels, queries, classes, settings.neighbours, settings.temperature)
+        return accuracy(votes, test.labels)
+
+    scores = Scores(
+        knn=knn(train_features, test_features),
+        linear_probe=accuracy(
+            linear_probe(train_features, train.labels, classes, settings.probe_decay)(test_features), test.labels
+        ),
+        raw_pixels_knn=knn(train.pixels.flatten(1).float(), test.pixels.flatten(1).float()),
+        chance=test.labels.bincount().max().item() / len(test),
+        train_images=len(train),
+        test_images=len(test),
+    )
+    return scores, test_features
+
+
+@torch.no_grad()
+def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -> Tensor:
+    """Features of whole images, with the encoder in evaluation mode."""
+    device = next(encoder.parameters()).device
+    training = encoder.training
+    encoder.eval()
+    features = [encoder(views.plain(batch.to(device))).float().cpu() for batch in images.pixels.split(batch_size)]
+    encoder.train(training)
+    return torch.cat(features)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    return (scores.argmax(1) == labels).double().mean().item()
+
+
+def knn_predict(
+    bank: Tensor, labels: Tensor, queries: Tensor, classes: int, neighbours: int, temperature: float
+) -> Tensor:
+    """Votes `(queries, classes)` of the nearest neighbours by cosine, each weighted by exp(cosine / temperature)."""
+    bank = F.normalize(bank, dim=1)
+    votes = []
+    for chunk in F.normalize(queries, dim=1).split(1000):
+        cosine, nearest = (chunk @ bank.T).topk(min(neighbours, len(bank)), dim=1)
+        weight = ((cosine - 1) / temperature).exp()
+        votes.append(torch.zeros(len(chunk), classes).scatter_add_(1, labels[nearest], weight))
+    return torch.cat(votes)
+
+
+def linear_probe(features: Tensor, labels: Tensor, classes: int, decay: float) -> nn.Module:
+    """Multinomial logistic regression by L-BFGS on standardized features; the problem is convex, the start does not matter."""
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
+    weight = torch.zeros(classes, features.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    standardized = (features - mean) / std
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(standardized, weight, bias), labels) + 0.5 * decay * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    return _Probe(mean, std, weight.detach(), bias.detach())
+
+
+class _Probe(nn.Module):
+    def __init__(self, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std, self.weight, self.bias = mean, std, weight, bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear((features - self.mean) / self.std, self.weight, self.bias)

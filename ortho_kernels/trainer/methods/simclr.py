@@ -1,0 +1,28 @@
+"""SimCLR (Chen et al., ICML 2020): two views of an image attract, views of all other images repel."""
+
+from dataclasses import dataclass
+
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from torch import Tensor, nn
+
+from .base import Method, Output
+
+
+class SimCLR(Method):
+    @dataclass
+    class Settings:
+        name: str = "simclr"
+        hidden: int = 2048
+        projection: int = 128
+        temperature: float = 0.2
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.projector = SimCLRProjectionHead(encoder.features, settings.hidden, settings.projection)
+        self.criterion = NTXentLoss(settings.temperature)
+
+    def forward(self, first: Tensor, second: Tensor) -> Output:
+        first_projection = self.projector(self.encoder(first))
+        second_projection = self.projector(self.encoder(second))
+        return Output(self.criterion(first_projection, second_projection), first_projection)

@@ -1,0 +1,104 @@
+"""Watches a run: one row of figures every few steps, for the CSV file, TensorBoard and the progress bar."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from .metrics_file import MetricsFile
+from .pretraining import Pretraining
+from .progress import Progress
+
+WARM_STEPS = 3  # the first steps of a process allocate and tune; they don't count in the timings
+
+
+class Monitor(Callback):
+    """Times are medians, so that what else the machine does for a moment is not charged to the run."""
+
+    def __init__(self, metrics: MetricsFile, progress: Progress, every: int, images_per_step: int) -> None:
+        self.metrics = metrics
+        self.progress = progress
+        self.every = every
+        self.images_per_step = images_per_step
+        self.step_seconds: list[float] = []
+        self.penalty_seconds: list[float] = []
+        self.measured_step = 0
+        self.last_end = 0.0
+        self.lr = 0.0  # that the last step was taken with; the schedule has moved on when the step ends
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        self.measured_step = trainer.global_step
+        self.metrics.open(trainer.global_step)
+        self.progress.start(trainer.global_step, module.steps)
+        self.last_end = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.lr = optimizer.param_groups[0]["lr"]
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        step = trainer.global_step
+        if step == self.measured_step:  # a batch that was only accumulated
+            return
+        now = time.perf_counter()
+        self.step_seconds.append(now - self.last_end)
+        self.penalty_seconds.append(module.penalty_seconds)
+        self.last_end = now
+        self.measured_step = step
+        if step % self.every == 0 or step in (1, module.steps):
+            row = self._row(trainer, module, outputs)
+            self.metrics.write(row)
+            for logger in trainer.loggers:
+                logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step)
+            self.progress.describe(row)
+        self.progress.advance(step)
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        self.close()
+
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.progress.close()
+        self.metrics.close()
+
+    def timings(self) -> dict[str, float]:
+        """What this process has measured; empty if it ran too few steps to tell."""
+        steps, penalties = self.step_seconds[WARM_STEPS:], self.penalty_seconds[WARM_STEPS:]
+        if not steps:
+            return {}
+        step, penalty = statistics.median(steps), statistics.median(penalties)
+        return {
+            "images_per_second": self.images_per_step / step,
+            "step_ms": 1e3 * step,
+            "penalty_ms": 1e3 * penalty,
+            "penalty_share": penalty / step,
+        }
+
+    def _row(self, trainer: Trainer, module: Pretraining, outputs: dict[str, Tensor]) -> dict[str, float]:
+        window = slice(-self.every, None)
+        step_seconds = statistics.median(self.step_seconds[window])
+        penalty_seconds = statistics.median(self.penalty_seconds[window])
+        with torch.no_grad():
+            # The plain sum, so that a baseline shows how far from orthogonal it drifts.
+            residual = module.last_residual if module.gamma else module.penalty()
+        return {
+            "step": trainer.global_step,
+            "loss": outputs["loss"].item(),
+            "penalty": module.gamma * residual.item(),
+            "residual": residual.item(),
+            "spread": spread(outputs["projections"]).item(),
+            "lr": self.lr,
+            "images_per_second": self.images_per_step / step_seconds,
+            "penalty_share": penalty_seconds / step_seconds,
+        }
+
+
+def spread(projections: Tensor) -> Tensor:
+    """The collapse indicator: std over the batch of the normalized projections, times sqrt(dim). 1 when they point
+    evenly in all directions, 0 when all of them are the same."""
+    directions = torch.nn.functional.normalize(projections.float(), dim=1)
+    return directions.std(0).mean() * projections.shape[1] ** 0.5
