@@ -1,0 +1,84 @@
+// `ortho_kernels._introspect`: how the native library was built, which CPU level it runs at, and the planner, for
+// `doctor` and for tests. Imports without torch and without the operators.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <utility>
+#include <vector>
+
+#include "ortho/cpu_level.h"
+#include "build_facts.h"
+#include "ortho/plan.h"
+
+namespace py = pybind11;
+
+namespace {
+
+std::vector<ortho::Shape> shapes_from(const std::vector<std::pair<std::int64_t, std::int64_t>>& pairs) {
+  std::vector<ortho::Shape> shapes;
+  for (const auto& [order, depth] : pairs) shapes.push_back({order, depth});
+  return shapes;
+}
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["compiler"] = ORTHO_COMPILER;
+  facts["flags"] = ORTHO_FLAGS;
+  facts["built against"] = "torch " ORTHO_TORCH_VERSION;
+  facts["runs with"] = "torch >= " ORTHO_TORCH_TARGET;
+  return facts;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_introspect, m) {
+  m.doc() = "Build facts, CPU levels and the planner of the native kernels.";
+  m.def("build_facts", &build_facts);
+  m.def("cpu_levels", [] {
+    std::vector<std::pair<std::string, bool>> levels;
+    for (const ortho::CpuLevel& level : ortho::cpu_levels()) levels.emplace_back(level.name, level.supported);
+    return levels;
+  }, "The levels built, lowest first, and whether this CPU has them.");
+  m.def("cpu_level", &ortho::chosen_cpu_level, "The level that the kernels run at.");
+
+  py::class_<ortho::PlanLimits>(m, "PlanLimits")
+      .def(py::init<>())
+      .def_readwrite("tile", &ortho::PlanLimits::tile)
+      .def_readwrite("few_groups", &ortho::PlanLimits::few_groups)
+      .def_readwrite("part_work", &ortho::PlanLimits::part_work)
+      .def_readwrite("partial_sums", &ortho::PlanLimits::partial_sums)
+      .def_readwrite("range_entries", &ortho::PlanLimits::range_entries);
+  py::class_<ortho::ResidualTile>(m, "ResidualTile")
+      .def_readonly("matrix", &ortho::ResidualTile::matrix)
+      .def_readonly("group", &ortho::ResidualTile::group)
+      .def_readonly("part", &ortho::ResidualTile::part)
+      .def_readonly("parts", &ortho::ResidualTile::parts)
+      .def_readonly("row", &ortho::ResidualTile::row)
+      .def_readonly("rows", &ortho::ResidualTile::rows)
+      .def_readonly("column", &ortho::ResidualTile::column)
+      .def_readonly("columns", &ortho::ResidualTile::columns)
+      .def_readonly("depth", &ortho::ResidualTile::depth)
+      .def_readonly("depth_end", &ortho::ResidualTile::depth_end);
+  py::class_<ortho::GradientTile>(m, "GradientTile")
+      .def_readonly("matrix", &ortho::GradientTile::matrix)
+      .def_readonly("row", &ortho::GradientTile::row)
+      .def_readonly("rows", &ortho::GradientTile::rows)
+      .def_readonly("column", &ortho::GradientTile::column)
+      .def_readonly("columns", &ortho::GradientTile::columns);
+  py::class_<ortho::DepthRange>(m, "DepthRange")
+      .def_readonly("matrix", &ortho::DepthRange::matrix)
+      .def_readonly("begin", &ortho::DepthRange::begin)
+      .def_readonly("end", &ortho::DepthRange::end);
+
+  using Pairs = std::vector<std::pair<std::int64_t, std::int64_t>>;
+  const ortho::PlanLimits usual;
+  m.def("plan_residuals", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+    return ortho::plan_residuals(shapes_from(shapes), limits).tiles;
+  }, py::arg("shapes"), py::arg("limits") = usual, "Tiles of the residuals of matrices given as (order, depth).");
+  m.def("plan_gradients", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+    return ortho::plan_gradients(shapes_from(shapes), limits);
+  }, py::arg("shapes"), py::arg("limits") = usual);
+  m.def("plan_ranges", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+    return ortho::plan_ranges(shapes_from(shapes), limits);
+  }, py::arg("shapes"), py::arg("limits") = usual);
+}

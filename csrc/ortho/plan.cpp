@@ -1,0 +1,102 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace ortho {
+namespace {
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
+
+// Pieces of the depth begin at multiples of this, so that no two of them write to one cache line.
+constexpr std::int64_t alignment = 64;
+
+std::int64_t work(const ResidualTile& t) {
+  const std::int64_t products = t.rows * t.columns * (t.depth_end - t.depth);
+  return t.row == t.column ? products / 2 : products;
+}
+
+// The last items are small, so that all threads end at about the same time.
+template <class Item, class Work>
+void largest_first(std::vector<Item>& items, const Work& work_of) {
+  std::stable_sort(items.begin(), items.end(),
+                   [&](const Item& a, const Item& b) { return work_of(a) > work_of(b); });
+}
+
+std::vector<ResidualTile> whole_tiles(const std::vector<Shape>& shapes, std::int64_t side) {
+  std::vector<ResidualTile> tiles;
+  for (std::size_t m = 0; m < shapes.size(); ++m) {
+    const auto [order, depth] = shapes[m];
+    for (std::int64_t row = 0; row < order; row += side) {
+      for (std::int64_t column = 0; column <= row; column += side) {
+        tiles.push_back({static_cast<std::int32_t>(m), 0, 0, 1, row, std::min(side, order - row), column,
+                         std::min(side, order - column), 0, depth});
+      }
+    }
+  }
+  return tiles;
+}
+
+}  // namespace
+
+ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& limits) {
+  std::vector<ResidualTile> whole = whole_tiles(shapes, limits.tile);
+  largest_first(whole, work);
+  ResidualPlan plan;
+  const bool cut = static_cast<std::int64_t>(whole.size()) < limits.few_groups;
+  std::int64_t room = limits.partial_sums;
+  for (ResidualTile tile : whole) {
+    tile.group = plan.groups++;
+    const std::int64_t depth = tile.depth_end;
+    std::int64_t length = depth;
+    if (cut) {
+      const std::int64_t sums = tile.rows * tile.columns;
+      const std::int64_t parts = std::min(work(tile) / limits.part_work, room / std::max<std::int64_t>(sums, 1));
+      if (parts > 1) {
+        length = multiple(divide_up(depth, parts), alignment);
+        tile.parts = static_cast<std::int32_t>(divide_up(depth, length));
+        room -= tile.parts * sums;
+      }
+    }
+    for (tile.part = 0; tile.part < tile.parts; ++tile.part) {
+      tile.depth = tile.part * length;
+      tile.depth_end = std::min(depth, tile.depth + length);
+      plan.tiles.push_back(tile);
+    }
+  }
+  if (cut) largest_first(plan.tiles, work);
+  return plan;
+}
+
+std::vector<GradientTile> plan_gradients(const std::vector<Shape>& shapes, const PlanLimits& limits) {
+  std::vector<GradientTile> tiles;
+  for (std::size_t m = 0; m < shapes.size(); ++m) {
+    const auto [order, depth] = shapes[m];
+    for (std::int64_t row = 0; row < order; row += limits.tile) {
+      for (std::int64_t column = 0; column < depth; column += limits.tile) {
+        tiles.push_back({static_cast<std::int32_t>(m), row, std::min(limits.tile, order - row), column,
+                         std::min(limits.tile, depth - column)});
+      }
+    }
+  }
+  largest_first(tiles, [&](const GradientTile& t) { return t.rows * t.columns * shapes[t.matrix].order; });
+  return tiles;
+}
+
+std::vector<DepthRange> plan_ranges(const std::vector<Shape>& shapes, const PlanLimits& limits) {
+  std::vector<DepthRange> ranges;
+  for (std::size_t m = 0; m < shapes.size(); ++m) {
+    const auto [order, depth] = shapes[m];
+    if (order == 0 || depth == 0) continue;
+    const std::int64_t pieces = std::min(depth, divide_up(order * depth, limits.range_entries));
+    const std::int64_t length = multiple(divide_up(depth, pieces), alignment);
+    for (std::int64_t begin = 0; begin < depth; begin += length) {
+      ranges.push_back({static_cast<std::int32_t>(m), begin, std::min(depth, begin + length)});
+    }
+  }
+  largest_first(ranges, [&](const DepthRange& r) { return (r.end - r.begin) * shapes[r.matrix].order; });
+  return ranges;
+}
+
+}  // namespace ortho

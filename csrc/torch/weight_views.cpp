@@ -1,0 +1,160 @@
+#include "weight_views.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace ortho {
+namespace {
+
+std::runtime_error bad_weight(std::size_t index, const std::string& problem) {
+  return std::runtime_error("weights[" + std::to_string(index) + "]: " + problem);
+}
+
+// The stride of the columns if these dimensions, slowest first, follow each other at one stride; -1 if not.
+std::int64_t common_stride(const Tensor& tensor, const std::vector<std::int64_t>& dims) {
+  for (std::size_t i = 0; i + 1 < dims.size(); ++i) {
+    if (tensor.stride(dims[i]) != tensor.stride(dims[i + 1]) * tensor.size(dims[i + 1])) return -1;
+  }
+  return dims.empty() ? 1 : tensor.stride(dims.back());
+}
+
+}  // namespace
+
+Storage storage_of(const Tensor& weight, std::size_t index) {
+  using torch::headeronly::ScalarType;
+  switch (weight.scalar_type()) {
+    case ScalarType::Double:
+      return Storage::float64;
+    case ScalarType::Float:
+      return Storage::float32;
+    case ScalarType::BFloat16:
+      return Storage::bfloat16;
+    case ScalarType::Half:
+      return Storage::float16;
+    default:
+      throw bad_weight(index, "expected float64, float32, bfloat16 or float16");
+  }
+}
+
+WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side) {
+  const std::int64_t ndim = weight.dim();
+  if (ndim < 2) throw bad_weight(index, "expected at least 2 dimensions, got " + std::to_string(ndim));
+  if (groups < 1 || weight.size(0) % groups != 0) {
+    throw bad_weight(index, std::to_string(weight.size(0)) + " rows can't be divided into " + std::to_string(groups) + " groups");
+  }
+  if (side != 0 && side != 1) throw bad_weight(index, "side must be 0 (rows) or 1 (cols), got " + std::to_string(side));
+  WeightView view;
+  view.groups = groups;
+  view.rows = weight.size(0) / groups;
+  view.side = static_cast<Side>(side);
+  view.row_stride = weight.stride(0);
+  for (std::int64_t dim = 1; dim < ndim; ++dim) {
+    view.columns *= weight.size(dim);
+    if (weight.size(dim) != 1) view.dims.push_back(dim);
+  }
+  std::stable_sort(view.dims.begin(), view.dims.end(),
+                   [&](std::int64_t a, std::int64_t b) { return weight.stride(a) > weight.stride(b); });
+  view.column_stride = common_stride(weight, view.dims);
+  if (view.column_stride < 0 && view.rows * view.columns != 0) {
+    throw bad_weight(index, "its columns don't lie in memory at one stride in any order; pass weight.contiguous()");
+  }
+  return view;
+}
+
+WeightViews::WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
+                         const std::vector<std::int64_t>& sides) {
+  if (groups.size() != weights.size() || sides.size() != weights.size()) {
+    throw std::runtime_error("expected one number of groups and one side for each of " + std::to_string(weights.size()) +
+                             " weights, got " + std::to_string(groups.size()) + " and " + std::to_string(sides.size()));
+  }
+  views.reserve(weights.size());
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    const WeightView& view = views.emplace_back(view_weight(weights[w], w, groups[w], sides[w]));
+    const Storage storage = storage_of(weights[w], w);
+    const auto bytes = static_cast<std::int64_t>(weights[w].element_size());
+    const auto* data = static_cast<const char*>(weights[w].const_data_ptr());
+    for (std::int64_t g = 0; g < view.groups; ++g) {
+      matrices.push_back({data ? data + g * view.group_stride() * bytes : nullptr, storage, view.shape(),
+                          view.order_stride(), view.depth_stride()});
+    }
+  }
+}
+
+bool WeightViews::has_float64() const {
+  return std::any_of(matrices.begin(), matrices.end(), [](const Matrix& m) { return m.storage == Storage::float64; });
+}
+
+std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vector<Tensor>& weights) const {
+  std::vector<std::vector<std::int64_t>> orders;
+  orders.reserve(matrices.size());
+  for (std::size_t w = 0; w < views.size(); ++w) {
+    const WeightView& view = views[w];
+    std::vector<std::int64_t> order;
+    if (view.side == Side::columns && !std::is_sorted(view.dims.begin(), view.dims.end())) {
+      order.push_back(0);
+      for (const std::int64_t dim : view.dims) {
+        std::int64_t step = 1;  // of this dimension in the order of the shape
+        for (std::int64_t after = dim + 1; after < weights[w].dim(); ++after) step *= weights[w].size(after);
+        std::vector<std::int64_t> finer;
+        finer.reserve(order.size() * weights[w].size(dim));
+        for (const std::int64_t base : order) {
+          for (std::int64_t i = 0; i < weights[w].size(dim); ++i) finer.push_back(base + i * step);
+        }
+        order = std::move(finer);
+      }
+    }
+    orders.insert(orders.end(), view.groups, order);
+  }
+  return orders;
+}
+
+WeightGradients::WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
+                                 const std::vector<std::int64_t>& wanted) {
+  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+  results_.reserve(weights.size());
+  gradients_.reserve(views.matrices.size());
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    const WeightView& view = views.views[w];
+    if (!wanted[w]) {
+      results_.push_back(torch::stable::new_empty(weights[w], {0}));
+      gradients_.insert(gradients_.end(), view.groups, Gradient{});
+      continue;
+    }
+    results_.push_back(torch::stable::empty_like(weights[w]));
+    const Tensor target = target_for(results_.back(), view, w);
+    const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
+    const auto bytes = static_cast<std::int64_t>(target.element_size());
+    auto* data = static_cast<char*>(target.mutable_data_ptr());
+    for (std::int64_t g = 0; g < view.groups; ++g) {
+      void* own = data ? data + g * view.rows * row * bytes : nullptr;
+      gradients_.push_back(view.side == Side::rows ? Gradient{own, row, column} : Gradient{own, column, row});
+    }
+  }
+}
+
+Tensor WeightGradients::target_for(const Tensor& gradient, const WeightView& view, std::size_t index) {
+  if (common_stride(gradient, view.dims) >= 0 || gradient.numel() == 0) return gradient;
+  const std::int64_t ndim = gradient.dim();
+  std::vector<std::int64_t> sizes(ndim), strides(ndim, 1);
+  for (std::int64_t dim = 0; dim < ndim; ++dim) sizes[dim] = gradient.size(dim);
+  std::int64_t stride = 1;
+  for (auto dim = view.dims.rbegin(); dim != view.dims.rend(); ++dim) {
+    strides[*dim] = stride;
+    stride *= sizes[*dim];
+  }
+  strides[0] = stride;
+  std::int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(gradient.get(), &dtype));
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  copied_to_.push_back(index);
+  return copied_from_.emplace_back(handle);
+}
+
+std::vector<Tensor> WeightGradients::finish() {
+  for (std::size_t i = 0; i < copied_to_.size(); ++i) torch::stable::copy_(results_[copied_to_[i]], copied_from_[i]);
+  return std::move(results_);
+}
+
+}  // namespace ortho

@@ -1,0 +1,68 @@
+// torch tensors as the matrices that the kernels work on: never a copy.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "../ortho/matrix.h"
+
+namespace ortho {
+
+using torch::stable::Tensor;
+
+enum class Side : std::int64_t { rows = 0, columns = 1 };
+
+// A weight (out, ...) with `groups` groups is `groups` matrices of out/groups rows. Its columns are numbered as they
+// lie in memory: channels_last kernels have another order of columns than contiguous ones, and the same Gram.
+struct WeightView {
+  std::int64_t groups = 1, rows = 0, columns = 1;
+  std::int64_t row_stride = 0, column_stride = 0;
+  Side side = Side::rows;
+  std::vector<std::int64_t> dims;  // those that make up the columns, slowest first, without those of size one
+
+  Shape shape() const { return side == Side::rows ? Shape{rows, columns} : Shape{columns, rows}; }
+  std::int64_t order_stride() const { return side == Side::rows ? row_stride : column_stride; }
+  std::int64_t depth_stride() const { return side == Side::rows ? column_stride : row_stride; }
+  std::int64_t group_stride() const { return rows * row_stride; }
+};
+
+// `index` is the weight's place in its list, for errors.
+WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side);
+
+Storage storage_of(const Tensor& weight, std::size_t index);
+
+// The matrices of all groups of all weights, in order.
+struct WeightViews {
+  WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups, const std::vector<std::int64_t>& sides);
+
+  bool has_float64() const;
+  // Where the entries of vectors belong, for each matrix: a caller numbers columns as the shape of the weight does.
+  std::vector<std::vector<std::int64_t>> entry_orders(const std::vector<Tensor>& weights) const;
+
+  std::vector<WeightView> views;
+  std::vector<Matrix> matrices;
+};
+
+// Gradients of those weights that are wanted, and empty tensors for the others.
+class WeightGradients {
+ public:
+  WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views, const std::vector<std::int64_t>& wanted);
+
+  const std::vector<Gradient>& gradients() const { return gradients_; }
+  std::vector<Tensor> finish();
+
+ private:
+  // A gradient whose columns don't lie in the order of the weight's (only possible for weights with overlapping or
+  // skipped memory) is computed in a tensor that does, and copied.
+  Tensor target_for(const Tensor& gradient, const WeightView& view, std::size_t index);
+
+  std::vector<Tensor> results_, copied_from_;
+  std::vector<std::size_t> copied_to_;
+  std::vector<Gradient> gradients_;
+};
+
+}  // namespace ortho

@@ -1,0 +1,225 @@
+"""Builds the native libraries, nothing else (metadata is in pyproject.toml).
+
+    ortho_kernels/_C.abi3.so      the operators; one library for every torch >= 2.10 and every Python
+    ortho_kernels/_introspect.*   build facts, CPU levels and the planner, for `doctor` and for tests
+
+Where they can't be built, or ORTHO_KERNELS_NO_NATIVE=1 says that they shan't, the package is installed as pure Python, and
+`ortho_kernels/_build_log.txt` keeps the reason for `python -m ortho_kernels.doctor`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "csrc"
+PACKAGE = "ortho_kernels"
+OPERATORS = "_C.abi3.so"
+INTROSPECTION = f"_introspect{sysconfig.get_config_var('EXT_SUFFIX')}"
+BUILD_LOG = "_build_log.txt"
+
+# The oldest torch whose stable ABI the library needs, as the header macro wants it and as people say it.
+TORCH_TARGET, TORCH_TARGET_NAME = "0x020a000000000000", "2.10"
+
+COMMON_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+STABLE_ABI_FLAGS = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DTORCH_STABLE_ONLY", "-DPy_LIMITED_API=0x030a0000"]
+# csrc/ortho/cpu_kernels.cpp is compiled once for each level; the right one is chosen at run time.
+LEVEL_SOURCE = "ortho/cpu_kernels.cpp"
+LEVEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+LEVELS = {"baseline": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    LEVELS |= {"avx2": AVX2, "avx512": AVX512}
+
+KERNEL_SOURCES = [
+    "ortho/cpu_dispatch.cpp",
+    "ortho/cpu_level.cpp",
+    "ortho/parallel.cpp",
+    "ortho/plan.cpp",
+    "ortho/soft_orthogonality.cpp",
+    "ortho/srip.cpp",
+]
+OPERATOR_SOURCES = ["torch/cpu.cpp", "torch/weight_views.cpp"]
+INTROSPECTION_SOURCES = ["introspect.cpp", "ortho/cpu_level.cpp", "ortho/plan.cpp"]
+
+
+class NotBuilt(Exception):
+    """The native libraries can't be had; the message says why."""
+
+
+def find_compiler() -> list[str]:
+    for candidate in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if candidate and shutil.which(shlex.split(candidate)[0]):
+            return shlex.split(candidate)
+    raise NotBuilt("no C++ compiler was found (looked for $CXX, g++, clang++, c++)")
+
+
+def find_ninja() -> list[str]:
+    if shutil.which("ninja"):
+        return ["ninja"]
+    try:
+        import ninja  # noqa: F401
+    except ImportError:
+        raise NotBuilt("ninja was not found (pip install ninja)") from None
+    return [sys.executable, "-m", "ninja"]
+
+
+def find_torch() -> tuple[str, Path]:
+    try:
+        import torch
+    except Exception as error:
+        raise NotBuilt(f"torch can't be imported ({error}); install it first and build with --no-build-isolation") from None
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < tuple(int(part) for part in TORCH_TARGET_NAME.split(".")):
+        raise NotBuilt(f"torch {torch.__version__} is older than {TORCH_TARGET_NAME}")
+    return torch.__version__, Path(torch.__file__).resolve().parent
+
+
+def find_pybind11() -> str:
+    try:
+        import pybind11
+    except ImportError:
+        raise NotBuilt("pybind11 was not found (pip install pybind11)") from None
+    return pybind11.get_include()
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+class NinjaFile:
+    """Compile and link steps, each with flags of its own, written as one build.ninja."""
+
+    def __init__(self, compiler: list[str], directory: Path) -> None:
+        self.directory = directory
+        self.lines = [
+            "ninja_required_version = 1.5",
+            f"cxx = {shlex.join(compiler)}",
+            "rule compile",
+            "  command = $cxx -MMD -MF $out.d $flags -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile $out",
+            "rule link",
+            "  command = $cxx -shared -o $out $in $flags",
+            "  description = link $out",
+        ]
+
+    def compile(self, source: str, name: str, flags: list[str]) -> str:
+        target = f"{name}.o"
+        self._step("compile", target, [str(SOURCES / source)], flags)
+        return target
+
+    def link(self, target: str, objects: list[str], flags: list[str]) -> None:
+        self._step("link", target, objects, flags)
+
+    def run(self, ninja: list[str]) -> None:
+        write_if_changed(self.directory / "build.ninja", "\n".join(self.lines) + "\n")
+        done = subprocess.run([*ninja, "-C", str(self.directory)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout)
+        if done.returncode != 0:
+            raise NotBuilt(f"the compiler failed:\n{done.stdout[-8000:]}")
+
+    def _step(self, rule: str, target: str, inputs: list[str], flags: list[str]) -> None:
+        def escaped(path: str) -> str:
+            return path.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+        self.lines.append(f"build {escaped(target)}: {rule} {' '.join(map(escaped, inputs))}")
+        self.lines.append(f"  flags = {shlex.join(flags).replace('$', '$$')}")
+
+
+def build_libraries(directory: Path) -> None:
+    """Leaves both libraries in `directory`, or raises NotBuilt."""
+    if os.environ.get("ORTHO_KERNELS_NO_NATIVE", "0") not in ("", "0"):
+        raise NotBuilt("ORTHO_KERNELS_NO_NATIVE was set")
+    if sys.platform != "linux":
+        raise NotBuilt(f"the build is written for Linux, this is {sys.platform}")
+    compiler, ninja, pybind11 = find_compiler(), find_ninja(), find_pybind11()
+    torch_version, torch = find_torch()
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write_facts(directory / "build_facts.h", compiler, torch_version)
+    python = ["-isystem", sysconfig.get_path("include")]
+    torch_headers = ["-isystem", str(torch / "include")]
+    file = NinjaFile(compiler, directory)
+
+    operators = [file.compile(source, Path(source).stem, COMMON_FLAGS) for source in KERNEL_SOURCES]
+    for source in OPERATOR_SOURCES:
+        operators.append(file.compile(source, f"torch_{Path(source).stem}", COMMON_FLAGS + STABLE_ABI_FLAGS + torch_headers))
+    for level, flags in LEVELS.items():
+        own = [*COMMON_FLAGS, *LEVEL_FLAGS, *flags, f"-DORTHO_LEVEL={level}"]
+        operators.append(file.compile(LEVEL_SOURCE, f"cpu_kernels_{level}", own))
+    file.link(OPERATORS, operators, ["-Wl,--no-undefined", f"-L{torch / 'lib'}", "-ltorch_cpu"])
+
+    own = [*COMMON_FLAGS, f"-I{directory}", "-isystem", pybind11, *python]
+    introspection = [file.compile(source, f"introspect_{Path(source).stem}", own) for source in INTROSPECTION_SOURCES]
+    file.link(INTROSPECTION, introspection, [])
+    file.run(ninja)
+
+
+def write_facts(path: Path, compiler: list[str], torch_version: str) -> None:
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
+    facts = {
+        "COMPILER": version.strip() or shlex.join(compiler),
+        "FLAGS": shlex.join(COMMON_FLAGS),
+        "TORCH_VERSION": torch_version,
+        "TORCH_TARGET": TORCH_TARGET_NAME,
+    }
+    quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in facts.items()}
+    write_if_changed(path, "".join(f'#define ORTHO_{name} "{value}"\n' for name, value in quoted.items()))
+
+
+class BuildNative(build_ext):
+    """Both libraries or none: they are put in place only after every step succeeded."""
+
+    def run(self) -> None:
+        directory = Path(self.build_temp).resolve() / "native"
+        places = self._places()
+        try:
+            build_libraries(directory)
+        except NotBuilt as reason:
+            for place in places:
+                for name in (OPERATORS, INTROSPECTION):
+                    (place / name).unlink(missing_ok=True)
+                place.mkdir(parents=True, exist_ok=True)
+                (place / BUILD_LOG).write_text(f"{reason}\n")
+            print(
+                f"\northo_kernels: the native CPU kernels are not built: {reason}\n"
+                "ortho_kernels: everything works without them, with the slower torch backend.\n",
+                file=sys.stderr,
+            )
+            return
+        for place in places:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / BUILD_LOG).unlink(missing_ok=True)
+            for name in (OPERATORS, INTROSPECTION):
+                shutil.copy2(directory / name, place / f"{name}.new")
+                os.replace(place / f"{name}.new", place / name)
+
+    def _places(self) -> list[Path]:
+        return [ROOT / PACKAGE] if self.inplace else [Path(self.build_lib).resolve() / PACKAGE]
+
+    def get_outputs(self) -> list[str]:
+        files = (place / name for place in self._places() for name in (OPERATORS, INTROSPECTION, BUILD_LOG))
+        return [str(file) for file in files if file.exists()]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+setup(
+    ext_modules=[Extension(f"{PACKAGE}._C", []), Extension(f"{PACKAGE}._introspect", [])],
+    cmdclass={"build_ext": BuildNative},
+)
