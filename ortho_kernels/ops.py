@@ -16,7 +16,6 @@ Implementations are registered by the backends, one for each dispatch key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,10 +38,11 @@ for schema in (
 ):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
-soft_orthogonality = torch.ops.ortho_kernels.soft_orthogonality.default
-soft_orthogonality_backward = torch.ops.ortho_kernels.soft_orthogonality_backward.default
-srip = torch.ops.ortho_kernels.srip.default
-srip_backward = torch.ops.ortho_kernels.srip_backward.default
+_operators = torch.ops.ortho_kernels
+_soft_orthogonality = _operators.soft_orthogonality.default
+_soft_orthogonality_backward = _operators.soft_orthogonality_backward.default
+_srip = _operators.srip.default
+_srip_backward = _operators.srip_backward.default
 
 
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
@@ -93,57 +93,101 @@ torch.library.register_fake(
 )
 
 
-# Gradients
+# Gradients. The operators have an autograd kernel; called from Python it is entered directly, ahead of the dispatcher,
+# because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _save(ctx: Any, weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int], kept: Tensor) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
-    ctx.save_for_backward(kept, *weights)
-    ctx.groups, ctx.sides = groups, sides
+def _differentiable(forward, backward, constants):
+    """An operator `(weights, groups, sides, *rest)`, differentiable by one call of its backward operator.
+
+    `constants(groups, sides, *rest)` gives what the backward operator takes besides: groups, sides, then what follows the
+    kept tensor.
+    """
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(options, *weights):
+            with torch._C._AutoDispatchBelowAutograd():
+                return forward(weights, *options)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            options, *weights = inputs
+            _, kept = output
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(kept)
+            ctx.save_for_backward(kept, *weights)
+            ctx.keep, ctx.constants = options[-1], constants(*options)
+
+        @staticmethod
+        def backward(ctx, grad_values, _):
+            wanted = ctx.needs_input_grad[1:]
+            if grad_values is None:
+                return None, *(None for _ in wanted)
+            if not ctx.keep:
+                raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
+            kept, *weights = ctx.saved_tensors
+            groups, sides, *rest = ctx.constants
+            gradients = backward(grad_values.contiguous(), weights, groups, sides, kept, *rest, [int(w) for w in wanted])
+            return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+
+    def autograd_kernel(weights, *options):
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return Differentiable.apply(options, *weights)
+        with torch._C._AutoDispatchBelowAutograd():
+            return forward(weights, *options)
+
+    def call(weights, *options):
+        return (forward if torch.compiler.is_compiling() else autograd_kernel)(weights, *options)
+
+    library.impl(forward, autograd_kernel, "Autograd")
+    return call
 
 
-def _setup_soft_orthogonality(ctx, inputs, output):
-    weights, groups, sides, _, _, ctx.kept = inputs
-    _save(ctx, weights, groups, sides, output[1])
+class _SecondDerivative(torch.autograd.Function):
+    """Stands where a gradient's own gradient would be taken, and says what to do instead."""
+
+    @staticmethod
+    def forward(compute, *inputs):
+        return tuple(compute())
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(
+            "the kernels' penalties can be differentiated once; for second derivatives run the forward under "
+            "ortho_kernels.use_backend('torch')"
+        )
 
 
-def _setup_srip(ctx, inputs, output):
-    weights, groups, sides, _, iterations, through, ctx.kept = inputs
-    ctx.pairs = iterations if through else 1
-    _save(ctx, weights, groups, sides, output[1])
+def _differentiable_no_further(operator):
+    def compute(grad_values, weights, *options):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(grad_values, weights, *options)
+
+    def autograd_kernel(grad_values, weights, *options):
+        inputs = (grad_values, *weights)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+            return list(_SecondDerivative.apply(lambda: compute(grad_values, weights, *options), *inputs))
+        return compute(grad_values, weights, *options)
+
+    def call(*arguments):
+        return (operator if torch.compiler.is_compiling() else autograd_kernel)(*arguments)
+
+    library.impl(operator, autograd_kernel, "Autograd")
+    return call
 
 
-def _gradients(ctx, grad_values, backward, *options):
-    """One backward call for all weights that want a gradient."""
-    if grad_values is None:
-        return None
-    if not ctx.kept:
-        raise RuntimeError("this penalty was computed with keep=False: nothing was kept from which to take its gradient")
-    kept, *weights = ctx.saved_tensors
-    wanted = [int(want) for want in ctx.needs_input_grad[0]]
-    gradients = backward(grad_values.contiguous(), weights, ctx.groups, ctx.sides, kept, *options, wanted)
-    return [gradient if want else None for gradient, want in zip(gradients, wanted, strict=True)]
-
-
-def _backward_soft_orthogonality(ctx, grad_values, _):
-    return _gradients(ctx, grad_values, soft_orthogonality_backward), None, None, None, None, None
-
-
-def _backward_srip(ctx, grad_values, _):
-    return _gradients(ctx, grad_values, srip_backward, ctx.pairs), None, None, None, None, None, None
-
-
-def _no_double_backward(ctx, *grads):
-    raise RuntimeError(
-        "the kernels' penalties can be differentiated once; for second derivatives run the forward under "
-        "ortho_kernels.use_backend('torch')"
-    )
-
-
-torch.library.register_autograd(
-    f"{NAMESPACE}::soft_orthogonality", _backward_soft_orthogonality, setup_context=_setup_soft_orthogonality, lib=library
+soft_orthogonality = _differentiable(
+    _soft_orthogonality,
+    _differentiable_no_further(_soft_orthogonality_backward),
+    lambda groups, sides, diagonal, off_diagonal, keep: (groups, sides),
 )
-torch.library.register_autograd(f"{NAMESPACE}::srip", _backward_srip, setup_context=_setup_srip, lib=library)
-torch.library.register_autograd(f"{NAMESPACE}::soft_orthogonality_backward", _no_double_backward, lib=library)
-torch.library.register_autograd(f"{NAMESPACE}::srip_backward", _no_double_backward, lib=library)
+srip = _differentiable(
+    _srip,
+    _differentiable_no_further(_srip_backward),
+    lambda groups, sides, start, iterations, through, keep: (groups, sides, iterations if through else 1),
+)

@@ -28,9 +28,10 @@ _OPTIONS = {
 class OrthogonalityPenalty(nn.Module):
     """`gamma * sum of penalty(W)` over the conv and linear weights of an encoder (arXiv 2411.00392).
 
-    Add `penalty()` to the loss once an optimizer step. Weights are looked up when the penalty is computed, so it follows
-    `.to()`, `torch.func.functional_call` and parametrizations; a weight that two layers share counts once. The encoder is
-    a submodule, but the state_dict leaves it out: a checkpoint holds it once, under the model's own names.
+    Add `penalty()` to the loss once an optimizer step. The penalty refers to the encoder without owning it: it has no
+    parameters of its own, nothing in a checkpoint appears twice, and weights are looked up when it is computed, so that it
+    follows `.to()`, parametrizations and `torch.func.functional_call` of the model. A weight that two layers share counts
+    once.
 
     Args:
         encoder: the module whose weights are penalized: every `nn.Conv*d`, `nn.ConvTranspose*d`, `nn.Linear` and the
@@ -68,7 +69,8 @@ class OrthogonalityPenalty(nn.Module):
             raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
         warm_start = options.pop("warm_start", False)
         self.options = options
-        self.encoder = encoder
+        # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
+        self._referred = (encoder,)
         self.names = _choose(encoder, include, exclude)
         weights, views = self._weights_and_views()
         with torch.no_grad():
@@ -78,8 +80,10 @@ class OrthogonalityPenalty(nn.Module):
             if options.get("generator") is not None:
                 raise ValueError("warm_start keeps its vectors, so a generator has nothing to draw: give one of the two")
             self.warm = WarmStart(weights, views, self.side)
-        self.register_state_dict_post_hook(_leave_encoder_out)
-        self.register_load_state_dict_pre_hook(_keep_encoder)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self._referred[0]
 
     @property
     def side(self) -> str:
@@ -122,11 +126,7 @@ class OrthogonalityPenalty(nn.Module):
                 )
         return PenaltyReport(self.kind, self.gamma, rows)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(\n  " + self.extra_repr().replace("\n", "\n  ") + "\n)"
-
     def extra_repr(self) -> str:
-        """What is covered; the encoder itself is printed where the model holds it."""
         weights = self.weights()
         entries = sum(weight.numel() for _, weight, _ in weights)
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -262,13 +262,3 @@ def _abridged(names: Sequence[str], most: int = 6) -> str:
         return ", ".join(names)
     return ", ".join([*names[: most - 1], "...", names[-1]])
 
-
-def _leave_encoder_out(module: nn.Module, state_dict: dict, prefix: str, _: Any) -> None:
-    for key in [key for key in state_dict if key.startswith(f"{prefix}encoder.")]:
-        del state_dict[key]
-
-
-def _keep_encoder(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
-    """Gives the strict loader the encoder's own present state for the keys that were left out."""
-    for key, value in module.encoder.state_dict(keep_vars=True).items():
-        state_dict.setdefault(f"{prefix}encoder.{key}", value)

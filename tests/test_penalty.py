@@ -116,12 +116,13 @@ def test_a_layer_alone_and_parametrized_layers():
     assert normed.parametrizations.weight.original1.grad is not None
 
 
-def test_state_dict_leaves_the_encoder_out():
+def test_the_encoder_is_referred_to_not_owned():
     model = nn.Module()
     model.encoder = encoder()
     before = set(model.state_dict())
     model.penalty = OrthogonalityPenalty(model.encoder, "srip", warm_start=True)
     assert set(model.state_dict()) == before | {"penalty.warm.vectors"}
+    assert not list(model.penalty.parameters())
     other = nn.Module()
     other.encoder = encoder()
     other.penalty = OrthogonalityPenalty(other.encoder, "srip", warm_start=True)

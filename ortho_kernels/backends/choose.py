@@ -18,6 +18,7 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
+_against_native = native.load()  # at import, so that a compiled step finds a constant
 _asked = _checked(os.environ.get(_VARIABLE, "auto"), f"the environment variable {_VARIABLE}")
 
 
@@ -27,7 +28,7 @@ def reason_against(backend: str, device_type: str) -> str | None:
         return None
     if device_type != "cpu":
         return f"its kernels run on the CPU, and the weights are on {device_type}"
-    return native.load()
+    return _against_native
 
 
 def choose(device_type: str) -> str:

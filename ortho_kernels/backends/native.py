@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARY = _PACKAGE / "_C.abi3.so"
 _BUILD_LOG = _PACKAGE / "_build_log.txt"
@@ -31,8 +33,6 @@ def _load() -> str | None:
             introspect.cpu_level()
     except RuntimeError as error:
         return str(error)
-    import torch
-
     from .. import ops  # noqa: F401  The schemas must be there before the library implements them.
 
     try:
