@@ -51,7 +51,8 @@ struct Kernels {
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth
-  void (*gram_times_vector)(const Matrix&, std::int64_t begin, std::int64_t end, const T* vector, T* product, T* memory);
+  void (*gram_times_vector)(const Matrix&, std::int64_t begin, std::int64_t end, const T* vector,
+                            double* product, T* memory);
   void (*rank_update)(const RankUpdateJob&, T* memory);
 };
 

@@ -32,18 +32,19 @@ class PowerChain {
   const T* input() const { return step_ < iterations_ ? vector(step_) : adjoint(2 * iterations_ - step_); }
 
   // Takes W W^T input() and goes one step on.
-  void advance(const T* product) {
+  void advance(const double* product) {
     const T* x = input();
     if (step_ < iterations_) {
       T* next = vector(step_ + 1);
-      for (std::int64_t i = 0; i < order_; ++i) next[i] = product[i] - x[i];
+      for (std::int64_t i = 0; i < order_; ++i) next[i] = static_cast<T>(product[i] - static_cast<double>(x[i]));
       lengths_[step_ + 1] = normalise(next, next);
     } else {
       const std::int64_t i = 2 * iterations_ - step_ - 1;
       T* next = adjoint(i);
-      const T sigma = i == iterations_ - 1 ? value() : T(0);
+      const double sigma = i == iterations_ - 1 ? value() : 0;
       for (std::int64_t j = 0; j < order_; ++j) {
-        next[j] = divide(product[j] - x[j] - sigma * vector(iterations_ - 1)[j], lengths_[i]);
+        const double applied = product[j] - static_cast<double>(x[j]);
+        next[j] = divide(static_cast<T>(applied - sigma * vector(iterations_ - 1)[j]), lengths_[i]);
       }
     }
     ++step_;

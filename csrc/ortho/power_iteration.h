@@ -115,30 +115,44 @@ ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int6
 
 // ---- product += W (W^T vector) -------------------------------------------------------------------------
 
+// The product is summed in double: R x = W (W^T x) - x is a difference of nearly equal numbers.
 template <class T>
-void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, T* product, T* memory) {
+void add_to(double* total, T* part, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) total[i] += static_cast<double>(part[i]);
+  clear(part, count);
+}
+
+template <class T>
+void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, double* product,
+                       T* memory) {
+  constexpr std::int64_t summed_at_once = 64;
   const std::int64_t order = matrix.shape.order;
   with_storage<T>(matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     if (lies_along_order(matrix)) {
       const Lines<S> lines{static_cast<const S*>(matrix.data), matrix.depth_stride};
+      T* part = memory;
+      clear(part, order);
       for (std::int64_t p = begin; p < end; p += lines_at_once) {
         const std::int64_t count = end - p < lines_at_once ? end - p : lines_at_once;
         const Lines<S> some{lines[p], lines.stride};
         T along_depth[lines_at_once];
         dot_lines<T>(some, count, order, vector, along_depth);
-        add_lines<T>(some, count, order, along_depth, product);
+        add_lines<T>(some, count, order, along_depth, part);
+        if ((p - begin + lines_at_once) % summed_at_once == 0) add_to(product, part, order);
       }
+      add_to(product, part, order);
     } else {
       T* along_depth = memory;
-      for_pieces<T, S>(matrix, begin, end, memory + 2 * piece_length(order), [&](const auto& lines, std::int64_t, std::int64_t length) {
+      for_pieces<T, S>(matrix, begin, end, memory + 2 * piece_length(order),
+                       [&](const auto& lines, std::int64_t, std::int64_t length) {
         clear(along_depth, length);
         add_lines<T>(lines, order, length, vector, along_depth);
         for (std::int64_t i = 0; i < order; i += lines_at_once) {
           const std::int64_t count = order - i < lines_at_once ? order - i : lines_at_once;
           T sums[lines_at_once];
-          dot_lines<T>(decltype(lines){lines[i], lines.stride}, count, length, along_depth, sums);
-          for (std::int64_t r = 0; r < count; ++r) product[i + r] += sums[r];
+          dot_lines<T>(std::decay_t<decltype(lines)>{lines[i], lines.stride}, count, length, along_depth, sums);
+          for (std::int64_t r = 0; r < count; ++r) product[i + r] += static_cast<double>(sums[r]);
         }
       });
     }

@@ -11,7 +11,7 @@ namespace ortho {
 
 // Up to this order float matrices are computed in double: so few entries don't average the rounding errors of float
 // sums out, and near orthogonality, where R is a difference of nearly equal numbers, those would show.
-constexpr std::int64_t small_order = 16;
+constexpr std::int64_t small_order = 64;
 
 struct EntryWeights {
   double diagonal = 1, off_diagonal = 1;

@@ -71,20 +71,20 @@ void end_chain(const PowerChain<T>& chain, const Task<C>& task) {
 template <class T, class C>
 std::size_t memory_of(const Task<C>& task) {
   const std::int64_t order = task.matrix.shape.order;
-  return sizeof(T) * (PowerChain<T>::memory(order, task.options.iterations, task.adjoints()) + order +
-                      cpu_kernels_in<T>().pass_memory(task.matrix, 1));
+  return sizeof(double) * order + sizeof(T) * (PowerChain<T>::memory(order, task.options.iterations, task.adjoints()) +
+                                               cpu_kernels_in<T>().pass_memory(task.matrix, 1));
 }
 
 // A matrix that one thread takes through all steps, while it is in the cache.
 template <class T, class C>
-void iterate_alone(const Task<C>& task, T* memory) {
+void iterate_alone(const Task<C>& task, void* memory) {
   const auto [order, depth] = task.matrix.shape;
-  T* product = memory;
-  T* own = product + order;
+  auto* product = static_cast<double*>(memory);
+  T* own = reinterpret_cast<T*>(product + order);
   PowerChain<T> chain = begin_chain(task, own);
   T* pass = own + PowerChain<T>::memory(order, task.options.iterations, task.adjoints());
   while (!chain.done()) {
-    std::fill_n(product, order, T(0));
+    std::fill_n(product, order, 0.0);
     cpu_kernels_in<T>().gram_times_vector(task.matrix, 0, depth, chain.input(), product, pass);
     chain.advance(product);
   }
@@ -99,15 +99,15 @@ void iterate_together(const Task<C>& task, Workers& workers) {
   limits.range_entries = std::max(least_part_entries, entries(task.matrix) / most_parts);
   const std::vector<DepthRange> parts = plan_ranges({task.matrix.shape}, limits);
   const auto count = static_cast<std::int64_t>(parts.size());
-  const std::unique_ptr<T[]> products(new T[count * order]);
+  const std::unique_ptr<double[]> products(new double[count * order]);
   const std::unique_ptr<T[]> own(new T[PowerChain<T>::memory(order, task.options.iterations, task.adjoints())]);
   const Kernels<T>& kernels = cpu_kernels_in<T>();
   const std::size_t memory = sizeof(T) * kernels.pass_memory(task.matrix, 1);
   PowerChain<T> chain = begin_chain(task, own.get());
   while (!chain.done()) {
     for_each_item(workers, count, static_cast<double>(entries(task.matrix)), memory, [&](std::int64_t part, void* pass) {
-      T* product = products.get() + part * order;
-      std::fill_n(product, order, T(0));
+      double* product = products.get() + part * order;
+      std::fill_n(product, order, 0.0);
       kernels.gram_times_vector(task.matrix, parts[part].begin, parts[part].end, chain.input(), product,
                                 static_cast<T*>(pass));
     });
@@ -155,9 +155,9 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<EntryOrder>& en
   for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory, [&](std::int64_t item, void* own) {
     const Task<C> task = task_of(alone[item]);
     if (in_double<C>(task.matrix)) {
-      iterate_alone<double, C>(task, static_cast<double*>(own));
+      iterate_alone<double, C>(task, own);
     } else {
-      iterate_alone<C, C>(task, static_cast<C*>(own));
+      iterate_alone<C, C>(task, own);
     }
   });
 }

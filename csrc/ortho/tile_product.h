@@ -13,30 +13,37 @@ constexpr int depth_chunk = 1024 / static_cast<int>(sizeof(T));
 template <class T>
 constexpr int block_size = block_rows * panel_width<T>;
 
-// block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels. Chunks are summed apart and then
-// added: the rounding error grows with the chunk and the number of chunks, not with the depth.
+// The rounding error of a sum grows with its length: sums of this many products are formed apart and then added.
+constexpr std::int64_t summed_at_once = 64;
+
+// block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels.
 template <class T>
 void block_product(const T* a, const T* b, std::int64_t depth, T* block, bool accumulate) {
   constexpr int n = lanes<T>;
-  Vector<T> sums[block_rows][2] = {};
-  for (std::int64_t d = 0; d < depth; ++d) {
-    const Vector<T> left = load<T>(b), right = load<T>(b + n);
+  do {
+    const std::int64_t some = smaller(depth, summed_at_once);
+    Vector<T> sums[block_rows][2] = {};
+    for (std::int64_t d = 0; d < some; ++d) {
+      const Vector<T> left = load<T>(b), right = load<T>(b + n);
+#pragma GCC unroll 8
+      for (int r = 0; r < block_rows; ++r) {
+        const Vector<T> factor = broadcast(a[r]);
+        sums[r][0] += factor * left;
+        sums[r][1] += factor * right;
+      }
+      a += panel_width<T>;
+      b += panel_width<T>;
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < block_rows; ++r) {
-      const Vector<T> factor = broadcast(a[r]);
-      sums[r][0] += factor * left;
-      sums[r][1] += factor * right;
+      for (int half = 0; half < 2; ++half) {
+        T* target = block + r * panel_width<T> + half * n;
+        store<T, T>(target, accumulate ? sums[r][half] + load<T>(target) : sums[r][half]);
+      }
     }
-    a += panel_width<T>;
-    b += panel_width<T>;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < block_rows; ++r) {
-    for (int half = 0; half < 2; ++half) {
-      T* target = block + r * panel_width<T> + half * n;
-      store<T, T>(target, accumulate ? sums[r][half] + load<T>(target) : sums[r][half]);
-    }
-  }
+    accumulate = true;
+    depth -= some;
+  } while (depth > 0);
 }
 
 struct TileExtent {
