@@ -37,7 +37,7 @@ def rankme(features: Tensor) -> float:
 
 
 def representation_eigenvalues(features: Tensor) -> Tensor:
-    """The eigenvalues of the covariance of ``(samples, dimensions)`` features, descending; a collapse shows as zeros."""
+    """Eigenvalues of the covariance of ``(samples, dimensions)`` features, descending; a collapse shows as zeros."""
     features = _measurable(features)
     if features.ndim != 2:
         raise ValueError(f"features must be a (samples, dimensions) table, got shape {tuple(features.shape)}")

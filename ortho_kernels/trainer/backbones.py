@@ -80,10 +80,8 @@ BACKBONES = {"resnet18": ResNet18Settings, "vit_tiny": ViTTinySettings}
 def build_backbone(settings, channels: int, size: int) -> nn.Module:
     """The encoder for images of `(channels, size, size)`."""
     if settings.name == "resnet18":
-        if settings.width < 1:
-            raise TrainerError(f"backbone.width must be 1 or more, got {settings.width}.")
         return ResNet18(channels, settings.width).to(memory_format=torch.channels_last)
-    if settings.patch < 1 or size % settings.patch:
+    if size % settings.patch:
         raise TrainerError(
             f"backbone.patch={settings.patch} does not divide the image size {size}: "
             f"choose one that does, or another data.size."

@@ -1,6 +1,6 @@
 """The configuration: its types, how it is put together, and what to say when it can't be.
 
-Every option is declared, with its type and default, beside the code that it sets (`BYOL.Settings`, `ViewSettings`, ...);
+Every option is declared, with its type and default, beside the code that it sets (`BYOL.Settings`, `ViewSettings`);
 here they become Hydra's groups. Recipes are YAML files under `configs/`.
 """
 
@@ -159,15 +159,17 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         key = match[1]
         return f"There is no option {key}.{_nearest(key, _known_keys(overrides))}"
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", said):
-        group, _, option = match[1].rpartition("/")
-        valid = re.findall(r"^\t(.+)$", said, re.MULTILINE)
-        return f"There is no {group}={option}.{_nearest(option, valid)} Valid: {', '.join(valid)}."
+        group, _, option = match[1].partition("/")
+        valid = [*GROUPS.get(group, []), *option_groups().get(group, [])]
+        return f"There is no {group}={option}.{_nearest(option, valid)} Valid: {', '.join(dict.fromkeys(valid))}."
     if match := re.search(r"No match in the defaults list", said):
         return said.splitlines()[0]
     if "full_key" in said:
         key = re.search(r"full_key: (\S+)", said)
         return f"{key[1] if key else 'An option'}: {causes[-1].splitlines()[0]}"
-    return f"Cannot read the options: {said.splitlines()[0]}"
+    if "Ambiguous value" in said:
+        return f"{said.splitlines()[0].rpartition(' ')[2]} names several values: give -m to run each of them."
+    return f"Cannot read the options ({said.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:

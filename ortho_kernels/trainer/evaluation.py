@@ -89,7 +89,7 @@ def knn_predict(
 
 
 def linear_probe(features: Tensor, labels: Tensor, classes: int, decay: float) -> nn.Module:
-    """Multinomial logistic regression by L-BFGS on standardized features; the problem is convex, the start does not matter."""
+    """Logistic regression by L-BFGS on standardized features; a convex problem, so the start does not matter."""
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)

@@ -1,5 +1,6 @@
 """metrics.csv: appended to while a run lasts, cut back to the checkpoint when it resumes."""
 
+import contextlib
 import csv
 from pathlib import Path
 from typing import TextIO
@@ -35,7 +36,8 @@ class MetricsFile:
 
     def close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(OSError):  # what could not be written has been reported
+                self.file.close()
             self.file = None
 
 

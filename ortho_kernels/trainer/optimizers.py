@@ -1,11 +1,11 @@
 """Optimizers and their one schedule: learning rate scaled by the batch, warm-up, cosine to zero, step by step."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightly.utils.lars import LARS
-from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
@@ -65,4 +65,10 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 def build_schedule(settings: Any, optimizer: Optimizer, steps: int) -> LambdaLR:
     warmup = round(settings.warmup * steps)
-    return LambdaLR(optimizer, lambda step: cosine_warmup_schedule(min(step, steps), steps, 1.0, 0.0, warmup, 0.0))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+    return LambdaLR(optimizer, factor)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from .config import identity
 from .data import SOURCES, Splits
 from .errors import TrainerError
 from .evaluation import evaluate
+from .limits import check_limits
 from .methods import METHODS
 from .metrics_file import MetricsFile
 from .monitor import Monitor
@@ -46,6 +46,7 @@ from .views import Views
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
     _quieten_lightning()
+    check_limits(config)
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     splits = SOURCES[config.data.name].load(config.data)
@@ -66,9 +67,6 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
 def build_stream(config: DictConfig, splits: Splits) -> BatchStream:
     settings = config.trainer
-    for key in ("accumulate", "max_epochs", "max_steps", "log_every", "checkpoint_every"):
-        if settings[key] is not None and settings[key] < 1:
-            raise TrainerError(f"trainer.{key} must be 1 or more, got {settings[key]}.")
     stream = BatchStream(splits.train.pixels, settings.batch_size, batches=0, seed=config.seed)
     steps = settings.max_steps or max(1, settings.max_epochs * stream.per_epoch // settings.accumulate)
     stream.batches = steps * settings.accumulate
@@ -77,8 +75,6 @@ def build_stream(config: DictConfig, splits: Splits) -> BatchStream:
 
 def build_module(config: DictConfig, splits: Splits, steps: int) -> Pretraining:
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
-    if not math.isfinite(config.penalty.gamma) or config.penalty.gamma < 0:
-        raise TrainerError(f"penalty.gamma must be a finite number, 0 or more, got {config.penalty.gamma}.")
     seed_globally(config.seed, "initial weights")
     encoder = build_backbone(config.backbone, splits.channels, config.data.size)
     method = METHODS[config.method.name](encoder, config.method)

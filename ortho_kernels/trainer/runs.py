@@ -1,4 +1,4 @@
-"""Run folders: named by time and the fingerprint of the whole configuration, found again and checked before a resume."""
+"""Run folders: named by time and the fingerprint of the configuration, found again and checked before a resume."""
 
 import re
 import time

@@ -17,8 +17,6 @@ class BatchStream:
     """
 
     def __init__(self, pixels: Tensor, batch_size: int, batches: int, seed: int) -> None:
-        if batch_size < 2:
-            raise TrainerError(f"trainer.batch_size must be 2 or more (batch statistics need it), got {batch_size}.")
         if batch_size > len(pixels):
             raise TrainerError(
                 f"trainer.batch_size={batch_size} is larger than the data, which has {len(pixels)} training "

@@ -31,8 +31,6 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
         raise TrainerError(
             "data=imagefolder needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg."
         )
-    if settings.size < 1:
-        raise TrainerError(f"data.size must be 1 or more, got {settings.size}.")
     root = Path(settings.root).expanduser()
     train, test = _listed(root / "train"), _listed(root / "test")
     if unknown := sorted(set(test) - set(train)):

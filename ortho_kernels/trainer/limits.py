@@ -1,0 +1,82 @@
+"""What values options may take, beyond their types: checked all together before anything is read or written."""
+
+import math
+from typing import Any
+
+from .config import flattened, plain
+from .errors import TrainerError
+
+POSITIVE_INT = (1, math.inf)
+SHARE = (0.0, 1.0)
+NOT_NEGATIVE = (0.0, math.inf)
+TINY = 1e-12  # stands for "above 0"
+
+# The least and the most of an option, by its key or by the last part of its key.
+RANGES: dict[str, tuple[float, float]] = {
+    "accumulate": POSITIVE_INT,
+    "batch_size": POSITIVE_INT,
+    "brightness": SHARE,
+    "checkpoint_every": POSITIVE_INT,
+    "contrast": SHARE,
+    "depth": POSITIVE_INT,
+    "gamma": NOT_NEGATIVE,
+    "hidden": POSITIVE_INT,
+    "iterations": POSITIVE_INT,
+    "log_every": POSITIVE_INT,
+    "lr": NOT_NEGATIVE,
+    "max_epochs": POSITIVE_INT,
+    "max_ratio": (1.0, 100.0),
+    "max_steps": POSITIVE_INT,
+    "memory_gib": NOT_NEGATIVE,
+    "method.momentum": SHARE,
+    "min_area": (TINY, 1.0),
+    "neighbours": POSITIVE_INT,
+    "optimizer.momentum": SHARE,
+    "patch": POSITIVE_INT,
+    "probe_decay": NOT_NEGATIVE,
+    "projection": POSITIVE_INT,
+    "saturation": SHARE,
+    "size": POSITIVE_INT,
+    "temperature": (TINY, math.inf),
+    "test_images": POSITIVE_INT,
+    "threads": POSITIVE_INT,
+    "train_images": POSITIVE_INT,
+    "trainer.batch_size": (2, math.inf),  # batch statistics of one image say nothing
+    "views.blur": SHARE,
+    "views.flip": SHARE,
+    "views.grey": SHARE,
+    "views.jitter": SHARE,
+    "warmup": SHARE,
+    "weight_decay": NOT_NEGATIVE,
+    "width": POSITIVE_INT,
+}
+CHOICES = {
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.precision": ("32-true", "64-true", "bf16-mixed", "16-mixed"),
+}
+
+
+def check_limits(config: Any) -> None:
+    """Raises for the first option whose value makes no sense."""
+    for key, value in flattened(plain(config)).items():
+        if key in CHOICES and value not in CHOICES[key]:
+            raise TrainerError(f"{key} must be one of {', '.join(CHOICES[key])}; got {value}.")
+        limits = _range(key)
+        if limits is None or value is None or isinstance(value, (str, bool)):
+            continue
+        least, most = limits
+        if not (least <= value <= most and math.isfinite(value)):
+            raise TrainerError(f"{key} must be {_said(least, most)}; got {value}.")
+
+
+def _range(key: str) -> tuple[float, float] | None:
+    """The most specific entry that the key ends in."""
+    parts = key.split(".")
+    found = (RANGES.get(".".join(parts[start:])) for start in range(len(parts)))
+    return next((limits for limits in found if limits is not None), None)
+
+
+def _said(least: float, most: float) -> str:
+    if most == math.inf:
+        return "a number above 0" if least == TINY else f"a number of {least:g} or more"
+    return f"above 0 and at most {most:g}" if least == TINY else f"between {least:g} and {most:g}"

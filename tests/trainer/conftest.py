@@ -1,0 +1,47 @@
+"""Shared by the trainer's tests: configurations that run in a second."""
+
+import pytest
+import torch
+
+from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.pretrain import pretrain
+
+TINY = [
+    "data=digits",
+    "backbone.width=4",
+    "method.hidden=16",
+    "method.projection=8",
+    "trainer.batch_size=16",
+    "trainer.max_steps=2",
+    "trainer.log_every=1",
+    "evaluation.train_images=60",
+    "evaluation.test_images=40",
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny tensors gain nothing from a second thread, and several test processes may share the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """`tiny("method=simclr", ...)`: a small configuration whose runs go to a folder of this test."""
+
+    def configure(*words):
+        vit = "backbone=vit_tiny" in words
+        options = [word for word in TINY if not (vit and word.startswith("backbone."))]
+        return load_config([*options, *["backbone.depth=1"] * vit, f"runs={tmp_path / 'runs'}", *words])
+
+    return configure
+
+
+@pytest.fixture
+def run_tiny(tiny, monkeypatch):
+    """Pretrains a small configuration and returns the run's folder; without the report, which takes longer than that."""
+    monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
+    return lambda *words, callbacks=(): pretrain(tiny(*words), callbacks)

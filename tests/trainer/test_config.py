@@ -1,0 +1,67 @@
+"""Configurations: every option is typed, every mistake is answered with the nearest right word."""
+
+import pytest
+
+from ortho_kernels.trainer.config import GROUPS, differences, fingerprint, flattened, load_config, option_groups
+from ortho_kernels.trainer.errors import TrainerError
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in GROUPS[group]])
+def test_every_option_of_every_group_composes(group, option):
+    config = load_config([f"{group}={option}"])
+    assert config[group].get("name", option) == option or group == "penalty"
+
+
+@pytest.mark.parametrize("recipe", option_groups()["experiment"])
+def test_every_recipe_composes(recipe):
+    assert load_config([f"experiment={recipe}"]).trainer.max_steps
+
+
+def test_penalties_have_the_papers_gammas():
+    assert load_config(["penalty=so"]).penalty.gamma == 1e-6
+    assert load_config(["penalty=srip"]).penalty.gamma == 1e-4
+    assert load_config(["penalty=none"]).penalty.gamma == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("penalty.gama=1", "no option penalty.gama. Did you mean penalty.gamma?"),
+        ("sed=3", "no option sed. Did you mean seed?"),
+        ("backbone.patch=4", "no option backbone.patch."),  # of the other backbone
+        ("method=byool", "no method=byool. Did you mean byol? Valid: byol, simclr"),
+        ("experiment=quick/fashion_mist", "Did you mean quick/fashion_mnist?"),
+        ("trainer.batch_size=many", "trainer.batch_size: Value 'many'"),
+        ("penalty.gamma=high", "penalty.gamma: Value 'high'"),
+        ("metod=byol", "Did you mean method"),
+        ("justaword", "justaword"),
+        ("seed=", "seed"),
+    ],
+)
+def test_mistakes_are_answered_in_one_breath(word, said):
+    with pytest.raises(TrainerError) as caught:
+        load_config([word])
+    message = str(caught.value)
+    assert said in message
+    assert "Traceback" not in message
+    assert "Hydra" not in message
+
+
+def test_the_fingerprint_is_that_of_what_decides_the_result():
+    base = fingerprint(load_config([]))
+    assert fingerprint(load_config(["resume=auto", "runs=elsewhere", "title=mine"])) == base
+    assert fingerprint(load_config(["seed=1"])) != base
+    assert fingerprint(load_config(["penalty.gamma=1e-5"])) != base
+
+
+def test_differences_name_the_keys():
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
+        "a.b: 3 -> 1",
+        "c: absent -> 2",
+        "d: 4 -> absent",
+    ]
+    assert differences({"a": None}, {"a": None}) == []
+
+
+def test_flattened_keys_are_dotted():
+    assert flattened({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}

@@ -1,0 +1,64 @@
+"""kNN by hand and the linear probe against scikit-learn."""
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from ortho_kernels.trainer.data import Images, Splits
+from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract, knn_predict, linear_probe
+from ortho_kernels.trainer.views import Views, ViewSettings
+
+
+def blobs(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    centres = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
+    return centres[labels] + torch.randn(count, 4, generator=generator), labels
+
+
+def test_knn_votes_are_weighted_by_similarity():
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    votes = knn_predict(bank, torch.tensor([0, 1, 1]), torch.tensor([[5.0, 0.0]]), 2, neighbours=2, temperature=0.5)
+    expected = torch.tensor([[0.0, -0.4]]).exp()  # (cosine - 1) / temperature; the third is too far
+    torch.testing.assert_close(votes, expected)
+
+
+def test_knn_asks_no_more_neighbours_than_there_are():
+    assert knn_predict(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), 2, neighbours=20, temperature=0.1).shape == (
+        2,
+        2,
+    )
+
+
+def test_the_linear_probe_is_logistic_regression():
+    features, labels = blobs(300, seed=0)
+    queries, _ = blobs(100, seed=1)
+    ours = linear_probe(features, labels, classes=3, decay=0.01)(queries).softmax(1)
+    scaler = StandardScaler().fit(features)
+    peer = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(scaler.transform(features), labels)
+    theirs = torch.from_numpy(peer.predict_proba(scaler.transform(queries))).float()
+    torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
+
+
+def test_evaluation_leaves_the_encoder_as_it_was():
+    images = torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8)
+    encoder = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+    views = Views(ViewSettings(), 4, images, seed=0)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    features = extract(encoder, views, Images(images, torch.zeros(12)), batch_size=5)
+    assert features.shape == (12, 16)
+    assert encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_scores_are_shares_and_images_are_drawn_without_replacement():
+    images = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
+    split = Images(images, torch.arange(40) % 2)
+    splits = Splits(split, split, ["a", "b"])
+    settings = EvaluationSettings(train_images=30, test_images=100, neighbours=1)
+    views = Views(ViewSettings(), 4, images, seed=0)
+    scores, features = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), views, splits, settings, seed=0)
+    assert (scores.train_images, scores.test_images, len(features)) == (30, 40, 40)
+    assert scores.chance == 0.5
+    assert scores.raw_pixels_knn >= 0.75  # 30 of the 40 are their own nearest neighbours

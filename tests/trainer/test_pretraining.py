@@ -1,0 +1,159 @@
+"""Whole runs, two steps long: every method, backbone and penalty; and what the penalty does to a step."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from ortho_kernels import OrthogonalityPenalty
+from ortho_kernels.trainer.backbones import ResNet18
+from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.metrics_file import read_metrics
+from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.monitor import spread
+
+
+class Watch(Callback):
+    """Keeps the pixels and losses that pass by."""
+
+    def __init__(self):
+        self.pixels, self.losses = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.pixels.append(batch[0])
+        self.losses.append(outputs["loss"].item())
+
+
+@pytest.mark.parametrize("penalty", ["none", "so", "srip"])
+@pytest.mark.parametrize("backbone", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_backbone_and_penalty_runs(run_tiny, method, backbone, penalty):
+    folder = run_tiny(f"method={method}", f"backbone={backbone}", f"penalty={penalty}")
+    results = json.loads((folder / "results.json").read_text())
+    assert 0 <= results["knn"] <= 1
+    assert 0 <= results["linear_probe"] <= 1
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["residual"] > 0 for row in rows)
+    assert all((row["penalty"] > 0) == (penalty != "none") for row in rows)
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_a_baseline_and_a_regularized_run_differ_in_gamma_alone(run_tiny):
+    seen = {}
+    for gamma in ("0", "10"):
+        watch = Watch()
+        run_tiny("penalty=srip", f"penalty.gamma={gamma}", callbacks=[watch])
+        seen[gamma] = watch
+    for ours, theirs in zip(seen["0"].pixels, seen["10"].pixels, strict=True):
+        assert torch.equal(ours, theirs)
+    assert seen["0"].losses[0] == seen["10"].losses[0]  # the same weights and views
+    assert seen["0"].losses[1] != seen["10"].losses[1]
+
+
+def step_once(run_tiny, *words):
+    """The encoder's weights before and after one plain SGD step of rate 1."""
+    start, end = {}, {}
+
+    class Weights(Callback):
+        def on_train_start(self, trainer, module):
+            start.update({name: p.detach().clone() for name, p in module.method.named_parameters()})
+
+        def on_train_end(self, trainer, module):
+            end.update({name: p.detach().clone() for name, p in module.method.named_parameters()})
+
+    plain = ["optimizer.lr=16", "optimizer.weight_decay=0", "optimizer.momentum=0", "optimizer.warmup=0"]
+    run_tiny("method=simclr", "trainer.max_steps=1", *plain, *words, callbacks=[Weights()])
+    return start, end
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny, accumulate):
+    words = [f"trainer.accumulate={accumulate}", f"optimizer.lr={16 / accumulate}"]
+    start, baseline = step_once(run_tiny, *words, "penalty.gamma=0")
+    _, regularized = step_once(run_tiny, *words, "penalty.gamma=1e-3")
+    encoder = ResNet18(1, 4)
+    encoder.load_state_dict(
+        {k.removeprefix("encoder."): v for k, v in start.items() if k.startswith("encoder.")}, strict=False
+    )
+    penalty = OrthogonalityPenalty(encoder, kind="so", gamma=1e-3)
+    penalty().backward()
+    covered = {f"encoder.{name}" for name, _, _ in penalty.weights()}
+    gradients = {f"encoder.{name}": p.grad for name, p in encoder.named_parameters()}
+    assert covered
+    for name, value in baseline.items():
+        if name in covered:
+            torch.testing.assert_close(value - regularized[name], gradients[name], rtol=1e-3, atol=1e-6)
+        else:
+            assert torch.equal(value, regularized[name]), name
+
+
+def test_the_loss_falls_over_a_short_run(run_tiny):
+    folder = run_tiny("method=simclr", "trainer.max_steps=40", "trainer.batch_size=64", "optimizer.lr=0.2")
+    losses = [row["loss"] for row in read_metrics(folder / "metrics.csv")]
+    assert sum(losses[-5:]) < sum(losses[:5]) - 0.5
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_layer_and_keeps_the_last_checkpoint(run_tiny, tmp_path):
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            if index == 2:
+                with torch.no_grad():
+                    module.method.encoder.layer2[0].conv1.weight[0, 0] = float("nan")
+
+    with pytest.raises(TrainerError, match=r"nan at step 2.*encoder\.layer2\.0\.conv1\.weight"):
+        run_tiny("trainer.max_steps=5", "trainer.checkpoint_every=2", callbacks=[Poison()])
+    [folder] = (tmp_path / "runs").iterdir()
+    assert [path.name for path in checkpoint_files(folder / "checkpoints")] == ["step-000000002.ckpt"]
+
+
+def test_checkpoints_are_rotated_and_hold_their_configuration(run_tiny):
+    folder = run_tiny("trainer.max_steps=5", "trainer.checkpoint_every=1")
+    files = checkpoint_files(folder / "checkpoints")
+    assert [path.name for path in files] == ["step-000000005.ckpt", "step-000000004.ckpt"]
+    checkpoint = read_checkpoint(files[0])  # weights_only=True
+    assert checkpoint["configuration"]["method"]["name"] == "byol"
+    assert not any(name.startswith("penalty.encoder") for name in checkpoint["state_dict"])
+
+
+def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
+    exact = read_metrics(run_tiny() / "metrics.csv")
+    mixed = read_metrics(run_tiny("trainer.precision=bf16-mixed") / "metrics.csv")
+    assert mixed[0]["residual"] == exact[0]["residual"]
+    assert mixed[0]["loss"] != exact[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("penalty.gamma=-1", "penalty.gamma must be"),
+        ("penalty.gamma=nan", "penalty.gamma must be"),
+        ("penalty.side=left", "penalty: side must be"),
+        ("backbone.width=0", "backbone.width must be"),
+        ("trainer.batch_size=1", "trainer.batch_size must be a number of 2 or more"),
+        ("trainer.max_steps=0", "trainer.max_steps must be a number of 1 or more; got 0"),
+        ("trainer.log_every=0", "trainer.log_every must be"),
+        ("trainer.batch_size=5000", "larger than the data"),
+        ("trainer.precision=17", "trainer.precision"),
+        ("trainer.accelerator=abacus", "trainer.accelerator"),
+        ("trainer.threads=0", "trainer.threads"),
+        ("method.hidden=0", "method.hidden"),
+        ("data.size=0", "data.size"),
+        ("data.views.min_area=2", "data.views.min_area"),
+        ("optimizer.warmup=2", "optimizer.warmup"),
+        ("optimizer.lr=-1", "optimizer.lr"),
+        ("evaluation.neighbours=0", "evaluation.neighbours"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_tiny, tmp_path, word, said):
+    with pytest.raises(TrainerError) as caught:
+        run_tiny(word)
+    assert said in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_spread_is_one_for_even_directions_and_zero_after_a_collapse():
+    assert spread(torch.randn(4000, 16)).item() == pytest.approx(1.0, abs=0.02)
+    assert spread(torch.ones(10, 16)).item() == pytest.approx(0.0, abs=1e-6)
