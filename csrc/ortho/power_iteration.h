@@ -1,96 +1,34 @@
 // The two passes over a matrix that SRIP needs; R itself is never formed.
 //
-// A matrix is seen as lines: runs of numbers that lie next to each other in memory. Lines along the depth are cut
-// into pieces short enough that all of them stay in L2 between their two uses; lines along the order are used twice in
-// a row. A matrix without either is copied, piece by piece, to lines along the depth.
+// Lines along the depth are cut into pieces short enough that all of them stay in L2 between their two uses; lines along
+// the order are used twice in a row. A matrix that has neither is copied, piece by piece, to lines along the depth.
 #pragma once
 
 #include "cpu_kernels.h"
-#include "simd.h"
+#include "lines.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-template <class S>
-struct Lines {
-  const S* first;
-  std::int64_t stride;
-  const S* operator[](std::int64_t i) const { return first + i * stride; }
-};
+constexpr std::int64_t at_once = 4;             // lines
+constexpr std::int64_t widest_piece = 1024;     // numbers of a line
+constexpr std::int64_t piece_entries = 65'536;  // numbers of all lines
+constexpr std::int64_t summed_lines = 32;       // float sums of this many products are formed apart and then added
 
-// sums[i] = <line i, vector>
-template <int Count, class T, class S>
-ORTHO_INLINE void dot_some(const Lines<S>& lines, std::int64_t first, std::int64_t length, const T* vector, T* sums) {
-  Vector<T> partial[Count] = {};
-  std::int64_t c = 0;
-  for (; c + lanes<T> <= length; c += lanes<T>) {
-    const Vector<T> v = load<T>(vector + c);
-#pragma GCC unroll 8
-    for (int i = 0; i < Count; ++i) partial[i] += load<T>(lines[first + i] + c) * v;
-  }
-  if (c < length) {
-    const Vector<T> v = load_some<T>(vector + c, length - c);
-    for (int i = 0; i < Count; ++i) partial[i] += load_some<T>(lines[first + i] + c, length - c) * v;
-  }
-  for (int i = 0; i < Count; ++i) sums[i] = sum_of_lanes<T>(partial[i]);
-}
-
-template <class T, class S>
-void dot_lines(const Lines<S>& lines, std::int64_t count, std::int64_t length, const T* vector, T* sums) {
-  std::int64_t i = 0;
-  for (; i + 4 <= count; i += 4) dot_some<4>(lines, i, length, vector, sums + i);
-  for (; i < count; ++i) dot_some<1>(lines, i, length, vector, sums + i);
-}
-
-// target += sum of factors[i] * line i
-template <int Count, class T, class S>
-ORTHO_INLINE void add_some(const Lines<S>& lines, std::int64_t first, std::int64_t length, const T* factors, T* target) {
-  std::int64_t c = 0;
-  for (; c + lanes<T> <= length; c += lanes<T>) {
-    Vector<T> sum = load<T>(lines[first] + c) * broadcast(factors[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < Count; ++i) sum += load<T>(lines[first + i] + c) * broadcast(factors[i]);
-    store<T, T>(target + c, load<T>(target + c) + sum);
-  }
-  for (; c < length; ++c) {
-    T sum = load_one<T>(lines[first] + c) * factors[0];
-    for (int i = 1; i < Count; ++i) sum += load_one<T>(lines[first + i] + c) * factors[i];
-    target[c] += sum;
-  }
-}
-
-template <class T, class S>
-void add_lines(const Lines<S>& lines, std::int64_t count, std::int64_t length, const T* factors, T* target) {
-  std::int64_t i = 0;
-  for (; i + 4 <= count; i += 4) add_some<4>(lines, i, length, factors + i, target);
-  for (; i < count; ++i) add_some<1>(lines, i, length, factors + i, target);
-}
-
-template <class T>
-void clear(T* target, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) target[i] = T(0);
-}
-
-// ---- pieces of the depth -------------------------------------------------------------------------------
-
-constexpr std::int64_t widest_piece = 1024;
-constexpr std::int64_t lines_at_once = 4;
-
-// The length of a piece of all lines: about 64 thousand numbers of the matrix.
 constexpr std::int64_t piece_length(std::int64_t order) {
-  const std::int64_t length = (65536 / (order < 1 ? 1 : order) + 63) / 64 * 64;
+  const std::int64_t length = (piece_entries / (order < 1 ? 1 : order) + 63) / 64 * 64;
   return length < 64 ? 64 : length > widest_piece ? widest_piece : length;
 }
 
 constexpr bool lies_along_depth(const Matrix& m) { return m.depth_stride == 1; }
 constexpr bool lies_along_order(const Matrix& m) { return m.depth_stride != 1 && m.order_stride == 1; }
 
+// Enough for either pass: sums along the depth and along the order, and a copy where one is needed.
 template <class T>
 std::int64_t pass_memory(const Matrix& matrix, std::int64_t vectors) {
-  const std::int64_t order = matrix.shape.order;
-  if (lies_along_order(matrix)) return (vectors + 1) * lines_at_once + order;
-  const std::int64_t piece = piece_length(order);
-  return (vectors + 1) * piece + (lies_along_depth(matrix) ? 0 : order * piece);
+  const std::int64_t order = matrix.shape.order, piece = piece_length(order);
+  const std::int64_t copy = lies_along_depth(matrix) || lies_along_order(matrix) ? 0 : order * piece;
+  return (vectors + at_once + 1) * piece + at_once * vectors + (at_once + lanes<T>) * order + copy;
 }
 
 // Calls body(lines, begin, length) for each piece of [begin, end): the part of all lines from `begin` on.
@@ -101,60 +39,80 @@ ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int6
   for (std::int64_t from = begin; from < end; from += piece) {
     const std::int64_t length = from + piece < end ? piece : end - from;
     if (lies_along_depth(matrix)) {
-      body(Lines<S>{data + from, matrix.order_stride}, from, length);
+      body(Lines<const S>{data + from, matrix.order_stride}, from, length);
     } else {
       for (std::int64_t i = 0; i < order; ++i) {
         for (std::int64_t c = 0; c < length; ++c) {
           copy[i * piece + c] = load_one<T>(data + i * matrix.order_stride + (from + c) * matrix.depth_stride);
         }
       }
-      body(Lines<T>{copy, piece}, from, length);
+      body(Lines<const T>{copy, piece}, from, length);
     }
   }
 }
 
 // ---- product += W (W^T vector) -------------------------------------------------------------------------
 
-// The product is summed in double: R x = W (W^T x) - x is a difference of nearly equal numbers.
-template <class T>
-void add_to(double* total, T* part, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) total[i] += static_cast<double>(part[i]);
-  clear(part, count);
+// R x = W (W^T x) - x is a difference of nearly equal numbers: long sums go to double.
+template <class T, class S>
+void product_along_order(const Lines<const S>& lines, std::int64_t count, std::int64_t order, const T* vector,
+                         double* product, T* memory) {
+  T* part = memory;
+  clear(part, order);
+  for (std::int64_t p = 0; p < count; p += at_once) {
+    const std::int64_t some = count - p < at_once ? count - p : at_once;
+    T along_depth[at_once];
+    dot_lines<T>(lines.from(p), some, Lines<const T>{vector, 0}, 1, order, along_depth, 1);
+    mix<T>(Lines<T>{part, 0}, 1, lines.from(p), some, order, [&](std::int64_t, std::int64_t s) { return along_depth[s]; }, true);
+    if ((p + at_once) % summed_lines == 0) move_into(product, part, order);
+  }
+  move_into(product, part, order);
+}
+
+template <class T, class S>
+void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, double* product,
+                         T* memory) {
+  const std::int64_t order = matrix.shape.order, piece = piece_length(order);
+  T* along_depth = memory;
+  T* part = along_depth + piece;
+  T* lane_sums = part + piece;
+  T* copy = lane_sums + order * lanes<T>;
+  const auto fold = [&] {
+    for (std::int64_t i = 0; i < order; ++i) {
+      for (int lane = 0; lane < lanes<T>; ++lane) product[i] += static_cast<double>(lane_sums[i * lanes<T> + lane]);
+    }
+    clear(lane_sums, order * lanes<T>);
+  };
+  clear(lane_sums, order * lanes<T>);
+  std::int64_t summed = 0;
+  for_pieces<T, S>(matrix, begin, end, copy, [&](const auto& lines, std::int64_t, std::int64_t length) {
+    for (std::int64_t i = 0; i < order; i += summed_lines) {
+      const std::int64_t some = order - i < summed_lines ? order - i : summed_lines;
+      T* target = i == 0 ? along_depth : part;
+      mix<T>(Lines<T>{target, 0}, 1, lines.from(i), some, length,
+             [&](std::int64_t, std::int64_t s) { return vector[i + s]; }, false);
+      if (i > 0) mix<T>(Lines<T>{along_depth, 0}, 1, Lines<const T>{part, 0}, 1, length, [](std::int64_t, std::int64_t) { return T(1); }, true);
+    }
+    add_products<T>(lines, order, along_depth, length, lane_sums);
+    summed += length;
+    if (summed >= widest_piece) {
+      fold();
+      summed = 0;
+    }
+  });
+  fold();
 }
 
 template <class T>
 void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, double* product,
                        T* memory) {
-  constexpr std::int64_t summed_at_once = 64;
-  const std::int64_t order = matrix.shape.order;
   with_storage<T>(matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     if (lies_along_order(matrix)) {
-      const Lines<S> lines{static_cast<const S*>(matrix.data), matrix.depth_stride};
-      T* part = memory;
-      clear(part, order);
-      for (std::int64_t p = begin; p < end; p += lines_at_once) {
-        const std::int64_t count = end - p < lines_at_once ? end - p : lines_at_once;
-        const Lines<S> some{lines[p], lines.stride};
-        T along_depth[lines_at_once];
-        dot_lines<T>(some, count, order, vector, along_depth);
-        add_lines<T>(some, count, order, along_depth, part);
-        if ((p - begin + lines_at_once) % summed_at_once == 0) add_to(product, part, order);
-      }
-      add_to(product, part, order);
+      const Lines<const S> lines{static_cast<const S*>(matrix.data), matrix.depth_stride};
+      product_along_order<T>(lines.from(begin), end - begin, matrix.shape.order, vector, product, memory);
     } else {
-      T* along_depth = memory;
-      for_pieces<T, S>(matrix, begin, end, memory + 2 * piece_length(order),
-                       [&](const auto& lines, std::int64_t, std::int64_t length) {
-        clear(along_depth, length);
-        add_lines<T>(lines, order, length, vector, along_depth);
-        for (std::int64_t i = 0; i < order; i += lines_at_once) {
-          const std::int64_t count = order - i < lines_at_once ? order - i : lines_at_once;
-          T sums[lines_at_once];
-          dot_lines<T>(std::decay_t<decltype(lines)>{lines[i], lines.stride}, count, length, along_depth, sums);
-          for (std::int64_t r = 0; r < count; ++r) product[i + r] += static_cast<double>(sums[r]);
-        }
-      });
+      product_along_depth<T, S>(matrix, begin, end, vector, product, memory);
     }
     return 0;
   });
@@ -165,55 +123,66 @@ void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t en
 // In a list of pairs the partner of an even vector is the next one, of an odd one the one before.
 constexpr std::int64_t partner(std::int64_t vector) { return vector ^ 1; }
 
+// A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't be written
+// directly. `across` is the gradient's stride from line to line, `along` that within a line.
+template <class T, class S, class Factor>
+ORTHO_INLINE void write_gradient(S* target, std::int64_t across, std::int64_t along, std::int64_t count,
+                                 const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
+                                 const Factor& factor, T* memory) {
+  if (along == 1 && source_count <= 4) {
+    mix<T>(Lines<S>{target, across}, count, sources, source_count, length, factor, false);
+    return;
+  }
+  mix<T>(Lines<T>{memory, length}, count, sources, source_count, length, factor, false);
+  for (std::int64_t i = 0; i < count; ++i) write_line<S, T>(target + i * across, along, memory + i * length, length, T(1));
+}
+
+template <class T, class S>
+void rank_update_along_order(const RankUpdateJob& job, const Lines<const T>& vectors, T* memory) {
+  const std::int64_t order = job.matrix.shape.order, count = 2 * job.pairs;
+  const T scale = static_cast<T>(job.scale);
+  const Lines<const S> lines{static_cast<const S*>(job.matrix.data), job.matrix.depth_stride};
+  S* target = static_cast<S*>(job.gradient.data);
+  T* dots = memory;
+  T* sums = dots + at_once * count;
+  for (std::int64_t p = job.begin; p < job.end; p += at_once) {
+    const std::int64_t some = job.end - p < at_once ? job.end - p : at_once;
+    dot_lines<T>(lines.from(p), some, vectors, count, order, dots, count);
+    write_gradient<T, S>(target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride, some,
+                         vectors, count, order,
+                         [&](std::int64_t q, std::int64_t v) { return scale * dots[q * count + partner(v)]; }, sums);
+  }
+}
+
+template <class T, class S>
+void rank_update_along_depth(const RankUpdateJob& job, const Lines<const T>& vectors, T* memory) {
+  const std::int64_t order = job.matrix.shape.order, count = 2 * job.pairs, piece = piece_length(order);
+  const T scale = static_cast<T>(job.scale);
+  T* products = memory;
+  T* sums = products + count * piece;
+  T* copy = sums + at_once * piece;
+  for_pieces<T, S>(job.matrix, job.begin, job.end, copy, [&](const auto& lines, std::int64_t begin, std::int64_t length) {
+    mix<T>(Lines<T>{products, piece}, count, lines, order, length,
+           [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
+    S* target = static_cast<S*>(job.gradient.data) + begin * job.gradient.depth_stride;
+    for (std::int64_t i = 0; i < order; i += at_once) {
+      const std::int64_t some = order - i < at_once ? order - i : at_once;
+      write_gradient<T, S>(target + i * job.gradient.order_stride, job.gradient.order_stride, job.gradient.depth_stride,
+                           some, Lines<const T>{products, piece}, count, length,
+                           [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; }, sums);
+    }
+  });
+}
+
 template <class T>
 void rank_update(const RankUpdateJob& job, T* memory) {
-  const Matrix& matrix = job.matrix;
-  const Gradient& gradient = job.gradient;
-  const std::int64_t order = matrix.shape.order, count = 2 * job.pairs;
-  const Lines<T> vectors{static_cast<const T*>(job.vectors), order};
-  const T scale = static_cast<T>(job.scale);
-  with_storage<T>(matrix.storage, [&](auto storage) {
+  const Lines<const T> vectors{static_cast<const T*>(job.vectors), job.matrix.shape.order};
+  with_storage<T>(job.matrix.storage, [&](auto storage) {
     using S = decltype(storage);
-    S* target = static_cast<S*>(gradient.data);
-    if (lies_along_order(matrix)) {
-      const Lines<S> lines{static_cast<const S*>(matrix.data), matrix.depth_stride};
-      T* sum = memory;
-      T* products = memory + order;
-      for (std::int64_t p = job.begin; p < job.end; p += lines_at_once) {
-        const std::int64_t some = job.end - p < lines_at_once ? job.end - p : lines_at_once;
-        for (std::int64_t v = 0; v < count; ++v) {
-          T along_depth[lines_at_once];
-          dot_lines<T>(Lines<S>{lines[p], lines.stride}, some, order, vectors[v], along_depth);
-          for (std::int64_t q = 0; q < some; ++q) products[q * count + partner(v)] = along_depth[q];
-        }
-        for (std::int64_t q = 0; q < some; ++q) {
-          clear(sum, order);
-          add_lines<T>(vectors, count, order, products + q * count, sum);
-          write_line<S, T>(target + (p + q) * gradient.depth_stride, gradient.order_stride, sum, order, scale);
-        }
-      }
+    if (lies_along_order(job.matrix)) {
+      rank_update_along_order<T, S>(job, vectors, memory);
     } else {
-      const std::int64_t piece = piece_length(order);
-      T* sum = memory;
-      T* products = memory + piece;
-      for_pieces<T, S>(matrix, job.begin, job.end, products + count * piece,
-                       [&](const auto& lines, std::int64_t begin, std::int64_t length) {
-        for (std::int64_t v = 0; v < count; ++v) {
-          clear(products + partner(v) * piece, length);
-          add_lines<T>(lines, order, length, vectors[v], products + partner(v) * piece);
-        }
-        for (std::int64_t i = 0; i < order; ++i) {
-          T factors[2];
-          clear(sum, length);
-          for (std::int64_t v = 0; v < count; v += 2) {
-            factors[0] = vectors[v][i];
-            factors[1] = vectors[v + 1][i];
-            add_some<2>(Lines<T>{products, piece}, v, length, factors, sum);
-          }
-          write_line<S, T>(target + i * gradient.order_stride + begin * gradient.depth_stride, gradient.depth_stride, sum,
-                           length, scale);
-        }
-      });
+      rank_update_along_depth<T, S>(job, vectors, memory);
     }
     return 0;
   });
