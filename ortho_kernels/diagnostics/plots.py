@@ -1,7 +1,8 @@
 """Plots of runs, as SVG text. Needs matplotlib, which is imported when the first one is drawn, and no display."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .record import RunRecord
@@ -42,7 +43,7 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
 
     def draw(figure: "Figure") -> None:
         for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            for run, colour in zip(runs, COLOURS, strict=False):
+            for run, colour in _coloured(runs):
                 axes.plot(run.metrics["step"], run.metrics[column], color=colour, label=run.label)
             axes.set_title(title)
             axes.set_xlabel("step")
@@ -56,7 +57,7 @@ def representation_spectra(runs: Sequence[RunRecord]) -> str:
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        for run, colour in zip(runs, COLOURS, strict=False):
+        for run, colour in _coloured(runs):
             _falling(axes, run.representation, colour, run.label)
         axes.set_yscale("log")
         axes.set_xlabel("direction")
@@ -77,7 +78,7 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     def draw(figure: "Figure") -> None:
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, layer in zip(grid, layers, strict=False):
-            for run, colour in zip(runs, COLOURS, strict=False):
+            for run, colour in _coloured(runs):
                 values = sorted(run.weights.get(layer, []), reverse=True)
                 axes.plot(range(1, len(values) + 1), values, color=colour, label=run.label)
             axes.axhline(1.0, color="#22262e", linewidth=0.6, linestyle=":")  # orthogonal
@@ -89,6 +90,10 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
         _legend(figure)
 
     return _svg(draw, width=9.2, height=1.55 * rows + 0.4)
+
+
+def _coloured(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
+    return zip(runs, itertools.cycle(COLOURS), strict=False)
 
 
 def _falling(axes: "Axes", values: Sequence[float], colour: str, label: str) -> None:

@@ -119,7 +119,7 @@ def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
 
 
 def render(runs: Sequence[RunRecord]) -> str:
-    title = " and ".join(run.label for run in runs)
+    title = " and ".join(run.label for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
     sections = [
         _section("Results", _table(runs), _reading(runs)),
         *[_section(title, _figure(draw(runs), title, caption)) for title, draw, caption in FIGURES],

@@ -1,16 +1,20 @@
-"""The command line: `key=value` words to a configuration, a configuration to a run."""
+"""The command line: `key=value` words to configurations, configurations to runs.
+
+What takes long to import is imported when it is needed, so that a mistyped word is answered at once.
+"""
 
 from collections.abc import Sequence
 
 HELP = """\
 Self-supervised pretraining with an orthogonality penalty.
 
-  python -m ortho_kernels.trainer [experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE ...]
-  python -m ortho_kernels.trainer.compare ...     the same, beside a baseline that differs in gamma alone
+  python -m ortho_kernels.trainer [GROUP=OPTION ...] [KEY=VALUE ...]
+  python -m ortho_kernels.trainer -m penalty.gamma=1e-7,1e-6 seed=0,1 ...    every combination, and one report
+  python -m ortho_kernels.trainer.compare ...    the run and its baseline, which differ in gamma alone
 
 Groups:
 {groups}
-Options of this choice (add words to see others):
+Keys, as these words set them:
 
 {options}
 Examples:
@@ -21,10 +25,17 @@ Examples:
 
 
 def main(words: Sequence[str]) -> None:
-    from .config import load_config
-
-    if wants_help(words):
+    flags, words = split_flags(words)
+    if "help" in flags:
         print(help_text(words))
+        return
+    from .config import combinations, load_config
+
+    if "multirun" in flags:
+        configs = [load_config([f"title={_quoted(varied)}", *all_words]) for varied, all_words in combinations(words)]
+        from .series import pretrain_all
+
+        print(f"Report of all: {pretrain_all(configs)}")
         return
     config = load_config(words)
     from .pretrain import pretrain
@@ -32,8 +43,10 @@ def main(words: Sequence[str]) -> None:
     pretrain(config)
 
 
-def wants_help(words: Sequence[str]) -> bool:
-    return any(word in ("-h", "--help") for word in words)
+def split_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
+    """What the words with a dash ask for, and the other words."""
+    names = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun"}
+    return {names[word] for word in words if word in names}, [word for word in words if word not in names]
 
 
 def help_text(words: Sequence[str]) -> str:
@@ -41,6 +54,9 @@ def help_text(words: Sequence[str]) -> str:
 
     from .config import load_config, option_groups
 
-    config = load_config([word for word in words if not word.startswith("-")])
     groups = "".join(f"  {name}={'|'.join(options)}\n" for name, options in option_groups().items())
-    return HELP.format(groups=groups, options=OmegaConf.to_yaml(config))
+    return HELP.format(groups=groups, options=OmegaConf.to_yaml(load_config(words)))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return f"'{', '.join(words)}'" if words else "null"

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -115,6 +117,17 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             return compose("config", overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(_explained(error, overrides)) from None
+
+
+def combinations(words: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Every choice among words with several values, as (the words that vary, all words)."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise TrainerError(_explained(error, words)) from None
+    varying = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    [choices] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [([word for word in choice if word.partition("=")[0] in varying], list(choice)) for choice in choices]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -42,6 +42,6 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def run_tiny(tiny, monkeypatch):
-    """Pretrains a small configuration and returns the run's folder; without the report, which takes longer than that."""
+    """Pretrains a small configuration, without the report, which takes longer than that; returns the run's folder."""
     monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
     return lambda *words, callbacks=(): pretrain(tiny(*words), callbacks)

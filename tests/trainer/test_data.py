@@ -157,7 +157,7 @@ def test_a_corrupt_picture_is_named(folder):
 def test_a_missing_root_or_split_is_explained(folder, tmp_path):
     with pytest.raises(TrainerError, match=r"needs data\.root"):
         load_imagefolder(ImageFolderSettings())
-    with pytest.raises(TrainerError, match="Cannot read .*nowhere/train"):
+    with pytest.raises(TrainerError, match=r"Cannot read .*nowhere/train"):
         load_imagefolder(ImageFolderSettings(root=str(tmp_path / "nowhere")))
 
 

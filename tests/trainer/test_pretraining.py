@@ -10,8 +10,8 @@ from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones import ResNet18
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.metrics_file import read_metrics
 from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.metrics_file import read_metrics
 from ortho_kernels.trainer.monitor import spread
 
 
@@ -85,7 +85,7 @@ def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny
     assert covered
     for name, value in baseline.items():
         if name in covered:
-            torch.testing.assert_close(value - regularized[name], gradients[name], rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(value - regularized[name], gradients[name], rtol=1e-3, atol=1e-5)
         else:
             assert torch.equal(value, regularized[name]), name
 

@@ -1,0 +1,22 @@
+"""Several runs, one after the other, and one report of all of them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ortho_kernels.diagnostics.record import RunRecord
+from ortho_kernels.diagnostics.report import write_report
+
+from .config import fingerprint
+from .pretrain import pretrain
+
+
+def pretrain_all(configs: Sequence[DictConfig]) -> Path:
+    """The report; with `resume=auto`, runs that are finished already are taken as they are."""
+    folders = [pretrain(config) for config in configs]
+    name = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(configs[-1])}"
+    report = Path(configs[-1].runs).expanduser() / name / "report.html"
+    write_report(report, [RunRecord.read(folder) for folder in folders])
+    return report

@@ -1,0 +1,85 @@
+"""The command line as its user meets it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ortho_kernels.trainer import command, compare, series
+from ortho_kernels.trainer.config import combinations
+from ortho_kernels.trainer.errors import TrainerError
+
+ROOT = Path(__file__).parents[2]
+DIGITS = [
+    "data=digits",
+    "backbone.width=2",
+    "method=simclr",
+    "method.hidden=8",
+    "trainer.batch_size=32",
+    "trainer.max_steps=2",
+]
+
+
+def trainer(*words, module="ortho_kernels.trainer", cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_a_comparison_prints_where_its_report_is(tmp_path):
+    done = trainer(*DIGITS, module="ortho_kernels.trainer.compare", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = Path(tmp_path, done.stdout.strip().splitlines()[-1].removeprefix("Report of both: "))
+    page = report.read_text()
+    assert "simclr, baseline" in page
+    assert "simclr, so 1e-06" in page
+    assert "images/s" in done.stdout
+    assert "of the step)" in done.stdout
+    for noise in ("Warning", "Tip", "Trainer.fit", "GPU available"):
+        assert noise not in done.stdout + done.stderr
+
+
+def test_a_mistake_is_one_line_and_no_traceback(tmp_path):
+    done = trainer("method=byool", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "There is no method=byool. Did you mean byol? Valid: byol, simclr."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_groups_and_keys(capsys):
+    command.main(["--help", "method=simclr"])
+    said = capsys.readouterr().out
+    assert "method=byol|simclr" in said
+    assert "temperature: 0.2" in said
+
+
+def test_several_values_become_several_runs(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(series, "pretrain_all", lambda configs: seen.extend(configs) or "here")
+    command.main(["-m", "data=digits", "seed=0,1", "penalty.gamma=1e-7,1e-6"])
+    assert [(config.seed, config.penalty.gamma) for config in seen] == [(0, 1e-7), (0, 1e-6), (1, 1e-7), (1, 1e-6)]
+    assert seen[1].title == "seed=0, penalty.gamma=1e-06"
+    assert "here" in capsys.readouterr().out
+
+
+def test_combinations_name_what_varies():
+    assert combinations(["seed=0,1", "data=digits"])[1] == (["seed=1"], ["seed=1", "data=digits"])
+    assert combinations(["data=digits"]) == [([], ["data=digits"])]
+
+
+def test_a_comparison_differs_in_gamma_alone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(series, "pretrain_all", lambda configs: seen.extend(configs))
+    compare.main(["data=digits", "penalty=srip"])
+    baseline, regularized = seen
+    assert (baseline.penalty.gamma, regularized.penalty.gamma) == (0, 1e-4)
+    baseline.penalty.gamma = regularized.penalty.gamma
+    assert baseline == regularized
+
+
+def test_a_comparison_without_a_penalty_is_refused():
+    with pytest.raises(TrainerError, match="needs a penalty"):
+        compare.main(["penalty=none"])
