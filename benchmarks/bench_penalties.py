@@ -11,9 +11,10 @@ from .results import Results
 from .rivals import RIVALS, rival, truth
 from .weight_sets import MODELS, weights_of
 
-# The released loop squares what it rounded; it is held to what float32 gives it, ours to what it promises.
-VALUE_ERROR = {"ours": 1e-5}
-GRADIENT_ERROR = {"ours": 1e-5}
+# Ours is held to what it promises, the rivals to what they can: torch.norm over the 21 million entries of a 4608 x 4608
+# residual alone was seen to be off by 3e-3.
+VALUE_ERROR = {"published": 2e-2, "eager": 1e-4, "compiled": 1e-4, "ours": 1e-5}
+GRADIENT_ERROR = {"published": 2e-2, "eager": 1e-3, "compiled": 1e-3, "ours": 1e-5}
 
 
 class Replay:
@@ -45,8 +46,8 @@ def case(request):
         value_error, gradient_error = errors(compute, truth(name, penalty, weights), weights)
         if peak is None:
             peak = peak_extra_bytes(compute, weights)
-        assert value_error < VALUE_ERROR.get(name, 1e-4), f"{name} is wrong: {value_error:.1e}"
-        assert gradient_error < GRADIENT_ERROR.get(name, 1e-3), f"{name} has wrong gradients: {gradient_error:.1e}"
+        assert value_error < VALUE_ERROR[name], f"{name} is wrong: {value_error:.1e}"
+        assert gradient_error < GRADIENT_ERROR[name], f"{name} has wrong gradients: {gradient_error:.1e}"
         count = launches(compute, weights) if name != "compiled" else None  # what it launches is not torch operators
         rows[penalty, model, name] = Measurement(value_error, gradient_error, count, peak)
     for name, seconds in interleave(penalties, weights, request.config.getoption("--case-seconds")).items():
