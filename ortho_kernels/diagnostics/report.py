@@ -77,7 +77,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("representation_effective_rank", "Effective rank of the feature covariance", _number, True),
     ("representation_rankme", "RankMe of the features", _number, False),
     ("weights_effective_rank", "Effective rank of the weights (mean share of full rank)", _percent, False),
-    ("residual", "Penalty before gamma at the end", _number, False),
+    ("residual", "Sum that the penalty is made of, at the end", _number, False),
     ("loss", "Loss of the method at the end", _number, False),
     ("spread", "Spread of projections at the end (0: collapsed)", _number, False),
     ("images_per_second", "Images per second", _number, False),
@@ -144,11 +144,20 @@ def _reading(runs: Sequence[RunRecord]) -> str:
     error = 1.96 * math.sqrt(score * (1 - score) / runs[0].results["test_images"])
     text = f"The test set alone leaves ± {100 * error:.1f} points (95 %) on each score."
     if len(runs) > 1:
-        text += (
-            " The runs share their seed, initial weights, order of images and views. It is one seed: "
-            "repeat with others before a small difference is called an effect."
-        )
+        text += f" The runs differ in {_varied(runs)} and in nothing else."
+        if len({run.results["settings"].get("seed") for run in runs}) == 1:
+            text += " They share one seed: repeat with others before a small difference is called an effect."
     return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _varied(runs: Sequence[RunRecord]) -> str:
+    """The settings in which the runs differ, with their values."""
+    settings = [run.results["settings"] for run in runs]
+    keys = sorted(set().union(*settings))
+    varied = {key: list(dict.fromkeys(str(s.get(key, "absent")) for s in settings)) for key in keys}
+    return (
+        ", ".join(f"{key} ({', '.join(values)})" for key, values in varied.items() if len(values) > 1) or "no setting"
+    )
 
 
 def _table(runs: Sequence[RunRecord]) -> str:
@@ -168,7 +177,9 @@ def _table(runs: Sequence[RunRecord]) -> str:
 
 
 def _value(run: RunRecord, key: str) -> float | None:
-    """From the results, or else the last value of the curve."""
+    """From the results, or else the last value of the curve; a run without a penalty has no cost of one."""
+    if key in ("penalty_ms", "penalty_share") and run.results["settings"].get("penalty.gamma") == 0:
+        return None
     if key in run.results:
         return run.results[key]
     curve = run.metrics.get(key)
@@ -177,9 +188,9 @@ def _value(run: RunRecord, key: str) -> float | None:
 
 def _difference(values: Sequence[float | None], write: Callable[[float], str]) -> str:
     first, second = values
-    if first is None or second is None:
+    if first is None or second is None or first == second:
         return ""
-    return ("+" if second >= first else "−") + write(abs(second - first))
+    return ("+" if second > first else "−") + write(abs(second - first)).replace("%", "points")
 
 
 def _section(title: str, *parts: str) -> str:

@@ -6,7 +6,6 @@ Grey images keep their one channel: the stem takes as many channels as the data 
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
@@ -65,6 +64,8 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class ViTTiny(nn.Module):
     def __init__(self, channels: int, size: int, patch: int, depth: int) -> None:
         super().__init__()
+        import timm  # takes its time, and only transformers need it
+
         self.vit = timm.create_model(
             "vit_tiny_patch16_224", img_size=size, patch_size=patch, in_chans=channels, depth=depth, num_classes=0
         )

@@ -27,7 +27,7 @@ from ortho_kernels.diagnostics.spectra import (
 
 from .backbones import build_backbone
 from .checkpoints import AtomicFiles, Checkpoints
-from .config import identity
+from .config import flattened, identity
 from .data import SOURCES, Splits
 from .errors import TrainerError
 from .evaluation import evaluate
@@ -142,6 +142,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
+        "settings": flattened(identity(config)),
     }
     spectra = {
         "weights": {
@@ -160,11 +161,13 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
 
 
 def label_of(config: DictConfig) -> str:
+    """What reports and the progress bar call a run, unless it has a title."""
     if config.title:
         return str(config.title)
+    method = METHODS[config.method.name].__name__
     if config.penalty.gamma == 0:
-        return f"{config.method.name}, baseline"
-    return f"{config.method.name}, {config.penalty.kind} {config.penalty.gamma:g}"
+        return f"{method} baseline"
+    return f"{method} + {config.penalty.kind.upper()} {config.penalty.gamma:g}"
 
 
 def _mean(values: list[float]) -> float:

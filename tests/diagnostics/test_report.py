@@ -32,6 +32,7 @@ RESULTS = {
     "images_per_second": 640.0,
     "seconds": 60.0,
     "machine": describe_machine(),
+    "settings": {"seed": 0, "penalty.gamma": 1e-6},
 }
 
 
@@ -83,7 +84,7 @@ def test_a_report_needs_nothing_beside_it(record):
 
 def test_figures_and_differences_are_in_the_table(record):
     text = render([record("baseline"), record("regularized", knn=0.525)])
-    for figure in ("50.00 %", "52.50 %", "+2.50 %", "62.50 %", "25.00 %", "1.25 %", "3.25", "torch"):
+    for figure in ("50.00 %", "52.50 %", "+2.50 points", "62.50 %", "25.00 %", "1.25 %", "3.25", "torch"):
         assert figure in text
     assert "± 13.9 points" in text
 
@@ -107,6 +108,16 @@ def test_values_that_are_not_finite_are_shown_and_drawn(record):
     broken.representation[:] = [math.nan] * 3
     broken.weights["layer0.weight"][:] = [math.nan, math.nan]
     assert "nan" in render([broken])
+
+
+def test_what_differs_is_said(record):
+    baseline = record("baseline", settings={"seed": 0, "penalty.gamma": 0.0})
+    text = render([baseline, record("regularized")])
+    assert "differ in penalty.gamma (0.0, 1e-06) and in nothing else" in text
+    assert "one seed" in text
+    assert "<td>–</td><td>1.25 %</td>" in text  # a baseline pays for no penalty
+    other = record("other seed", settings={"seed": 1, "penalty.gamma": 1e-6})
+    assert "one seed" not in render([baseline, other])
 
 
 def test_labels_are_escaped(record):

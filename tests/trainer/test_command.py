@@ -12,14 +12,7 @@ from ortho_kernels.trainer.config import combinations
 from ortho_kernels.trainer.errors import TrainerError
 
 ROOT = Path(__file__).parents[2]
-DIGITS = [
-    "data=digits",
-    "backbone.width=2",
-    "method=simclr",
-    "method.hidden=8",
-    "trainer.batch_size=32",
-    "trainer.max_steps=2",
-]
+DIGITS = ["data=digits", "backbone.width=2", "method=simclr", "method.hidden=8", "trainer.max_steps=2"]
 
 
 def trainer(*words, module="ortho_kernels.trainer", cwd):
@@ -34,8 +27,8 @@ def test_a_comparison_prints_where_its_report_is(tmp_path):
     assert done.returncode == 0, done.stderr
     report = Path(tmp_path, done.stdout.strip().splitlines()[-1].removeprefix("Report of both: "))
     page = report.read_text()
-    assert "simclr, baseline" in page
-    assert "simclr, so 1e-06" in page
+    assert "SimCLR baseline" in page
+    assert "SimCLR + SO 1e-06" in page
     assert "images/s" in done.stdout
     assert "of the step)" in done.stdout
     for noise in ("Warning", "Tip", "Trainer.fit", "GPU available"):

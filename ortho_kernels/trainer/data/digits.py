@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import torch
-from sklearn.datasets import load_digits as sklearn_digits
 
 from ..views import ViewSettings
 from .images import Images, Splits
@@ -17,6 +16,8 @@ class DigitsSettings:
 
 
 def load_digits(settings: DigitsSettings) -> Splits:
+    from sklearn.datasets import load_digits as sklearn_digits  # seconds to import, and no other source needs it
+
     bunch = sklearn_digits()
     pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
