@@ -6,7 +6,7 @@ namespace ortho {
 namespace {
 
 const CpuKernels& kernels_of([[maybe_unused]] const std::string& level) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ORTHO_BASELINE_ONLY)
   if (level == "avx512") return avx512_kernels;
   if (level == "avx2") return avx2_kernels;
 #endif

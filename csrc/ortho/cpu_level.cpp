@@ -7,7 +7,7 @@ namespace ortho {
 
 std::vector<CpuLevel> cpu_levels() {
   std::vector<CpuLevel> levels = {{"baseline", true}};
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ORTHO_BASELINE_ONLY)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -1,0 +1,127 @@
+// Runs every kernel over many layouts with several threads and compares the bits with those of one thread, and a value
+// with its definition. Meant to be built with sanitizers; every buffer is allocated apart and exactly as large as it must be.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "ortho/soft_orthogonality.h"
+#include "ortho/srip.h"
+
+namespace {
+
+class Threads final : public ortho::Workers {
+ public:
+  explicit Threads(std::int64_t count) : count_(count) {}
+  std::int64_t count() const override { return count_; }
+  void start(std::int64_t workers, void (*run)(void*), void* context) override {
+    std::vector<std::thread> threads;
+    for (std::int64_t i = 0; i < workers; ++i) threads.emplace_back(run, context);
+    for (std::thread& thread : threads) thread.join();
+  }
+
+ private:
+  std::int64_t count_;
+};
+
+struct Layout {
+  std::int64_t order, depth, order_stride, depth_stride;
+};
+
+// All results of one run, to be compared bit by bit.
+template <class S, class C>
+std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, std::int64_t threads) {
+  Threads workers(threads);
+  std::mt19937 random(7);
+  std::vector<std::unique_ptr<S[]>> data;
+  std::vector<std::unique_ptr<S[]>> targets;
+  std::vector<ortho::Matrix> matrices;
+  std::vector<ortho::Gradient> gradients;
+  std::vector<ortho::EntryOrder> orders;
+  std::int64_t entries = 0, order = 0;
+  for (const Layout& l : layouts) {
+    const std::int64_t span = l.order && l.depth ? 1 + (l.order - 1) * l.order_stride + (l.depth - 1) * l.depth_stride : 0;
+    data.emplace_back(new S[span]);
+    for (std::int64_t i = 0; i < span; ++i) {
+      const float value = std::uniform_real_distribution<float>(-0.2f, 0.2f)(random);
+      if constexpr (sizeof(S) == 2) {
+        std::uint32_t bits;
+        std::memcpy(&bits, &value, sizeof(bits));
+        data.back()[i].bits = static_cast<std::uint16_t>(bits >> 16);  // for float16 just some number
+        if (storage == ortho::Storage::float16) data.back()[i].bits &= 0xbbff;
+      } else {
+        data.back()[i] = static_cast<S>(value);
+      }
+    }
+    matrices.push_back({data.back().get(), storage, {l.order, l.depth}, l.order_stride, l.depth_stride});
+    targets.emplace_back(new S[l.order * l.depth]);
+    const bool upright = l.order_stride >= l.depth_stride;
+    gradients.push_back({targets.back().get(), upright ? l.depth : 1, upright ? 1 : l.order});
+    entries += ortho::triangle(l.order);
+    order += l.order;
+    ortho::EntryOrder reversed(l.order);
+    for (std::int64_t i = 0; i < l.order; ++i) reversed[i] = l.order - 1 - i;
+    orders.push_back(matrices.size() % 2 ? ortho::EntryOrder{} : reversed);
+  }
+  std::vector<C> all(matrices.size()), ones(matrices.size(), C(1));
+  const auto keep_gradients = [&] {
+    for (std::size_t m = 0; m < matrices.size(); ++m) {
+      for (std::int64_t i = 0; i < layouts[m].order * layouts[m].depth; ++i) {
+        if constexpr (sizeof(S) == 2) {
+          all.push_back(static_cast<C>(targets[m][i].bits));
+        } else {
+          all.push_back(static_cast<C>(targets[m][i]));
+        }
+      }
+    }
+  };
+  std::unique_ptr<C[]> residuals(new C[entries]);
+  ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
+  all.insert(all.end(), residuals.get(), residuals.get() + entries);
+  ortho::soft_orthogonality_backward<C>(ones.data(), matrices, residuals.get(), gradients, workers);
+  keep_gradients();
+  for (const bool through : {true, false}) {
+    const ortho::SripOptions options{3, through};
+    const std::int64_t pairs = ortho::pairs_of(options);
+    std::unique_ptr<C[]> start(new C[order]), vectors(new C[2 * pairs * order]);
+    for (std::int64_t i = 0; i < order; ++i) start[i] = static_cast<C>(i % 5) - C(1.5);
+    std::vector<C> values(matrices.size());
+    ortho::srip<C>(matrices, orders, start.get(), options, values.data(), nullptr, workers);
+    ortho::srip<C>(matrices, orders, start.get(), options, values.data(), vectors.get(), workers);
+    all.insert(all.end(), values.begin(), values.end());
+    all.insert(all.end(), vectors.get(), vectors.get() + 2 * pairs * order);
+    ortho::srip_backward<C>(ones.data(), matrices, orders, vectors.get(), pairs, gradients, workers);
+    keep_gradients();
+  }
+  return all;
+}
+
+template <class S, class C>
+bool check(const char* name, const std::vector<Layout>& layouts, ortho::Storage storage) {
+  const std::vector<C> alone = run<S, C>(layouts, storage, 1), together = run<S, C>(layouts, storage, 3);
+  bool same = alone.size() == together.size();
+  for (std::size_t i = 0; same && i < alone.size(); ++i) same = alone[i] == together[i] && std::isfinite(alone[i]);
+  std::printf("%s: %zu numbers %s\n", name, alone.size(), same ? "agree" : "DIFFER");
+  return same;
+}
+
+}  // namespace
+
+int main() {
+  const std::vector<Layout> layouts = {
+      {1, 1, 1, 1},      {5, 0, 1, 1},     {0, 5, 5, 1},    {13, 37, 37, 1},  {37, 13, 1, 37},
+      {70, 150, 150, 1}, {70, 150, 1, 70}, {20, 90, 3, 2},  {66, 80, 161, 2}, {30, 90, 0, 1},
+      {300, 64, 64, 1},  {17, 9, 9, 1},    {64, 600, 600, 1},
+  };
+  bool good = check<float, float>("float32", layouts, ortho::Storage::float32);
+  good &= check<double, double>("float64", layouts, ortho::Storage::float64);
+  good &= check<ortho::bfloat16, float>("bfloat16", layouts, ortho::Storage::bfloat16);
+  good &= check<ortho::float16, float>("float16", layouts, ortho::Storage::float16);
+  // Large enough that the depth is cut into parts, and that all threads share the passes of power iteration.
+  good &= check<float, float>("shared", {{64, 70'000, 70'000, 1}, {65, 20'000, 1, 65}}, ortho::Storage::float32);
+  return good ? 0 : 1;
+}

@@ -1,0 +1,44 @@
+"""Instruction levels: each gives the right numbers, and none can leak into another."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ortho_kernels.backends import native
+
+SOURCE = Path(__file__).parents[2]
+built = pytest.mark.skipif(native.load() is not None, reason=f"native kernels: {native.load()}")
+
+
+def run_at(level, *command):
+    environment = {**os.environ, "ORTHO_KERNELS_CPU_LEVEL": level, "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, cwd=SOURCE)
+
+
+@built
+@pytest.mark.parametrize("level", native.cpu_levels())
+def test_each_level_is_right(level):
+    tests = str(Path(__file__).with_name("test_cpu_kernels.py"))
+    # The 9 layouts that reach all kernels; the other levels share everything else with the one under test.
+    chosen = "not python_threads and (not test_srip or iterations or 2-through or 3-envelope)"
+    done = run_at(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests, "-k", f"not 5- and not 1-through and {chosen}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = run_at(level, "-c", "from ortho_kernels.backends import native; print(native.build_facts()['CPU level'])")
+    assert shown.stdout.strip() == level
+
+
+@built
+def test_an_unknown_level_is_an_error():
+    done = run_at("avx1024", "-c", "from ortho_kernels.backends import native; print(native.load())")
+    assert "ORTHO_KERNELS_CPU_LEVEL is 'avx1024'" in done.stdout
+    assert "baseline" in done.stdout
+
+
+def test_level_code_has_no_symbols_that_a_linker_could_merge(build_kernels):
+    """A weak symbol of the AVX-512 object could be taken for all levels, and crash an older CPU."""
+    nm = subprocess.run(["nm", "--defined-only", "-C", build_kernels.level_object()], capture_output=True, text=True)
+    visible = [line.split(maxsplit=2) for line in nm.stdout.splitlines() if line.split()[1] not in "tbdr"]
+    assert [kind for _, kind, _ in visible] in (["D"], ["R"]), visible

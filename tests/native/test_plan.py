@@ -1,0 +1,60 @@
+"""The planner: every number is worked on exactly once."""
+
+import pytest
+
+introspect = pytest.importorskip("ortho_kernels._introspect")
+
+SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000)]
+
+
+def test_imports_without_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import importlib.util, sys;"
+        f"spec = importlib.util.spec_from_file_location('_introspect', {introspect.__file__!r});"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module);"
+        "assert module.cpu_levels() and module.build_facts()['compiler'] and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, [(600, 5000)], [(64, 100_000)], []], ids=["many", "one", "flat", "none"])
+def test_residual_tiles_cover_the_lower_triangle_once(shapes):
+    tiles = introspect.plan_residuals(shapes)
+    for m, (order, depth) in enumerate(shapes):
+        own = [t for t in tiles if t.matrix == m]
+        covered = {}
+        for t in own:
+            assert t.column <= t.row and t.row + t.rows <= order and t.column + t.columns <= order
+            covered.setdefault((t.row, t.column, t.rows, t.columns), []).append((t.depth, t.depth_end))
+        area = sum(rows * (rows + 1) // 2 if row == column else rows * columns for row, column, rows, columns in covered)
+        assert area == order * (order + 1) // 2
+        for ranges in covered.values():
+            ranges.sort()
+            assert ranges[0][0] == 0
+            assert ranges[-1][1] == depth
+            assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+
+
+def test_few_tiles_are_cut_along_the_depth_within_bounded_memory():
+    limits = introspect.PlanLimits()
+    for shapes in ([(64, 100_000)], [(256, 60_000)] * 20):
+        tiles = introspect.plan_residuals(shapes)
+        assert len(tiles) > len(shapes)
+        assert sum(t.rows * t.columns for t in tiles if t.parts > 1) <= limits.partial_sums
+
+
+def test_gradient_tiles_and_ranges_cover_each_matrix_once():
+    for tiles in (introspect.plan_gradients(SHAPES),):
+        for m, (order, depth) in enumerate(SHAPES):
+            assert sum(t.rows * t.columns for t in tiles if t.matrix == m) == order * depth
+    ranges = introspect.plan_ranges(SHAPES)
+    for m, (order, depth) in enumerate(SHAPES):
+        assert sum(r.end - r.begin for r in ranges if r.matrix == m) == (depth if order else 0)
+
+
+def test_the_largest_comes_first():
+    work = [t.rows * t.columns * SHAPES[t.matrix][0] for t in introspect.plan_gradients(SHAPES)]
+    assert work == sorted(work, reverse=True)
