@@ -42,6 +42,8 @@ class PenaltySettings:
     kind: str = "so"
     gamma: float = 1e-6  # times the plain sum over the encoder's conv and linear weights
     side: str = "small"
+    include: list[str] | None = None  # patterns of weight names, "layer4.*"; all by default
+    exclude: list[str] | None = None
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from ortho_kernels import OrthogonalityPenalty
@@ -104,20 +105,23 @@ def fit(
     images_per_step = settings.batch_size * settings.accumulate
     monitor = Monitor(MetricsFile(run.folder / "metrics.csv"), progress, settings.log_every, images_per_step)
     checkpoints = Checkpoints(run.checkpoints, settings.checkpoint_every, identity(config))
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=1,
-        precision=settings.precision,
-        max_epochs=1,
-        accumulate_grad_batches=settings.accumulate,
-        logger=TensorBoardLogger(run.folder, name="", version="tensorboard"),
-        callbacks=[*callbacks, monitor, checkpoints],
-        plugins=[AtomicFiles()],
-        default_root_dir=run.folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    try:
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            precision=settings.precision,
+            max_epochs=1,
+            accumulate_grad_batches=settings.accumulate,
+            logger=TensorBoardLogger(run.folder, name="", version="tensorboard", purge_step=run.step + 1),
+            callbacks=[*callbacks, monitor, checkpoints],
+            plugins=[AtomicFiles()],
+            default_root_dir=run.folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:  # a device or a precision that is not to be had here
+        raise TrainerError(f"trainer: {error}") from None
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
 

@@ -22,6 +22,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def step(self) -> int:
+        """Where training continues."""
+        return int(self.checkpoint.stem.removeprefix("step-")) if self.checkpoint else 0
+
+    @property
     def finished(self) -> bool:
         return (self.folder / "results.json").exists()
 

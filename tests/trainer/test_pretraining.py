@@ -154,6 +154,19 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the accelerator is here")
+def test_an_accelerator_that_is_not_here_is_reported(run_tiny):
+    with pytest.raises(TrainerError, match="trainer: "):
+        run_tiny("trainer.accelerator=gpu")
+
+
+def test_layers_can_be_chosen(run_tiny):
+    folder = run_tiny("penalty.include=[layer4.*]", "penalty.exclude=[*downsample*]")
+    layers = json.loads((folder / "spectra.json").read_text())["weights"]
+    assert len(layers) == 4
+    assert all(name.startswith("layer4.") for name in layers)
+
+
 def test_spread_is_one_for_even_directions_and_zero_after_a_collapse():
     assert spread(torch.randn(4000, 16)).item() == pytest.approx(1.0, abs=0.02)
     assert spread(torch.ones(10, 16)).item() == pytest.approx(0.0, abs=1e-6)

@@ -1,5 +1,6 @@
 """An interrupted run ends with the same bits as one that never stopped."""
 
+import json
 import shutil
 import signal
 
@@ -99,6 +100,17 @@ def test_auto_starts_a_new_run_if_there_is_none_and_leaves_a_finished_one_alone(
     assert run_tiny("resume=auto") == first
     assert (first / "results.json").stat().st_mtime_ns == stamp
     assert "finished already" in capsys.readouterr().out
+
+
+def test_a_run_that_stopped_before_its_evaluation_is_evaluated(run_tiny):
+    folder = run_tiny("resume=auto")
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").unlink()
+    rows = (folder / "metrics.csv").read_text()
+    assert run_tiny("resume=auto") == folder
+    again = json.loads((folder / "results.json").read_text())
+    assert (again["knn"], again["residual"]) == (results["knn"], results["residual"])
+    assert (folder / "metrics.csv").read_text() == rows
 
 
 def test_auto_does_not_take_up_a_run_of_another_configuration(run_tiny):
