@@ -34,7 +34,9 @@ class Replay:
 REPLAY = Replay()
 
 
-@pytest.fixture(scope="module", params=[(penalty, model) for penalty in ("so", "srip") for model in MODELS], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(penalty, model) for penalty in ("so", "srip") for model in MODELS], ids="-".join
+)
 def case(request):
     """Checks, counts and times every rival on one set of weights, once."""
     penalty, model = request.param

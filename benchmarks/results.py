@@ -77,7 +77,9 @@ class Results:
         models = list(dict.fromkeys(model for _, model, _ in self.rows))
         figure, axes = plt.subplots(1, len(penalties), figsize=(5.2 * len(penalties), 3.6), squeeze=False)
         for axis, penalty in zip(axes[0], penalties, strict=True):
-            for place, (rival, color) in enumerate(zip(RIVALS, ("#b0b7c3", "#7c9cbf", "#4c78a8", "#e4572e"), strict=True)):
+            for place, (rival, color) in enumerate(
+                zip(RIVALS, ("#b0b7c3", "#7c9cbf", "#4c78a8", "#e4572e"), strict=True)
+            ):
                 cells = [(i, self.rows.get((penalty, model, rival))) for i, model in enumerate(models)]
                 xs = [i + 0.2 * (place - 1.5) for i, row in cells if row is not None]
                 heights = [1e3 * median(row.seconds["both"]) for _, row in cells if row is not None]
@@ -104,6 +106,8 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         name = names[0] if names else name
     return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"

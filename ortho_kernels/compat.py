@@ -1,7 +1,7 @@
 """The names that existing training scripts carry, with their exact semantics: swap the import, keep the results.
 
-    from ortho_kernels.compat import l2_reg_ortho   # Bansal, Chen and Wang, NeurIPS 2018
-    from ortho_kernels.compat import orth_dist      # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
+from ortho_kernels.compat import l2_reg_ortho   # Bansal, Chen and Wang, NeurIPS 2018
+from ortho_kernels.compat import orth_dist      # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
 """
 
 from __future__ import annotations

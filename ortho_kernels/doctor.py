@@ -1,4 +1,4 @@
-"""`python -m ortho_kernels.doctor`: what is installed, which backends work here and why the others don't, and are they right?"""
+"""`python -m ortho_kernels.doctor`: which backends work here, why the others don't, and are their numbers right?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def main() -> int:
     """Prints the report; the exit status is 1 if a backend gives wrong numbers, else 0."""
     _section("Versions")
     _row("ortho_kernels", __version__)
-    _row("torch", f"{torch.__version__} ({torch.get_num_threads()} threads, {torch.get_float32_matmul_precision()} precision)")
+    _row(
+        "torch",
+        f"{torch.__version__} ({torch.get_num_threads()} threads, {torch.get_float32_matmul_precision()} precision)",
+    )
     _row("Python", f"{platform.python_version()} on {platform.platform()}")
 
     _section("Native build")

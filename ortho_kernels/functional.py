@@ -204,7 +204,9 @@ def _check_choice(name: str, given: str, accepted: Sequence[str]) -> None:
 def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: Sequence[MatrixView], side: str) -> None:
     if isinstance(start, Tensor) or len(start) != len(views):
         given = "one tensor" if isinstance(start, Tensor) else f"{len(start)} tensors"
-        raise ValueError(f"start must be a list with one (groups, n) tensor a weight: got {given} for {len(views)} weights")
+        raise ValueError(
+            f"start must be a list with one (groups, n) tensor a weight: got {given} for {len(views)} weights"
+        )
     for index, (vectors, weight, view) in enumerate(zip(start, weights, views, strict=True)):
         expected = (view.groups, view.order(side))
         if not isinstance(vectors, Tensor) or not vectors.is_floating_point():

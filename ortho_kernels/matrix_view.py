@@ -87,10 +87,13 @@ def _problem(weight: object, groups: object) -> Exception | None:
     if weight.layout is not torch.strided:
         return TypeError(f"has layout {weight.layout}; expected a dense tensor (try weight.to_dense())")
     if weight.device.type == "meta":
-        return ValueError("is on the meta device and holds no numbers; materialize the model first (to_empty, then load)")
+        return ValueError(
+            "is on the meta device and holds no numbers; materialize the model first (to_empty, then load)"
+        )
     if weight.dim() < 2:
         return ValueError(
-            f"has shape {tuple(weight.shape)}; expected at least 2 dimensions (out, in, ...), as conv and linear weights have"
+            f"has shape {tuple(weight.shape)}; "
+            "expected at least 2 dimensions (out, in, ...), as conv and linear weights have"
         )
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         return ValueError(f"was given groups={groups!r}; expected a positive int")

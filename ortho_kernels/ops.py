@@ -128,7 +128,9 @@ def _differentiable(forward, backward, constants):
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
             groups, sides, *rest = ctx.constants
-            gradients = backward(grad_values.contiguous(), weights, groups, sides, kept, *rest, [int(w) for w in wanted])
+            gradients = backward(
+                grad_values.contiguous(), weights, groups, sides, kept, *rest, [int(w) for w in wanted]
+            )
             return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
 
     def autograd_kernel(weights, *options):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from . import functional, reference
+from . import functional
 from .diagnostics.spectra import effective_rank, singular_values
-from .matrix_view import MatrixView, check_side, check_weights, matrix_view
+from .matrix_view import MatrixView, check_weights, matrix_view
 from .warm_start import WarmStart
 
 PAPER_GAMMA = {"so": 1e-6, "srip": 1e-4}
@@ -78,7 +78,9 @@ class OrthogonalityPenalty(nn.Module):
         self.warm: WarmStart | None = None
         if warm_start:
             if options.get("generator") is not None:
-                raise ValueError("warm_start keeps its vectors, so a generator has nothing to draw: give one of the two")
+                raise ValueError(
+                    "warm_start keeps its vectors, so a generator has nothing to draw: give one of the two"
+                )
             self.warm = WarmStart(weights, views, self.side)
 
     @property
@@ -192,7 +194,9 @@ class PenaltyReport:
     def __str__(self) -> str:
         width = max([len("layer"), *(len(row.name) for row in self.rows)])
         views = max([len("view"), *(len(str(row.view)) for row in self.rows)])
-        lines = [f"{'layer':{width}}  {'view':>{views}}  {'value':>11}  {'eff. rank':>9}  {'largest':>9}  {'smallest':>9}"]
+        lines = [
+            f"{'layer':{width}}  {'view':>{views}}  {'value':>11}  {'eff. rank':>9}  {'largest':>9}  {'smallest':>9}"
+        ]
         lines += [
             f"{row.name:{width}}  {row.view!s:>{views}}  {row.value:11.4g}  {row.effective_rank:9.1f}"
             f"  {row.largest:9.4g}  {row.smallest:9.4g}" + ("" if row.finite else "  <- NaN or Inf")
@@ -261,4 +265,3 @@ def _abridged(names: Sequence[str], most: int = 6) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return ", ".join([*names[: most - 1], "...", names[-1]])
-

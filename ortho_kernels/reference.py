@@ -116,7 +116,9 @@ def draw_start(Ws: Sequence[Tensor], side: str, generator: torch.Generator | Non
         return []
     orders = [W.shape[0] if rows_side(W, side) else W.shape[1] for W in Ws]
     device = generator.device if generator is not None else Ws[0].device
-    return list(torch.randn(sum(orders), dtype=Ws[0].dtype, device=device, generator=generator).to(Ws[0].device).split(orders))
+    return list(
+        torch.randn(sum(orders), dtype=Ws[0].dtype, device=device, generator=generator).to(Ws[0].device).split(orders)
+    )
 
 
 def normalize(x: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def main(target: Path) -> None:
-    if sys.version_info < (3, 10):
-        raise SystemExit(f"Python 3.10 or newer is needed; {sys.executable} is {sys.version.split()[0]} (make PYTHON=...)")
+    if sys.version_info < (3, 10):  # noqa: UP036  This script runs before anything has checked the version.
+        raise SystemExit(
+            f"Python 3.10 or newer is needed; {sys.executable} is {sys.version.split()[0]} (make PYTHON=...)"
+        )
     missing = missing_packages()
     if missing and not install(missing):
         explain(missing)

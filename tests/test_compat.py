@@ -8,7 +8,9 @@ from ortho_kernels.compat import l2_reg_ortho, orth_dist
 
 
 def model():
-    return nn.Sequential(nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.Linear(20, 50), nn.Embedding(7, 5), nn.Linear(50, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.Linear(20, 50), nn.Embedding(7, 5), nn.Linear(50, 10)
+    )
 
 
 def published_sigma_squared(weight, side, start):

@@ -10,7 +10,6 @@ from truth import as_matrices, relative, so_gradient
 
 from ortho_kernels import OrthogonalityPenalty, reference, soft_orthogonality, srip
 
-
 OPERATORS = torch.ops.ortho_kernels
 
 
@@ -30,7 +29,9 @@ def _kernels(kernels):
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_opcheck_soft_orthogonality(requires_grad):
     torch.library.opcheck(
-        OPERATORS.soft_orthogonality.default, (weights(requires_grad), GROUPS, SIDES, 1.0, 0.5, requires_grad), test_utils=UTILS
+        OPERATORS.soft_orthogonality.default,
+        (weights(requires_grad), GROUPS, SIDES, 1.0, 0.5, requires_grad),
+        test_utils=UTILS,
     )
 
 
@@ -39,7 +40,9 @@ def test_opcheck_soft_orthogonality(requires_grad):
 def test_opcheck_srip(requires_grad, through):
     start = torch.randn(sum(ORDERS))
     torch.library.opcheck(
-        OPERATORS.srip.default, (weights(requires_grad), GROUPS, SIDES, start, 3, through, requires_grad), test_utils=UTILS
+        OPERATORS.srip.default,
+        (weights(requires_grad), GROUPS, SIDES, start, 3, through, requires_grad),
+        test_utils=UTILS,
     )
 
 
@@ -113,7 +116,10 @@ def test_export(kind):
     model, x = Model(kind).eval(), torch.randn(2, 3, 6, 6)
     program = torch.export.export(model, (x,))
     torch.testing.assert_close(program.module()(x), model(x))
-    assert any(f"ortho_kernels.{'soft_orthogonality' if kind == 'so' else 'srip'}" in str(n.target) for n in program.graph.nodes)
+    assert any(
+        f"ortho_kernels.{'soft_orthogonality' if kind == 'so' else 'srip'}" in str(n.target)
+        for n in program.graph.nodes
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

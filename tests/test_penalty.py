@@ -69,7 +69,9 @@ def test_include_and_exclude():
 
 
 def test_nothing_to_penalize_lists_what_there_is():
-    with pytest.raises(ValueError, match="no conv or linear weight to penalize; it holds 1 Sequential, 2 ReLU, 1 BatchNorm1d"):
+    with pytest.raises(
+        ValueError, match="no conv or linear weight to penalize; it holds 1 Sequential, 2 ReLU, 1 BatchNorm1d"
+    ):
         OrthogonalityPenalty(nn.Sequential(nn.ReLU(), nn.ReLU(), nn.BatchNorm1d(3)))
 
 

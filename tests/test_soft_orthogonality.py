@@ -8,7 +8,18 @@ from truth import as_matrices, near_orthogonal, relative, residual, so_from_spec
 
 from ortho_kernels import reference, soft_orthogonality
 
-SHAPES = [(64, 3, 7, 7), (10, 64), (64, 10), (1, 1), (1, 300), (300, 1), (33, 65), (128, 16, 3, 3), (17, 4, 5), (4, 2, 3, 3, 3)]
+SHAPES = [
+    (64, 3, 7, 7),
+    (10, 64),
+    (64, 10),
+    (1, 1),
+    (1, 300),
+    (300, 1),
+    (33, 65),
+    (128, 16, 3, 3),
+    (17, 4, 5),
+    (4, 2, 3, 3, 3),
+]
 # Rounding of the weights is shared with the truth; what is left is float32 arithmetic and the gradient's own rounding.
 GRADIENT_ERROR = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 

@@ -83,10 +83,10 @@ def test_near_orthogonality_keeps_its_digits(backend):
     values = srip(weights, start=start, reduction="none")
     for value, W, x in zip(values.detach(), as_matrices(weights), start, strict=True):
         assert relative(value, sigma(W, x[0].double())) < 1e-5
-    for gradient, true in zip(
-        torch.autograd.grad(values.sum(), weights), true_gradients(weights, start), strict=True
-    ):
-        assert relative(gradient, true) < 5e-5  # R v itself carries the rounding of a difference of nearly equal numbers
+    for gradient, true in zip(torch.autograd.grad(values.sum(), weights), true_gradients(weights, start), strict=True):
+        assert (
+            relative(gradient, true) < 5e-5
+        )  # R v itself carries the rounding of a difference of nearly equal numbers
 
 
 @pytest.mark.parametrize("side", ["small", "cols"])

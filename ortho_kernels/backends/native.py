@@ -50,7 +50,7 @@ def _why_not_built() -> str:
 
 def _introspect() -> ModuleType | None:
     try:
-        from .. import _introspect
+        from .. import _introspect  # type: ignore[attr-defined]
     except ImportError:
         return None
     return _introspect
@@ -62,7 +62,9 @@ def build_facts() -> dict[str, str]:
     if introspect is None or not _LIBRARY.exists():
         return {"library": f"not built: {_why_not_built()}"}
     facts = {"library": _LIBRARY.name, **introspect.build_facts()}
-    facts["CPU levels"] = ", ".join(name + ("" if has else " (not on this CPU)") for name, has in introspect.cpu_levels())
+    facts["CPU levels"] = ", ".join(
+        name + ("" if has else " (not on this CPU)") for name, has in introspect.cpu_levels()
+    )
     try:
         facts["CPU level"] = introspect.cpu_level()
     except RuntimeError as error:
