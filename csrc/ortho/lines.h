@@ -26,17 +26,17 @@ void move_into(double* total, T* part, std::int64_t count) {
   clear(part, count);
 }
 
-// ---- target q (+)= sum over s of factor(q, s) * source s -------------------------------------------------
+// ---- target q (+)= sum over s of factors[q][s] * source s ------------------------------------------------
 
-template <int Targets, int Sources, bool Add, class T, class D, class S, class Factor>
-ORTHO_INLINE void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length, const Factor& factor) {
+template <int Targets, int Sources, bool Add, class T, class D, class S>
+void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length, const T (&numbers)[4][4]) {
   Vector<T> factors[Targets][Sources];
 #pragma GCC unroll 4
   for (int q = 0; q < Targets; ++q) {
 #pragma GCC unroll 4
-    for (int s = 0; s < Sources; ++s) factors[q][s] = broadcast<T>(factor(q, s));
+    for (int s = 0; s < Sources; ++s) factors[q][s] = broadcast<T>(numbers[q][s]);
   }
-  const auto step = [&](const auto& read, const auto& read_target, const auto& write) {
+  const auto step = [&](const auto& read, const auto& write) {
     Vector<T> source[Sources];
 #pragma GCC unroll 4
     for (int s = 0; s < Sources; ++s) source[s] = read(sources[s]);
@@ -45,60 +45,60 @@ ORTHO_INLINE void mix_block(const Lines<D>& targets, const Lines<S>& sources, st
       Vector<T> sum = source[0] * factors[q][0];
 #pragma GCC unroll 4
       for (int s = 1; s < Sources; ++s) sum += source[s] * factors[q][s];
-      if constexpr (Add) sum += read_target(targets[q]);
+      if constexpr (Add) sum += read(targets[q]);
       write(targets[q], sum);
     }
   };
   std::int64_t c = 0;
   for (; c + lanes<T> <= length; c += lanes<T>) {
-    step([&](const S* line) { return load<T>(line + c); }, [&](const D* line) { return load<T>(line + c); },
+    step([&](const auto* line) { return load<T>(line + c); },
          [&](D* line, Vector<T> value) { store<D, T>(line + c, value); });
   }
   if (const std::int64_t left = length - c; left > 0) {
-    step([&](const S* line) { return load_some<T>(line + c, left); },
-         [&](const D* line) { return load_some<T>(line + c, left); },
+    step([&](const auto* line) { return load_some<T>(line + c, left); },
          [&](D* line, Vector<T> value) { store_some<D, T>(line + c, value, left); });
   }
 }
 
-template <int Targets, bool Add, class T, class D, class S, class Factor>
-ORTHO_INLINE std::int64_t mix_sources(const Lines<D>& targets, const Lines<S>& sources, std::int64_t count,
-                                      std::int64_t length, const Factor& factor) {
-  if (count >= 4) {
-    mix_block<Targets, 4, Add, T>(targets, sources, length, factor);
-    return 4;
+template <int Targets, int Sources, class T, class D, class S>
+void mix_or_add(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length, const T (&factors)[4][4], bool add) {
+  if constexpr (std::is_same_v<D, T>) {  // sums are not kept in a format of fewer digits
+    if (add) return mix_block<Targets, Sources, true, T>(targets, sources, length, factors);
   }
-  if (count >= 2) {
-    mix_block<Targets, 2, Add, T>(targets, sources, length, factor);
-    return 2;
-  }
-  mix_block<Targets, 1, Add, T>(targets, sources, length, factor);
-  return 1;
+  mix_block<Targets, Sources, false, T>(targets, sources, length, factors);
 }
 
 template <int Targets, class T, class D, class S, class Factor>
-ORTHO_INLINE void mix_targets(const Lines<D>& targets, const Lines<S>& sources, std::int64_t count, std::int64_t length,
-                              const Factor& factor, bool add) {
-  for (std::int64_t s = 0; s < count;) {
-    const auto of_block = [&](int q, int i) { return factor(q, s + i); };
-    s += add || s > 0 ? mix_sources<Targets, true, T>(targets, sources.from(s), count - s, length, of_block)
-                      : mix_sources<Targets, false, T>(targets, sources.from(s), count - s, length, of_block);
+void mix_targets(const Lines<D>& targets, std::int64_t target, const Lines<S>& sources, std::int64_t source_count,
+                 std::int64_t length, const Factor& factor, bool add) {
+  const Lines<D> own = targets.from(target);
+  for (std::int64_t s = 0; s < source_count;) {
+    const std::int64_t left = source_count - s;
+    T factors[4][4];
+    for (int q = 0; q < Targets; ++q) {
+      for (int i = 0; i < 4 && i < left; ++i) factors[q][i] = factor(target + q, s + i);
+    }
+    const Lines<S> some = sources.from(s);
+    if (left >= 4) {
+      mix_or_add<Targets, 4>(own, some, length, factors, add);
+    } else if (left >= 2) {
+      mix_or_add<Targets, 2>(own, some, length, factors, add);
+    } else {
+      mix_or_add<Targets, 1>(own, some, length, factors, add);
+    }
+    s += left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    add = true;
   }
 }
 
-// Targets of a storage format take at most four sources: sums are not kept in a format of fewer digits.
+// Targets of a storage format take at most four sources, or two, or one, and no others.
 template <class T, class D, class S, class Factor>
 void mix(const Lines<D>& targets, std::int64_t target_count, const Lines<S>& sources, std::int64_t source_count,
          std::int64_t length, const Factor& factor, bool add) {
   std::int64_t q = 0;
-  const auto of_block = [&](int i, std::int64_t s) { return factor(q + i, s); };
-  for (; q + 4 <= target_count; q += 4) {
-    mix_targets<4, T>(targets.from(q), sources, source_count, length, of_block, add);
-  }
-  for (; q + 2 <= target_count; q += 2) {
-    mix_targets<2, T>(targets.from(q), sources, source_count, length, of_block, add);
-  }
-  for (; q < target_count; ++q) mix_targets<1, T>(targets.from(q), sources, source_count, length, of_block, add);
+  for (; q + 4 <= target_count; q += 4) mix_targets<4, T>(targets, q, sources, source_count, length, factor, add);
+  for (; q + 2 <= target_count; q += 2) mix_targets<2, T>(targets, q, sources, source_count, length, factor, add);
+  for (; q < target_count; ++q) mix_targets<1, T>(targets, q, sources, source_count, length, factor, add);
 }
 
 // ---- products of lines with vectors --------------------------------------------------------------------
@@ -129,7 +129,7 @@ ORTHO_INLINE void multiply_block(const Lines<S>& lines, const Lines<const T>& ve
 
 // dots[l * dot_stride + v] = <line l, vector v>
 template <int Count, int Vectors, class T, class S>
-ORTHO_INLINE void dot_block(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t length, T* dots,
+void dot_block(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t length, T* dots,
                             std::int64_t dot_stride) {
   Vector<T> sums[Count][Vectors] = {};
   multiply_block(lines, vectors, length, sums);
@@ -139,7 +139,7 @@ ORTHO_INLINE void dot_block(const Lines<S>& lines, const Lines<const T>& vectors
 }
 
 template <int Count, class T, class S>
-ORTHO_INLINE void dot_vectors(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t vector_count,
+void dot_vectors(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t vector_count,
                               std::int64_t length, T* dots, std::int64_t dot_stride) {
   std::int64_t v = 0;
   if constexpr (vector_bytes == 64) {  // 16 sums: more than the registers of the other levels

@@ -39,6 +39,6 @@ struct Gradient {
 };
 
 // Where row i of a packed lower triangle begins; also the number of entries of a triangle of order i.
-constexpr std::int64_t triangle(std::int64_t i) { return i * (i + 1) / 2; }
+static constexpr std::int64_t triangle(std::int64_t i) { return i * (i + 1) / 2; }
 
 }  // namespace ortho

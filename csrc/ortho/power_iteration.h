@@ -126,7 +126,7 @@ constexpr std::int64_t partner(std::int64_t vector) { return vector ^ 1; }
 // A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't be written
 // directly. `across` is the gradient's stride from line to line, `along` that within a line.
 template <class T, class S, class Factor>
-ORTHO_INLINE void write_gradient(S* target, std::int64_t across, std::int64_t along, std::int64_t count,
+void write_gradient(S* target, std::int64_t across, std::int64_t along, std::int64_t count,
                                  const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
                                  const Factor& factor, T* memory) {
   if (along == 1 && source_count <= 4) {

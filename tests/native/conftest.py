@@ -1,7 +1,9 @@
 """Builds of the torch-free kernels for tests: with sanitizers, and single objects."""
 
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,35 +28,21 @@ class Kernels:
         target = self.directory / f"{level}.o"
         own = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"] if level == "avx512" else []
         source = CSRC / "ortho" / "cpu_kernels.cpp"
-        self.run("-std=c++17", "-Wno-psabi", "-fPIC", *flags, *own, f"-DORTHO_LEVEL={level}", "-c", source, "-o", target)
+        self.run("-std=c++17", "-Wno-psabi", "-fPIC", "-fno-exceptions", *flags, *own, f"-DORTHO_LEVEL={level}", "-c", source, "-o", target)
         return target
 
     def driver(self, name, flags):
-        """The torch-free kernels of the baseline level (on x86 all levels, which then are the same code), and driver.cpp."""
-        program = self.directory / name
-        objects = []
-        common = ["-std=c++17", "-O1", "-g1", "-Wno-psabi", "-DORTHO_BASELINE_ONLY", *flags]
-        sources = [p for p in (CSRC / "ortho").glob("*.cpp") if p.name != "cpu_kernels.cpp"]
-        commands = [["-DORTHO_LEVEL=baseline", CSRC / "ortho" / "cpu_kernels.cpp"]]
-        commands += [[source] for source in [*sources, Path(__file__).with_name("driver.cpp")]]
-        running = []
-        for i, command in enumerate(commands):
-            objects.append(self.directory / f"{name}_{i}.o")
-            line = [self.compiler, *common, f"-I{CSRC}", *map(str, command), "-c", "-o", str(objects[-1])]
-            running.append(subprocess.Popen(line, stderr=subprocess.PIPE, text=True))
-            if len(running) >= 2 + 1:
-                self._wait(running)
-        while running:
-            self._wait(running)
-        self.run(*flags, *objects, "-pthread", "-o", program)
-        return program
-
-    @staticmethod
-    def _wait(running):
-        process = running.pop(1 if len(running) > 1 else 0)
-        _, errors = process.communicate()
-        if process.returncode != 0:
-            pytest.fail(errors[-4000:])
+        """driver.cpp and all kernels at the baseline level, compiled on all cores."""
+        common = ["-std=c++17", "-g1", "-Wno-psabi", "-DORTHO_BASELINE_ONLY", f"-I{CSRC}", *flags, "-c"]
+        kernels = CSRC / "ortho" / "cpu_kernels.cpp"
+        others = [source for source in (CSRC / "ortho").glob("*.cpp") if source != kernels]
+        sources = [kernels, Path(__file__).with_name("driver.cpp"), *others]
+        objects = [self.directory / f"{name}_{source.stem}.o" for source in sources]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compile_one = lambda source, target: self.run(*common, "-DORTHO_LEVEL=baseline", source, "-o", target)  # noqa: E731
+            list(pool.map(compile_one, sources, objects))
+        self.run(*flags, *objects, "-pthread", "-o", self.directory / name)
+        return self.directory / name
 
 
 @pytest.fixture(scope="session")

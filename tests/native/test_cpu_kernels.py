@@ -236,7 +236,7 @@ def test_bad_arguments_name_the_weight():
 def everything(weights, sides):
     groups = [1] * len(weights)
     ones = torch.ones(len(weights))
-    start = torch.randn(sum(w.shape[side] for w, side in zip(weights, sides, strict=True)), generator=torch.manual_seed(3))
+    start = torch.randn(sum(w.shape[side] for w, side in zip(weights, sides, strict=True)), generator=torch.Generator().manual_seed(3))
     values, residuals = ops.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
     sigmas, vectors = ops.srip(weights, groups, sides, start, 2, True, True)
     return [
