@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: pretrain test bench lint format clean
 
 pretrain: $(VENV)/.built
-	$(RUN) -m ortho_kernels.trainer.compare experiment=quick
+	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
 
 test: $(VENV)/.built
 	$(RUN) -m pytest
