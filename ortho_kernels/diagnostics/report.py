@@ -118,6 +118,22 @@ def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
     os.replace(partial, path)
 
 
+def summary(runs: Sequence[RunRecord]) -> str:
+    """The headlines and raw pixels as lines of text, for a terminal."""
+    shown = [row for row in ROWS if row[3] or row[0] == "raw_pixels_knn"]
+    lines = [["", *[run.label for run in runs]]]
+    for key, title, write, _ in shown:
+        values = [_value(run, key) for run in runs]
+        lines.append([title, *["–" if value is None else write(value) for value in values]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def aligned(line: list[str]) -> str:
+        title, *cells = line
+        return "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+
+    return "\n".join(map(aligned, lines))
+
+
 def render(runs: Sequence[RunRecord]) -> str:
     title = " and ".join(run.label for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
     sections = [

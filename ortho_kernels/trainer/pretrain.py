@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.diagnostics.machine import describe_machine
 from ortho_kernels.diagnostics.record import RunRecord
-from ortho_kernels.diagnostics.report import write_report
+from ortho_kernels.diagnostics.report import summary, write_report
 from ortho_kernels.diagnostics.spectra import (
     effective_rank,
     rankme,
@@ -61,8 +61,9 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     start = time.monotonic()
     monitor = fit(config, run, module, stream, callbacks)
     record(config, run, module, splits, monitor, seconds=time.monotonic() - start)
-    write_report(run.folder / "report.html", [RunRecord.read(run.folder)])
-    print(f"Report: {run.folder / 'report.html'}", flush=True)
+    finished = RunRecord.read(run.folder)
+    write_report(run.folder / "report.html", [finished])
+    print(f"{summary([finished])}\nReport: {run.folder / 'report.html'}", flush=True)
     return run.folder
 
 

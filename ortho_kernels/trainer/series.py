@@ -7,16 +7,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ortho_kernels.diagnostics.record import RunRecord
-from ortho_kernels.diagnostics.report import write_report
+from ortho_kernels.diagnostics.report import summary, write_report
 
 from .config import fingerprint
 from .pretrain import pretrain
 
 
 def pretrain_all(configs: Sequence[DictConfig]) -> Path:
-    """The report; with `resume=auto`, runs that are finished already are taken as they are."""
+    """Returns the report's path; with `resume=auto`, runs that are finished already are taken as they are."""
     folders = [pretrain(config) for config in configs]
     name = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(configs[-1])}"
     report = Path(configs[-1].runs).expanduser() / name / "report.html"
-    write_report(report, [RunRecord.read(folder) for folder in folders])
+    runs = [RunRecord.read(folder) for folder in folders]
+    write_report(report, runs)
+    print(f"\n{summary(runs)}\n")
     return report

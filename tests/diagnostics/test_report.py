@@ -11,7 +11,7 @@ import pytest
 
 from ortho_kernels.diagnostics.machine import describe_machine
 from ortho_kernels.diagnostics.record import RunRecord
-from ortho_kernels.diagnostics.report import render, write_report
+from ortho_kernels.diagnostics.report import render, summary, write_report
 
 RESULTS = {
     "knn": 0.5,
@@ -87,6 +87,13 @@ def test_figures_and_differences_are_in_the_table(record):
     for figure in ("50.00 %", "52.50 %", "+2.50 points", "62.50 %", "25.00 %", "1.25 %", "3.25", "torch"):
         assert figure in text
     assert "± 13.9 points" in text
+
+
+def test_the_summary_has_the_headlines_in_columns(record):
+    lines = summary([record("baseline"), record("regularized", knn=0.525)]).splitlines()
+    assert [line.split()[-2:] for line in lines[:1]] == [["baseline", "regularized"]]
+    assert any("kNN on frozen" in line and "50.00 %" in line and "52.50 %" in line for line in lines)
+    assert len({len(line) for line in lines}) == 1
 
 
 def test_a_single_run_has_no_differences(record):
