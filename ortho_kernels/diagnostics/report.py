@@ -149,9 +149,10 @@ def render(runs: Sequence[RunRecord]) -> str:
 
 def _lead(runs: Sequence[RunRecord]) -> str:
     first = runs[0].results
+    note = f" {first['note']}" if first.get("note") else ""
     return html.escape(
         f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is judged with "
-        f"{first['train_images']:,} labelled and {first['test_images']:,} test images."
+        f"{first['train_images']:,} labelled and {first['test_images']:,} test images.{note}"
     )
 
 

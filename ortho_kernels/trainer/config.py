@@ -30,11 +30,8 @@ from .methods import METHODS
 from .optimizers import OPTIMIZERS
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
-NOT_PART_OF_A_RUN = (
-    "resume",
-    "runs",
-    "title",
-)  # they say where it is kept or how it is called, not what comes out of it
+# Where a run is kept and what it is called, not what comes out of it.
+NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note")
 
 
 @dataclass
@@ -82,6 +79,7 @@ class Settings:
     resume: str | None = None  # auto, or a run's folder
     runs: str = "runs"  # the folder that holds the runs
     title: str | None = None  # what reports call the run
+    note: str | None = None  # what reports say about it
 
 
 GROUPS: dict[str, dict[str, Any]] = {

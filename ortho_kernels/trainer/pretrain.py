@@ -135,6 +135,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
     eigenvalues = representation_eigenvalues(features)
     results: dict[str, Any] = {
         "label": label_of(config),
+        "note": config.note,
         **asdict(scores),
         "representation_effective_rank": effective_rank(eigenvalues),
         "representation_rankme": rankme(features),

@@ -127,6 +127,10 @@ def test_what_differs_is_said(record):
     assert "one seed" not in render([baseline, other])
 
 
+def test_a_note_is_printed(record):
+    assert "why this gamma &amp; no other" in render([record("noted", note="why this gamma & no other")])
+
+
 def test_labels_are_escaped(record):
     assert "<script>" not in render([record("<script>alert(1)</script>")])
 
