@@ -79,7 +79,9 @@ def find_torch() -> tuple[str, Path]:
     try:
         import torch
     except Exception as error:
-        raise NotBuilt(f"torch can't be imported ({error}); install it first and build with --no-build-isolation") from None
+        raise NotBuilt(
+            f"torch can't be imported ({error}); install it first and build with --no-build-isolation"
+        ) from None
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < tuple(int(part) for part in TORCH_TARGET_NAME.split(".")):
         raise NotBuilt(f"torch {torch.__version__} is older than {TORCH_TARGET_NAME}")
@@ -127,10 +129,12 @@ class NinjaFile:
 
     def run(self, ninja: list[str]) -> None:
         write_if_changed(self.directory / "build.ninja", "\n".join(self.lines) + "\n")
-        done = subprocess.run([*ninja, "-C", str(self.directory)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            [*ninja, "-C", str(self.directory)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         print(done.stdout)
         if done.returncode != 0:
-            raise NotBuilt(f"the compiler failed:\n{done.stdout[-8000:]}")
+            raise NotBuilt(f"the compiler failed; what it said is in {PACKAGE}/{BUILD_LOG}\n{done.stdout[-8000:]}")
 
     def _step(self, rule: str, target: str, inputs: list[str], flags: list[str]) -> None:
         def escaped(path: str) -> str:
@@ -155,17 +159,20 @@ def build_libraries(directory: Path) -> None:
     torch_headers = ["-isystem", str(torch / "include")]
     file = NinjaFile(compiler, directory)
 
-    operators = [file.compile(source, Path(source).stem, COMMON_FLAGS) for source in KERNEL_SOURCES]
-    for source in OPERATOR_SOURCES:
-        operators.append(file.compile(source, f"torch_{Path(source).stem}", COMMON_FLAGS + STABLE_ABI_FLAGS + torch_headers))
-    for level, flags in LEVELS.items():
+    # What takes longest to compile comes first.
+    operators = []
+    for level, flags in reversed(LEVELS.items()):
         own = [*COMMON_FLAGS, *LEVEL_FLAGS, *flags, f"-DORTHO_LEVEL={level}"]
         operators.append(file.compile(LEVEL_SOURCE, f"cpu_kernels_{level}", own))
-    file.link(OPERATORS, operators, ["-Wl,--no-undefined", f"-L{torch / 'lib'}", "-ltorch_cpu"])
+    for source in OPERATOR_SOURCES:
+        own = [*COMMON_FLAGS, *STABLE_ABI_FLAGS, *torch_headers]
+        operators.append(file.compile(source, f"torch_{Path(source).stem}", own))
+    operators += [file.compile(source, Path(source).stem, COMMON_FLAGS) for source in KERNEL_SOURCES]
+    file.link(OPERATORS, operators, ["-s", "-Wl,--no-undefined", f"-L{torch / 'lib'}", "-ltorch_cpu"])
 
     own = [*COMMON_FLAGS, f"-I{directory}", "-isystem", pybind11, *python]
     introspection = [file.compile(source, f"introspect_{Path(source).stem}", own) for source in INTROSPECTION_SOURCES]
-    file.link(INTROSPECTION, introspection, [])
+    file.link(INTROSPECTION, introspection, ["-s"])
     file.run(ninja)
 
 
@@ -196,7 +203,7 @@ class BuildNative(build_ext):
                 place.mkdir(parents=True, exist_ok=True)
                 (place / BUILD_LOG).write_text(f"{reason}\n")
             print(
-                f"\northo_kernels: the native CPU kernels are not built: {reason}\n"
+                f"\northo_kernels: the native CPU kernels are not built: {reason.args[0].splitlines()[0]}\n"
                 "ortho_kernels: everything works without them, with the slower torch backend.\n",
                 file=sys.stderr,
             )

@@ -1,13 +1,13 @@
-// `ortho_kernels._introspect`: how the native library was built, which CPU level it runs at, and the planner, for
-// `doctor` and for tests. Imports without torch and without the operators.
+// `ortho_kernels._introspect`: how the native library was built, which CPU level it runs at, and the planner,
+// for `doctor` and for tests. Imports without torch and without the operators.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <utility>
 #include <vector>
 
-#include "ortho/cpu_level.h"
 #include "build_facts.h"
+#include "ortho/cpu_level.h"
 #include "ortho/plan.h"
 
 namespace py = pybind11;
@@ -34,11 +34,15 @@ py::dict build_facts() {
 PYBIND11_MODULE(_introspect, m) {
   m.doc() = "Build facts, CPU levels and the planner of the native kernels.";
   m.def("build_facts", &build_facts);
-  m.def("cpu_levels", [] {
-    std::vector<std::pair<std::string, bool>> levels;
-    for (const ortho::CpuLevel& level : ortho::cpu_levels()) levels.emplace_back(level.name, level.supported);
-    return levels;
-  }, "The levels built, lowest first, and whether this CPU has them.");
+  m.def(
+      "cpu_levels",
+      [] {
+        std::vector<std::pair<std::string, bool>> levels;
+        for (const ortho::CpuLevel& level : ortho::cpu_levels())
+          levels.emplace_back(level.name, level.supported);
+        return levels;
+      },
+      "The levels built, lowest first, and whether this CPU has them.");
   m.def("cpu_level", &ortho::chosen_cpu_level, "The level that the kernels run at.");
 
   py::class_<ortho::PlanLimits>(m, "PlanLimits")
@@ -72,13 +76,23 @@ PYBIND11_MODULE(_introspect, m) {
 
   using Pairs = std::vector<std::pair<std::int64_t, std::int64_t>>;
   const ortho::PlanLimits usual;
-  m.def("plan_residuals", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-    return ortho::plan_residuals(shapes_from(shapes), limits).tiles;
-  }, py::arg("shapes"), py::arg("limits") = usual, "Tiles of the residuals of matrices given as (order, depth).");
-  m.def("plan_gradients", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-    return ortho::plan_gradients(shapes_from(shapes), limits);
-  }, py::arg("shapes"), py::arg("limits") = usual);
-  m.def("plan_ranges", [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-    return ortho::plan_ranges(shapes_from(shapes), limits);
-  }, py::arg("shapes"), py::arg("limits") = usual);
+  m.def(
+      "plan_residuals",
+      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+        return ortho::plan_residuals(shapes_from(shapes), limits).tiles;
+      },
+      py::arg("shapes"), py::arg("limits") = usual,
+      "Tiles of the residuals of matrices given as (order, depth).");
+  m.def(
+      "plan_gradients",
+      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+        return ortho::plan_gradients(shapes_from(shapes), limits);
+      },
+      py::arg("shapes"), py::arg("limits") = usual);
+  m.def(
+      "plan_ranges",
+      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
+        return ortho::plan_ranges(shapes_from(shapes), limits);
+      },
+      py::arg("shapes"), py::arg("limits") = usual);
 }

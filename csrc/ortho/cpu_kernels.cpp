@@ -11,8 +11,8 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {tile_memory<T>, blocks_memory<T>, residual_tile<T>,      residual_part<T>, residual_from_parts<T>,
-          gradient_tile<T>, pass_memory<T>, gram_times_vector<T>, rank_update<T>};
+  return {tile_memory<T>,   blocks_memory<T>, residual_tile<T>,     residual_part<T>, residual_from_parts<T>,
+          gradient_tile<T>, pass_memory<T>,   gram_times_vector<T>, rank_update<T>};
 }
 
 }  // namespace
@@ -20,6 +20,7 @@ constexpr Kernels<T> kernels() {
 
 #define ORTHO_JOIN_(a, b) a##b
 #define ORTHO_JOIN(a, b) ORTHO_JOIN_(a, b)
-extern const CpuKernels ORTHO_JOIN(ORTHO_LEVEL, _kernels) = {ORTHO_LEVEL::kernels<float>(), ORTHO_LEVEL::kernels<double>()};
+extern const CpuKernels ORTHO_JOIN(ORTHO_LEVEL, _kernels) = {ORTHO_LEVEL::kernels<float>(),
+                                                             ORTHO_LEVEL::kernels<double>()};
 
 }  // namespace ortho

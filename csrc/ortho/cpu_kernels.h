@@ -1,5 +1,5 @@
-// The table of kernels that each instruction level fills. A job is one item of a plan and what it works on; memory is
-// scratch of the thread that runs it. T is the type of the arithmetic.
+// The table of kernels that each instruction level fills. A job is one item of a plan and what it works on;
+// memory is scratch of the thread that runs it. T is the type of the arithmetic.
 #pragma once
 
 #include <cstddef>
@@ -46,7 +46,8 @@ struct Kernels {
   std::int64_t (*blocks_memory)(std::int64_t rows, std::int64_t columns);
   SquaredSums (*residual_tile)(const ResidualJob&, T* memory);
   void (*residual_part)(const ResidualJob&, T* memory, T* partial);
-  SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts, std::int64_t part_size);
+  SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
+                                     std::int64_t part_size);
   void (*gradient_tile)(const GradientJob&, T* memory);
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below

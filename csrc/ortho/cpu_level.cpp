@@ -23,11 +23,13 @@ std::string chosen_cpu_level() {
   const char* asked = std::getenv("ORTHO_KERNELS_CPU_LEVEL");
   std::string best, names;
   for (const CpuLevel& level : levels) {
-    names += (names.empty() ? "" : ", ") + std::string(level.name) + (level.supported ? "" : " (not on this CPU)");
+    names +=
+        (names.empty() ? "" : ", ") + std::string(level.name) + (level.supported ? "" : " (not on this CPU)");
     if (level.supported && (!asked || !*asked || asked == std::string(level.name))) best = level.name;
   }
   if (best.empty()) {
-    throw std::runtime_error("ORTHO_KERNELS_CPU_LEVEL is '" + std::string(asked) + "'; it can be one of: " + names);
+    throw std::runtime_error("ORTHO_KERNELS_CPU_LEVEL is '" + std::string(asked) +
+                             "'; it can be one of: " + names);
   }
   return best;
 }

@@ -1,5 +1,5 @@
-// Which instruction level the kernels run at: the highest that was built and that this CPU has, unless the environment
-// variable ORTHO_KERNELS_CPU_LEVEL names another.
+// Which instruction level the kernels run at: the highest that was built and that this CPU has, unless the
+// environment variable ORTHO_KERNELS_CPU_LEVEL names another.
 #pragma once
 
 #include <string>

@@ -47,14 +47,16 @@ struct ResidualBlocks {
 
 template <class T>
 TileExtent extent_of(const ResidualTile& tile) {
-  return {tile.row, tile.rows, tile.column, tile.columns, tile.depth, tile.depth_end, tile.row == tile.column};
+  return {
+      tile.row, tile.rows, tile.column, tile.columns, tile.depth, tile.depth_end, tile.row == tile.column};
 }
 
 template <class T, class S, class Finish>
 void gram_tile(const ResidualJob& job, T* memory, T* blocks, const Finish& finish) {
   const Matrix& matrix = job.matrix;
   const TileExtent tile = extent_of<T>(job.tile);
-  const StridedOperand<T, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride};
+  const StridedOperand<T, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride,
+                                     matrix.depth_stride};
   T* right = memory + round_up(tile.rows, panel_width<T>) * depth_chunk<T>;
   tile_product<T>(vectors, vectors, tile, TileMemory<T>{memory, right, blocks}, finish);
 }
@@ -90,7 +92,8 @@ void residual_part(const ResidualJob& job, T* memory, T* partial) {
 
 // Adds up the parts of a tile, always in the same order, and finishes it.
 template <class T>
-SquaredSums residual_from_parts(const ResidualJob& job, T* partials, std::int64_t parts, std::int64_t part_size) {
+SquaredSums residual_from_parts(const ResidualJob& job, T* partials, std::int64_t parts,
+                                std::int64_t part_size) {
   const TileExtent tile = extent_of<T>(job.tile);
   const auto finish_all = [&](auto& finish) {
     for_blocks<T>(tile, [&](std::int64_t row, std::int64_t column, std::int64_t index) {

@@ -29,7 +29,8 @@ void move_into(double* total, T* part, std::int64_t count) {
 // ---- target q (+)= sum over s of factors[q][s] * source s ------------------------------------------------
 
 template <int Targets, int Sources, bool Add, class T, class D, class S>
-void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length, const T (&numbers)[4][4]) {
+void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length,
+               const T (&numbers)[4][4]) {
   Vector<T> factors[Targets][Sources];
 #pragma GCC unroll 4
   for (int q = 0; q < Targets; ++q) {
@@ -61,7 +62,8 @@ void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t le
 }
 
 template <int Targets, int Sources, class T, class D, class S>
-void mix_or_add(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length, const T (&factors)[4][4], bool add) {
+void mix_or_add(const Lines<D>& targets, const Lines<S>& sources, std::int64_t length,
+                const T (&factors)[4][4], bool add) {
   if constexpr (std::is_same_v<D, T>) {  // sums are not kept in a format of fewer digits
     if (add) return mix_block<Targets, Sources, true, T>(targets, sources, length, factors);
   }
@@ -69,8 +71,8 @@ void mix_or_add(const Lines<D>& targets, const Lines<S>& sources, std::int64_t l
 }
 
 template <int Targets, class T, class D, class S, class Factor>
-void mix_targets(const Lines<D>& targets, std::int64_t target, const Lines<S>& sources, std::int64_t source_count,
-                 std::int64_t length, const Factor& factor, bool add) {
+void mix_targets(const Lines<D>& targets, std::int64_t target, const Lines<S>& sources,
+                 std::int64_t source_count, std::int64_t length, const Factor& factor, bool add) {
   const Lines<D> own = targets.from(target);
   for (std::int64_t s = 0; s < source_count;) {
     const std::int64_t left = source_count - s;
@@ -93,11 +95,13 @@ void mix_targets(const Lines<D>& targets, std::int64_t target, const Lines<S>& s
 
 // Targets of a storage format take at most four sources, or two, or one, and no others.
 template <class T, class D, class S, class Factor>
-void mix(const Lines<D>& targets, std::int64_t target_count, const Lines<S>& sources, std::int64_t source_count,
-         std::int64_t length, const Factor& factor, bool add) {
+void mix(const Lines<D>& targets, std::int64_t target_count, const Lines<S>& sources,
+         std::int64_t source_count, std::int64_t length, const Factor& factor, bool add) {
   std::int64_t q = 0;
-  for (; q + 4 <= target_count; q += 4) mix_targets<4, T>(targets, q, sources, source_count, length, factor, add);
-  for (; q + 2 <= target_count; q += 2) mix_targets<2, T>(targets, q, sources, source_count, length, factor, add);
+  for (; q + 4 <= target_count; q += 4)
+    mix_targets<4, T>(targets, q, sources, source_count, length, factor, add);
+  for (; q + 2 <= target_count; q += 2)
+    mix_targets<2, T>(targets, q, sources, source_count, length, factor, add);
   for (; q < target_count; ++q) mix_targets<1, T>(targets, q, sources, source_count, length, factor, add);
 }
 
@@ -130,7 +134,7 @@ ORTHO_INLINE void multiply_block(const Lines<S>& lines, const Lines<const T>& ve
 // dots[l * dot_stride + v] = <line l, vector v>
 template <int Count, int Vectors, class T, class S>
 void dot_block(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t length, T* dots,
-                            std::int64_t dot_stride) {
+               std::int64_t dot_stride) {
   Vector<T> sums[Count][Vectors] = {};
   multiply_block(lines, vectors, length, sums);
   for (int l = 0; l < Count; ++l) {
@@ -140,18 +144,20 @@ void dot_block(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_
 
 template <int Count, class T, class S>
 void dot_vectors(const Lines<S>& lines, const Lines<const T>& vectors, std::int64_t vector_count,
-                              std::int64_t length, T* dots, std::int64_t dot_stride) {
+                 std::int64_t length, T* dots, std::int64_t dot_stride) {
   std::int64_t v = 0;
   if constexpr (vector_bytes == 64) {  // 16 sums: more than the registers of the other levels
-    for (; v + 4 <= vector_count; v += 4) dot_block<Count, 4>(lines, vectors.from(v), length, dots + v, dot_stride);
+    for (; v + 4 <= vector_count; v += 4)
+      dot_block<Count, 4>(lines, vectors.from(v), length, dots + v, dot_stride);
   }
-  for (; v + 2 <= vector_count; v += 2) dot_block<Count, 2>(lines, vectors.from(v), length, dots + v, dot_stride);
+  for (; v + 2 <= vector_count; v += 2)
+    dot_block<Count, 2>(lines, vectors.from(v), length, dots + v, dot_stride);
   for (; v < vector_count; ++v) dot_block<Count, 1>(lines, vectors.from(v), length, dots + v, dot_stride);
 }
 
 template <class T, class S>
-void dot_lines(const Lines<S>& lines, std::int64_t count, const Lines<const T>& vectors, std::int64_t vector_count,
-               std::int64_t length, T* dots, std::int64_t dot_stride) {
+void dot_lines(const Lines<S>& lines, std::int64_t count, const Lines<const T>& vectors,
+               std::int64_t vector_count, std::int64_t length, T* dots, std::int64_t dot_stride) {
   std::int64_t l = 0;
   for (; l + 4 <= count; l += 4) {
     dot_vectors<4>(lines.from(l), vectors, vector_count, length, dots + l * dot_stride, dot_stride);
@@ -163,7 +169,8 @@ void dot_lines(const Lines<S>& lines, std::int64_t count, const Lines<const T>& 
 
 // One vector of partial sums a line, kept in memory: partial[l] += line l * vector, lane by lane.
 template <class T, class S>
-void add_products(const Lines<S>& lines, std::int64_t count, const T* vector, std::int64_t length, T* partial) {
+void add_products(const Lines<S>& lines, std::int64_t count, const T* vector, std::int64_t length,
+                  T* partial) {
   const auto some = [&](auto block, std::int64_t l) {
     constexpr int n = decltype(block)::value;
     Vector<T> sums[n][1];

@@ -1,5 +1,6 @@
-// Packing: both operands of every product are copied to panels [panel][depth][panel_width] of the compute type,
-// zeros in the place of missing vectors. After that the product kernel knows neither strides nor formats.
+// Packing: both operands of every product are copied to panels [panel][depth][panel_width] of the compute
+// type, zeros in the place of missing vectors. After that the product kernel knows neither strides nor
+// formats.
 #pragma once
 
 #include "simd.h"
@@ -10,7 +11,9 @@ namespace {
 template <class T>
 constexpr int panel_width = 2 * lanes<T>;
 
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
+constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) {
+  return (value + step - 1) / step * step;
+}
 constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 // Up to `lanes` vectors whose numbers lie next to each other along the depth: transposed on the way.
@@ -27,7 +30,9 @@ void pack_lines(const Line& line, std::int64_t count, std::int64_t depth, T* out
     } else {
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
-        square[i] = i >= count ? Vector<T>{} : left == n ? load<T>(line(i) + d) : load_some<T>(line(i) + d, left);
+        square[i] = i >= count  ? Vector<T>{}
+                    : left == n ? load<T>(line(i) + d)
+                                : load_some<T>(line(i) + d, left);
       }
     }
     transpose<T>(square);
@@ -77,12 +82,14 @@ struct StridedOperand {
 
   void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth, T* out) const {
     const S* corner = data + first * vector_stride + from * depth_stride;
+    if (vector_stride == 1 && depth_stride != 1) {
+      pack_across(corner, vectors, depth, out);
+      return;
+    }
     for_half_panels(vectors, depth, out, [&](std::int64_t v, std::int64_t count, T* half) {
       const S* base = corner + v * vector_stride;
       if (depth_stride == 1) {
         pack_lines<T>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, half);
-      } else if (vector_stride == 1) {
-        pack_rows<T>([&](std::int64_t d) { return base + d * depth_stride; }, count, depth, half);
       } else {
         const auto element = [&](std::int64_t i, std::int64_t d) {
           return load_one<T>(base + i * vector_stride + d * depth_stride);
@@ -91,10 +98,21 @@ struct StridedOperand {
       }
     });
   }
+
+  // All panels side by side: memory is read in the order in which it lies.
+  void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, T* out) const {
+    for (std::int64_t d = 0; d < depth; ++d) {
+      for_half_panels(
+          vectors, depth, out + d * panel_width<T>, [&](std::int64_t v, std::int64_t count, T* half) {
+            pack_rows<T>([&](std::int64_t) { return corner + d * depth_stride + v; }, count, 1, half);
+          });
+    }
+  }
 };
 
-// Rows of a symmetric matrix of which only the packed lower triangle is stored. Left of the diagonal a row lies in
-// one piece; right of it, it is a column of the triangle, whose numbers lie next to those of the neighbouring rows.
+// Rows of a symmetric matrix of which only the packed lower triangle is stored. Left of the diagonal a row
+// lies in one piece; right of it, it is a column of the triangle, whose numbers lie next to those of the
+// neighbouring rows.
 template <class T>
 struct SymmetricOperand {
   const T* lower;

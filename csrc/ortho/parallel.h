@@ -20,12 +20,15 @@ class Workers {
 // Memory of the calling thread, kept from call to call and freed with the thread; aligned to a page.
 void* scratch(std::size_t bytes);
 
-// Calls body(i, memory) for i = 0 ... items - 1, each once. Every worker takes the next item as soon as it is free,
-// so put the largest first. `work` is a rough number of operations: what is tiny stays on the calling thread.
+// Calls body(i, memory) for i = 0 ... items - 1, each once. Every worker takes the next item as soon as it is
+// free, so put the largest first. `work` is a rough number of operations: what is tiny stays on the calling
+// thread.
 template <class Body>
-void for_each_item(Workers& workers, std::int64_t items, double work, std::size_t memory_bytes, const Body& body) {
+void for_each_item(Workers& workers, std::int64_t items, double work, std::size_t memory_bytes,
+                   const Body& body) {
   constexpr double worth_a_thread = 100'000;
-  const std::int64_t wanted = std::min<std::int64_t>(items, static_cast<std::int64_t>(work / worth_a_thread) + 1);
+  const std::int64_t wanted =
+      std::min<std::int64_t>(items, static_cast<std::int64_t>(work / worth_a_thread) + 1);
   struct Shared {
     std::atomic<std::int64_t> next{0};
     std::int64_t items;

@@ -52,7 +52,8 @@ ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& 
     std::int64_t length = depth;
     if (cut) {
       const std::int64_t sums = tile.rows * tile.columns;
-      const std::int64_t parts = std::min(work(tile) / limits.part_work, room / std::max<std::int64_t>(sums, 1));
+      const std::int64_t parts =
+          std::min(work(tile) / limits.part_work, room / std::max<std::int64_t>(sums, 1));
       if (parts > 1) {
         length = multiple(divide_up(depth, parts), alignment);
         tile.parts = static_cast<std::int32_t>(divide_up(depth, length));

@@ -1,5 +1,5 @@
-// What one launch does, as pure data: the tiles of all matrices, largest first. A plan depends on the shapes alone,
-// never on the number of threads: that is why results have the same bits for any number of them.
+// What one launch does, as pure data: the tiles of all matrices, largest first. A plan depends on the shapes
+// alone, never on the number of threads: that is why results have the same bits for any number of them.
 #pragma once
 
 #include <cstdint>
@@ -39,11 +39,11 @@ struct ResidualPlan {
 };
 
 struct PlanLimits {
-  std::int64_t tile = 256;                 // the side of a tile
-  std::int64_t few_groups = 64;            // plans with fewer tiles than this cut the depth
-  std::int64_t part_work = 16'000'000;     // products in a part, at least
-  std::int64_t partial_sums = 1'000'000;   // sums that all cut tiles may keep in memory
-  std::int64_t range_entries = 131'072;    // entries of a depth range
+  std::int64_t tile = 256;                // the side of a tile
+  std::int64_t few_groups = 64;           // plans with fewer tiles than this cut the depth
+  std::int64_t part_work = 16'000'000;    // products in a part, at least
+  std::int64_t partial_sums = 1'000'000;  // sums that all cut tiles may keep in memory
+  std::int64_t range_entries = 131'072;   // entries of a depth range
 };
 
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& limits = {});

@@ -1,9 +1,11 @@
-// The recurrences of power iteration on vectors alone; W is met only by whoever computes W W^T vector in between.
+// The recurrences of power iteration on vectors alone; W is met only by whoever computes W W^T vector in
+// between.
 //
-// With x_i = R x_(i-1) normalised at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each scaled by
-// the length that its partner was divided by, are
+// With x_i = R x_(i-1) normalised at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each
+// scaled by the length that its partner was divided by, are
 //   p_m = x_m,   p_(m-1) = (R p_m - s_m x_(m-1)) / s_(m-1),   p_i = R p_(i+1) / s_i,
-// and the gradient is the sum of (p_i x_(i-1)^T + x_(i-1) p_i^T) W over i: for i = m alone where vectors are constants.
+// and the gradient is the sum of (p_i x_(i-1)^T + x_(i-1) p_i^T) W over i: for i = m alone where vectors are
+// constants.
 #pragma once
 
 #include <cmath>
@@ -22,7 +24,11 @@ class PowerChain {
 
   // The start vector must have been written to start().
   PowerChain(std::int64_t order, std::int64_t iterations, bool adjoints, T* memory)
-      : order_(order), iterations_(iterations), adjoints_(adjoints), memory_(memory), lengths_(iterations + 1) {}
+      : order_(order),
+        iterations_(iterations),
+        adjoints_(adjoints),
+        memory_(memory),
+        lengths_(iterations + 1) {}
 
   T* start() { return vector(0); }
   void begin() { normalise(vector(0), vector(0)); }
@@ -36,7 +42,8 @@ class PowerChain {
     const T* x = input();
     if (step_ < iterations_) {
       T* next = vector(step_ + 1);
-      for (std::int64_t i = 0; i < order_; ++i) next[i] = static_cast<T>(product[i] - static_cast<double>(x[i]));
+      for (std::int64_t i = 0; i < order_; ++i)
+        next[i] = static_cast<T>(product[i] - static_cast<double>(x[i]));
       lengths_[step_ + 1] = normalise(next, next);
     } else {
       const std::int64_t i = 2 * iterations_ - step_ - 1;
@@ -59,14 +66,17 @@ class PowerChain {
  private:
   // x_0 ... x_m, then p_1 ... p_(m-1).
   T* vector(std::int64_t i) const { return memory_ + order_ * (adjoints_ ? i : i % 2); }
-  T* adjoint(std::int64_t i) const { return i == iterations_ ? vector(i) : memory_ + order_ * (iterations_ + i); }
+  T* adjoint(std::int64_t i) const {
+    return i == iterations_ ? vector(i) : memory_ + order_ * (iterations_ + i);
+  }
 
   // A NaN stays one: only an exact zero is left alone.
   static T divide(T numerator, T length) { return length == 0 ? T(0) : numerator / length; }
 
   T normalise(const T* from, T* to) const {
     double squares = 0;
-    for (std::int64_t i = 0; i < order_; ++i) squares += static_cast<double>(from[i]) * static_cast<double>(from[i]);
+    for (std::int64_t i = 0; i < order_; ++i)
+      squares += static_cast<double>(from[i]) * static_cast<double>(from[i]);
     const T length = static_cast<T>(std::sqrt(squares));
     for (std::int64_t i = 0; i < order_; ++i) to[i] = divide(from[i], length);
     return length;

@@ -1,7 +1,8 @@
 // The two passes over a matrix that SRIP needs; R itself is never formed.
 //
-// Lines along the depth are cut into pieces short enough that all of them stay in L2 between their two uses; lines along
-// the order are used twice in a row. A matrix that has neither is copied, piece by piece, to lines along the depth.
+// Lines along the depth are cut into pieces short enough that all of them stay in L2 between their two uses;
+// lines along the order are used twice in a row. A matrix that has neither is copied, piece by piece, to
+// lines along the depth.
 #pragma once
 
 #include "cpu_kernels.h"
@@ -13,7 +14,7 @@ namespace {
 constexpr std::int64_t at_once = 4;             // lines
 constexpr std::int64_t widest_piece = 1024;     // numbers of a line
 constexpr std::int64_t piece_entries = 65'536;  // numbers of all lines
-constexpr std::int64_t summed_lines = 32;       // float sums of this many products are formed apart and then added
+constexpr std::int64_t summed_lines = 32;  // float sums of this many products are formed apart and then added
 
 constexpr std::int64_t piece_length(std::int64_t order) {
   const std::int64_t length = (piece_entries / (order < 1 ? 1 : order) + 63) / 64 * 64;
@@ -28,12 +29,13 @@ template <class T>
 std::int64_t pass_memory(const Matrix& matrix, std::int64_t vectors) {
   const std::int64_t order = matrix.shape.order, piece = piece_length(order);
   const std::int64_t copy = lies_along_depth(matrix) || lies_along_order(matrix) ? 0 : order * piece;
-  return (vectors + at_once + 1) * piece + at_once * vectors + (at_once + lanes<T>) * order + copy;
+  return (vectors + at_once + 1) * piece + at_once * vectors + (at_once + lanes<T>)*order + copy;
 }
 
 // Calls body(lines, begin, length) for each piece of [begin, end): the part of all lines from `begin` on.
 template <class T, class S, class Body>
-ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int64_t end, T* copy, const Body& body) {
+ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int64_t end, T* copy,
+                             const Body& body) {
   const S* data = static_cast<const S*>(matrix.data);
   const std::int64_t order = matrix.shape.order, piece = piece_length(order);
   for (std::int64_t from = begin; from < end; from += piece) {
@@ -43,7 +45,8 @@ ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int6
     } else {
       for (std::int64_t i = 0; i < order; ++i) {
         for (std::int64_t c = 0; c < length; ++c) {
-          copy[i * piece + c] = load_one<T>(data + i * matrix.order_stride + (from + c) * matrix.depth_stride);
+          copy[i * piece + c] =
+              load_one<T>(data + i * matrix.order_stride + (from + c) * matrix.depth_stride);
         }
       }
       body(Lines<const T>{copy, piece}, from, length);
@@ -63,15 +66,17 @@ void product_along_order(const Lines<const S>& lines, std::int64_t count, std::i
     const std::int64_t some = count - p < at_once ? count - p : at_once;
     T along_depth[at_once];
     dot_lines<T>(lines.from(p), some, Lines<const T>{vector, 0}, 1, order, along_depth, 1);
-    mix<T>(Lines<T>{part, 0}, 1, lines.from(p), some, order, [&](std::int64_t, std::int64_t s) { return along_depth[s]; }, true);
+    mix<T>(
+        Lines<T>{part, 0}, 1, lines.from(p), some, order,
+        [&](std::int64_t, std::int64_t s) { return along_depth[s]; }, true);
     if ((p + at_once) % summed_lines == 0) move_into(product, part, order);
   }
   move_into(product, part, order);
 }
 
 template <class T, class S>
-void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, double* product,
-                         T* memory) {
+void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector,
+                         double* product, T* memory) {
   const std::int64_t order = matrix.shape.order, piece = piece_length(order);
   T* along_depth = memory;
   T* part = along_depth + piece;
@@ -79,7 +84,8 @@ void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t 
   T* copy = lane_sums + order * lanes<T>;
   const auto fold = [&] {
     for (std::int64_t i = 0; i < order; ++i) {
-      for (int lane = 0; lane < lanes<T>; ++lane) product[i] += static_cast<double>(lane_sums[i * lanes<T> + lane]);
+      for (int lane = 0; lane < lanes<T>; ++lane)
+        product[i] += static_cast<double>(lane_sums[i * lanes<T> + lane]);
     }
     clear(lane_sums, order * lanes<T>);
   };
@@ -89,9 +95,13 @@ void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t 
     for (std::int64_t i = 0; i < order; i += summed_lines) {
       const std::int64_t some = order - i < summed_lines ? order - i : summed_lines;
       T* target = i == 0 ? along_depth : part;
-      mix<T>(Lines<T>{target, 0}, 1, lines.from(i), some, length,
-             [&](std::int64_t, std::int64_t s) { return vector[i + s]; }, false);
-      if (i > 0) mix<T>(Lines<T>{along_depth, 0}, 1, Lines<const T>{part, 0}, 1, length, [](std::int64_t, std::int64_t) { return T(1); }, true);
+      mix<T>(
+          Lines<T>{target, 0}, 1, lines.from(i), some, length,
+          [&](std::int64_t, std::int64_t s) { return vector[i + s]; }, false);
+      if (i > 0)
+        mix<T>(
+            Lines<T>{along_depth, 0}, 1, Lines<const T>{part, 0}, 1, length,
+            [](std::int64_t, std::int64_t) { return T(1); }, true);
     }
     add_products<T>(lines, order, along_depth, length, lane_sums);
     summed += length;
@@ -104,8 +114,8 @@ void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t 
 }
 
 template <class T>
-void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector, double* product,
-                       T* memory) {
+void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t end, const T* vector,
+                       double* product, T* memory) {
   with_storage<T>(matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     if (lies_along_order(matrix)) {
@@ -123,18 +133,19 @@ void gram_times_vector(const Matrix& matrix, std::int64_t begin, std::int64_t en
 // In a list of pairs the partner of an even vector is the next one, of an odd one the one before.
 constexpr std::int64_t partner(std::int64_t vector) { return vector ^ 1; }
 
-// A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't be written
-// directly. `across` is the gradient's stride from line to line, `along` that within a line.
+// A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't
+// be written directly. `across` is the gradient's stride from line to line, `along` that within a line.
 template <class T, class S, class Factor>
 void write_gradient(S* target, std::int64_t across, std::int64_t along, std::int64_t count,
-                                 const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
-                                 const Factor& factor, T* memory) {
+                    const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
+                    const Factor& factor, T* memory) {
   if (along == 1 && source_count <= 4) {
     mix<T>(Lines<S>{target, across}, count, sources, source_count, length, factor, false);
     return;
   }
   mix<T>(Lines<T>{memory, length}, count, sources, source_count, length, factor, false);
-  for (std::int64_t i = 0; i < count; ++i) write_line<S, T>(target + i * across, along, memory + i * length, length, T(1));
+  for (std::int64_t i = 0; i < count; ++i)
+    write_line<S, T>(target + i * across, along, memory + i * length, length, T(1));
 }
 
 template <class T, class S>
@@ -148,9 +159,10 @@ void rank_update_along_order(const RankUpdateJob& job, const Lines<const T>& vec
   for (std::int64_t p = job.begin; p < job.end; p += at_once) {
     const std::int64_t some = job.end - p < at_once ? job.end - p : at_once;
     dot_lines<T>(lines.from(p), some, vectors, count, order, dots, count);
-    write_gradient<T, S>(target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride, some,
-                         vectors, count, order,
-                         [&](std::int64_t q, std::int64_t v) { return scale * dots[q * count + partner(v)]; }, sums);
+    write_gradient<T, S>(
+        target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride, some,
+        vectors, count, order,
+        [&](std::int64_t q, std::int64_t v) { return scale * dots[q * count + partner(v)]; }, sums);
   }
 }
 
@@ -161,17 +173,20 @@ void rank_update_along_depth(const RankUpdateJob& job, const Lines<const T>& vec
   T* products = memory;
   T* sums = products + count * piece;
   T* copy = sums + at_once * piece;
-  for_pieces<T, S>(job.matrix, job.begin, job.end, copy, [&](const auto& lines, std::int64_t begin, std::int64_t length) {
-    mix<T>(Lines<T>{products, piece}, count, lines, order, length,
-           [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
-    S* target = static_cast<S*>(job.gradient.data) + begin * job.gradient.depth_stride;
-    for (std::int64_t i = 0; i < order; i += at_once) {
-      const std::int64_t some = order - i < at_once ? order - i : at_once;
-      write_gradient<T, S>(target + i * job.gradient.order_stride, job.gradient.order_stride, job.gradient.depth_stride,
-                           some, Lines<const T>{products, piece}, count, length,
-                           [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; }, sums);
-    }
-  });
+  for_pieces<T, S>(
+      job.matrix, job.begin, job.end, copy, [&](const auto& lines, std::int64_t begin, std::int64_t length) {
+        mix<T>(
+            Lines<T>{products, piece}, count, lines, order, length,
+            [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
+        S* target = static_cast<S*>(job.gradient.data) + begin * job.gradient.depth_stride;
+        for (std::int64_t i = 0; i < order; i += at_once) {
+          const std::int64_t some = order - i < at_once ? order - i : at_once;
+          write_gradient<T, S>(
+              target + i * job.gradient.order_stride, job.gradient.order_stride, job.gradient.depth_stride,
+              some, Lines<const T>{products, piece}, count, length,
+              [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; }, sums);
+        }
+      });
 }
 
 template <class T>

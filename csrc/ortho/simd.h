@@ -20,7 +20,8 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-// The width of a register, and how many rows of a block of sums (two registers wide) fit into the register file.
+// The width of a register, and how many rows of a block of sums (two registers wide) fit into the register
+// file.
 #if defined(__AVX512F__)
 constexpr int vector_bytes = 64, block_rows = 8;
 #elif defined(__AVX__)
@@ -81,7 +82,8 @@ ORTHO_INLINE Lanes<float, N> to_float(Lanes<std::uint16_t, N> half, float16) {
   const Bits small_mask = bits_as<Bits>((wide & 0x7c00u) == 0);
   const Bits special_mask = bits_as<Bits>((wide & 0x7c00u) == 0x7c00u);
   const Bits normal = magnitude + rebias + (special_mask & rebias);
-  const Float small = __builtin_convertvector(bits_as<Lanes<std::int32_t, N>>(wide & 0x3ffu), Float) * 0x1p-24f;
+  const Float small =
+      __builtin_convertvector(bits_as<Lanes<std::int32_t, N>>(wide & 0x3ffu), Float) * 0x1p-24f;
   const Bits chosen = (small_mask & bits_as<Bits>(small)) | (~small_mask & normal);
   return bits_as<Float>(chosen | ((wide & 0x8000u) << 16));
 }

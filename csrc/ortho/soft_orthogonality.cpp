@@ -64,11 +64,11 @@ class PartialSums {
   std::unique_ptr<T[]> sums_;
 };
 
-// All matrices of which T is the type of the arithmetic; the others have been given the order zero in `plan`.
+// All matrices of which T is the type of the arithmetic; the others have the order zero in `shapes`.
 template <class T, class C>
 void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>& shapes,
-                  const std::vector<std::int64_t>& offsets, EntryWeights weights, SquaredSums* totals, C* residuals,
-                  Workers& workers) {
+                  const std::vector<std::int64_t>& offsets, EntryWeights weights, SquaredSums* totals,
+                  C* residuals, Workers& workers) {
   const ResidualPlan plan = plan_residuals(shapes);
   if (plan.tiles.empty()) return;
   const Kernels<T>& kernels = cpu_kernels_in<T>();
@@ -84,8 +84,8 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
                 [&](std::int64_t item, void* scratch) {
                   const ResidualTile& tile = plan.tiles[item];
                   C* residual = residuals ? residuals + offsets[tile.matrix] : nullptr;
-                  const ResidualJob job{matrices[tile.matrix], tile, weights.diagonal, weights.off_diagonal, residual,
-                                        std::is_same_v<C, float>};
+                  const ResidualJob job{matrices[tile.matrix], tile,     weights.diagonal,
+                                        weights.off_diagonal,  residual, std::is_same_v<C, float>};
                   T* own = static_cast<T*>(scratch);
                   if (tile.parts == 1) {
                     sums[tile.group] = kernels.residual_tile(job, own);
@@ -107,7 +107,8 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
 }  // namespace
 
 template <class C>
-void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weights, C* values, C* residuals, Workers& workers) {
+void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weights, C* values, C* residuals,
+                        Workers& workers) {
   const std::vector<std::int64_t> offsets = residual_offsets(matrices);
   std::vector<Shape> all = shapes_of(matrices);
   std::vector<SquaredSums> totals(matrices.size());
@@ -119,17 +120,20 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
       any_small |= is_small;
       (is_small ? all : small)[m] = Shape{};
     }
-    if (any_small) residuals_in<double, C>(matrices, small, offsets, weights, totals.data(), residuals, workers);
+    if (any_small)
+      residuals_in<double, C>(matrices, small, offsets, weights, totals.data(), residuals, workers);
   }
   residuals_in<C, C>(matrices, all, offsets, weights, totals.data(), residuals, workers);
   for (std::size_t m = 0; m < matrices.size(); ++m) {
-    values[m] = static_cast<C>(weights.diagonal * totals[m].diagonal + 2 * weights.off_diagonal * totals[m].below_diagonal);
+    values[m] = static_cast<C>(weights.diagonal * totals[m].diagonal +
+                               2 * weights.off_diagonal * totals[m].below_diagonal);
   }
 }
 
 template <class C>
-void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices, const C* residuals,
-                                 const std::vector<Gradient>& gradients, Workers& workers) {
+void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
+                                 const C* residuals, const std::vector<Gradient>& gradients,
+                                 Workers& workers) {
   const std::vector<std::int64_t> offsets = residual_offsets(matrices);
   std::vector<Shape> shapes = shapes_of(matrices);
   for (std::size_t m = 0; m < shapes.size(); ++m) {
@@ -148,7 +152,8 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
                 [&](std::int64_t item, void* scratch) {
                   const GradientTile& tile = tiles[item];
                   const GradientJob job{matrices[tile.matrix], tile, residuals + offsets[tile.matrix],
-                                        gradients[tile.matrix], 4.0 * static_cast<double>(grad_values[tile.matrix])};
+                                        gradients[tile.matrix],
+                                        4.0 * static_cast<double>(grad_values[tile.matrix])};
                   kernels.gradient_tile(job, static_cast<C*>(scratch));
                 });
 }

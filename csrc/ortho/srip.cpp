@@ -17,7 +17,9 @@ constexpr std::int64_t most_parts = 32, least_part_entries = 500'000;
 
 std::int64_t entries(const Matrix& matrix) { return matrix.shape.order * matrix.shape.depth; }
 
-std::int64_t caller_index(const EntryOrder& entry_order, std::int64_t i) { return entry_order.empty() ? i : entry_order[i]; }
+std::int64_t caller_index(const EntryOrder& entry_order, std::int64_t i) {
+  return entry_order.empty() ? i : entry_order[i];
+}
 
 std::vector<std::int64_t> order_offsets(const std::vector<Matrix>& matrices) {
   std::vector<std::int64_t> offsets;
@@ -47,7 +49,8 @@ template <class T, class C>
 PowerChain<T> begin_chain(const Task<C>& task, T* memory) {
   const std::int64_t order = task.matrix.shape.order;
   PowerChain<T> chain(order, task.options.iterations, task.adjoints(), memory);
-  for (std::int64_t i = 0; i < order; ++i) chain.start()[i] = static_cast<T>(task.start[caller_index(task.entry_order, i)]);
+  for (std::int64_t i = 0; i < order; ++i)
+    chain.start()[i] = static_cast<T>(task.start[caller_index(task.entry_order, i)]);
   chain.begin();
   return chain;
 }
@@ -71,8 +74,9 @@ void end_chain(const PowerChain<T>& chain, const Task<C>& task) {
 template <class T, class C>
 std::size_t memory_of(const Task<C>& task) {
   const std::int64_t order = task.matrix.shape.order;
-  return sizeof(double) * order + sizeof(T) * (PowerChain<T>::memory(order, task.options.iterations, task.adjoints()) +
-                                               cpu_kernels_in<T>().pass_memory(task.matrix, 1));
+  return sizeof(double) * order +
+         sizeof(T) * (PowerChain<T>::memory(order, task.options.iterations, task.adjoints()) +
+                      cpu_kernels_in<T>().pass_memory(task.matrix, 1));
 }
 
 // A matrix that one thread takes through all steps, while it is in the cache.
@@ -100,17 +104,19 @@ void iterate_together(const Task<C>& task, Workers& workers) {
   const std::vector<DepthRange> parts = plan_ranges({task.matrix.shape}, limits);
   const auto count = static_cast<std::int64_t>(parts.size());
   const std::unique_ptr<double[]> products(new double[count * order]);
-  const std::unique_ptr<T[]> own(new T[PowerChain<T>::memory(order, task.options.iterations, task.adjoints())]);
+  const std::unique_ptr<T[]> own(
+      new T[PowerChain<T>::memory(order, task.options.iterations, task.adjoints())]);
   const Kernels<T>& kernels = cpu_kernels_in<T>();
   const std::size_t memory = sizeof(T) * kernels.pass_memory(task.matrix, 1);
   PowerChain<T> chain = begin_chain(task, own.get());
   while (!chain.done()) {
-    for_each_item(workers, count, static_cast<double>(entries(task.matrix)), memory, [&](std::int64_t part, void* pass) {
-      double* product = products.get() + part * order;
-      std::fill_n(product, order, 0.0);
-      kernels.gram_times_vector(task.matrix, parts[part].begin, parts[part].end, chain.input(), product,
-                                static_cast<T*>(pass));
-    });
+    for_each_item(workers, count, static_cast<double>(entries(task.matrix)), memory,
+                  [&](std::int64_t part, void* pass) {
+                    double* product = products.get() + part * order;
+                    std::fill_n(product, order, 0.0);
+                    kernels.gram_times_vector(task.matrix, parts[part].begin, parts[part].end, chain.input(),
+                                              product, static_cast<T*>(pass));
+                  });
     for (std::int64_t part = 1; part < count; ++part) {
       for (std::int64_t i = 0; i < order; ++i) products[i] += products[part * order + i];
     }
@@ -151,20 +157,24 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<EntryOrder>& en
     memory = std::max(memory, in_double<C>(matrices[m]) ? memory_of<double>(task) : memory_of<C>(task));
     work += static_cast<double>(entries(matrices[m])) * options.iterations / 4;
   }
-  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) { return entries(matrices[a]) > entries(matrices[b]); });
-  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory, [&](std::int64_t item, void* own) {
-    const Task<C> task = task_of(alone[item]);
-    if (in_double<C>(task.matrix)) {
-      iterate_alone<double, C>(task, own);
-    } else {
-      iterate_alone<C, C>(task, own);
-    }
+  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) {
+    return entries(matrices[a]) > entries(matrices[b]);
   });
+  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory,
+                [&](std::int64_t item, void* own) {
+                  const Task<C> task = task_of(alone[item]);
+                  if (in_double<C>(task.matrix)) {
+                    iterate_alone<double, C>(task, own);
+                  } else {
+                    iterate_alone<C, C>(task, own);
+                  }
+                });
 }
 
 template <class C>
-void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices, const std::vector<EntryOrder>& entry_orders,
-                   const C* vectors, std::int64_t pairs, const std::vector<Gradient>& gradients, Workers& workers) {
+void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
+                   const std::vector<EntryOrder>& entry_orders, const C* vectors, std::int64_t pairs,
+                   const std::vector<Gradient>& gradients, Workers& workers) {
   const std::vector<std::int64_t> offsets = order_offsets(matrices);
   const Kernels<C>& kernels = cpu_kernels_in<C>();
   std::vector<Shape> shapes(matrices.size());
@@ -185,20 +195,24 @@ void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices, co
                   const C* given = vectors + 2 * pairs * offsets[m];
                   if (!entry_orders[m].empty()) {
                     for (std::int64_t v = 0; v < 2 * pairs; ++v) {
-                      for (std::int64_t i = 0; i < order; ++i) own[v * order + i] = given[v * order + entry_orders[m][i]];
+                      for (std::int64_t i = 0; i < order; ++i)
+                        own[v * order + i] = given[v * order + entry_orders[m][i]];
                     }
                     given = own;
                   }
-                  kernels.rank_update({matrices[m], gradients[m], begin, end, given, pairs, static_cast<double>(grad_values[m])},
+                  kernels.rank_update({matrices[m], gradients[m], begin, end, given, pairs,
+                                       static_cast<double>(grad_values[m])},
                                       own + 2 * pairs * order);
                 });
 }
 
-template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const float*, SripOptions, float*, float*, Workers&);
-template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const double*, SripOptions, double*, double*, Workers&);
-template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<EntryOrder>&, const float*,
-                            std::int64_t, const std::vector<Gradient>&, Workers&);
-template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<EntryOrder>&, const double*,
-                            std::int64_t, const std::vector<Gradient>&, Workers&);
+template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const float*, SripOptions,
+                   float*, float*, Workers&);
+template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const double*, SripOptions,
+                   double*, double*, Workers&);
+template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<EntryOrder>&,
+                            const float*, std::int64_t, const std::vector<Gradient>&, Workers&);
+template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<EntryOrder>&,
+                            const double*, std::int64_t, const std::vector<Gradient>&, Workers&);
 
 }  // namespace ortho

@@ -1,6 +1,6 @@
-// One tile of a product A B^T, in the way of Goto and van de Geijn: panels of both operands are packed for a chunk
-// of the depth, so that they and the sums stay in L2, and a register-blocked kernel runs over all blocks.
-// The residual (A = B = W) and the backward product (R times W) both come down to this.
+// One tile of a product A B^T, in the way of Goto and van de Geijn: panels of both operands are packed for a
+// chunk of the depth, so that they and the sums stay in L2, and a register-blocked kernel runs over all
+// blocks. The residual (A = B = W) and the backward product (R times W) both come down to this.
 #pragma once
 
 #include "pack.h"
@@ -13,7 +13,8 @@ constexpr int depth_chunk = 1024 / static_cast<int>(sizeof(T));
 template <class T>
 constexpr int block_size = block_rows * panel_width<T>;
 
-// The rounding error of a sum grows with its length: sums of this many products are formed apart and then added.
+// The rounding error of a sum grows with its length: sums of this many products are formed apart and then
+// added.
 constexpr std::int64_t summed_at_once = 64;
 
 // block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels.
@@ -50,7 +51,8 @@ struct TileExtent {
   std::int64_t row, rows;        // vectors of the left operand
   std::int64_t column, columns;  // vectors of the right operand
   std::int64_t depth, depth_end;
-  bool triangular = false;  // a tile on the diagonal of a symmetric product: blocks above the diagonal are skipped
+  bool triangular =
+      false;  // a tile on the diagonal of a symmetric product: blocks above the diagonal are skipped
 };
 
 template <class T>

@@ -46,15 +46,18 @@ Tensor new_numbers(std::int64_t count) {
 template <class C>
 const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) {
   if (tensor.scalar_type() != dtype_of<C> || !tensor.is_contiguous() || tensor.numel() != count) {
-    throw std::runtime_error(std::string(name) + ": expected " + std::to_string(count) + " contiguous numbers of " +
-                             (std::is_same_v<C, double> ? "float64" : "float32") + ", got " +
-                             std::to_string(tensor.numel()) + (tensor.is_contiguous() ? "" : ", not contiguous") +
+    throw std::runtime_error(std::string(name) + ": expected " + std::to_string(count) +
+                             " contiguous numbers of " + (std::is_same_v<C, double> ? "float64" : "float32") +
+                             ", got " + std::to_string(tensor.numel()) +
+                             (tensor.is_contiguous() ? "" : ", not contiguous") +
                              (tensor.scalar_type() != dtype_of<C> ? ", of another dtype" : ""));
   }
   return static_cast<const C*>(tensor.const_data_ptr());
 }
 
-std::int64_t matrix_count(const WeightViews& views) { return static_cast<std::int64_t>(views.matrices.size()); }
+std::int64_t matrix_count(const WeightViews& views) {
+  return static_cast<std::int64_t>(views.matrices.size());
+}
 
 std::int64_t total_order(const WeightViews& views) {
   std::int64_t total = 0;
@@ -68,15 +71,17 @@ std::int64_t total_triangle(const WeightViews& views) {
   return total;
 }
 
-std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups, const Integers& sides,
-                                              double diagonal, double off_diagonal, bool keep) {
+std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
+                                              const Integers& sides, double diagonal, double off_diagonal,
+                                              bool keep) {
   const WeightViews views(weights, groups, sides);
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor residuals = new_numbers<C>(keep ? total_triangle(views) : 0);
-    ortho::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal}, static_cast<C*>(values.mutable_data_ptr()),
+    ortho::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal},
+                                 static_cast<C*>(values.mutable_data_ptr()),
                                  keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr, workers);
     return std::make_tuple(values, residuals);
   });
@@ -89,16 +94,17 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::soft_orthogonality_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-                                          numbers<C>(residuals, total_triangle(views), "residuals"),
-                                          gradients.gradients(), workers);
+    ortho::soft_orthogonality_backward<C>(
+        numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
+        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(), workers);
   });
   return gradients.finish();
 }
 
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
-  if (iterations < 1) throw std::runtime_error("iterations: expected at least 1, got " + std::to_string(iterations));
+  if (iterations < 1)
+    throw std::runtime_error("iterations: expected at least 1, got " + std::to_string(iterations));
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkers workers;
@@ -106,23 +112,26 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
-    ortho::srip<C>(views.matrices, views.entry_orders(weights), numbers<C>(start, total_order(views), "start"), options,
+    ortho::srip<C>(views.matrices, views.entry_orders(weights),
+                   numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
                    keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workers);
     return std::make_tuple(values, vectors);
   });
 }
 
-Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups, const Integers& sides,
-                      const Tensor& vectors, std::int64_t pairs, const Integers& wanted) {
+Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
+                      const Integers& sides, const Tensor& vectors, std::int64_t pairs,
+                      const Integers& wanted) {
   const WeightViews views(weights, groups, sides);
   WeightGradients gradients(weights, views, wanted);
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::srip_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-                            views.entry_orders(weights), numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"),
-                            pairs, gradients.gradients(), workers);
+                            views.entry_orders(weights),
+                            numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs,
+                            gradients.gradients(), workers);
   });
   return gradients.finish();
 }

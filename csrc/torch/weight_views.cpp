@@ -41,9 +41,11 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
   const std::int64_t ndim = weight.dim();
   if (ndim < 2) throw bad_weight(index, "expected at least 2 dimensions, got " + std::to_string(ndim));
   if (groups < 1 || weight.size(0) % groups != 0) {
-    throw bad_weight(index, std::to_string(weight.size(0)) + " rows can't be divided into " + std::to_string(groups) + " groups");
+    throw bad_weight(index, std::to_string(weight.size(0)) + " rows can't be divided into " +
+                                std::to_string(groups) + " groups");
   }
-  if (side != 0 && side != 1) throw bad_weight(index, "side must be 0 (rows) or 1 (cols), got " + std::to_string(side));
+  if (side != 0 && side != 1)
+    throw bad_weight(index, "side must be 0 (rows) or 1 (cols), got " + std::to_string(side));
   WeightView view;
   view.groups = groups;
   view.rows = weight.size(0) / groups;
@@ -57,7 +59,8 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
                    [&](std::int64_t a, std::int64_t b) { return weight.stride(a) > weight.stride(b); });
   view.column_stride = common_stride(weight, view.dims);
   if (view.column_stride < 0 && view.rows * view.columns != 0) {
-    throw bad_weight(index, "its columns don't lie in memory at one stride in any order; pass weight.contiguous()");
+    throw bad_weight(index,
+                     "its columns don't lie in memory at one stride in any order; pass weight.contiguous()");
   }
   return view;
 }
@@ -65,8 +68,9 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
 WeightViews::WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
                          const std::vector<std::int64_t>& sides) {
   if (groups.size() != weights.size() || sides.size() != weights.size()) {
-    throw std::runtime_error("expected one number of groups and one side for each of " + std::to_string(weights.size()) +
-                             " weights, got " + std::to_string(groups.size()) + " and " + std::to_string(sides.size()));
+    throw std::runtime_error("expected one number of groups and one side for each of " +
+                             std::to_string(weights.size()) + " weights, got " +
+                             std::to_string(groups.size()) + " and " + std::to_string(sides.size()));
   }
   views.reserve(weights.size());
   for (std::size_t w = 0; w < weights.size(); ++w) {
@@ -82,7 +86,8 @@ WeightViews::WeightViews(const std::vector<Tensor>& weights, const std::vector<s
 }
 
 bool WeightViews::has_float64() const {
-  return std::any_of(matrices.begin(), matrices.end(), [](const Matrix& m) { return m.storage == Storage::float64; });
+  return std::any_of(matrices.begin(), matrices.end(),
+                     [](const Matrix& m) { return m.storage == Storage::float64; });
 }
 
 std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vector<Tensor>& weights) const {
@@ -147,13 +152,15 @@ Tensor WeightGradients::target_for(const Tensor& gradient, const WeightView& vie
   std::int32_t dtype;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(gradient.get(), &dtype));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   copied_to_.push_back(index);
   return copied_from_.emplace_back(handle);
 }
 
 std::vector<Tensor> WeightGradients::finish() {
-  for (std::size_t i = 0; i < copied_to_.size(); ++i) torch::stable::copy_(results_[copied_to_[i]], copied_from_[i]);
+  for (std::size_t i = 0; i < copied_to_.size(); ++i)
+    torch::stable::copy_(results_[copied_to_[i]], copied_from_[i]);
   return std::move(results_);
 }
 

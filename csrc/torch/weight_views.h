@@ -16,8 +16,9 @@ using torch::stable::Tensor;
 
 enum class Side : std::int64_t { rows = 0, columns = 1 };
 
-// A weight (out, ...) with `groups` groups is `groups` matrices of out/groups rows. Its columns are numbered as they
-// lie in memory: channels_last kernels have another order of columns than contiguous ones, and the same Gram.
+// A weight (out, ...) with `groups` groups is `groups` matrices of out/groups rows. Its columns are numbered
+// as they lie in memory: channels_last kernels have another order of columns than contiguous ones, and the
+// same Gram.
 struct WeightView {
   std::int64_t groups = 1, rows = 0, columns = 1;
   std::int64_t row_stride = 0, column_stride = 0;
@@ -37,10 +38,12 @@ Storage storage_of(const Tensor& weight, std::size_t index);
 
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
-  WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups, const std::vector<std::int64_t>& sides);
+  WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
+              const std::vector<std::int64_t>& sides);
 
   bool has_float64() const;
-  // Where the entries of vectors belong, for each matrix: a caller numbers columns as the shape of the weight does.
+  // Where the entries of vectors belong, for each matrix: a caller numbers columns as the shape of the weight
+  // does.
   std::vector<std::vector<std::int64_t>> entry_orders(const std::vector<Tensor>& weights) const;
 
   std::vector<WeightView> views;
@@ -50,14 +53,15 @@ struct WeightViews {
 // Gradients of those weights that are wanted, and empty tensors for the others.
 class WeightGradients {
  public:
-  WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views, const std::vector<std::int64_t>& wanted);
+  WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
+                  const std::vector<std::int64_t>& wanted);
 
   const std::vector<Gradient>& gradients() const { return gradients_; }
   std::vector<Tensor> finish();
 
  private:
-  // A gradient whose columns don't lie in the order of the weight's (only possible for weights with overlapping or
-  // skipped memory) is computed in a tensor that does, and copied.
+  // A gradient whose columns don't lie in the order of the weight's (only possible for weights with
+  // overlapping or skipped memory) is computed in a tensor that does, and copied.
   Tensor target_for(const Tensor& gradient, const WeightView& view, std::size_t index);
 
   std::vector<Tensor> results_, copied_from_;

@@ -44,7 +44,7 @@ def _load() -> str | None:
 
 def _why_not_built() -> str:
     if _BUILD_LOG.exists():
-        return _BUILD_LOG.read_text().strip()
+        return _BUILD_LOG.read_text().partition("\n")[0]
     return f"{_LIBRARY.name} is missing; `pip install -e . --no-build-isolation` builds it"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
+AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 
 
 class Kernels:
@@ -26,9 +27,10 @@ class Kernels:
         if shutil.which("nm") is None:
             pytest.skip("nm is not installed")
         target = self.directory / f"{level}.o"
-        own = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"] if level == "avx512" else []
+        own = AVX512 if level == "avx512" else []
         source = CSRC / "ortho" / "cpu_kernels.cpp"
-        self.run("-std=c++17", "-Wno-psabi", "-fPIC", "-fno-exceptions", *flags, *own, f"-DORTHO_LEVEL={level}", "-c", source, "-o", target)
+        common = ["-std=c++17", "-Wno-psabi", "-fPIC", "-fno-exceptions", f"-DORTHO_LEVEL={level}"]
+        self.run(*common, *flags, *own, "-c", source, "-o", target)
         return target
 
     def driver(self, name, flags):

@@ -1,5 +1,6 @@
-// Runs every kernel over many layouts with several threads and compares the bits with those of one thread, and a value
-// with its definition. Meant to be built with sanitizers; every buffer is allocated apart and exactly as large as it must be.
+// Runs every kernel over many layouts with several threads and compares the bits with those of one thread,
+// and a value with its definition. Meant to be built with sanitizers; every buffer is allocated apart and
+// exactly as large as it must be.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -44,7 +45,8 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
   std::vector<ortho::EntryOrder> orders;
   std::int64_t entries = 0, order = 0;
   for (const Layout& l : layouts) {
-    const std::int64_t span = l.order && l.depth ? 1 + (l.order - 1) * l.order_stride + (l.depth - 1) * l.depth_stride : 0;
+    const std::int64_t span =
+        l.order && l.depth ? 1 + (l.order - 1) * l.order_stride + (l.depth - 1) * l.depth_stride : 0;
     data.emplace_back(new S[span]);
     for (std::int64_t i = 0; i < span; ++i) {
       const float value = std::uniform_real_distribution<float>(-0.2f, 0.2f)(random);
@@ -104,7 +106,8 @@ template <class S, class C>
 bool check(const char* name, const std::vector<Layout>& layouts, ortho::Storage storage) {
   const std::vector<C> alone = run<S, C>(layouts, storage, 1), together = run<S, C>(layouts, storage, 3);
   bool same = alone.size() == together.size();
-  for (std::size_t i = 0; same && i < alone.size(); ++i) same = alone[i] == together[i] && std::isfinite(alone[i]);
+  for (std::size_t i = 0; same && i < alone.size(); ++i)
+    same = alone[i] == together[i] && std::isfinite(alone[i]);
   std::printf("%s: %zu numbers %s\n", name, alone.size(), same ? "agree" : "DIFFER");
   return same;
 }
@@ -113,8 +116,8 @@ bool check(const char* name, const std::vector<Layout>& layouts, ortho::Storage 
 
 int main() {
   const std::vector<Layout> layouts = {
-      {1, 1, 1, 1},      {5, 0, 1, 1},     {0, 5, 5, 1},    {13, 37, 37, 1},  {37, 13, 1, 37},
-      {70, 150, 150, 1}, {70, 150, 1, 70}, {20, 90, 3, 2},  {66, 80, 161, 2}, {30, 90, 0, 1},
+      {1, 1, 1, 1},      {5, 0, 1, 1},     {0, 5, 5, 1},      {13, 37, 37, 1},  {37, 13, 1, 37},
+      {70, 150, 150, 1}, {70, 150, 1, 70}, {20, 90, 3, 2},    {66, 80, 161, 2}, {30, 90, 0, 1},
       {300, 64, 64, 1},  {17, 9, 9, 1},    {64, 600, 600, 1},
   };
   bool good = check<float, float>("float32", layouts, ortho::Storage::float32);

@@ -165,7 +165,9 @@ def test_empty_list_and_nothing_kept():
     assert kept.numel() == 1
 
 
-@pytest.mark.parametrize("matrix", [torch.zeros(6, 6), torch.eye(6), torch.eye(6, 9)], ids=["zero", "identity", "orthogonal"])
+@pytest.mark.parametrize(
+    "matrix", [torch.zeros(6, 6), torch.eye(6), torch.eye(6, 9)], ids=["zero", "identity", "orthogonal"]
+)
 def test_zero_residuals_and_zero_matrices_have_finite_values(matrix):
     values, residuals = ops.soft_orthogonality([matrix], [1], [0], 1.0, 1.0, True)
     gradients = ops.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, [1])
@@ -236,7 +238,9 @@ def test_bad_arguments_name_the_weight():
 def everything(weights, sides):
     groups = [1] * len(weights)
     ones = torch.ones(len(weights))
-    start = torch.randn(sum(w.shape[side] for w, side in zip(weights, sides, strict=True)), generator=torch.Generator().manual_seed(3))
+    start = torch.randn(
+        sum(w.shape[side] for w, side in zip(weights, sides, strict=True)), generator=torch.Generator().manual_seed(3)
+    )
     values, residuals = ops.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
     sigmas, vectors = ops.srip(weights, groups, sides, start, 2, True, True)
     return [

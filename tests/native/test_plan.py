@@ -1,5 +1,7 @@
 """The planner: every number is worked on exactly once."""
 
+import itertools
+
 import pytest
 
 introspect = pytest.importorskip("ortho_kernels._introspect")
@@ -27,15 +29,19 @@ def test_residual_tiles_cover_the_lower_triangle_once(shapes):
         own = [t for t in tiles if t.matrix == m]
         covered = {}
         for t in own:
-            assert t.column <= t.row and t.row + t.rows <= order and t.column + t.columns <= order
+            assert t.column <= t.row
+            assert t.row + t.rows <= order
+            assert t.column + t.columns <= order
             covered.setdefault((t.row, t.column, t.rows, t.columns), []).append((t.depth, t.depth_end))
-        area = sum(rows * (rows + 1) // 2 if row == column else rows * columns for row, column, rows, columns in covered)
+        area = sum(
+            rows * (rows + 1) // 2 if row == column else rows * columns for row, column, rows, columns in covered
+        )
         assert area == order * (order + 1) // 2
         for ranges in covered.values():
             ranges.sort()
             assert ranges[0][0] == 0
             assert ranges[-1][1] == depth
-            assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
 
 def test_few_tiles_are_cut_along_the_depth_within_bounded_memory():
@@ -47,9 +53,9 @@ def test_few_tiles_are_cut_along_the_depth_within_bounded_memory():
 
 
 def test_gradient_tiles_and_ranges_cover_each_matrix_once():
-    for tiles in (introspect.plan_gradients(SHAPES),):
-        for m, (order, depth) in enumerate(SHAPES):
-            assert sum(t.rows * t.columns for t in tiles if t.matrix == m) == order * depth
+    tiles = introspect.plan_gradients(SHAPES)
+    for m, (order, depth) in enumerate(SHAPES):
+        assert sum(t.rows * t.columns for t in tiles if t.matrix == m) == order * depth
     ranges = introspect.plan_ranges(SHAPES)
     for m, (order, depth) in enumerate(SHAPES):
         assert sum(r.end - r.begin for r in ranges if r.matrix == m) == (depth if order else 0)
