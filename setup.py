@@ -88,12 +88,19 @@ def find_torch() -> tuple[str, Path]:
     return torch.__version__, Path(torch.__file__).resolve().parent
 
 
-def find_pybind11() -> str:
+def find_introspection_headers() -> list[str] | None:
+    """Include flags, or None: the operators need neither Python's headers nor pybind11, so they are built all the same."""
+    python = Path(sysconfig.get_path("include"))
     try:
         import pybind11
     except ImportError:
-        raise NotBuilt("pybind11 was not found (pip install pybind11)") from None
-    return pybind11.get_include()
+        missing = "pybind11 (pip install pybind11)"
+    else:
+        if (python / "Python.h").exists():
+            return ["-isystem", pybind11.get_include(), "-isystem", str(python)]
+        missing = f"{python / 'Python.h'} (on Debian the package python3-dev)"
+    print(f"ortho_kernels: built without introspection, for want of {missing}: doctor can tell less", file=sys.stderr)
+    return None
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -144,18 +151,17 @@ class NinjaFile:
         self.lines.append(f"  flags = {shlex.join(flags).replace('$', '$$')}")
 
 
-def build_libraries(directory: Path) -> None:
-    """Leaves both libraries in `directory`, or raises NotBuilt."""
+def build_libraries(directory: Path) -> list[str]:
+    """Leaves the libraries in `directory` and returns their names, or raises NotBuilt."""
     if os.environ.get("ORTHO_KERNELS_NO_NATIVE", "0") not in ("", "0"):
         raise NotBuilt("ORTHO_KERNELS_NO_NATIVE was set")
     if sys.platform != "linux":
         raise NotBuilt(f"the build is written for Linux, this is {sys.platform}")
-    compiler, ninja, pybind11 = find_compiler(), find_ninja(), find_pybind11()
+    compiler, ninja = find_compiler(), find_ninja()
     torch_version, torch = find_torch()
 
     directory.mkdir(parents=True, exist_ok=True)
     write_facts(directory / "build_facts.h", compiler, torch_version)
-    python = ["-isystem", sysconfig.get_path("include")]
     torch_headers = ["-isystem", str(torch / "include")]
     file = NinjaFile(compiler, directory)
 
@@ -170,10 +176,14 @@ def build_libraries(directory: Path) -> None:
     operators += [file.compile(source, Path(source).stem, COMMON_FLAGS) for source in KERNEL_SOURCES]
     file.link(OPERATORS, operators, ["-s", "-Wl,--no-undefined", f"-L{torch / 'lib'}", "-ltorch_cpu"])
 
-    own = [*COMMON_FLAGS, f"-I{directory}", "-isystem", pybind11, *python]
-    introspection = [file.compile(source, f"introspect_{Path(source).stem}", own) for source in INTROSPECTION_SOURCES]
-    file.link(INTROSPECTION, introspection, ["-s"])
+    built = [OPERATORS]
+    if headers := find_introspection_headers():
+        own = [*COMMON_FLAGS, f"-I{directory}", *headers]
+        objects = [file.compile(source, f"introspect_{Path(source).stem}", own) for source in INTROSPECTION_SOURCES]
+        file.link(INTROSPECTION, objects, ["-s"])
+        built.append(INTROSPECTION)
     file.run(ninja)
+    return built
 
 
 def write_facts(path: Path, compiler: list[str], torch_version: str) -> None:
@@ -189,37 +199,34 @@ def write_facts(path: Path, compiler: list[str], torch_version: str) -> None:
 
 
 class BuildNative(build_ext):
-    """Both libraries or none: they are put in place only after every step succeeded."""
+    """Libraries are put in place only after every step succeeded; what is not built now is removed."""
 
     def run(self) -> None:
-        directory = Path(self.build_temp).resolve() / "native"
-        places = self._places()
+        directory, place = Path(self.build_temp).resolve() / "native", self._place()
+        place.mkdir(parents=True, exist_ok=True)
+        (place / BUILD_LOG).unlink(missing_ok=True)
+        built: list[str] = []
         try:
-            build_libraries(directory)
+            built = build_libraries(directory)
         except NotBuilt as reason:
-            for place in places:
-                for name in (OPERATORS, INTROSPECTION):
-                    (place / name).unlink(missing_ok=True)
-                place.mkdir(parents=True, exist_ok=True)
-                (place / BUILD_LOG).write_text(f"{reason}\n")
+            (place / BUILD_LOG).write_text(f"{reason}\n")
             print(
                 f"\northo_kernels: the native CPU kernels are not built: {reason.args[0].splitlines()[0]}\n"
                 "ortho_kernels: everything works without them, with the slower torch backend.\n",
                 file=sys.stderr,
             )
-            return
-        for place in places:
-            place.mkdir(parents=True, exist_ok=True)
-            (place / BUILD_LOG).unlink(missing_ok=True)
-            for name in (OPERATORS, INTROSPECTION):
+        for name in (OPERATORS, INTROSPECTION):
+            if name in built:
                 shutil.copy2(directory / name, place / f"{name}.new")
                 os.replace(place / f"{name}.new", place / name)
+            else:
+                (place / name).unlink(missing_ok=True)
 
-    def _places(self) -> list[Path]:
-        return [ROOT / PACKAGE] if self.inplace else [Path(self.build_lib).resolve() / PACKAGE]
+    def _place(self) -> Path:
+        return ROOT / PACKAGE if self.inplace else Path(self.build_lib).resolve() / PACKAGE
 
     def get_outputs(self) -> list[str]:
-        files = (place / name for place in self._places() for name in (OPERATORS, INTROSPECTION, BUILD_LOG))
+        files = (self._place() / name for name in (OPERATORS, INTROSPECTION, BUILD_LOG))
         return [str(file) for file in files if file.exists()]
 
     def get_output_mapping(self) -> dict[str, str]:

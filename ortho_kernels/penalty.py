@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -72,9 +72,8 @@ class OrthogonalityPenalty(nn.Module):
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self.names = _choose(encoder, include, exclude)
+        self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, views = self._weights_and_views()
-        with torch.no_grad():
-            self._values(weights, views, warm=None)  # options that don't fit fail here, not in the first step
         self.warm: WarmStart | None = None
         if warm_start:
             if options.get("generator") is not None:
@@ -86,6 +85,10 @@ class OrthogonalityPenalty(nn.Module):
     @property
     def encoder(self) -> nn.Module:
         return self._referred[0]
+
+    @property
+    def _function(self) -> Callable[..., Tensor]:
+        return functional.soft_orthogonality if self.kind == "so" else functional.srip
 
     @property
     def side(self) -> str:
@@ -103,17 +106,28 @@ class OrthogonalityPenalty(nn.Module):
     def penalty(self) -> Tensor:
         """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
         weights, views = self._weights_and_views()
-        return self.gamma * self._values(weights, views, self.warm).sum()
+        if self.warm is None:
+            return self.gamma * self._function(weights, groups=[view.groups for view in views], **self.options)
+        iterations, gradient = self.options.get("iterations", 2), self.options.get("gradient", "through")
+        sigma = self.warm.sigma(weights, views, self.side, iterations, gradient)
+        return self.gamma * (sigma.square() if self.options.get("squared", False) else sigma).sum()
 
     def forward(self) -> Tensor:
         return self.penalty()
 
     def report(self) -> PenaltyReport:
-        """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped."""
+        """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped.
+
+        SRIP's values start from vectors of a fixed seed, so that looking changes nothing, the random state included.
+        """
         weights, views = self._weights_and_views()
+        groups = [view.groups for view in views]
+        options = dict(self.options)
+        if self.kind == "srip":
+            options["generator"] = torch.Generator().manual_seed(0)
         rows = []
         with torch.no_grad():
-            values = self._values(weights, views, warm=None).split([view.groups for view in views])
+            values = self._function(weights, groups=groups, reduction="none", **options).split(groups)
             for name, weight, view, value in zip(self.names, weights, views, values, strict=True):
                 spectrum = singular_values(weight.detach().reshape(view))
                 rows.append(
@@ -142,18 +156,6 @@ class OrthogonalityPenalty(nn.Module):
         names, weights, groups = zip(*self.weights(), strict=True)
         check_weights(weights, groups, names)
         return list(weights), [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
-
-    def _values(self, weights: Sequence[Tensor], views: Sequence[MatrixView], warm: WarmStart | None) -> Tensor:
-        """One value a matrix."""
-        groups = [view.groups for view in views]
-        if self.kind == "so":
-            return functional.soft_orthogonality(weights, groups=groups, reduction="none", **self.options)
-        if warm is None:
-            return functional.srip(weights, groups=groups, reduction="none", **self.options)
-        sigma = warm.sigma(
-            weights, views, self.side, self.options.get("iterations", 2), self.options.get("gradient", "through")
-        )
-        return sigma.square() if self.options.get("squared", False) else sigma
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,11 @@ def _introspect() -> ModuleType | None:
 
 def build_facts() -> dict[str, str]:
     """How the library was built and the CPU level it runs at; without it, the reason."""
-    introspect = _introspect()
-    if introspect is None or not _LIBRARY.exists():
+    if not _LIBRARY.exists():
         return {"library": f"not built: {_why_not_built()}"}
+    introspect = _introspect()
+    if introspect is None:
+        return {"library": _LIBRARY.name, "facts": "none: the introspection module is not built for this Python"}
     facts = {"library": _LIBRARY.name, **introspect.build_facts()}
     facts["CPU levels"] = ", ".join(
         name + ("" if has else " (not on this CPU)") for name, has in introspect.cpu_levels()

@@ -3,13 +3,12 @@
 import base64
 import html
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import plots
-from .record import RunRecord
+from .record import RunRecord, write_whole
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -111,11 +110,9 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
 
 
 def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
-    """Writes the page at once or not at all."""
+    """Writes the self-contained page, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(render(runs), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, render(runs))
 
 
 def summary(runs: Sequence[RunRecord]) -> str:

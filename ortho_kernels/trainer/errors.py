@@ -1,5 +1,20 @@
 """The one error that the trainer raises for what its user can put right."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class TrainerError(SystemExit):
     """Says which thing is wrong and what to do; uncaught, it ends the program with that message and no traceback."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Turns a result that can't be written into such an error."""
+    try:
+        yield path
+    except OSError as error:
+        raise TrainerError(
+            f"Cannot write {path}: {error.strerror or error}. Make room (or the folder writable), then resume=auto."
+        ) from None

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.diagnostics.machine import describe_machine
-from ortho_kernels.diagnostics.record import RunRecord
+from ortho_kernels.diagnostics.record import RunRecord, write_whole
 from ortho_kernels.diagnostics.report import summary, write_report
 from ortho_kernels.diagnostics.spectra import (
     effective_rank,
@@ -30,7 +30,7 @@ from .backbones import build_backbone
 from .checkpoints import AtomicFiles, Checkpoints
 from .config import flattened, identity
 from .data import SOURCES, Splits
-from .errors import TrainerError
+from .errors import TrainerError, writing
 from .evaluation import evaluate
 from .limits import check_limits
 from .methods import METHODS
@@ -62,7 +62,8 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     monitor = fit(config, run, module, stream, callbacks)
     record(config, run, module, splits, monitor, seconds=time.monotonic() - start)
     finished = RunRecord.read(run.folder)
-    write_report(run.folder / "report.html", [finished])
+    with writing(run.folder / "report.html") as path:
+        write_report(path, [finished])
     print(f"{summary([finished])}\nReport: {run.folder / 'report.html'}", flush=True)
     return run.folder
 
@@ -158,12 +159,8 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "representation": eigenvalues.tolist(),
     }
     for name, content in (("spectra.json", spectra), ("results.json", results)):  # results last: they mark the end
-        try:
-            (run.folder / name).write_text(json.dumps(content, indent=1) + "\n")
-        except OSError as error:
-            raise TrainerError(
-                f"Cannot write {run.folder / name}: {error.strerror}. Make room, then resume=auto."
-            ) from None
+        with writing(run.folder / name) as path:
+            write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def label_of(config: DictConfig) -> str:

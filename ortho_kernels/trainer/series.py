@@ -10,6 +10,7 @@ from ortho_kernels.diagnostics.record import RunRecord
 from ortho_kernels.diagnostics.report import summary, write_report
 
 from .config import fingerprint
+from .errors import writing
 from .pretrain import pretrain
 
 
@@ -19,6 +20,7 @@ def pretrain_all(configs: Sequence[DictConfig]) -> Path:
     name = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(configs[-1])}"
     report = Path(configs[-1].runs).expanduser() / name / "report.html"
     runs = [RunRecord.read(folder) for folder in folders]
-    write_report(report, runs)
+    with writing(report):
+        write_report(report, runs)
     print(f"\n{summary(runs)}\n")
     return report
