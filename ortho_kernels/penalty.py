@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from . import functional
-from .diagnostics.spectra import effective_rank, singular_values
 from .matrix_view import MatrixView, check_weights, matrix_view
+from .penalty_report import LayerReport, PenaltyReport
+from .selection import abridged, choose_weights
 from .warm_start import WarmStart
 
 PAPER_GAMMA = {"so": 1e-6, "srip": 1e-4}
@@ -71,7 +68,7 @@ class OrthogonalityPenalty(nn.Module):
         self.options = options
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
-        self.names = _choose(encoder, include, exclude)
+        self.names = choose_weights(encoder, include, exclude)
         self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, views = self._weights_and_views()
         self.warm: WarmStart | None = None
@@ -125,22 +122,10 @@ class OrthogonalityPenalty(nn.Module):
         options = dict(self.options)
         if self.kind == "srip":
             options["generator"] = torch.Generator().manual_seed(0)
-        rows = []
         with torch.no_grad():
             values = self._function(weights, groups=groups, reduction="none", **options).split(groups)
-            for name, weight, view, value in zip(self.names, weights, views, values, strict=True):
-                spectrum = singular_values(weight.detach().reshape(view))
-                rows.append(
-                    LayerReport(
-                        name=name,
-                        view=view,
-                        value=value.sum().item(),
-                        effective_rank=effective_rank(spectrum),
-                        largest=spectrum.max().item() if spectrum.numel() else 0.0,
-                        smallest=spectrum.min().item() if spectrum.numel() else 0.0,
-                    )
-                )
-        return PenaltyReport(self.kind, self.gamma, rows)
+        layers = zip(self.names, weights, views, values, strict=True)
+        return PenaltyReport(self.kind, self.gamma, [LayerReport.of(*layer) for layer in layers])
 
     def extra_repr(self) -> str:
         weights = self.weights()
@@ -149,121 +134,10 @@ class OrthogonalityPenalty(nn.Module):
         warm = ", warm_start=True" if self.warm is not None else ""
         return (
             f"kind={self.kind!r}, gamma={self.gamma:g}{options}{warm}\n"
-            f"covers {len(weights)} weights, {entries:,} entries: {_abridged(self.names)}"
+            f"covers {len(weights)} weights, {entries:,} entries: {abridged(self.names)}"
         )
 
     def _weights_and_views(self) -> tuple[list[Tensor], list[MatrixView]]:
         names, weights, groups = zip(*self.weights(), strict=True)
         check_weights(weights, groups, names)
         return list(weights), [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One weight: its value (summed over its groups) and its spectrum (effective rank: the mean over its groups)."""
-
-    name: str
-    view: MatrixView
-    value: float
-    effective_rank: float
-    largest: float
-    smallest: float
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.value) and math.isfinite(self.largest)
-
-
-@dataclass(frozen=True)
-class PenaltyReport:
-    """The rows of `OrthogonalityPenalty.report()`; prints as a table."""
-
-    kind: str
-    gamma: float
-    rows: list[LayerReport]
-
-    @property
-    def non_finite(self) -> list[str]:
-        """The layers that hold NaN or Inf."""
-        return [row.name for row in self.rows if not row.finite]
-
-    def __iter__(self) -> Iterator[LayerReport]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
-        width = max([len("layer"), *(len(row.name) for row in self.rows)])
-        views = max([len("view"), *(len(str(row.view)) for row in self.rows)])
-        lines = [
-            f"{'layer':{width}}  {'view':>{views}}  {'value':>11}  {'eff. rank':>9}  {'largest':>9}  {'smallest':>9}"
-        ]
-        lines += [
-            f"{row.name:{width}}  {row.view!s:>{views}}  {row.value:11.4g}  {row.effective_rank:9.1f}"
-            f"  {row.largest:9.4g}  {row.smallest:9.4g}" + ("" if row.finite else "  <- NaN or Inf")
-            for row in self.rows
-        ]
-        total = sum(row.value for row in self.rows)
-        lines.append(f"{self.kind}: sum {total:.6g}, times gamma {self.gamma:g} = {self.gamma * total:.6g}")
-        if self.non_finite:
-            lines.append(f"NaN or Inf in: {', '.join(self.non_finite)}")
-        return "\n".join(lines)
-
-
-def _weight_names(module: nn.Module) -> tuple[str, ...]:
-    """The attributes of a module that hold matrices."""
-    if isinstance(module, nn.MultiheadAttention):  # its output projection is a linear layer of its own
-        if module.in_proj_weight is not None:
-            return ("in_proj_weight",)
-        return ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-    return ("weight",) if isinstance(module, (_ConvNd, nn.Linear)) else ()
-
-
-def _choose(
-    encoder: nn.Module, include: str | Iterable[str] | None, exclude: str | Iterable[str] | None
-) -> tuple[str, ...]:
-    """The names of the weights to cover."""
-    found: dict[str, Tensor] = {}
-    for path, module in encoder.named_modules():
-        for attribute in _weight_names(module):
-            weight = getattr(module, attribute)
-            name = f"{path}.{attribute}" if path else attribute
-            if nn.parameter.is_lazy(weight):
-                raise ValueError(f"{name} is not initialized yet; run one batch through the encoder first")
-            found[name] = weight
-    included = _matching(found, include, "include") if include is not None else set(found)
-    excluded = _matching(found, exclude, "exclude") if exclude is not None else set()
-    seen: set[int] = set()
-    chosen = []
-    for name, weight in found.items():
-        if name in included and name not in excluded and id(weight) not in seen:
-            seen.add(id(weight))  # a weight that two layers share counts once
-            chosen.append(name)
-    if not chosen:
-        held = Counter(type(module).__name__ for module in encoder.modules())
-        holds = ", ".join(f"{count} {kind}" for kind, count in held.items())
-        raise ValueError(
-            "the encoder has no conv or linear weight to penalize"
-            + (f" (include and exclude leave none of: {_abridged(tuple(found))})" if found else "")
-            + f"; it holds {holds}"
-        )
-    return tuple(chosen)
-
-
-def _matching(names: Iterable[str], patterns: str | Iterable[str], option: str) -> set[str]:
-    """The names that any of the patterns matches, as a whole or as the layer they belong to."""
-    names = list(names)
-    matched = set()
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-        hits = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)}
-        if not hits:
-            raise ValueError(f"{option} pattern {pattern!r} matches none of the weights: {_abridged(tuple(names))}")
-        matched |= hits
-    return matched
-
-
-def _abridged(names: Sequence[str], most: int = 6) -> str:
-    if len(names) <= most:
-        return ", ".join(names)
-    return ", ".join([*names[: most - 1], "...", names[-1]])

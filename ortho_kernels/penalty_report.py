@@ -1,0 +1,78 @@
+"""What `OrthogonalityPenalty.report()` returns: a row for each layer, and the table of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .diagnostics.spectra import effective_rank, singular_values
+from .matrix_view import MatrixView
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One weight: its value (summed over its groups) and its spectrum (effective rank: the mean over its groups)."""
+
+    name: str
+    view: MatrixView
+    value: float
+    effective_rank: float
+    largest: float
+    smallest: float
+
+    @classmethod
+    def of(cls, name: str, weight: Tensor, view: MatrixView, values: Tensor) -> LayerReport:
+        """Takes an SVD of the weight, in float64 on the CPU."""
+        spectrum = singular_values(weight.detach().reshape(view))
+        return cls(
+            name=name,
+            view=view,
+            value=values.sum().item(),
+            effective_rank=effective_rank(spectrum),
+            largest=spectrum.max().item() if spectrum.numel() else 0.0,
+            smallest=spectrum.min().item() if spectrum.numel() else 0.0,
+        )
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.largest)
+
+
+@dataclass(frozen=True)
+class PenaltyReport:
+    """The rows of `OrthogonalityPenalty.report()`; prints as a table."""
+
+    kind: str
+    gamma: float
+    rows: list[LayerReport]
+
+    @property
+    def non_finite(self) -> list[str]:
+        """The layers that hold NaN or Inf."""
+        return [row.name for row in self.rows if not row.finite]
+
+    def __iter__(self) -> Iterator[LayerReport]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        width = max([len("layer"), *(len(row.name) for row in self.rows)])
+        views = max([len("view"), *(len(str(row.view)) for row in self.rows)])
+        lines = [
+            f"{'layer':{width}}  {'view':>{views}}  {'value':>11}  {'eff. rank':>9}  {'largest':>9}  {'smallest':>9}"
+        ]
+        lines += [
+            f"{row.name:{width}}  {row.view!s:>{views}}  {row.value:11.4g}  {row.effective_rank:9.1f}"
+            f"  {row.largest:9.4g}  {row.smallest:9.4g}" + ("" if row.finite else "  <- NaN or Inf")
+            for row in self.rows
+        ]
+        total = sum(row.value for row in self.rows)
+        lines.append(f"{self.kind}: sum {total:.6g}, times gamma {self.gamma:g} = {self.gamma * total:.6g}")
+        if self.non_finite:
+            lines.append(f"NaN or Inf in: {', '.join(self.non_finite)}")
+        return "\n".join(lines)
