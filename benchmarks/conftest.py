@@ -23,5 +23,5 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write(results.table())
         for path in results.write():
             terminalreporter.write_line(f"written: {path}")
-    for line in results.notes:
+    for line in results.notes:  # accuracy, and what importing costs
         terminalreporter.write_line(line)

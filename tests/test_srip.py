@@ -84,9 +84,8 @@ def test_near_orthogonality_keeps_its_digits(backend):
     for value, W, x in zip(values.detach(), as_matrices(weights), start, strict=True):
         assert relative(value, sigma(W, x[0].double())) < 1e-5
     for gradient, true in zip(torch.autograd.grad(values.sum(), weights), true_gradients(weights, start), strict=True):
-        assert (
-            relative(gradient, true) < 5e-5
-        )  # R v itself carries the rounding of a difference of nearly equal numbers
+        # In plain float32 R v carries the rounding of a difference of nearly equal numbers.
+        assert relative(gradient, true) < (5e-5 if backend == "torch" else 1e-5)
 
 
 @pytest.mark.parametrize("side", ["small", "cols"])
