@@ -14,7 +14,7 @@ from torch import Tensor
 from . import ops, reference
 from .backends import eager
 from .backends.choose import choose
-from .matrix_view import MatrixView, addressable, check_groups, check_side, check_weights, matrix_view
+from .matrix_view import MatrixView, addressable, check_groups, check_side, check_weights, is_count, matrix_view
 
 REDUCTIONS = ("sum", "mean", "none")
 GRADIENTS = ("through", "envelope")
@@ -117,8 +117,10 @@ def srip(
     check_side(side)
     _check_choice("reduction", reduction, REDUCTIONS)
     _check_choice("gradient", gradient, GRADIENTS)
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+    if not is_count(iterations):
         raise ValueError(f"iterations must be a positive int, the number of applications of R; got {iterations!r}")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
     weights, counts = _checked(weights, groups)
     views = _views(weights, counts)
     if start is not None:
@@ -181,7 +183,7 @@ def _checked(weights: Sequence[Tensor], groups: int | Sequence[int]) -> tuple[li
     weights = list(weights)
     counts = check_groups(groups, len(weights))
     check_weights(weights, counts)
-    return weights, list(counts)
+    return weights, [int(count) for count in counts]
 
 
 def _views(weights: Sequence[Tensor], counts: Sequence[int]) -> list[MatrixView]:

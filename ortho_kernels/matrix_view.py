@@ -8,8 +8,9 @@ matrices of `out / g` rows and `in / g * kh * kw` columns, one filter a row. A t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -46,6 +47,11 @@ def matrix_view(weight: Tensor, groups: int) -> MatrixView:
     return MatrixView(groups, weight.shape[0] // groups, math.prod(weight.shape[1:]))
 
 
+def is_count(number: object) -> TypeGuard[int]:
+    """Whether this is a positive integer, of Python or of numpy."""
+    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) > 0
+
+
 def check_side(side: str) -> None:
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}; got {side!r}")
@@ -53,7 +59,7 @@ def check_side(side: str) -> None:
 
 def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:
     """One number of groups for each weight."""
-    if isinstance(groups, int):
+    if not isinstance(groups, Iterable):
         return (groups,) * weights
     groups = tuple(groups)
     if len(groups) != weights:
@@ -78,7 +84,7 @@ def check_weights(weights: Sequence[Tensor], groups: Sequence[int], names: Seque
         raise type(problem)(f"{name} {problem}")
 
 
-def _problem(weight: object, groups: object) -> Exception | None:
+def _problem(weight: object, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
     if not isinstance(weight, Tensor):
         return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
@@ -95,7 +101,7 @@ def _problem(weight: object, groups: object) -> Exception | None:
             f"has shape {tuple(weight.shape)}; "
             "expected at least 2 dimensions (out, in, ...), as conv and linear weights have"
         )
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+    if not is_count(groups):
         return ValueError(f"was given groups={groups!r}; expected a positive int")
     if weight.shape[0] % groups:
         return ValueError(f"has {weight.shape[0]} output channels, which {groups} groups don't divide")

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .matrix_view import matrix_view
 
@@ -133,8 +134,15 @@ def _differentiable(forward, backward, constants):
             )
             return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
 
+        @staticmethod
+        def jvp(ctx, *_):
+            raise RuntimeError(
+                "the kernels' penalties have no forward-mode derivative; take it under ortho_kernels.use_backend('torch')"
+            )
+
     def autograd_kernel(weights, *options):
-        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        wanted = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        if wanted or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             return Differentiable.apply(options, *weights)
         with torch._C._AutoDispatchBelowAutograd():
             return forward(weights, *options)

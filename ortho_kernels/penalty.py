@@ -55,14 +55,16 @@ class OrthogonalityPenalty(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if kind not in _OPTIONS:
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"encoder must be an nn.Module; got a {type(encoder).__name__}")
+        if kind not in tuple(_OPTIONS):
             raise ValueError(f"kind must be one of {', '.join(map(repr, _OPTIONS))}; got {kind!r}")
         for option in options:
             if option not in _OPTIONS[kind]:
                 raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(_OPTIONS[kind]))}")
         self.kind = kind
         self.gamma = PAPER_GAMMA[kind] if gamma is None else gamma
-        if not math.isfinite(self.gamma):
+        if not isinstance(self.gamma, (int, float)) or not math.isfinite(self.gamma):
             raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
         warm_start = options.pop("warm_start", False)
         self.options = options

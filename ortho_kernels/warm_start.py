@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from . import functional, reference
+from . import functional, ops, reference
 from .matrix_view import MatrixView
 
 
@@ -24,7 +24,8 @@ class WarmStart(nn.Module):
         self, weights: Sequence[Tensor], views: Sequence[MatrixView], side: str, iterations: int, gradient: str
     ) -> Tensor:
         """sigma of every matrix from the kept vectors, which move on if the module is in training mode."""
-        start = self.vectors.clone()
+        # The model may have been moved or cast since, and its penalty with it or not.
+        start = self.vectors.to(weights[0].device, ops.compute_dtype(weights), copy=True)
         sigma, kept = functional.power_iteration(weights, views, side, start, iterations, gradient, keep=True)
         if self.training:
             with torch.no_grad():

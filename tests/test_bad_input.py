@@ -74,6 +74,19 @@ def test_iterations(iterations):
         srip([GOOD], iterations=iterations)
 
 
+def test_numpy_integers_count():
+    import numpy as np
+
+    weight = torch.randn(4, 6)
+    assert soft_orthogonality([weight], groups=np.int64(2)) == soft_orthogonality([weight], groups=2)
+    assert srip([GOOD], iterations=np.int32(3)).isfinite()
+
+
+def test_generator():
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator; got 3"):
+        srip([GOOD], generator=3)
+
+
 def test_gradient_kind():
     with pytest.raises(ValueError, match="gradient must be one of 'through', 'envelope'"):
         srip([GOOD], gradient="exact")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from truth import as_matrices, relative, so_gradient
 
-from ortho_kernels import OrthogonalityPenalty, reference, soft_orthogonality, srip
+from ortho_kernels import OrthogonalityPenalty, reference, soft_orthogonality, srip, use_backend
 
 OPERATORS = torch.ops.ortho_kernels
 
@@ -76,6 +76,17 @@ def test_double_backward_says_what_to_do(penalty):
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("penalty", [soft_orthogonality, srip])
+def test_forward_mode_says_what_to_do(penalty):
+    """A tangent that the kernels don't know must not come out as zero."""
+    primal, tangent = torch.randn(4, 6), torch.randn(4, 6)
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative.*use_backend\('torch'\)"):
+        torch.func.jvp(lambda w: penalty([w]), (primal,), (tangent,))
+    with use_backend("torch"):
+        _, derivative = torch.func.jvp(lambda w: soft_orthogonality([w]), (primal,), (tangent,))
+    torch.testing.assert_close(derivative, (4 * (primal @ primal.T @ primal - primal) * tangent).sum())
+
+
 class Model(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -131,8 +142,6 @@ def test_autocast_does_not_touch_the_penalty(dtype):
 
 
 def test_autocast_does_not_touch_the_torch_backend():
-    from ortho_kernels import use_backend
-
     leaf = torch.randn(16, 30)
     with use_backend("torch"), torch.autocast("cpu", dtype=torch.bfloat16):
         assert relative(soft_orthogonality([leaf]), reference.soft_orthogonality([leaf.double()])) < 1e-5

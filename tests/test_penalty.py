@@ -82,6 +82,10 @@ def test_unknown_kinds_and_options():
         OrthogonalityPenalty(encoder(), "so", iterations=3)
     with pytest.raises(ValueError, match="iterations must be a positive int"):
         OrthogonalityPenalty(encoder(), "srip", iterations=0)
+    with pytest.raises(TypeError, match=r"encoder must be an nn\.Module; got a Tensor"):
+        OrthogonalityPenalty(torch.randn(3, 4))
+    with pytest.raises(ValueError, match="gamma must be a finite number; got '1'"):
+        OrthogonalityPenalty(encoder(), gamma="1")
     with pytest.raises(ValueError, match="gamma must be a finite number; got nan"):
         OrthogonalityPenalty(encoder(), gamma=float("nan"))
     with pytest.raises(ValueError, match="warm_start keeps its vectors"):
@@ -208,9 +212,11 @@ def test_warm_start_survives_an_orthogonal_weight(backend):
     assert penalty().item() == pytest.approx(3)
 
 
-def test_moves_with_the_model():
+@pytest.mark.parametrize("moved", [True, False], ids=["with its model", "left behind"])
+def test_follows_the_model_to_another_dtype(backend, moved):
     model = encoder()
     penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
     model.double()
-    penalty.double()
+    if moved:
+        penalty.double()
     assert penalty().dtype == torch.float64
