@@ -34,10 +34,11 @@ def soft_orthogonality(
 
     Args:
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
-            one device. Strided weights (channels_last, transposed, ...) are read where they lie.
+            one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
+            weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
-        side: the Gram: `"rows"` W W^T, `"cols"` W^T W, `"small"` or `"large"` whichever is smaller or larger. The gradient
-            is the same on all sides; values differ by the constant |rows - cols|.
+        side: the Gram: `"rows"` W W^T, `"cols"` W^T W, `"small"` or `"large"` whichever is smaller or larger. With equal
+            factors the gradient is the same on all sides, and values differ by the constant |rows - cols|.
         diagonal, off_diagonal: what the squares on and off the diagonal of R = W W^T - I count: (1, 1) is SO,
             (0, 1) the off-diagonal penalty of BigGAN.
         squared: the square root ||R||_F of each value instead, if False (its gradient at R = 0 is 0).

@@ -49,6 +49,8 @@ def matrix_view(weight: Tensor, groups: int) -> MatrixView:
 
 def is_count(number: object) -> TypeGuard[int]:
     """Whether this is a positive integer, of Python or of numpy."""
+    if type(number) is int:  # asked once a weight in every step: the usual answer comes first
+        return number > 0
     return isinstance(number, Integral) and not isinstance(number, bool) and int(number) > 0
 
 
