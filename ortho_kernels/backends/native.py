@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -13,17 +12,11 @@ import torch
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARY = _PACKAGE / "_C.abi3.so"
 _BUILD_LOG = _PACKAGE / "_build_log.txt"
-_lock = threading.Lock()
-
-
-def load() -> str | None:
-    """Registers the CPU operators; None if they work, else the reason why they don't."""
-    with _lock:
-        return _load()
 
 
 @cache
-def _load() -> str | None:
+def load() -> str | None:
+    """Registers the CPU operators; None if they work, else the reason why they don't."""
     if os.environ.get("ORTHO_KERNELS_NO_NATIVE", "0") not in ("", "0"):
         return "ORTHO_KERNELS_NO_NATIVE is set"
     if not _LIBRARY.exists():
