@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "cpu_dispatch.h"
+#include "packing.h"
 #include "plan.h"
 
 namespace ortho {
@@ -18,14 +19,7 @@ std::vector<Shape> shapes_of(const std::vector<Matrix>& matrices) {
 }
 
 std::vector<std::int64_t> residual_offsets(const std::vector<Matrix>& matrices) {
-  std::vector<std::int64_t> offsets;
-  offsets.reserve(matrices.size());
-  std::int64_t offset = 0;
-  for (const Matrix& matrix : matrices) {
-    offsets.push_back(offset);
-    offset += triangle(matrix.shape.order);
-  }
-  return offsets;
+  return packed_offsets(matrices, [](std::int64_t order) { return triangle(order); });
 }
 
 // The parts of those tiles whose depth is cut: their sums, and how many parts are not yet there.

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cpu_dispatch.h"
+#include "packing.h"
 #include "plan.h"
 #include "power_chain.h"
 #include "soft_orthogonality.h"
@@ -22,14 +23,7 @@ std::int64_t caller_index(const EntryOrder& entry_order, std::int64_t i) {
 }
 
 std::vector<std::int64_t> order_offsets(const std::vector<Matrix>& matrices) {
-  std::vector<std::int64_t> offsets;
-  offsets.reserve(matrices.size());
-  std::int64_t offset = 0;
-  for (const Matrix& matrix : matrices) {
-    offsets.push_back(offset);
-    offset += matrix.shape.order;
-  }
-  return offsets;
+  return packed_offsets(matrices, [](std::int64_t order) { return order; });
 }
 
 // What the caller holds of one matrix.
