@@ -39,7 +39,10 @@ LEVEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 LEVELS = {"baseline": []}
-if platform.machine() in ("x86_64", "AMD64"):
+# What only one level has is compiled apart.
+BFLOAT_SOURCE, BFLOAT_LEVEL = "ortho/bfloat_kernels.cpp", "avx512_bf16"
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+if IS_X86:
     LEVELS |= {"avx2": AVX2, "avx512": AVX512}
 
 KERNEL_SOURCES = [
@@ -170,6 +173,9 @@ def build_libraries(directory: Path) -> list[str]:
     for level, flags in reversed(LEVELS.items()):
         own = [*COMMON_FLAGS, *LEVEL_FLAGS, *flags, f"-DORTHO_LEVEL={level}"]
         operators.append(file.compile(LEVEL_SOURCE, f"cpu_kernels_{level}", own))
+    if IS_X86:
+        own = [*COMMON_FLAGS, *LEVEL_FLAGS, *AVX512, "-mavx512bf16", f"-DORTHO_LEVEL={BFLOAT_LEVEL}"]
+        operators.append(file.compile(BFLOAT_SOURCE, "bfloat_kernels", own))
     for source in OPERATOR_SOURCES:
         own = [*COMMON_FLAGS, *STABLE_ABI_FLAGS, *torch_headers]
         operators.append(file.compile(source, f"torch_{Path(source).stem}", own))

@@ -48,7 +48,7 @@ PYBIND11_MODULE(_introspect, m) {
   py::class_<ortho::PlanLimits>(m, "PlanLimits")
       .def(py::init<>())
       .def_readwrite("tile", &ortho::PlanLimits::tile)
-      .def_readwrite("few_groups", &ortho::PlanLimits::few_groups)
+      .def_readwrite("parts", &ortho::PlanLimits::parts)
       .def_readwrite("part_work", &ortho::PlanLimits::part_work)
       .def_readwrite("partial_sums", &ortho::PlanLimits::partial_sums)
       .def_readwrite("range_entries", &ortho::PlanLimits::range_entries);

@@ -10,6 +10,9 @@ float64 where any weight is float64, else float32. Tensors of all matrices are p
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
                gradient) the adjoint `lambda` and the vector `x`; the gradient is `sum (lambda x^T + x lambda^T) W`
 
+`precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
+in which nothing cancels, may be rounded. The forward always keeps float32's digits.
+
 Implementations are registered by the backends, one for each dispatch key.
 """
 
@@ -24,14 +27,16 @@ from torch.autograd import forward_ad
 from .matrix_view import matrix_view
 
 NAMESPACE = "ortho_kernels"
+NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
 ROWS, COLS = 0, 1
+PRECISIONS = ("highest", "high", "medium")
 
 library = torch.library.Library(NAMESPACE, "DEF")
 for schema in (
     "soft_orthogonality(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
     "soft_orthogonality_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
-    " int[] wanted) -> Tensor[]",
+    " int precision, int[] wanted) -> Tensor[]",
     "srip(Tensor[] weights, int[] groups, int[] sides, Tensor start, int iterations, bool through, bool keep)"
     " -> (Tensor values, Tensor vectors)",
     "srip_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
@@ -84,7 +89,7 @@ torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_ortho
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
 torch.library.register_fake(
     f"{NAMESPACE}::soft_orthogonality_backward",
-    lambda grad, weights, groups, sides, residuals, wanted: _fake_gradients(weights, wanted),
+    lambda grad, weights, groups, sides, residuals, precision, wanted: _fake_gradients(weights, wanted),
     lib=library,
 )
 torch.library.register_fake(
@@ -98,11 +103,10 @@ torch.library.register_fake(
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(forward, backward, constants):
+def _differentiable(forward, backward, constant):
     """An operator `(weights, groups, sides, *rest)`, differentiable by one call of its backward operator.
 
-    `constants(groups, sides, *rest)` gives what the backward operator takes besides: groups, sides, then what follows the
-    kept tensor.
+    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
     """
 
     class Differentiable(torch.autograd.Function):
@@ -118,7 +122,8 @@ def _differentiable(forward, backward, constants):
             ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(kept)
             ctx.save_for_backward(kept, *weights)
-            ctx.keep, ctx.constants = options[-1], constants(*options)
+            ctx.groups, ctx.sides, *ctx.rest = options
+            ctx.keep = options[-1]
 
         @staticmethod
         def backward(ctx, grad_values, _):
@@ -128,9 +133,14 @@ def _differentiable(forward, backward, constants):
             if not ctx.keep:
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
-            groups, sides, *rest = ctx.constants
             gradients = backward(
-                grad_values.contiguous(), weights, groups, sides, kept, *rest, [int(w) for w in wanted]
+                grad_values.contiguous(),
+                weights,
+                ctx.groups,
+                ctx.sides,
+                kept,
+                constant(*ctx.rest),
+                [int(w) for w in wanted],
             )
             return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
 
@@ -194,10 +204,10 @@ def _differentiable_no_further(operator):
 soft_orthogonality = _differentiable(
     _soft_orthogonality,
     _differentiable_no_further(_soft_orthogonality_backward),
-    lambda groups, sides, diagonal, off_diagonal, keep: (groups, sides),
+    lambda diagonal, off_diagonal, keep: PRECISIONS.index(torch.get_float32_matmul_precision()),
 )
 srip = _differentiable(
     _srip,
     _differentiable_no_further(_srip_backward),
-    lambda groups, sides, start, iterations, through, keep: (groups, sides, iterations if through else 1),
+    lambda start, iterations, through, keep: iterations if through else 1,
 )

@@ -52,7 +52,7 @@ UTILS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_a
 def test_opcheck_backwards():
     grad = torch.randn(len(ORDERS))
     triangles = torch.randn(sum(n * (n + 1) // 2 for n in ORDERS))
-    arguments = (grad, weights(False), GROUPS, SIDES, triangles, [1, 0, 1, 1])
+    arguments = (grad, weights(False), GROUPS, SIDES, triangles, 0, [1, 0, 1, 1])
     torch.library.opcheck(OPERATORS.soft_orthogonality_backward.default, arguments, test_utils=UTILS)
     vectors = torch.randn(2 * 2 * sum(ORDERS))
     arguments = (grad, weights(False), GROUPS, SIDES, vectors, 2, [1, 1, 0, 1])

@@ -226,3 +226,20 @@ def test_any_shapes(backend, shapes, side, off_diagonal, seed):
         torch.autograd.grad(value, weights), torch.autograd.grad(truth, doubles), strict=True
     ):
         assert (gradient - true_gradient).norm() <= 1e-5 * true_gradient.norm() + 1e-6
+
+
+def test_the_matmul_precision_rounds_gradients_and_never_values(kernels):
+    weight = near_orthogonal(96, 200).requires_grad_()
+    results = {}
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(precision)
+            value = soft_orthogonality([weight])
+            results[precision] = value.detach(), *torch.autograd.grad(value, weight)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    truth = so_gradient(weight.detach().double())
+    for precision, (value, gradient) in results.items():
+        assert torch.equal(value, results["highest"][0])
+        assert relative(gradient, truth) < (4e-3 if precision == "medium" else 1e-5)

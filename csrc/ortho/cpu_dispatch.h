@@ -8,6 +8,9 @@ namespace ortho {
 // Chosen at the first call; throws what chosen_cpu_level() throws.
 const CpuKernels& cpu_kernels();
 
+// Null at levels that have no dot products of bfloat16.
+RoundedGradientTile cpu_bfloat_gradient_tile();
+
 template <class T>
 const Kernels<T>& cpu_kernels_in();
 template <>

@@ -11,8 +11,9 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {tile_memory<T>,   blocks_memory<T>, residual_tile<T>,     residual_part<T>, residual_from_parts<T>,
-          gradient_tile<T>, pass_memory<T>,   gram_times_vector<T>, rank_update<T>};
+  return {tile_memory<T>,   blocks_memory<T>,       residual_tile<T>,
+          residual_part<T>, residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
+          pass_memory<T>,   gram_times_vector<T>,   rank_update<T>};
 }
 
 }  // namespace

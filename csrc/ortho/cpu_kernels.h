@@ -29,6 +29,7 @@ struct GradientJob {
   const void* residual;
   Gradient gradient;
   double scale;
+  bool past_cache;  // the gradient is not to be kept in the caches
 };
 
 struct RankUpdateJob {
@@ -38,12 +39,14 @@ struct RankUpdateJob {
   const void* vectors;      // pairs x 2 x order, in the order of the matrix
   std::int64_t pairs;
   double scale;
+  bool past_cache;  // the gradient is not to be kept in the caches
 };
 
 template <class T>
 struct Kernels {
-  std::int64_t (*tile_memory)(std::int64_t rows, std::int64_t columns);  // in numbers of T, as all sizes
-  std::int64_t (*blocks_memory)(std::int64_t rows, std::int64_t columns);
+  // In numbers of T, as all sizes. Triangular: a tile on the diagonal of a residual.
+  std::int64_t (*tile_memory)(std::int64_t rows, std::int64_t columns, bool triangular);
+  std::int64_t (*blocks_memory)(std::int64_t rows, std::int64_t columns, bool triangular);
   SquaredSums (*residual_tile)(const ResidualJob&, T* memory);
   void (*residual_part)(const ResidualJob&, T* memory, T* partial);
   SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
@@ -57,11 +60,15 @@ struct Kernels {
   void (*rank_update)(const RankUpdateJob&, T* memory);
 };
 
+// As Kernels<float>::gradient_tile, with the operands of the product rounded to bfloat16 and sums in float.
+using RoundedGradientTile = void (*)(const GradientJob&, float* memory);
+
 struct CpuKernels {
   Kernels<float> in_float;
   Kernels<double> in_double;
 };
 
 extern const CpuKernels baseline_kernels, avx2_kernels, avx512_kernels;
+extern const RoundedGradientTile bfloat_gradient_tile;
 
 }  // namespace ortho

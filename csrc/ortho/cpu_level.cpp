@@ -7,13 +7,14 @@ namespace ortho {
 
 std::vector<CpuLevel> cpu_levels() {
   std::vector<CpuLevel> levels = {{"baseline", true}};
-#if defined(__x86_64__) && !defined(ORTHO_BASELINE_ONLY)
+#if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   levels.push_back({"avx2", avx2});
   levels.push_back({"avx512", avx512});
+  levels.push_back({"avx512_bf16", avx512 && __builtin_cpu_supports("avx512bf16")});
 #endif
   return levels;
 }

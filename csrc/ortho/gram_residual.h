@@ -7,6 +7,9 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
+// R is a difference of nearly equal numbers: the rounding of long float sums would show in it.
+constexpr std::int64_t gram_summed_at_once = 64;
+
 // Takes finished blocks of the Gram: subtracts the identity, sums the squares, keeps the weighted entries.
 template <class T, class Kept>
 struct ResidualBlocks {
@@ -14,15 +17,17 @@ struct ResidualBlocks {
   const TileExtent& tile;
   SquaredSums sums{};
 
-  void operator()(std::int64_t block_row, std::int64_t block_column, T* block) {
-    const std::int64_t rows = smaller(block_rows, tile.rows - block_row);
-    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block_column);
+  void prepare(const Block&) const {}
+
+  void operator()(const Block& block, const T* gram) {
+    const std::int64_t rows = smaller(block_rows, tile.rows - block.row);
+    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block.column);
     Vector<T> squares{};
     T squares_at_edge = 0;
     for (std::int64_t r = 0; r < rows; ++r) {
-      const T* entries = block + r * panel_width<T>;
-      const std::int64_t row = tile.row + block_row + r;
-      const std::int64_t column = tile.column + block_column;
+      const T* entries = gram + r * panel_width<T>;
+      const std::int64_t row = tile.row + block.row + r;
+      const std::int64_t column = tile.column + block.column;
       const std::int64_t before_diagonal = smaller(columns, row - column);
       Kept* kept = job.residual ? static_cast<Kept*>(job.residual) + triangle(row) + column : nullptr;
       std::int64_t c = 0;
@@ -47,26 +52,26 @@ struct ResidualBlocks {
 
 template <class T>
 TileExtent extent_of(const ResidualTile& tile) {
-  return {
-      tile.row, tile.rows, tile.column, tile.columns, tile.depth, tile.depth_end, tile.row == tile.column};
+  return {tile.row, tile.rows, tile.column, tile.columns, tile.depth, tile.depth_end, on_diagonal(tile)};
 }
 
 template <class T, class S, class Finish>
-void gram_tile(const ResidualJob& job, T* memory, T* blocks, const Finish& finish) {
+void gram_tile(const ResidualJob& job, T* memory, T* blocks, Finish& finish) {
   const Matrix& matrix = job.matrix;
   const TileExtent tile = extent_of<T>(job.tile);
-  const StridedOperand<T, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride,
+  using P = PlainPanels<T>;
+  const StridedOperand<P, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride,
                                      matrix.depth_stride};
-  T* right = memory + round_up(tile.rows, panel_width<T>) * depth_chunk<T>;
-  tile_product<T>(vectors, vectors, tile, TileMemory<T>{memory, right, blocks}, finish);
+  T* right = memory + round_up(tile.rows, panel_width<T>) * depth_chunk<P>;
+  tile_product<P>(vectors, vectors, tile, {memory, right, blocks}, gram_summed_at_once, finish);
 }
 
 template <class T, class Kept, class S>
 SquaredSums whole_residual_tile(const ResidualJob& job, T* memory) {
   const TileExtent tile = extent_of<T>(job.tile);
   ResidualBlocks<T, Kept> blocks{job, tile};
-  T* sums = memory + panels_size<T>(tile.rows, tile.columns);
-  gram_tile<T, S>(job, memory, sums, [&](std::int64_t r, std::int64_t c, T* block) { blocks(r, c, block); });
+  T* sums = memory + panels_memory<T>(tile.rows, tile.columns, tile.triangular);
+  gram_tile<T, S>(job, memory, sums, blocks);
   return blocks.sums;
 }
 
@@ -81,11 +86,18 @@ SquaredSums residual_tile(const ResidualJob& job, T* memory) {
   });
 }
 
+struct KeepBlocks {
+  void prepare(const Block&) const {}
+  template <class T>
+  void operator()(const Block&, const T*) const {}
+};
+
 // The Gram blocks of a part of the depth only; `partial` has room for the blocks of the whole tile.
 template <class T>
 void residual_part(const ResidualJob& job, T* memory, T* partial) {
   with_storage<T>(job.matrix.storage, [&](auto storage) {
-    gram_tile<T, decltype(storage)>(job, memory, partial, [](std::int64_t, std::int64_t, T*) {});
+    KeepBlocks keep;
+    gram_tile<T, decltype(storage)>(job, memory, partial, keep);
     return SquaredSums{};
   });
 }
@@ -96,14 +108,14 @@ SquaredSums residual_from_parts(const ResidualJob& job, T* partials, std::int64_
                                 std::int64_t part_size) {
   const TileExtent tile = extent_of<T>(job.tile);
   const auto finish_all = [&](auto& finish) {
-    for_blocks<T>(tile, [&](std::int64_t row, std::int64_t column, std::int64_t index) {
-      T* block = partials + index * block_size<T>;
+    for_blocks<T>(tile, [&](const Block& block) {
+      T* sums = partials + block.index * block_size<T>;
       for (std::int64_t part = 1; part < parts; ++part) {
-        for (int i = 0; i < block_size<T>; i += lanes<T>) {
-          store<T, T>(block + i, load<T>(block + i) + load<T>(block + part * part_size + i));
+        for (int i = 0; i < block_size<T>; i += block.whole ? lanes<T> : panel_width<T>) {
+          store<T, T>(sums + i, load<T>(sums + i) + load<T>(sums + part * part_size + i));
         }
       }
-      finish(row, column, block);
+      finish(block, sums);
     });
     return finish.sums;
   };

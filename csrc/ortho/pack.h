@@ -1,6 +1,5 @@
-// Packing: both operands of every product are copied to panels [panel][depth][panel_width] of the compute
-// type, zeros in the place of missing vectors. After that the product kernel knows neither strides nor
-// formats.
+// Packing: both operands of every product are copied to panels [panel][depth][panel_width], zeros in the
+// place of missing vectors. After that the product kernel knows neither strides nor formats.
 #pragma once
 
 #include "simd.h"
@@ -16,17 +15,80 @@ constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) {
 }
 constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
+// ---- how numbers stand in a panel ------------------------------------------------------------------------
+// Rows of a panel are written two at a time: `put(out, even, odd, both)`, where out is the place of the even
+// one.
+
+// As they are computed with: one entry a number.
+template <class T>
+struct PlainPanels {
+  using Number = T;
+  using Entry = T;
+  static constexpr int depth_of_entry = 1;
+
+  static void put(Entry* out, Vector<T> even, Vector<T> odd, bool both) {
+    store<T, T>(out, even);
+    if (both) store<T, T>(out + panel_width<T>, odd);
+  }
+  static ORTHO_INLINE Vector<T> multiply_add(Entry factor, const Entry* entries, Vector<T> sum) {
+    return sum + broadcast(factor) * load<T>(entries);
+  }
+};
+
+#ifdef __AVX512BF16__
+// Rounded to bfloat16: an entry holds the numbers of two neighbouring depths.
+struct BfloatPanels {
+  using Number = float;
+  using Entry = std::uint32_t;
+  static constexpr int depth_of_entry = 2;
+
+  static void put(Entry* out, Vector<float> even, Vector<float> odd, bool) {
+    store_bfloat_pairs(out, even, odd);
+  }
+  static ORTHO_INLINE Vector<float> multiply_add(Entry factor, const Entry* entries, Vector<float> sum) {
+    return add_bfloat_products(factor, entries, sum);
+  }
+};
+#endif
+
+template <class P>
+constexpr int width = panel_width<typename P::Number>;
+
+// A chunk of the depth, and how many entries one vector of it takes.
+template <class P>
+constexpr int depth_chunk = 1024 / static_cast<int>(sizeof(typename P::Number)) * P::depth_of_entry;
+template <class P>
+constexpr std::int64_t entries_of(std::int64_t depth) {
+  return (depth + P::depth_of_entry - 1) / P::depth_of_entry;
+}
+
+// ---- packing half a panel
+// ---------------------------------------------------------------------------------- Depths begin at even
+// numbers.
+
+// Packing waits for memory more than it works. The hardware foresees long runs; a matrix is many short ones.
+constexpr int lines_ahead = 4, rows_ahead = 8;
+
+template <class P>
+ORTHO_INLINE typename P::Entry* at_depth(typename P::Entry* half, std::int64_t depth) {
+  return half + depth / P::depth_of_entry * width<P>;
+}
+
 // Up to `lanes` vectors whose numbers lie next to each other along the depth: transposed on the way.
 // `line(i)` is where vector i begins.
-template <class T, class Line>
-void pack_lines(const Line& line, std::int64_t count, std::int64_t depth, T* out) {
+template <class P, class Line>
+void pack_lines(const Line& line, std::int64_t count, std::int64_t depth, typename P::Entry* out) {
+  using T = typename P::Number;
   constexpr int n = lanes<T>;
   for (std::int64_t d = 0; d < depth; d += n) {
     const std::int64_t left = smaller(n, depth - d);
     Vector<T> square[n];
     if (left == n && count == n) {
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) square[i] = load<T>(line(i) + d);
+      for (int i = 0; i < n; ++i) {
+        __builtin_prefetch(line(i) + d + lines_ahead * n);
+        square[i] = load<T>(line(i) + d);
+      }
     } else {
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
@@ -38,73 +100,92 @@ void pack_lines(const Line& line, std::int64_t count, std::int64_t depth, T* out
     transpose<T>(square);
     if (left == n) {
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) store<T, T>(out + (d + i) * panel_width<T>, square[i]);
+      for (int i = 0; i < n; i += 2) P::put(at_depth<P>(out, d + i), square[i], square[i + 1], true);
     } else {
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) {
-        if (i < left) store<T, T>(out + (d + i) * panel_width<T>, square[i]);
+      for (int i = 0; i < n; i += 2) {
+        if (i < left) P::put(at_depth<P>(out, d + i), square[i], square[i + 1], i + 1 < left);
       }
     }
   }
 }
 
 // Up to `lanes` vectors that lie next to each other at each depth: copied. `row(d)` is where depth d begins.
-template <class T, class Row>
-void pack_rows(const Row& row, std::int64_t count, std::int64_t depth, T* out) {
-  for (std::int64_t d = 0; d < depth; ++d) {
-    store<T, T>(out + d * panel_width<T>, count == lanes<T> ? load<T>(row(d)) : load_some<T>(row(d), count));
+template <class P, class Row>
+ORTHO_INLINE void pack_rows(const Row& row, std::int64_t count, std::int64_t depth, typename P::Entry* out) {
+  using T = typename P::Number;
+  const auto read = [&](std::int64_t d) {
+    __builtin_prefetch(row(d + rows_ahead));
+    return count == lanes<T> ? load<T>(row(d)) : load_some<T>(row(d), count);
+  };
+  for (std::int64_t d = 0; d < depth; d += 2) {
+    const bool both = d + 1 < depth;
+    P::put(at_depth<P>(out, d), read(d), both ? read(d + 1) : Vector<T>{}, both);
   }
 }
 
 // Up to `lanes` vectors in any arrangement.
-template <class T, class Element>
-void pack_elements(const Element& element, std::int64_t count, std::int64_t depth, T* out) {
-  for (std::int64_t d = 0; d < depth; ++d) {
-    for (int i = 0; i < lanes<T>; ++i) out[d * panel_width<T> + i] = i < count ? element(i, d) : T(0);
+template <class P, class Element>
+void pack_elements(const Element& element, std::int64_t count, std::int64_t depth, typename P::Entry* out) {
+  using T = typename P::Number;
+  for (std::int64_t d = 0; d < depth; d += 2) {
+    T pair[2][lanes<T>] = {};
+    for (std::int64_t odd = 0; odd < smaller(2, depth - d); ++odd) {
+      for (std::int64_t i = 0; i < count; ++i) pair[odd][i] = element(i, d + odd);
+    }
+    P::put(at_depth<P>(out, d), load<T>(pair[0]), load<T>(pair[1]), d + 1 < depth);
   }
 }
 
 // Calls pack(first vector, number of vectors, where to) for each half panel.
-template <class T, class Pack>
-ORTHO_INLINE void for_half_panels(std::int64_t vectors, std::int64_t depth, T* out, const Pack& pack) {
-  for (std::int64_t v = 0; v < round_up(vectors, panel_width<T>); v += lanes<T>) {
-    const std::int64_t panel = v / panel_width<T>, offset = v % panel_width<T>;
-    const std::int64_t count = v < vectors ? smaller(lanes<T>, vectors - v) : 0;
-    pack(v, count, out + panel * depth * panel_width<T> + offset);
+template <class P, class Pack>
+ORTHO_INLINE void for_half_panels(std::int64_t vectors, std::int64_t depth, typename P::Entry* out,
+                                  const Pack& pack) {
+  constexpr int n = lanes<typename P::Number>;
+  for (std::int64_t v = 0; v < round_up(vectors, width<P>); v += n) {
+    const std::int64_t panel = v / width<P>, offset = v % width<P>;
+    const std::int64_t count = v < vectors ? smaller(n, vectors - v) : 0;
+    pack(v, count, out + panel * entries_of<P>(depth) * width<P> + offset);
   }
 }
 
+// ---- operands
+// ------------------------------------------------------------------------------------------------
+
 // Vectors of a strided matrix.
-template <class T, class S>
+template <class P, class S>
 struct StridedOperand {
+  using T = typename P::Number;
   const S* data;
   std::int64_t vector_stride, depth_stride;
 
-  void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth, T* out) const {
+  void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth,
+            typename P::Entry* out) const {
     const S* corner = data + first * vector_stride + from * depth_stride;
     if (vector_stride == 1 && depth_stride != 1) {
       pack_across(corner, vectors, depth, out);
       return;
     }
-    for_half_panels(vectors, depth, out, [&](std::int64_t v, std::int64_t count, T* half) {
+    for_half_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
       const S* base = corner + v * vector_stride;
       if (depth_stride == 1) {
-        pack_lines<T>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, half);
+        pack_lines<P>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, half);
       } else {
         const auto element = [&](std::int64_t i, std::int64_t d) {
           return load_one<T>(base + i * vector_stride + d * depth_stride);
         };
-        pack_elements<T>(element, count, depth, half);
+        pack_elements<P>(element, count, depth, half);
       }
     });
   }
 
   // All panels side by side: memory is read in the order in which it lies.
-  void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, T* out) const {
-    for (std::int64_t d = 0; d < depth; ++d) {
-      for_half_panels(
-          vectors, depth, out + d * panel_width<T>, [&](std::int64_t v, std::int64_t count, T* half) {
-            pack_rows<T>([&](std::int64_t) { return corner + d * depth_stride + v; }, count, 1, half);
+  void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, typename P::Entry* out) const {
+    for (std::int64_t d = 0; d < depth; d += 2) {
+      for_half_panels<P>(
+          vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
+            pack_rows<P>([&](std::int64_t next) { return corner + (d + next) * depth_stride + v; }, count,
+                         smaller(2, depth - d), at_depth<P>(half, d));
           });
     }
   }
@@ -113,25 +194,27 @@ struct StridedOperand {
 // Rows of a symmetric matrix of which only the packed lower triangle is stored. Left of the diagonal a row
 // lies in one piece; right of it, it is a column of the triangle, whose numbers lie next to those of the
 // neighbouring rows.
-template <class T>
+template <class P>
 struct SymmetricOperand {
+  using T = typename P::Number;
   const T* lower;
 
-  void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth, T* out) const {
+  void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth,
+            typename P::Entry* out) const {
     constexpr int n = lanes<T>;
-    for_half_panels(vectors, depth, out, [&](std::int64_t v, std::int64_t count, T* half) {
+    for_half_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
       const std::int64_t row = first + v, end = from + depth;
       const std::int64_t diagonal_begin = row < from ? from : smaller(row, end);
       const std::int64_t diagonal_end = row + n < from ? from : smaller(row + n, end);
-      const auto at = [&](std::int64_t column) { return half + (column - from) * panel_width<T>; };
-      pack_lines<T>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
+      const auto at = [&](std::int64_t column) { return at_depth<P>(half, column - from); };
+      pack_lines<P>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
                     diagonal_begin - from, at(from));
       const auto element = [&](std::int64_t i, std::int64_t d) {
         const std::int64_t a = row + i, b = diagonal_begin + d;
         return a < b ? lower[triangle(b) + a] : lower[triangle(a) + b];
       };
-      pack_elements<T>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
-      pack_rows<T>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
+      pack_elements<P>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
+      pack_rows<P>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
                    end - diagonal_end, at(diagonal_end));
     });
   }

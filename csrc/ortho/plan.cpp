@@ -9,12 +9,18 @@ std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b;
 
 std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
 
-// Pieces of the depth begin at multiples of this, so that no two of them write to one cache line.
+// Pieces begin at multiples of this, so that no two of them write to one cache line.
 constexpr std::int64_t alignment = 64;
+
+// The length of pieces of nearly the same size, none longer than `longest`.
+std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
+  if (whole <= longest) return longest;
+  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
+}
 
 std::int64_t work(const ResidualTile& t) {
   const std::int64_t products = t.rows * t.columns * (t.depth_end - t.depth);
-  return t.row == t.column ? products / 2 : products;
+  return on_diagonal(t) ? products / 2 : products;
 }
 
 // The last items are small, so that all threads end at about the same time.
@@ -24,10 +30,11 @@ void largest_first(std::vector<Item>& items, const Work& work_of) {
                    [&](const Item& a, const Item& b) { return work_of(a) > work_of(b); });
 }
 
-std::vector<ResidualTile> whole_tiles(const std::vector<Shape>& shapes, std::int64_t side) {
+std::vector<ResidualTile> whole_tiles(const std::vector<Shape>& shapes, std::int64_t longest) {
   std::vector<ResidualTile> tiles;
   for (std::size_t m = 0; m < shapes.size(); ++m) {
     const auto [order, depth] = shapes[m];
+    const std::int64_t side = even_length(order, longest);
     for (std::int64_t row = 0; row < order; row += side) {
       for (std::int64_t column = 0; column <= row; column += side) {
         tiles.push_back({static_cast<std::int32_t>(m), 0, 0, 1, row, std::min(side, order - row), column,
@@ -44,21 +51,21 @@ ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& 
   std::vector<ResidualTile> whole = whole_tiles(shapes, limits.tile);
   largest_first(whole, work);
   ResidualPlan plan;
-  const bool cut = static_cast<std::int64_t>(whole.size()) < limits.few_groups;
+  std::int64_t total = 0;
+  for (const ResidualTile& tile : whole) total += work(tile);
+  const std::int64_t part_work = std::max(limits.part_work, total / limits.parts);
   std::int64_t room = limits.partial_sums;
   for (ResidualTile tile : whole) {
     tile.group = plan.groups++;
     const std::int64_t depth = tile.depth_end;
+    const std::int64_t sums =
+        std::max<std::int64_t>(tile.rows * tile.columns / (on_diagonal(tile) ? 2 : 1), 1);
+    const std::int64_t parts = std::min((work(tile) + part_work / 2) / part_work, room / sums);
     std::int64_t length = depth;
-    if (cut) {
-      const std::int64_t sums = tile.rows * tile.columns;
-      const std::int64_t parts =
-          std::min(work(tile) / limits.part_work, room / std::max<std::int64_t>(sums, 1));
-      if (parts > 1) {
-        length = multiple(divide_up(depth, parts), alignment);
-        tile.parts = static_cast<std::int32_t>(divide_up(depth, length));
-        room -= tile.parts * sums;
-      }
+    if (parts > 1) {
+      length = multiple(divide_up(depth, parts), alignment);
+      tile.parts = static_cast<std::int32_t>(divide_up(depth, length));
+      room -= tile.parts * sums;
     }
     for (tile.part = 0; tile.part < tile.parts; ++tile.part) {
       tile.depth = tile.part * length;
@@ -66,7 +73,7 @@ ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& 
       plan.tiles.push_back(tile);
     }
   }
-  if (cut) largest_first(plan.tiles, work);
+  largest_first(plan.tiles, work);
   return plan;
 }
 
@@ -74,10 +81,11 @@ std::vector<GradientTile> plan_gradients(const std::vector<Shape>& shapes, const
   std::vector<GradientTile> tiles;
   for (std::size_t m = 0; m < shapes.size(); ++m) {
     const auto [order, depth] = shapes[m];
-    for (std::int64_t row = 0; row < order; row += limits.tile) {
-      for (std::int64_t column = 0; column < depth; column += limits.tile) {
-        tiles.push_back({static_cast<std::int32_t>(m), row, std::min(limits.tile, order - row), column,
-                         std::min(limits.tile, depth - column)});
+    const std::int64_t rows = even_length(order, limits.tile), columns = even_length(depth, limits.tile);
+    for (std::int64_t row = 0; row < order; row += rows) {
+      for (std::int64_t column = 0; column < depth; column += columns) {
+        tiles.push_back({static_cast<std::int32_t>(m), row, std::min(rows, order - row), column,
+                         std::min(columns, depth - column)});
       }
     }
   }
@@ -91,7 +99,7 @@ std::vector<DepthRange> plan_ranges(const std::vector<Shape>& shapes, const Plan
     const auto [order, depth] = shapes[m];
     if (order == 0 || depth == 0) continue;
     const std::int64_t pieces = std::min(depth, divide_up(order * depth, limits.range_entries));
-    const std::int64_t length = multiple(divide_up(depth, pieces), alignment);
+    const std::int64_t length = std::max(multiple(divide_up(depth, pieces), alignment), limits.range_length);
     for (std::int64_t begin = 0; begin < depth; begin += length) {
       ranges.push_back({static_cast<std::int32_t>(m), begin, std::min(depth, begin + length)});
     }

@@ -20,6 +20,8 @@ struct ResidualTile {
   std::int64_t depth, depth_end;
 };
 
+static constexpr bool on_diagonal(const ResidualTile& tile) { return tile.row == tile.column; }
+
 // A tile of a gradient: rows count along the order, columns along the depth.
 struct GradientTile {
   std::int32_t matrix;
@@ -39,11 +41,12 @@ struct ResidualPlan {
 };
 
 struct PlanLimits {
-  std::int64_t tile = 256;                // the side of a tile
-  std::int64_t few_groups = 64;           // plans with fewer tiles than this cut the depth
-  std::int64_t part_work = 16'000'000;    // products in a part, at least
-  std::int64_t partial_sums = 1'000'000;  // sums that all cut tiles may keep in memory
-  std::int64_t range_entries = 131'072;   // entries of a depth range
+  std::int64_t tile = 512;  // the longest side of a tile
+  std::int64_t parts = 32;  // a tile's depth is cut into parts of about this fraction of all work,
+  std::int64_t part_work = 16'000'000;    // or of so many products where that is more,
+  std::int64_t partial_sums = 1'500'000;  // as long as all parts together keep no more sums in memory
+  std::int64_t range_entries = 131'072;   // entries of a depth range, at least,
+  std::int64_t range_length = 512;        // and its length
 };
 
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const PlanLimits& limits = {});

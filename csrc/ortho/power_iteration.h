@@ -1,8 +1,9 @@
 // The two passes over a matrix that SRIP needs; R itself is never formed.
 //
-// Lines along the depth are cut into pieces short enough that all of them stay in L2 between their two uses;
-// lines along the order are used twice in a row. A matrix that has neither is copied, piece by piece, to
-// lines along the depth.
+// Lines along the depth are cut into pieces: for W (W^T x) short enough that all lines of a piece stay in L2
+// between their two uses, for the gradient, which uses them once, as long as its sums fit L1. Lines along the
+// order are used twice in a row. A matrix that has neither is copied, piece by piece, to lines along the
+// depth.
 #pragma once
 
 #include "cpu_kernels.h"
@@ -11,9 +12,9 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-constexpr std::int64_t at_once = 4;             // lines
-constexpr std::int64_t widest_piece = 1024;     // numbers of a line
-constexpr std::int64_t piece_entries = 65'536;  // numbers of all lines
+constexpr std::int64_t at_once = 4;              // lines
+constexpr std::int64_t widest_piece = 1024;      // numbers of a line
+constexpr std::int64_t piece_entries = 131'072;  // numbers of all lines
 constexpr std::int64_t summed_lines = 32;  // float sums of this many products are formed apart and then added
 
 constexpr std::int64_t piece_length(std::int64_t order) {
@@ -23,21 +24,26 @@ constexpr std::int64_t piece_length(std::int64_t order) {
 
 constexpr bool lies_along_depth(const Matrix& m) { return m.depth_stride == 1; }
 constexpr bool lies_along_order(const Matrix& m) { return m.depth_stride != 1 && m.order_stride == 1; }
+constexpr bool is_copied(const Matrix& m) { return !lies_along_depth(m) && !lies_along_order(m); }
+
+constexpr std::int64_t update_piece(const Matrix& m) {
+  return is_copied(m) ? piece_length(m.shape.order) : widest_piece;
+}
 
 // Enough for either pass: sums along the depth and along the order, and a copy where one is needed.
 template <class T>
 std::int64_t pass_memory(const Matrix& matrix, std::int64_t vectors) {
-  const std::int64_t order = matrix.shape.order, piece = piece_length(order);
-  const std::int64_t copy = lies_along_depth(matrix) || lies_along_order(matrix) ? 0 : order * piece;
+  const std::int64_t order = matrix.shape.order, piece = update_piece(matrix);
+  const std::int64_t copy = is_copied(matrix) ? order * piece : 0;
   return (vectors + at_once + 1) * piece + at_once * vectors + (at_once + lanes<T>)*order + copy;
 }
 
 // Calls body(lines, begin, length) for each piece of [begin, end): the part of all lines from `begin` on.
 template <class T, class S, class Body>
-ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int64_t end, T* copy,
-                             const Body& body) {
+ORTHO_INLINE void for_pieces(const Matrix& matrix, std::int64_t begin, std::int64_t end, std::int64_t piece,
+                             T* copy, const Body& body) {
   const S* data = static_cast<const S*>(matrix.data);
-  const std::int64_t order = matrix.shape.order, piece = piece_length(order);
+  const std::int64_t order = matrix.shape.order;
   for (std::int64_t from = begin; from < end; from += piece) {
     const std::int64_t length = from + piece < end ? piece : end - from;
     if (lies_along_depth(matrix)) {
@@ -91,25 +97,26 @@ void product_along_depth(const Matrix& matrix, std::int64_t begin, std::int64_t 
   };
   clear(lane_sums, order * lanes<T>);
   std::int64_t summed = 0;
-  for_pieces<T, S>(matrix, begin, end, copy, [&](const auto& lines, std::int64_t, std::int64_t length) {
-    for (std::int64_t i = 0; i < order; i += summed_lines) {
-      const std::int64_t some = order - i < summed_lines ? order - i : summed_lines;
-      T* target = i == 0 ? along_depth : part;
-      mix<T>(
-          Lines<T>{target, 0}, 1, lines.from(i), some, length,
-          [&](std::int64_t, std::int64_t s) { return vector[i + s]; }, false);
-      if (i > 0)
-        mix<T>(
-            Lines<T>{along_depth, 0}, 1, Lines<const T>{part, 0}, 1, length,
-            [](std::int64_t, std::int64_t) { return T(1); }, true);
-    }
-    add_products<T>(lines, order, along_depth, length, lane_sums);
-    summed += length;
-    if (summed >= widest_piece) {
-      fold();
-      summed = 0;
-    }
-  });
+  for_pieces<T, S>(matrix, begin, end, piece, copy,
+                   [&](const auto& lines, std::int64_t, std::int64_t length) {
+                     for (std::int64_t i = 0; i < order; i += summed_lines) {
+                       const std::int64_t some = order - i < summed_lines ? order - i : summed_lines;
+                       T* target = i == 0 ? along_depth : part;
+                       mix<T>(
+                           Lines<T>{target, 0}, 1, lines.from(i), some, length,
+                           [&](std::int64_t, std::int64_t s) { return vector[i + s]; }, false);
+                       if (i > 0)
+                         mix<T>(
+                             Lines<T>{along_depth, 0}, 1, Lines<const T>{part, 0}, 1, length,
+                             [](std::int64_t, std::int64_t) { return T(1); }, true);
+                     }
+                     add_products<T>(lines, order, along_depth, length, lane_sums);
+                     summed += length;
+                     if (summed >= widest_piece) {
+                       fold();
+                       summed = 0;
+                     }
+                   });
   fold();
 }
 
@@ -136,10 +143,17 @@ constexpr std::int64_t partner(std::int64_t vector) { return vector ^ 1; }
 // A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't
 // be written directly. `across` is the gradient's stride from line to line, `along` that within a line.
 template <class T, class S, class Factor>
-void write_gradient(S* target, std::int64_t across, std::int64_t along, std::int64_t count,
+void write_gradient(S* target, std::int64_t across, std::int64_t along, bool past_cache, std::int64_t count,
                     const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
                     const Factor& factor, T* memory) {
   if (along == 1 && source_count <= 4) {
+    if constexpr (std::is_same_v<S, T>) {
+      if (past_cache && can_stream<T>(target, across)) {
+        const Lines<Streamed<S>> streamed{reinterpret_cast<Streamed<S>*>(target), across};
+        mix<T>(streamed, count, sources, source_count, length, factor, false);
+        return;
+      }
+    }
     mix<T>(Lines<S>{target, across}, count, sources, source_count, length, factor, false);
     return;
   }
@@ -160,21 +174,22 @@ void rank_update_along_order(const RankUpdateJob& job, const Lines<const T>& vec
     const std::int64_t some = job.end - p < at_once ? job.end - p : at_once;
     dot_lines<T>(lines.from(p), some, vectors, count, order, dots, count);
     write_gradient<T, S>(
-        target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride, some,
-        vectors, count, order,
+        target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride,
+        job.past_cache, some, vectors, count, order,
         [&](std::int64_t q, std::int64_t v) { return scale * dots[q * count + partner(v)]; }, sums);
   }
 }
 
 template <class T, class S>
 void rank_update_along_depth(const RankUpdateJob& job, const Lines<const T>& vectors, T* memory) {
-  const std::int64_t order = job.matrix.shape.order, count = 2 * job.pairs, piece = piece_length(order);
+  const std::int64_t order = job.matrix.shape.order, count = 2 * job.pairs, piece = update_piece(job.matrix);
   const T scale = static_cast<T>(job.scale);
   T* products = memory;
   T* sums = products + count * piece;
   T* copy = sums + at_once * piece;
   for_pieces<T, S>(
-      job.matrix, job.begin, job.end, copy, [&](const auto& lines, std::int64_t begin, std::int64_t length) {
+      job.matrix, job.begin, job.end, piece, copy,
+      [&](const auto& lines, std::int64_t begin, std::int64_t length) {
         mix<T>(
             Lines<T>{products, piece}, count, lines, order, length,
             [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
@@ -183,7 +198,7 @@ void rank_update_along_depth(const RankUpdateJob& job, const Lines<const T>& vec
           const std::int64_t some = order - i < at_once ? order - i : at_once;
           write_gradient<T, S>(
               target + i * job.gradient.order_stride, job.gradient.order_stride, job.gradient.depth_stride,
-              some, Lines<const T>{products, piece}, count, length,
+              job.past_cache, some, Lines<const T>{products, piece}, count, length,
               [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; }, sums);
         }
       });
@@ -199,6 +214,7 @@ void rank_update(const RankUpdateJob& job, T* memory) {
     } else {
       rank_update_along_depth<T, S>(job, vectors, memory);
     }
+    if (job.past_cache) end_streaming();
     return 0;
   });
 }

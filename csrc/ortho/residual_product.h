@@ -9,43 +9,84 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-template <class T, class S, class Left, class Right>
+// Writes finished blocks to the gradient.
+template <class T, class S>
+struct GradientBlocks {
+  const TileExtent& tile;
+  S* gradient;
+  std::int64_t row_stride, column_stride;
+  T scale;
+  bool streamed;  // past the cache
+
+  S* corner(const Block& block) const {
+    return gradient + (tile.row + block.row) * row_stride + (tile.column + block.column) * column_stride;
+  }
+  std::int64_t rows(const Block& block) const { return smaller(block_rows, tile.rows - block.row); }
+
+  // A block is a few lines of cache in each of several rows, which no hardware foresees.
+  void prepare(const Block& block) const {
+    if (streamed) return;
+    const S* target = corner(block);
+    for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride) {
+      for (int byte = 0; byte < 2 * vector_bytes; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(target) + byte, 1);
+    }
+  }
+
+  void operator()(const Block& block, const T* sums) const {
+    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block.column);
+    S* target = corner(block);
+    for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride, sums += panel_width<T>) {
+      if constexpr (std::is_same_v<S, T>) {
+        if (streamed) {
+          write_line(reinterpret_cast<Streamed<S>*>(target), column_stride, sums, columns, scale);
+          continue;
+        }
+      }
+      write_line(target, column_stride, sums, columns, scale);
+    }
+  }
+};
+
+// Nothing cancels in this product: long sums are as good as short ones.
+constexpr std::int64_t gradient_summed_at_once = 1 << 20;
+
+template <class P, class S, class Left, class Right>
 void product_tile(const Left& left, const Right& right, const TileExtent& tile, S* gradient,
-                  std::int64_t row_stride, std::int64_t column_stride, T scale, T* memory) {
-  T* right_panels = memory + round_up(tile.rows, panel_width<T>) * depth_chunk<T>;
-  T* blocks = memory + panels_size<T>(tile.rows, tile.columns);
-  tile_product<T>(left, right, tile, TileMemory<T>{memory, right_panels, blocks},
-                  [&](std::int64_t block_row, std::int64_t block_column, const T* block) {
-                    const std::int64_t rows = smaller(block_rows, tile.rows - block_row);
-                    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block_column);
-                    S* corner = gradient + (tile.row + block_row) * row_stride +
-                                (tile.column + block_column) * column_stride;
-                    for (std::int64_t r = 0; r < rows; ++r) {
-                      write_line<S, T>(corner + r * row_stride, column_stride, block + r * panel_width<T>,
-                                       columns, scale);
-                    }
-                  });
+                  std::int64_t row_stride, std::int64_t column_stride, typename P::Number scale,
+                  bool past_cache, typename P::Number* memory) {
+  using T = typename P::Number;
+  auto* left_panels = reinterpret_cast<typename P::Entry*>(memory);
+  auto* right_panels = left_panels + round_up(tile.rows, width<P>) * entries_of<P>(depth_chunk<P>);
+  T* blocks = memory + panels_memory<T>(tile.rows, tile.columns, false);
+  const bool streamed = past_cache && column_stride == 1 && can_stream<T>(gradient, row_stride);
+  const GradientBlocks<T, S> write{tile, gradient, row_stride, column_stride, scale, streamed};
+  tile_product<P>(left, right, tile, {left_panels, right_panels, blocks}, gradient_summed_at_once, write);
+  if (streamed) end_streaming();
 }
 
-template <class T>
-void gradient_tile(const GradientJob& job, T* memory) {
+template <class P>
+void gradient_tile(const GradientJob& job, typename P::Number* memory) {
+  using T = typename P::Number;
   with_storage<T>(job.matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     const Matrix& matrix = job.matrix;
     const GradientTile& tile = job.tile;
     const std::int64_t order = matrix.shape.order;
-    const SymmetricOperand<T> residual{static_cast<const T*>(job.residual)};
+    const SymmetricOperand<P> residual{static_cast<const T*>(job.residual)};
     // Here the depth of the product is the order of the matrix.
-    const StridedOperand<T, S> weight{static_cast<const S*>(matrix.data), matrix.depth_stride,
+    const StridedOperand<P, S> weight{static_cast<const S*>(matrix.data), matrix.depth_stride,
                                       matrix.order_stride};
     S* gradient = static_cast<S*>(job.gradient.data);
     const T scale = static_cast<T>(job.scale);
     if (job.gradient.depth_stride == 1) {
-      product_tile<T, S>(residual, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order},
-                         gradient, job.gradient.order_stride, job.gradient.depth_stride, scale, memory);
+      product_tile<P, S>(residual, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order},
+                         gradient, job.gradient.order_stride, job.gradient.depth_stride, scale,
+                         job.past_cache, memory);
     } else {
-      product_tile<T, S>(weight, residual, {tile.column, tile.columns, tile.row, tile.rows, 0, order},
-                         gradient, job.gradient.depth_stride, job.gradient.order_stride, scale, memory);
+      product_tile<P, S>(weight, residual, {tile.column, tile.columns, tile.row, tile.rows, 0, order},
+                         gradient, job.gradient.depth_stride, job.gradient.order_stride, scale,
+                         job.past_cache, memory);
     }
     return 0;
   });

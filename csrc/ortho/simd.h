@@ -1,13 +1,18 @@
 // Vectors of float and double, and the conversions from and to the storage formats.
 //
-// Only compiler vector extensions (GCC >= 9, clang): the same source becomes SSE2, AVX2, AVX-512 or NEON by
-// the flags it is compiled with. Everything here has internal linkage, so that no linker can ever hand
-// code of one instruction level to another; the level sources therefore use nothing from std but types.
+// Only compiler vector extensions (GCC >= 9, clang), but for what they lack, products of bfloat16 and stores
+// past the cache: the same source becomes SSE2, AVX2, AVX-512 or NEON by the flags it is compiled with.
+// Everything here has internal linkage, so that no linker can ever hand code of one instruction level to
+// another; the level sources therefore use nothing from std but types.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 #include <utility>
+
+#if defined(__x86_64__)
+#  include <immintrin.h>
+#endif
 
 #include "matrix.h"
 
@@ -118,6 +123,46 @@ ORTHO_INLINE Lanes<std::uint16_t, N> from_float(Lanes<float, N> value, float16) 
   return __builtin_convertvector(chosen | ((bits >> 16) & 0x8000u), Lanes<std::uint16_t, N>);
 }
 
+// ---- stores past the cache -----------------------------------------------------------------------------
+
+// A number that is not read again soon: it goes to memory without being fetched first.
+template <class S>
+struct Streamed {
+  S number;
+};
+template <class S>
+constexpr bool is_streamed = false;
+template <class S>
+constexpr bool is_streamed<Streamed<S>> = true;
+
+template <class V>
+ORTHO_INLINE void store_past_cache(void* target, const V& value) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(target), bits_as<__m512i>(value));
+#elif defined(__AVX__)
+  _mm256_stream_si256(static_cast<__m256i*>(target), bits_as<__m256i>(value));
+#elif defined(__x86_64__)
+  _mm_stream_si128(static_cast<__m128i*>(target), bits_as<__m128i>(value));
+#else
+  __builtin_memcpy(target, &value, sizeof(value));
+#endif
+}
+
+// Whether lines that are `stride` numbers apart can be written so, from this place on.
+template <class T, class S>
+bool can_stream(const S* target, std::int64_t stride) {
+  const auto place = reinterpret_cast<std::uint64_t>(target);
+  const auto bytes = static_cast<std::uint64_t>(stride) * sizeof(S);
+  return std::is_same_v<S, T> && (place | bytes) % vector_bytes == 0;
+}
+
+// Before other threads read what was streamed.
+ORTHO_INLINE void end_streaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // ---- memory <-> vectors --------------------------------------------------------------------------------
 
 template <class S>
@@ -145,6 +190,8 @@ ORTHO_INLINE void store(S* target, Vector<T> value) {
   constexpr int n = lanes<T>;
   if constexpr (std::is_same_v<S, T>) {
     __builtin_memcpy(target, &value, sizeof(value));
+  } else if constexpr (is_streamed<S>) {
+    store_past_cache(target, value);
   } else if constexpr (is_half<S>) {
     const auto half = from_float<n>(__builtin_convertvector(value, Lanes<float, n>), S{});
     __builtin_memcpy(target, &half, sizeof(half));
@@ -164,9 +211,13 @@ ORTHO_INLINE Vector<T> load_some(const S* source, std::int64_t count) {
 
 template <class S, class T>
 ORTHO_INLINE void store_some(S* target, Vector<T> value, std::int64_t count) {
-  S padded[lanes<T>];
-  store<S, T>(padded, value);
-  for (std::int64_t i = 0; i < count; ++i) target[i] = padded[i];
+  if constexpr (is_streamed<S>) {
+    store_some<decltype(target->number), T>(&target->number, value, count);
+  } else {
+    S padded[lanes<T>];
+    store<S, T>(padded, value);
+    for (std::int64_t i = 0; i < count; ++i) target[i] = padded[i];
+  }
 }
 
 template <class T, class S>
@@ -210,6 +261,29 @@ ORTHO_INLINE void write_line(S* target, std::int64_t stride, const T* values, st
     for (; c < count; ++c) store_some<S, T>(target + c * stride, broadcast(values[c] * scale), 1);
   }
 }
+
+// ---- pairs of bfloat16 ---------------------------------------------------------------------------------
+
+#ifdef __AVX512BF16__
+// out[i] = the pair of even[i] and odd[i], rounded to bfloat16.
+ORTHO_INLINE void store_bfloat_pairs(std::uint32_t* out, Vector<float> even, Vector<float> odd) {
+  using Halves = Lanes<std::uint16_t, lanes<float>>;
+  using Bits = Lanes<std::uint32_t, lanes<float>>;
+  const auto rounded = [](Vector<float> value) {
+    return __builtin_convertvector(bits_as<Halves>(_mm512_cvtneps_pbh(bits_as<__m512>(value))), Bits);
+  };
+  const Bits pairs = rounded(even) | (rounded(odd) << 16);
+  __builtin_memcpy(out, &pairs, sizeof(pairs));
+}
+
+// sum[i] += the two products of `factor` and entries[i], pairs both.
+ORTHO_INLINE Vector<float> add_bfloat_products(std::uint32_t factor, const std::uint32_t* entries,
+                                               Vector<float> sum) {
+  const auto pair = bits_as<__m512bh>(_mm512_set1_epi32(static_cast<int>(factor)));
+  const auto pairs = bits_as<__m512bh>(_mm512_loadu_si512(entries));
+  return bits_as<Vector<float>>(_mm512_dpbf16_ps(bits_as<__m512>(sum), pair, pairs));
+}
+#endif
 
 // ---- transposition of a square of vectors, in registers ------------------------------------------------
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "caches.h"
 #include "cpu_dispatch.h"
 #include "packing.h"
 #include "plan.h"
@@ -31,7 +32,7 @@ class PartialSums {
     for (const ResidualTile& tile : plan.tiles) {
       if (tile.parts == 1 || tile.part != 0) continue;
       Slot& slot = slots_[tile.group];
-      slot.part_size = kernels.blocks_memory(tile.rows, tile.columns);
+      slot.part_size = kernels.blocks_memory(tile.rows, tile.columns, on_diagonal(tile));
       slot.offset = total;
       slot.missing.store(tile.parts, std::memory_order_relaxed);
       total += slot.part_size * tile.parts;
@@ -71,7 +72,7 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
   std::int64_t memory = 0;
   double work = 0;
   for (const ResidualTile& tile : plan.tiles) {
-    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns));
+    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns, on_diagonal(tile)));
     work += static_cast<double>(tile.rows) * tile.columns * (tile.depth_end - tile.depth) / 16;
   }
   for_each_item(workers, static_cast<std::int64_t>(plan.tiles.size()), work, memory * sizeof(T),
@@ -127,7 +128,7 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
 template <class C>
 void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
                                  const C* residuals, const std::vector<Gradient>& gradients,
-                                 Workers& workers) {
+                                 Products products, Workers& workers) {
   const std::vector<std::int64_t> offsets = residual_offsets(matrices);
   std::vector<Shape> shapes = shapes_of(matrices);
   for (std::size_t m = 0; m < shapes.size(); ++m) {
@@ -136,18 +137,28 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
   const std::vector<GradientTile> tiles = plan_gradients(shapes);
   if (tiles.empty()) return;
   const Kernels<C>& kernels = cpu_kernels_in<C>();
+  const bool past_cache = outgrows_caches(matrices, gradients);
+  const RoundedGradientTile rounded_tile =
+      products == Products::bfloat16 ? cpu_bfloat_gradient_tile() : nullptr;
   std::int64_t memory = 0;
   double work = 0;
   for (const GradientTile& tile : tiles) {
-    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns));
+    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns, false));
     work += static_cast<double>(tile.rows) * tile.columns * shapes[tile.matrix].order / 16;
   }
   for_each_item(workers, static_cast<std::int64_t>(tiles.size()), work, memory * sizeof(C),
                 [&](std::int64_t item, void* scratch) {
                   const GradientTile& tile = tiles[item];
-                  const GradientJob job{matrices[tile.matrix], tile, residuals + offsets[tile.matrix],
+                  const GradientJob job{matrices[tile.matrix],
+                                        tile,
+                                        residuals + offsets[tile.matrix],
                                         gradients[tile.matrix],
-                                        4.0 * static_cast<double>(grad_values[tile.matrix])};
+                                        4.0 * static_cast<double>(grad_values[tile.matrix]),
+                                        past_cache};
+                  if constexpr (std::is_same_v<C, float>) {
+                    if (rounded_tile && job.matrix.storage == Storage::float32)
+                      return rounded_tile(job, static_cast<float*>(scratch));
+                  }
                   kernels.gradient_tile(job, static_cast<C*>(scratch));
                 });
 }
@@ -155,8 +166,8 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
 template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, float*, float*, Workers&);
 template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, double*, double*, Workers&);
 template void soft_orthogonality_backward(const float*, const std::vector<Matrix>&, const float*,
-                                          const std::vector<Gradient>&, Workers&);
+                                          const std::vector<Gradient>&, Products, Workers&);
 template void soft_orthogonality_backward(const double*, const std::vector<Matrix>&, const double*,
-                                          const std::vector<Gradient>&, Workers&);
+                                          const std::vector<Gradient>&, Products, Workers&);
 
 }  // namespace ortho

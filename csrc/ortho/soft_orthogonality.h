@@ -24,10 +24,14 @@ template <class C>
 void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weights, C* values, C* residuals,
                         Workers& workers);
 
-// A matrix whose gradient has no data is passed over.
+// What the product of the backward, in which nothing cancels, may be rounded to.
+enum class Products { exact, bfloat16 };
+
+// A matrix whose gradient has no data is passed over. Only float32 matrices are ever rounded, and only where
+// the CPU is the faster for it.
 template <class C>
 void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
                                  const C* residuals, const std::vector<Gradient>& gradients,
-                                 Workers& workers);
+                                 Products products, Workers& workers);
 
 }  // namespace ortho

@@ -3,6 +3,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "caches.h"
 #include "cpu_dispatch.h"
 #include "packing.h"
 #include "plan.h"
@@ -181,6 +182,7 @@ void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
     work += static_cast<double>(entries(matrices[m])) * pairs / 4;
   }
   const std::vector<DepthRange> ranges = plan_ranges(shapes);
+  const bool past_cache = outgrows_caches(matrices, gradients);
   for_each_item(workers, static_cast<std::int64_t>(ranges.size()), work, memory * sizeof(C),
                 [&](std::int64_t item, void* scratch) {
                   const auto [m, begin, end] = ranges[item];
@@ -195,7 +197,7 @@ void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
                     given = own;
                   }
                   kernels.rank_update({matrices[m], gradients[m], begin, end, given, pairs,
-                                       static_cast<double>(grad_values[m])},
+                                       static_cast<double>(grad_values[m]), past_cache},
                                       own + 2 * pairs * order);
                 });
 }

@@ -1,6 +1,7 @@
 // One tile of a product A B^T, in the way of Goto and van de Geijn: panels of both operands are packed for a
-// chunk of the depth, so that they and the sums stay in L2, and a register-blocked kernel runs over all
-// blocks. The residual (A = B = W) and the backward product (R times W) both come down to this.
+// chunk of the depth; a panel of the right operand then stays in L1 while a register-blocked kernel runs down
+// all rows of the left one, which come from L2. The residual (A = B = W) and the backward product (R times W)
+// both come down to this.
 #pragma once
 
 #include "pack.h"
@@ -9,42 +10,39 @@ namespace ortho::ORTHO_LEVEL {
 namespace {
 
 template <class T>
-constexpr int depth_chunk = 1024 / static_cast<int>(sizeof(T));
-template <class T>
 constexpr int block_size = block_rows * panel_width<T>;
 
-// The rounding error of a sum grows with its length: sums of this many products are formed apart and then
-// added.
-constexpr std::int64_t summed_at_once = 64;
-
-// block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels.
-template <class T>
-void block_product(const T* a, const T* b, std::int64_t depth, T* block, bool accumulate) {
-  constexpr int n = lanes<T>;
+// block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels. Of each row of the block
+// the first `Vectors` registers are computed. The rounding error of a sum grows with its length: sums of
+// `summed_at_once` products are formed apart and then added.
+template <class P, int Vectors>
+void block_product(const typename P::Entry* a, const typename P::Entry* b, std::int64_t depth,
+                   std::int64_t summed_at_once, typename P::Number* block, bool accumulate) {
+  using T = typename P::Number;
+  std::int64_t entries = entries_of<P>(depth);
   do {
-    const std::int64_t some = smaller(depth, summed_at_once);
-    Vector<T> sums[block_rows][2] = {};
+    const std::int64_t some = smaller(entries, summed_at_once);
+    Vector<T> sums[block_rows][Vectors] = {};
     for (std::int64_t d = 0; d < some; ++d) {
-      const Vector<T> left = load<T>(b), right = load<T>(b + n);
 #pragma GCC unroll 8
       for (int r = 0; r < block_rows; ++r) {
-        const Vector<T> factor = broadcast(a[r]);
-        sums[r][0] += factor * left;
-        sums[r][1] += factor * right;
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) sums[r][v] = P::multiply_add(a[r], b + v * lanes<T>, sums[r][v]);
       }
-      a += panel_width<T>;
-      b += panel_width<T>;
+      a += width<P>;
+      b += width<P>;
     }
 #pragma GCC unroll 8
     for (int r = 0; r < block_rows; ++r) {
-      for (int half = 0; half < 2; ++half) {
-        T* target = block + r * panel_width<T> + half * n;
-        store<T, T>(target, accumulate ? sums[r][half] + load<T>(target) : sums[r][half]);
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) {
+        T* target = block + r * width<P> + v * lanes<T>;
+        store<T, T>(target, accumulate ? sums[r][v] + load<T>(target) : sums[r][v]);
       }
     }
     accumulate = true;
-    depth -= some;
-  } while (depth > 0);
+    entries -= some;
+  } while (entries > 0);
 }
 
 struct TileExtent {
@@ -55,64 +53,86 @@ struct TileExtent {
       false;  // a tile on the diagonal of a symmetric product: blocks above the diagonal are skipped
 };
 
-template <class T>
+template <class P>
 struct TileMemory {
-  T* left;
-  T* right;
-  T* blocks;
+  typename P::Entry* left;
+  typename P::Entry* right;
+  typename P::Number* blocks;
 };
 
-// How many numbers of memory a tile takes: the panels of both operands, and the sums of all blocks.
-template <class T>
-constexpr std::int64_t panels_size(std::int64_t rows, std::int64_t columns) {
-  return (round_up(rows, panel_width<T>) + round_up(columns, panel_width<T>)) * depth_chunk<T>;
-}
-template <class T>
-constexpr std::int64_t blocks_memory(std::int64_t rows, std::int64_t columns) {
-  return round_up(rows, block_rows) * round_up(columns, panel_width<T>);
-}
-// A tile may be taken either way round, which pads the other side.
-template <class T>
-constexpr std::int64_t tile_memory(std::int64_t rows, std::int64_t columns) {
-  const std::int64_t upright = blocks_memory<T>(rows, columns), turned = blocks_memory<T>(columns, rows);
-  return panels_size<T>(rows, columns) + (upright < turned ? turned : upright);
-}
+// A block of sums: where it begins, its place in the memory of all blocks, and whether more than the first
+// register of its rows is needed.
+struct Block {
+  std::int64_t row, column, index;
+  bool whole;
+};
 
-// Calls visit(row, column, block index) for each block that the tile needs.
+// Calls visit(block) for each block that the tile needs, down the rows of one right panel after the other.
 template <class T, class Visit>
 ORTHO_INLINE void for_blocks(const TileExtent& tile, const Visit& visit) {
-  const std::int64_t across = round_up(tile.columns, panel_width<T>) / panel_width<T>;
-  for (std::int64_t row = 0; row < tile.rows; row += block_rows) {
-    for (std::int64_t column = 0; column < tile.columns; column += panel_width<T>) {
-      if (tile.triangular && column >= row + block_rows) break;
-      visit(row, column, (row / block_rows) * across + column / panel_width<T>);
+  std::int64_t index = 0;
+  for (std::int64_t column = 0; column < tile.columns; column += panel_width<T>) {
+    for (std::int64_t row = tile.triangular ? column : 0; row < tile.rows; row += block_rows) {
+      const bool whole = !tile.triangular || column + lanes<T> < row + block_rows;
+      visit(Block{row, column, index++, whole});
     }
   }
 }
 
-// finish(row, column, block) gets each finished block while it is in L1.
-template <class T, class Left, class Right, class Finish>
-void tile_product(const Left& left, const Right& right, const TileExtent& tile, const TileMemory<T>& memory,
-                  const Finish& finish) {
-  std::int64_t begin = tile.depth;
-  bool first = true, last = false;
-  while (!last) {
-    const std::int64_t chunk = smaller(depth_chunk<T>, tile.depth_end - begin);
-    last = begin + chunk >= tile.depth_end;
+// How many numbers of memory a tile takes: the sums of all blocks, and the panels of both operands.
+template <class T>
+std::int64_t blocks_memory(std::int64_t rows, std::int64_t columns, bool triangular) {
+  std::int64_t blocks = 0;
+  for (std::int64_t column = 0; column < columns; column += panel_width<T>) {
+    blocks += round_up(triangular ? rows - column : rows, block_rows) / block_rows;
+  }
+  return blocks * block_size<T>;
+}
+template <class T>
+constexpr std::int64_t panels_memory(std::int64_t rows, std::int64_t columns, bool triangular) {
+  return (round_up(rows, panel_width<T>) + (triangular ? 0 : round_up(columns, panel_width<T>))) *
+         depth_chunk<PlainPanels<T>>;
+}
+// A tile may be taken either way round, which pads the other side.
+template <class T>
+std::int64_t tile_memory(std::int64_t rows, std::int64_t columns, bool triangular) {
+  const std::int64_t upright = blocks_memory<T>(rows, columns, triangular);
+  const std::int64_t turned = blocks_memory<T>(columns, rows, triangular);
+  return panels_memory<T>(rows, columns, triangular) + (upright < turned ? turned : upright);
+}
+
+// `finish` is told of each block before the last of its products, finish.prepare(block), and gets the sums
+// while they are in L1, finish(block, sums).
+template <class P, class Left, class Right, class Finish>
+void tile_product(const Left& left, const Right& right, const TileExtent& tile, const TileMemory<P>& memory,
+                  std::int64_t summed_at_once, Finish& finish) {
+  using T = typename P::Number;
+  const std::int64_t depth = tile.depth_end - tile.depth;
+  const std::int64_t chunks = depth <= 0 ? 1 : (depth + depth_chunk<P> - 1) / depth_chunk<P>;
+  const std::int64_t even = round_up((depth + chunks - 1) / chunks, lanes<T>);
+  for (std::int64_t c = 0; c < chunks; ++c) {
+    const bool last = c + 1 == chunks;
+    const std::int64_t begin = tile.depth + c * even, chunk = smaller(even, tile.depth_end - begin);
+    const std::int64_t entries = entries_of<P>(chunk);
     left.pack(tile.row, tile.rows, begin, chunk, memory.left);
-    const T* right_panels = memory.left;
+    const typename P::Entry* right_panels = memory.left;
     if (!tile.triangular) {
       right.pack(tile.column, tile.columns, begin, chunk, memory.right);
       right_panels = memory.right;
     }
-    for_blocks<T>(tile, [&](std::int64_t row, std::int64_t column, std::int64_t index) {
-      const T* a = memory.left + row / panel_width<T> * chunk * panel_width<T> + row % panel_width<T>;
-      T* block = memory.blocks + index * block_size<T>;
-      block_product<T>(a, right_panels + column * chunk, chunk, block, !first);
-      if (last) finish(row, column, block);
+    for_blocks<T>(tile, [&](const Block& block) {
+      const std::int64_t panel = block.row / width<P>, offset = block.row % width<P>;
+      const typename P::Entry* a = memory.left + panel * entries * width<P> + offset;
+      const typename P::Entry* b = right_panels + block.column * entries;
+      T* sums = memory.blocks + block.index * block_size<T>;
+      if (last) finish.prepare(block);
+      if (block.whole) {
+        block_product<P, 2>(a, b, chunk, summed_at_once, sums, c > 0);
+      } else {
+        block_product<P, 1>(a, b, chunk, summed_at_once, sums, c > 0);
+      }
+      if (last) finish(block, sums);
     });
-    begin += chunk;
-    first = false;
   }
 }
 

@@ -55,6 +55,9 @@ const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) {
   return static_cast<const C*>(tensor.const_data_ptr());
 }
 
+// The place of "medium" among the precisions of ops.py.
+constexpr std::int64_t medium_precision = 2;
+
 std::int64_t matrix_count(const WeightViews& views) {
   return static_cast<std::int64_t>(views.matrices.size());
 }
@@ -88,7 +91,8 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
 }
 
 Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                                    const Integers& sides, const Tensor& residuals, const Integers& wanted) {
+                                    const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                                    const Integers& wanted) {
   const WeightViews views(weights, groups, sides);
   WeightGradients gradients(weights, views, wanted);
   TorchWorkers workers;
@@ -96,7 +100,8 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
     using C = decltype(number);
     ortho::soft_orthogonality_backward<C>(
         numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(), workers);
+        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
+        precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact, workers);
   });
   return gradients.finish();
 }

@@ -84,8 +84,11 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
   std::unique_ptr<C[]> residuals(new C[entries]);
   ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
   all.insert(all.end(), residuals.get(), residuals.get() + entries);
-  ortho::soft_orthogonality_backward<C>(ones.data(), matrices, residuals.get(), gradients, workers);
-  keep_gradients();
+  for (const auto products : {ortho::Products::exact, ortho::Products::bfloat16}) {
+    ortho::soft_orthogonality_backward<C>(ones.data(), matrices, residuals.get(), gradients, products,
+                                          workers);
+    keep_gradients();
+  }
   for (const bool through : {true, false}) {
     const ortho::SripOptions options{3, through};
     const std::int64_t pairs = ortho::pairs_of(options);

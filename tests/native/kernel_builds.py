@@ -1,6 +1,7 @@
 """Builds of the torch-free kernels for tests: with sanitizers, and single objects."""
 
 import os
+import platform
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
-AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+KERNELS = CSRC / "ortho" / "cpu_kernels.cpp"
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+# The sources that are compiled for a level, and how.
+LEVELS = {"baseline": (KERNELS, [])}
+if platform.machine() in ("x86_64", "AMD64"):
+    LEVELS |= {
+        "avx2": (KERNELS, AVX2),
+        "avx512": (KERNELS, AVX512),
+        "avx512_bf16": (CSRC / "ortho" / "bfloat_kernels.cpp", [*AVX512, "-mavx512bf16"]),
+    }
 
 
 class Kernels:
@@ -22,26 +33,30 @@ class Kernels:
         if done.returncode != 0:
             pytest.fail(done.stderr[-4000:])
 
-    def level_object(self, level="avx512", flags=("-O0",)):
+    def compile(self, source, *flags, target):
+        common = ["-std=c++17", "-g1", "-Wno-psabi", "-fPIC", f"-I{CSRC}"]
+        self.run(*common, *flags, "-c", source, "-o", self.directory / target)
+        return self.directory / target
+
+    def level(self, name):
+        source, flags = LEVELS[name]
+        return source, *flags, "-fno-exceptions", f"-DORTHO_LEVEL={name}"
+
+    def level_object(self, level):
         """Without optimization nothing is inlined away: whatever could be merged shows."""
         if shutil.which("nm") is None:
             pytest.skip("nm is not installed")
-        target = self.directory / f"{level}.o"
-        own = AVX512 if level == "avx512" else []
-        source = CSRC / "ortho" / "cpu_kernels.cpp"
-        common = ["-std=c++17", "-Wno-psabi", "-fPIC", "-fno-exceptions", f"-DORTHO_LEVEL={level}"]
-        self.run(*common, *flags, *own, "-c", source, "-o", target)
-        return target
+        return self.compile(*self.level(level), "-O0", target=f"{level}.o")
 
-    def driver(self, name, flags):
-        """driver.cpp and all kernels at the baseline level, compiled on all cores."""
-        common = ["-std=c++17", "-g1", "-Wno-psabi", "-DORTHO_BASELINE_ONLY", f"-I{CSRC}", *flags, "-c"]
-        kernels = CSRC / "ortho" / "cpu_kernels.cpp"
-        others = [source for source in (CSRC / "ortho").glob("*.cpp") if source != kernels]
-        sources = [kernels, Path(__file__).with_name("driver.cpp"), *others]
-        objects = [self.directory / f"{name}_{source.stem}.o" for source in sources]
+    def driver(self, name, flags, levels=tuple(LEVELS)):
+        """driver.cpp and the kernels of these levels, compiled on all cores."""
+        jobs = [(*self.level(level), *flags) for level in levels]
+        compiled_once = [
+            source for source in (CSRC / "ortho").glob("*.cpp") if not source.name.endswith("_kernels.cpp")
+        ]
+        jobs += [(source, *flags) for source in [*compiled_once, Path(__file__).with_name("driver.cpp")]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compile_one = lambda source, target: self.run(*common, "-DORTHO_LEVEL=baseline", source, "-o", target)  # noqa: E731
-            list(pool.map(compile_one, sources, objects))
+            started = [pool.submit(self.compile, *job, target=f"{name}_{i}.o") for i, job in enumerate(jobs)]
+            objects = [each.result() for each in started]
         self.run(*flags, *objects, "-pthread", "-o", self.directory / name)
         return self.directory / name

@@ -77,7 +77,7 @@ def test_soft_orthogonality(name, side, dtype):
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     values, residuals = ops.soft_orthogonality([weight], [groups], [side], 0.5, 2.0, True)
     grad_values = torch.linspace(0.5, 1.5, groups, dtype=compute)
-    (gradient,) = ops.soft_orthogonality_backward(grad_values, [weight], [groups], [side], residuals, [1])
+    (gradient,) = ops.soft_orthogonality_backward(grad_values, [weight], [groups], [side], residuals, 0, [1])
 
     weighted, truths, gradients = [], [], []
     for g, matrix in enumerate(matrices(weight, groups)):
@@ -150,9 +150,28 @@ def test_mixed_dtypes_compute_in_the_widest():
     assert values.dtype is torch.float64
     truth = torch.stack([residual(w.double(), 0).square().sum() for w in weights])
     assert close(values, truth, torch.float64)
-    gradients = ops.soft_orthogonality_backward(values, weights, [1] * 4, [0] * 4, residuals, [1, 0, 1, 1])
+    gradients = ops.soft_orthogonality_backward(values, weights, [1] * 4, [0] * 4, residuals, 0, [1, 0, 1, 1])
     assert [g.dtype for g in gradients] == DTYPES
     assert [g.numel() for g in gradients] == [800, 0, 800, 800]
+
+
+@pytest.mark.parametrize(
+    "name", ["1 x 9", "odd", "several tiles", "tall", "transposed", "channels_last, tall", "grouped"]
+)
+def test_medium_precision_rounds_the_backward_of_float32_alone(name):
+    """Where the CPU has dot products of bfloat16; elsewhere, and for other dtypes, nothing changes."""
+    rounds = native.build_facts()["CPU level"] == "avx512_bf16"
+    for dtype in DTYPES:
+        weight, groups = made(name, dtype)
+        side = int(weight.shape[0] // groups > weight[0].numel())  # the larger Gram's terms cancel
+        values, residuals = ops.soft_orthogonality([weight], [groups], [side], 1.0, 1.0, True)
+        exact, high, medium = (
+            ops.soft_orthogonality_backward(values, [weight], [groups], [side], residuals, precision, [1])[0]
+            for precision in range(3)
+        )
+        assert torch.equal(exact, high)
+        assert (medium.double() - exact.double()).norm() <= 4e-3 * exact.double().norm()
+        assert torch.equal(exact, medium) != (rounds and dtype is torch.float32)
 
 
 def test_empty_list_and_nothing_kept():
@@ -170,7 +189,7 @@ def test_empty_list_and_nothing_kept():
 )
 def test_zero_residuals_and_zero_matrices_have_finite_values(matrix):
     values, residuals = ops.soft_orthogonality([matrix], [1], [0], 1.0, 1.0, True)
-    gradients = ops.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, [1])
+    gradients = ops.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, 0, [1])
     assert values.isfinite().all()
     assert not gradients[0].any()  # R W = 0 in all three
     values, vectors = ops.srip([matrix], [1], [0], torch.randn(6), 2, True, True)
@@ -193,7 +212,7 @@ def test_nan_and_inf_come_out(poison, side):
     weight[79, 3] = poison
     weights = [torch.randn(5, 6), weight]
     values, residuals = ops.soft_orthogonality(weights, [1, 1], [side] * 2, 1.0, 1.0, True)
-    gradients = ops.soft_orthogonality_backward(torch.ones(2), weights, [1, 1], [side] * 2, residuals, [1, 1])
+    gradients = ops.soft_orthogonality_backward(torch.ones(2), weights, [1, 1], [side] * 2, residuals, 0, [1, 1])
     assert values.isfinite().tolist() == [True, False]
     assert [bool(g.isfinite().all()) for g in gradients] == [True, False]
     start = torch.randn(sum(w.shape[side] for w in weights))
@@ -212,7 +231,7 @@ def test_every_half_number_is_read_exactly_and_rounded_as_torch_does(dtype):
     values, residuals = ops.soft_orthogonality([column], [count], [0], 1.0, 1.0, True)
     exact = column.double().square() - 1
     assert torch.equal(residuals, exact.float().flatten())
-    (gradient,) = ops.soft_orthogonality_backward(torch.ones(count), [column], [count], [0], residuals, [1])
+    (gradient,) = ops.soft_orthogonality_backward(torch.ones(count), [column], [count], [0], residuals, 0, [1])
     truth = (residuals.reshape(-1, 1) * column.float() * 4).to(dtype)
     assert torch.equal(gradient.nan_to_num(), truth.nan_to_num())
     assert values.numel() == count
@@ -248,7 +267,7 @@ def everything(weights, sides):
         residuals,
         sigmas,
         vectors,
-        *ops.soft_orthogonality_backward(ones, weights, groups, sides, residuals, groups),
+        *ops.soft_orthogonality_backward(ones, weights, groups, sides, residuals, 0, groups),
         *ops.srip_backward(ones, weights, groups, sides, vectors, 2, groups),
     ]
 

@@ -12,7 +12,7 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 def test_driver_agrees_on_aarch64(tmp_path):
     if shutil.which(COMPILER) is None or shutil.which(EMULATOR) is None:
         pytest.skip("no aarch64 compiler or emulator (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
-    driver = Kernels(tmp_path, COMPILER).driver("neon", ["-O2", "-static"])
+    driver = Kernels(tmp_path, COMPILER).driver("neon", ["-O2", "-static"], ["baseline"])
     done = subprocess.run([EMULATOR, driver], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "numbers agree" in done.stdout

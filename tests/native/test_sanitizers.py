@@ -1,8 +1,11 @@
 """The torch-free kernels under the sanitizers, driven by driver.cpp with threads of its own."""
 
+import os
 import subprocess
 
 import pytest
+
+from ortho_kernels.backends import native
 
 BUILDS = {
     "addresses": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -19,5 +22,8 @@ def test_driver_is_clean(name, build_kernels, tmp_path):
         pytest.skip(f"{compiler} has no {BUILDS[name][1]}")
     if subprocess.run([tmp_path / "probe"], capture_output=True).returncode != 0:
         pytest.skip(f"programs with {BUILDS[name][1]} don't run here")
-    done = subprocess.run([build_kernels.driver(name, BUILDS[name])], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    driver = build_kernels.driver(name, BUILDS[name])
+    for level in native.cpu_levels() or ["baseline"]:
+        environment = {**os.environ, "ORTHO_KERNELS_CPU_LEVEL": level}
+        done = subprocess.run([driver], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{level}: {done.stdout}{done.stderr[-4000:]}"
