@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import ops, reference
-from .backends import eager
+from .backends import eager, gpu  # noqa: F401  gpu registers
 from .backends.choose import choose
 from .matrix_view import MatrixView, addressable, check_groups, check_side, check_weights, is_count, matrix_view
 
@@ -58,7 +58,7 @@ def soft_orthogonality(
     weights, counts = _checked(weights, groups)
     if not weights:
         return reference.reduce([], reduction)
-    if choose(weights[0].device.type) == "torch":
+    if choose(weights[0].device.type, ops.compute_dtype(weights)) == "torch":
         values = eager.call(
             reference.soft_orthogonality, weights, groups=counts, side=side, diagonal=diagonal,
             off_diagonal=off_diagonal, reduction="none",
@@ -160,7 +160,7 @@ def power_iteration(
     Input is checked by the caller. The torch backend keeps nothing: autograd does.
     """
     counts = [view.groups for view in views]
-    if choose(weights[0].device.type) == "torch":
+    if choose(weights[0].device.type, ops.compute_dtype(weights)) == "torch":
         starts = start.split([view.groups * view.order(side) for view in views])
         values = eager.call(
             reference.srip, weights, groups=counts, side=side, iterations=iterations, gradient=gradient, reduction="none",

@@ -41,13 +41,24 @@ def test_without_the_native_library_torch_serves():
 
 
 def test_kernels_say_no_to_other_devices():
-    assert "run on the CPU" in choose.reason_against("cpu", "cuda")
+    assert "run on cpu" in choose.reason_against("cpu", "cuda")
+    assert "run on cuda" in choose.reason_against("cuda", "cpu")
+    assert "run on cuda" in choose.reason_against("triton", "cpu")
     assert choose.reason_against("torch", "cuda") is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_torch_serves_its_device():
+    for backend in ("cuda", "triton"):
+        assert choose.reason_against(backend, "cuda") is not None
     assert choose.choose("cuda") == "torch"
 
 
 def test_unknown_backends():
-    with pytest.raises(ValueError, match="must be one of 'auto', 'cpu', 'torch'; got 'numpy'"), use_backend("numpy"):
+    with (
+        pytest.raises(ValueError, match="must be one of 'auto', 'cuda', 'triton', 'cpu', 'torch'; got 'numpy'"),
+        use_backend("numpy"),
+    ):
         pass
     result = python("import ortho_kernels", ORTHO_KERNELS_BACKEND="numpy")
     assert "environment variable ORTHO_KERNELS_BACKEND must be one of" in result.stderr
