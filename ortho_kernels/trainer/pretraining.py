@@ -48,7 +48,7 @@ class Pretraining(LightningModule):
     def training_step(self, batch: tuple[Tensor, int], _: int) -> dict[str, Tensor]:
         pixels, number = batch
         seed_globally(self.seed, "step", number)
-        loss, projections = self.method(*self.views(pixels, number))
+        loss, projections = self.method(self.views(pixels, number))
         if not loss.isfinite():
             raise TrainerError(self._diagnosis(loss))
         return {"loss": loss, "projections": projections.detach()}
@@ -56,6 +56,7 @@ class Pretraining(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Adds the penalty's gradient: here it is added once however many batches a step accumulates, its value is
         computed outside autocast and is not scaled by a loss scaler."""
+        self.method.before_step(self.trainer.global_step, self.steps)
         if self.gamma == 0:
             return
         self._wait_for_device()

@@ -42,10 +42,10 @@ class Views(nn.Module):
         self.register_buffer("std", sample.std((0, 2, 3)).clamp(min=1e-3)[:, None, None], persistent=False)
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, number: int) -> list[Tensor]:
         generator = generator_for(pixels.device, self.seed, "views", number)
         images = pixels.float().div(255)
-        return self._view(images, generator), self._view(images, generator)
+        return [self._view(images, generator) for _ in range(2)]
 
     def plain(self, pixels: Tensor) -> Tensor:
         """The images as evaluation sees them: whole, scaled to the size of a view."""

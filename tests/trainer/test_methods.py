@@ -31,7 +31,7 @@ def two_views(batch=8):
 def test_simclr_is_the_normalized_temperature_scaled_cross_entropy():
     method = build("simclr", temperature=0.3)
     first, second = two_views(batch=4)
-    output = method(first, second)
+    output = method([first, second])
     z = [method.projector(method.encoder(view)) for view in (first, second)]
     z = F.normalize(torch.cat(z), dim=1).tolist()
     total = 0.0
@@ -44,7 +44,7 @@ def test_simclr_is_the_normalized_temperature_scaled_cross_entropy():
 def test_byol_is_the_mean_squared_distance_of_directions_up_to_a_constant():
     method = build("byol")
     first, second = two_views()
-    output = method(first, second)
+    output = method([first, second])
 
     def distance(student_view, teacher_view):
         prediction = F.normalize(method.predictor(method.projector(method.encoder(student_view))), dim=1)
@@ -59,15 +59,15 @@ def test_byol_is_the_mean_squared_distance_of_directions_up_to_a_constant():
 @pytest.mark.parametrize("name", METHODS)
 def test_symmetric(name):
     first, second = two_views()
-    one = build(name)(first, second).loss
-    other = build(name)(second, first).loss
+    one = build(name)([first, second]).loss
+    other = build(name)([second, first]).loss
     torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_reach_every_trained_parameter_and_no_teacher(name):
     method = build(name)
-    method(*two_views()).loss.backward()
+    method([*two_views()]).loss.backward()
     for parameter_name, parameter in method.named_parameters():
         if parameter_name.startswith("teacher."):
             assert parameter.grad is None, parameter_name
@@ -84,7 +84,7 @@ def test_the_loss_falls_on_a_fixed_batch(name):
     losses = []
     for step in range(40):
         optimizer.zero_grad()
-        loss = method(*two_views()).loss
+        loss = method([*two_views()]).loss
         loss.backward()
         optimizer.step()
         method.after_step(step, 40)

@@ -1,5 +1,6 @@
-"""What a method is to the trainer: a module that turns two views into a loss."""
+"""What a method is to the trainer: a module that turns the views of a batch into a loss."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -10,18 +11,30 @@ class Output(NamedTuple):
     projections: Tensor  # of the first view; how far they spread tells whether the method has collapsed
 
 
+@dataclass
+class MethodSettings:
+    """What every method has."""
+
+    name: str
+    views: str = "two"  # two | asymmetric (the second view drawn otherwise) | multicrop (two large and several small)
+
+
 class Method(nn.Module):
     """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads and criterion around it."""
 
-    Settings: type[Any]  # a dataclass: the options of the method with their defaults
+    Settings: type[Any]  # a MethodSettings: the options of the method with their defaults
     encoder: nn.Module
 
     def __init__(self, encoder: nn.Module, settings: Any) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, first: Tensor, second: Tensor) -> Output:
+    def forward(self, views: list[Tensor]) -> Output:
+        """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
         raise NotImplementedError
 
+    def before_step(self, step: int, steps: int) -> None:
+        """Called when the gradients of optimizer step number `step` of `steps`, counted from 0, are complete."""
+
     def after_step(self, step: int, steps: int) -> None:
-        """Called after optimizer step number `step` of `steps`, counted from 0; moves a teacher, if there is one."""
+        """Called after that step; moves a teacher, if there is one."""

@@ -10,12 +10,12 @@ from lightly.models.utils import update_momentum
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
-from .base import Method, Output
+from .base import Method, MethodSettings, Output
 
 
 class BYOL(Method):
     @dataclass
-    class Settings:
+    class Settings(MethodSettings):
         name: str = "byol"
         hidden: int = 4096  # width of the hidden layer of projector and predictor
         projection: int = 256
@@ -29,7 +29,8 @@ class BYOL(Method):
         self.criterion = NegativeCosineSimilarity()
         self.momentum = settings.momentum
 
-    def forward(self, first: Tensor, second: Tensor) -> Output:
+    def forward(self, views: list[Tensor]) -> Output:
+        first, second = views
         first_projection = self.projector(self.encoder(first))
         second_projection = self.projector(self.encoder(second))
         with torch.no_grad():

@@ -6,12 +6,12 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 
-from .base import Method, Output
+from .base import Method, MethodSettings, Output
 
 
 class SimCLR(Method):
     @dataclass
-    class Settings:
+    class Settings(MethodSettings):
         name: str = "simclr"
         hidden: int = 2048
         projection: int = 128
@@ -22,7 +22,8 @@ class SimCLR(Method):
         self.projector = SimCLRProjectionHead(encoder.features, settings.hidden, settings.projection)
         self.criterion = NTXentLoss(settings.temperature)
 
-    def forward(self, first: Tensor, second: Tensor) -> Output:
+    def forward(self, views: list[Tensor]) -> Output:
+        first, second = views
         first_projection = self.projector(self.encoder(first))
         second_projection = self.projector(self.encoder(second))
         return Output(self.criterion(first_projection, second_projection), first_projection)
