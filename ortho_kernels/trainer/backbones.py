@@ -81,7 +81,9 @@ BACKBONES = {"resnet18": ResNet18Settings, "vit_tiny": ViTTinySettings}
 def build_backbone(settings, channels: int, size: int) -> nn.Module:
     """The encoder for images of `(channels, size, size)`."""
     if settings.name == "resnet18":
-        return ResNet18(channels, settings.width).to(memory_format=torch.channels_last)
+        encoder = ResNet18(channels, settings.width)
+        # Narrower 1 x 1 strided convolutions in this format make torch 2.14's CPU backward write beyond its memory.
+        return encoder.to(memory_format=torch.channels_last) if settings.width >= 8 else encoder
     if size % settings.patch:
         raise TrainerError(
             f"backbone.patch={settings.patch} does not divide the image size {size}: "

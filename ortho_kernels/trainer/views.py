@@ -62,7 +62,7 @@ class Views(nn.Module):
         return self._normalized(view)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return (images - self.mean) / self.std  # the encoder's weights decide the memory format
 
 
 class _Draw:
