@@ -48,6 +48,7 @@ class Pretraining(LightningModule):
     def training_step(self, batch: tuple[Tensor, int], _: int) -> dict[str, Tensor]:
         pixels, number = batch
         seed_globally(self.seed, "step", number)
+        self.method.progress = self.trainer.global_step / self.steps
         loss, projections = self.method(self.views(pixels, number))
         if not loss.isfinite():
             raise TrainerError(self._diagnosis(loss))

@@ -1,9 +1,34 @@
 """Self-supervised methods, one a file. A new method is a file here and a line in METHODS."""
 
+from .barlow_twins import BarlowTwins
 from .base import Method, MethodSettings, Output
 from .byol import BYOL
+from .dcl import DCL
+from .dclw import DCLW
+from .dino import DINO
+from .mocov2plus import MoCoV2Plus
+from .mocov3 import MoCoV3
+from .nnbyol import NNBYOL
+from .nnclr import NNCLR
 from .simclr import SimCLR
+from .simsiam import SimSiam
+from .swav import SwAV
+from .vicreg import VICReg
 
-METHODS: dict[str, type[Method]] = {"byol": BYOL, "simclr": SimCLR}
+METHODS: dict[str, type[Method]] = {
+    "barlow_twins": BarlowTwins,
+    "byol": BYOL,
+    "dcl": DCL,
+    "dclw": DCLW,
+    "dino": DINO,
+    "mocov2plus": MoCoV2Plus,
+    "mocov3": MoCoV3,
+    "nnbyol": NNBYOL,
+    "nnclr": NNCLR,
+    "simclr": SimCLR,
+    "simsiam": SimSiam,
+    "swav": SwAV,
+    "vicreg": VICReg,
+}
 
 __all__ = ["METHODS", "Method", "MethodSettings", "Output"]

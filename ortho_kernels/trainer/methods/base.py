@@ -16,7 +16,7 @@ class MethodSettings:
     """What every method has."""
 
     name: str
-    views: str = "two"  # two | asymmetric (the second view drawn otherwise) | multicrop (two large and several small)
+    views: str = "two"  # two | asymmetric (the second drawn otherwise) | multicrop (two large and several small)
 
 
 class Method(nn.Module):
@@ -24,6 +24,7 @@ class Method(nn.Module):
 
     Settings: type[Any]  # a MethodSettings: the options of the method with their defaults
     encoder: nn.Module
+    progress: float = 0.0  # share of the run that is done; the trainer sets it before each forward pass
 
     def __init__(self, encoder: nn.Module, settings: Any) -> None:
         super().__init__()

@@ -20,10 +20,12 @@ class SimCLR(Method):
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.projector = SimCLRProjectionHead(encoder.features, settings.hidden, settings.projection)
-        self.criterion = NTXentLoss(settings.temperature)
+        self.criterion = self.criterion_of(settings)
+
+    @staticmethod
+    def criterion_of(settings: Settings) -> nn.Module:
+        return NTXentLoss(settings.temperature, gather_distributed=True)
 
     def forward(self, views: list[Tensor]) -> Output:
-        first, second = views
-        first_projection = self.projector(self.encoder(first))
-        second_projection = self.projector(self.encoder(second))
-        return Output(self.criterion(first_projection, second_projection), first_projection)
+        first, second = (self.projector(self.encoder(view)) for view in views)
+        return Output(self.criterion(first, second), first)

@@ -1,0 +1,77 @@
+"""DINO (Caron et al., ICCV 2021): a student tells the same soft classes of every crop as its teacher of a large one."""
+
+from dataclasses import dataclass
+
+from lightly.loss import DINOLoss
+from lightly.models.modules.heads import ProjectionHead
+from torch import Tensor, nn
+
+from .base import Method, MethodSettings, Output
+from .prototypes import Prototypes
+from .teacher import Teacher, momentum_at
+
+
+class DINO(Method):
+    @dataclass
+    class Settings(MethodSettings):
+        name: str = "dino"
+        views: str = "multicrop"
+        hidden: int = 2048
+        projection: int = 256
+        prototypes: int = 65536
+        batch_norm: bool = False  # in the projector: on for convolutional encoders, off for transformers
+        freeze: float = 0.01  # share of the steps in which prototypes stay as they are
+        student_temperature: float = 0.1
+        teacher_temperature: float = 0.04  # of the first step; it rises linearly to ...
+        final_teacher_temperature: float = 0.07  # ... this, within ...
+        temperature_warmup: float = 0.05  # ... this share of the steps
+        center_momentum: float = 0.9
+        momentum: float = 0.996  # of the teacher at the first step ...
+        final_momentum: float = 1.0  # ... and at the last
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.settings = settings
+        self.projector = projector(encoder.features, settings.hidden, settings.projection, settings.batch_norm)
+        self.prototypes = Prototypes(settings.projection, settings.prototypes)
+        self.teacher = Teacher(self.encoder, self.projector, self.prototypes)
+        self.criterion = DINOLoss(
+            settings.prototypes, student_temp=settings.student_temperature, center_momentum=settings.center_momentum
+        )
+
+    def forward(self, views: list[Tensor]) -> Output:
+        projections = [self.projector(self.encoder(view)) for view in views]
+        student = [self.prototypes(projection) for projection in projections]
+        teacher = [self.teacher(view) for view in views[:2]]
+        loss = self.criterion(teacher, student, teacher_temp=self.teacher_temperature)
+        return Output(loss, projections[0])
+
+    @property
+    def teacher_temperature(self) -> float:
+        first, last = self.settings.teacher_temperature, self.settings.final_teacher_temperature
+        warmup = self.settings.temperature_warmup
+        return first + (last - first) * min(self.progress / warmup, 1.0) if warmup else last
+
+    def before_step(self, step: int, steps: int) -> None:
+        if step < self.settings.freeze * steps:
+            self.prototypes.freeze()
+
+    def after_step(self, step: int, steps: int) -> None:
+        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        self.teacher.follow(self.encoder, self.projector, self.prototypes, momentum=momentum)
+
+
+def projector(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:
+    """Three layers with GELU. Lightly's DINO head has its prototypes inside, under a weight norm that can't be copied."""
+
+    def norm() -> nn.Module | None:
+        return nn.BatchNorm1d(hidden) if batch_norm else None
+
+    blocks = [(inputs, hidden, norm(), nn.GELU()), (hidden, hidden, norm(), nn.GELU()), (hidden, outputs, None, None)]
+    head = ProjectionHead(blocks)
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return head

@@ -1,0 +1,49 @@
+"""MoCo v3 (Chen, Xie, He, ICCV 2021): a student's predictions find the teacher's keys in a large batch, no queue."""
+
+from dataclasses import dataclass
+
+from lightly.models.modules import MoCoProjectionHead
+from torch import Tensor, nn
+
+from .base import Method, MethodSettings, Output
+from .info_nce import info_nce
+from .teacher import Teacher, momentum_at
+
+
+class MoCoV3(Method):
+    @dataclass
+    class Settings(MethodSettings):
+        name: str = "mocov3"
+        views: str = "asymmetric"
+        hidden: int = 4096
+        projection: int = 256
+        layers: int = 2  # of the projector; the paper has 3 for transformers
+        prediction_hidden: int = 4096
+        temperature: float = 0.2
+        momentum: float = 0.99  # of the teacher at the first step ...
+        final_momentum: float = 1.0  # ... and at the last
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.settings = settings
+        self.projector = MoCoProjectionHead(
+            encoder.features, settings.hidden, settings.projection, num_layers=settings.layers, batch_norm=True
+        )
+        self.predictor = MoCoProjectionHead(
+            settings.projection, settings.prediction_hidden, settings.projection, num_layers=2, batch_norm=True
+        )
+        self.teacher = Teacher(self.encoder, self.projector)
+
+    def forward(self, views: list[Tensor]) -> Output:
+        first, second = views
+        first_projection = self.projector(self.encoder(first))
+        second_projection = self.projector(self.encoder(second))
+        temperature = self.settings.temperature
+        loss = info_nce(self.predictor(first_projection), self.teacher(second), temperature) + info_nce(
+            self.predictor(second_projection), self.teacher(first), temperature
+        )
+        return Output(2 * temperature * loss, first_projection)  # scaled as in the paper's algorithm 1
+
+    def after_step(self, step: int, steps: int) -> None:
+        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        self.teacher.follow(self.encoder, self.projector, momentum=momentum)

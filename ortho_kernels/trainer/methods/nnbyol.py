@@ -1,0 +1,29 @@
+"""NNBYOL: BYOL whose targets are the nearest neighbours of the teacher's projections among those of earlier images.
+
+BYOL with the queue of NNCLR (Dwibedi et al., ICCV 2021), as the solo-learn library combines them.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .byol import BYOL
+from .memory import neighbours
+
+
+class NNBYOL(BYOL):
+    @dataclass
+    class Settings(BYOL.Settings):
+        name: str = "nnbyol"
+        queue: int = 65536  # projections of earlier images
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.queue = neighbours(settings.queue, settings.projection)
+
+    def targets(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        first_target, second_target = (F.normalize(target, dim=1) for target in super().targets(first, second))
+        # The first view comes in last: neighbours are looked for among earlier images alone.
+        second_neighbour = self.queue(second_target, update=False)
+        return self.queue(first_target, update=True), second_neighbour

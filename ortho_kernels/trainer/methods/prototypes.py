@@ -1,0 +1,22 @@
+"""Learned directions that features are compared with (SwAV, DINO)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Prototypes(nn.Linear):
+    """Cosines of each vector with `count` learned directions: `(batch, dim)` to `(batch, count)`.
+
+    A linear layer without bias whose rows count by their direction alone, which is what a weight norm of fixed length 1
+    does; but it can be copied, and its weight is found where a linear layer's weight is.
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__(dim, count, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+
+    def freeze(self) -> None:
+        """Lets the coming optimizer step pass by: no gradient, no decay, no momentum."""
+        self.weight.grad = None

@@ -1,0 +1,32 @@
+"""SimSiam (Chen, He, CVPR 2021): each view predicts the other, whose gradient is stopped; nothing else."""
+
+from dataclasses import dataclass
+
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
+from torch import Tensor, nn
+
+from .base import Method, MethodSettings, Output
+
+
+class SimSiam(Method):
+    @dataclass
+    class Settings(MethodSettings):
+        name: str = "simsiam"
+        hidden: int = 2048
+        projection: int = 2048
+        prediction_hidden: int = 512  # narrower than its input: a bottleneck
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.projector = SimSiamProjectionHead(encoder.features, settings.hidden, settings.projection)
+        self.predictor = SimSiamPredictionHead(settings.projection, settings.prediction_hidden, settings.projection)
+        self.criterion = NegativeCosineSimilarity()
+
+    def forward(self, views: list[Tensor]) -> Output:
+        first, second = (self.projector(self.encoder(view)) for view in views)
+        loss = 0.5 * (
+            self.criterion(self.predictor(first), second.detach())
+            + self.criterion(self.predictor(second), first.detach())
+        )
+        return Output(loss, first)

@@ -1,0 +1,57 @@
+"""SwAV (Caron et al., NeurIPS 2020): every crop predicts to which prototypes the other crops of its image belong."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from lightly.loss import SwaVLoss
+from lightly.models.modules import SwaVProjectionHead
+from lightly.utils import dist
+from torch import Tensor, nn
+
+from .base import Method, MethodSettings, Output
+from .memory import queue
+from .prototypes import Prototypes
+
+
+class SwAV(Method):
+    @dataclass
+    class Settings(MethodSettings):
+        name: str = "swav"
+        views: str = "multicrop"
+        hidden: int = 2048
+        projection: int = 128
+        prototypes: int = 3000
+        freeze: float = 0.002  # share of the steps in which prototypes stay as they are
+        temperature: float = 0.1
+        epsilon: float = 0.05  # how soft the assignments are
+        iterations: int = 3  # of Sinkhorn and Knopp's algorithm
+        queue: int = 3840  # projections of earlier images, for each large view; 0 for none
+        queue_start: float = 0.05  # share of the steps after which they take part in the assignments
+
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
+        self.settings = settings
+        self.projector = SwaVProjectionHead(encoder.features, settings.hidden, settings.projection)
+        self.prototypes = Prototypes(settings.projection, settings.prototypes)
+        self.criterion = SwaVLoss(
+            settings.temperature, settings.iterations, settings.epsilon, sinkhorn_gather_distributed=True
+        )
+        self.queues = nn.ModuleList(queue(settings.queue, settings.projection) for _ in range(2 * (settings.queue > 0)))
+
+    def forward(self, views: list[Tensor]) -> Output:
+        projections = [self.projector(self.encoder(view)) for view in views]
+        scores = [self.prototypes(projection) for projection in projections]
+        loss = self.criterion(scores[:2], scores[2:], self._earlier(projections[:2]))
+        return Output(loss.squeeze(), projections[0])
+
+    def before_step(self, step: int, steps: int) -> None:
+        if step < self.settings.freeze * steps:
+            self.prototypes.freeze()
+
+    def _earlier(self, projections: list[Tensor]) -> list[Tensor] | None:
+        """The scores of earlier images, which the present ones are assigned beside; then these come in."""
+        held = [queue(F.normalize(z, dim=1), update=True)[1] for queue, z in zip(self.queues, projections, strict=False)]
+        if not held or self.progress < self.settings.queue_start:
+            return None
+        # All processes hold the same queue, and the assignments are made over all of them: each brings its share.
+        return [self.prototypes(vectors.T[dist.rank() :: dist.world_size()]).detach() for vectors in held]

@@ -1,0 +1,29 @@
+"""The slowly moving copy of a student that says what the student should have said."""
+
+import copy
+
+import torch
+from lightly.models.utils import update_momentum
+from lightly.utils.scheduler import cosine_schedule
+from torch import Tensor, nn
+
+
+class Teacher(nn.Sequential):
+    """Starts as the student's modules, follows them as an exponential moving average, and never gets a gradient."""
+
+    def __init__(self, *student: nn.Module) -> None:
+        super().__init__(*copy.deepcopy(student))
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+    def follow(self, *student: nn.Module, momentum: float) -> None:
+        """teacher = momentum * teacher + (1 - momentum) * student, for parameters; batch statistics are its own."""
+        update_momentum(nn.Sequential(*student), self, momentum)
+
+
+def momentum_at(step: int, steps: int, first: float, last: float) -> float:
+    """The teacher's momentum after step number `step` of `steps`: from `first` to `last` along half a cosine."""
+    return cosine_schedule(step, steps, first, last)
