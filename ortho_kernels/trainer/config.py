@@ -85,7 +85,7 @@ class Settings:
 GROUPS: dict[str, dict[str, Any]] = {
     "method": {name: method.Settings for name, method in METHODS.items()},
     "data": {name: source.settings for name, source in SOURCES.items()},
-    "backbone": dict(BACKBONES),
+    "backbone": {name: backbone.settings for name, backbone in BACKBONES.items()},
     "penalty": {"none": PenaltySettings(gamma=0.0), "so": PenaltySettings(), "srip": SRIPSettings()},
     "optimizer": dict(OPTIMIZERS),
     "trainer": {"default": TrainerSettings},

@@ -1,34 +1,127 @@
-"""Backbones: shapes, names and what the penalty finds in them."""
+"""Backbones: shapes, names, and what the penalty finds in them."""
 
 import pytest
+import timm
 import torch
 import torchvision
 
 from ortho_kernels import OrthogonalityPenalty
-from ortho_kernels.trainer.backbones import ResNet18, ResNet18Settings, ViTTinySettings, build_backbone
+from ortho_kernels.trainer.backbones import BACKBONES, build_backbone
+from ortho_kernels.trainer.backbones.library import torchvision_network
 from ortho_kernels.trainer.errors import TrainerError
 
-
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
-@pytest.mark.parametrize("settings", [ResNet18Settings(width=4), ViTTinySettings(patch=4, depth=1)])
-def test_one_feature_vector_an_image(settings, channels, size):
-    encoder = build_backbone(settings, channels, size)
-    assert encoder(torch.randn(2, channels, size, size)).shape == (2, encoder.features)
-
-
-def test_resnet18_of_standard_width_has_torchvisions_parameters_but_for_the_stem_and_the_head():
-    ours = {name: value.shape for name, value in ResNet18(3, 64).state_dict().items()}
-    theirs = {name: value.shape for name, value in torchvision.models.resnet18().state_dict().items()}
-    assert ours.pop("conv1.weight") == (64, 3, 3, 3)
-    assert ours == {name: shape for name, shape in theirs.items() if not name.startswith(("conv1.", "fc."))}
+SMALL = {
+    "resnet18": {"width": 4},
+    "resnet50": {"width": 4},
+    "wrn28_2": {"depth": 10},
+    "vit_tiny": {"depth": 1},
+    "vit_small": {"depth": 1},
+    "vit_base": {"depth": 1},
+    "timm": {"model": "vit_tiny_patch16_224", "options": {"img_size": 32, "patch_size": 8, "depth": 1}},
+    "torchvision": {"model": "mobilenet_v3_small"},
+}
 
 
-def test_the_penalty_covers_all_convolutions_and_nothing_else():
-    covered = {name for name, _, _ in OrthogonalityPenalty(ResNet18(3, 4)).weights()}
-    assert len(covered) == 20
-    assert all("conv" in name or "downsample.0" in name for name in covered)
+def build(name, channels=3, size=32, **options):
+    return build_backbone(BACKBONES[name].settings(**SMALL[name] | options), channels, size)
 
 
-def test_a_patch_that_does_not_divide_the_image_is_refused():
-    with pytest.raises(TrainerError, match=r"backbone\.patch=5 does not divide the image size 8"):
-        build_backbone(ViTTinySettings(patch=5), 1, 8)
+def shapes(network):
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_one_feature_vector_an_image(name, channels):
+    encoder = build(name, channels)
+    features = encoder(torch.randn(2, channels, 32, 32))
+    assert features.shape == (2, encoder.features)
+    features.square().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wrn28_2", "vit_tiny"])
+def test_small_views_are_taken_too(name):
+    encoder = build(name)
+    assert encoder(torch.randn(2, 3, 14, 14)).shape == (2, encoder.features)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_of_standard_width_have_torchvisions_parameters(name):
+    theirs = shapes(getattr(torchvision.models, name)())
+    del theirs["fc.weight"], theirs["fc.bias"]
+    assert shapes(build(name, width=64, stem="imagenet")) == theirs
+    assert shapes(build(name, width=64)) == theirs | {"conv1.weight": (64, 3, 3, 3)}
+
+
+def test_the_imagenet_stem_computes_what_torchvision_computes():
+    ours, theirs = build("resnet18", width=64, stem="imagenet"), torchvision.models.resnet18()
+    theirs.fc = torch.nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_wrn_28_2_has_the_size_of_its_paper():
+    encoder = build("wrn28_2", depth=28)
+    head = 10 * encoder.features + 10
+    assert sum(p.numel() for p in encoder.parameters()) + head == pytest.approx(1.5e6, rel=0.03)  # table 4 of the paper
+    assert sum(isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) for m in encoder.modules()) == 25
+
+
+@pytest.mark.parametrize(("name", "dim", "heads"), [("vit_tiny", 192, 3), ("vit_small", 384, 6), ("vit_base", 768, 12)])
+def test_vits_have_deits_sizes(name, dim, heads):
+    encoder = build(name, patch=8)
+    assert encoder.features == dim
+    assert encoder.network.blocks[0].attn.num_heads == heads
+    assert encoder.network.patch_embed.num_patches == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("resnet18", 20), ("resnet50", 53), ("wrn28_2", 10), ("vit_tiny", 5), ("torchvision", 53)]
+)
+def test_the_penalty_covers_all_conv_and_linear_weights_and_nothing_else(name, count):
+    encoder = build(name)
+    covered = OrthogonalityPenalty(encoder).weights()
+    matrices = {id(p) for p in encoder.parameters() if p.dim() in (2, 4)}
+    assert {id(weight) for _, weight, _ in covered} == matrices
+    assert len(covered) == count
+
+
+def test_narrow_networks_stay_out_of_the_memory_format_that_breaks_them():
+    assert not build("resnet18", width=4).layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert build("resnet18", width=8).layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg11", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16"]
+)
+def test_torchvision_networks_lose_their_classifier_alone(name):
+    with torch.device("meta"):
+        network = torchvision_network(BACKBONES["torchvision"].settings(model=name), channels=1)
+        whole = torchvision.models.get_model(name)
+    missing = shapes(whole).keys() - shapes(network).keys()
+    assert len(missing) == 2  # the weight and the bias of the last layer
+    assert next(shape[1] for shape in shapes(network).values() if len(shape) == 4) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("vit_tiny", {"patch": 5}, r"backbone\.patch=5 does not divide the image size 32"),
+        ("resnet18", {"stem": "small"}, r"backbone\.stem must be one of cifar, imagenet; got small"),
+        ("wrn28_2", {"depth": 20}, r"6 n \+ 4"),
+        ("timm", {"model": "convnext_atoo"}, "timm has no model convnext_atoo. Did you mean convnext_atto"),
+        ("timm", {"options": {"no_such": 1}}, "timm cannot build vit_tiny_patch16_224"),
+        ("timm", {"options": {}}, "cannot take images of 32 x 32 pixels"),
+        ("torchvision", {"model": "resnet81"}, r"torchvision has no model resnet81. Did you mean resnet\d+"),
+        ("torchvision", {"model": "resnet18", "options": {"image_size": 32}}, "torchvision cannot build resnet18"),
+    ],
+)
+def test_mistakes_are_answered(name, options, said):
+    with pytest.raises(TrainerError, match=said):
+        build(name, **options)
+
+
+def test_every_timm_name_is_accepted():
+    assert build("timm", model="resnet10t", options={}).features == timm.create_model("resnet10t").num_features

@@ -29,7 +29,7 @@ def test_penalties_have_the_papers_gammas():
         ("penalty.gama=1", "no option penalty.gama. Did you mean penalty.gamma?"),
         ("sed=3", "no option sed. Did you mean seed?"),
         ("backbone.patch=4", "no option backbone.patch."),  # of the other backbone
-        ("method=byool", "no method=byool. Did you mean byol? Valid: byol, simclr"),
+        ("method=byool", "no method=byool. Did you mean byol? Valid: barlow_twins, byol, dcl,"),
         ("experiment=quick/fashion_mist", "Did you mean quick/fashion_mnist?"),
         ("trainer.batch_size=many", "trainer.batch_size: Value 'many'"),
         ("penalty.gamma=high", "penalty.gamma: Value 'high'"),

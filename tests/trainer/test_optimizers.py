@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from ortho_kernels.trainer.backbones import ViTTiny
+from ortho_kernels.trainer.backbones.vit import ViTTinySettings, build_vit
 from ortho_kernels.trainer.optimizers import OPTIMIZERS, build_optimizer, build_schedule, parameter_groups
 
 
 def test_norms_biases_and_embeddings_do_not_decay():
-    vit = ViTTiny(1, 8, patch=4, depth=1)
+    vit = build_vit(ViTTinySettings(patch=4, depth=1), channels=1, size=8)
     decayed, spared = (group["params"] for group in parameter_groups(vit, 0.1))
     assert {id(p) for p in decayed} == {id(m.weight) for m in vit.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     assert len(decayed) + len(spared) == len(list(vit.parameters()))

@@ -50,7 +50,9 @@ class SwAV(Method):
 
     def _earlier(self, projections: list[Tensor]) -> list[Tensor] | None:
         """The scores of earlier images, which the present ones are assigned beside; then these come in."""
-        held = [queue(F.normalize(z, dim=1), update=True)[1] for queue, z in zip(self.queues, projections, strict=False)]
+        held = [
+            queue(F.normalize(z, dim=1), update=True)[1] for queue, z in zip(self.queues, projections, strict=False)
+        ]
         if not held or self.progress < self.settings.queue_start:
             return None
         # All processes hold the same queue, and the assignments are made over all of them: each brings its share.

@@ -1,0 +1,104 @@
+"""Any network of timm or torchvision by its name, with random weights."""
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainerError
+
+
+@dataclass
+class TimmSettings:
+    name: str = "timm"
+    model: str = "convnext_atto"  # a name that timm.list_models() has
+    options: dict[str, Any] = field(default_factory=dict)  # of timm.create_model: {img_size: 32, ...}
+
+
+@dataclass
+class TorchvisionSettings:
+    name: str = "torchvision"
+    model: str = "mobilenet_v3_small"  # a name that torchvision.models.list_models() has
+    options: dict[str, Any] = field(default_factory=dict)  # of the network: {image_size: 32, ...}
+
+
+class Wrapped(nn.Module):
+    """A network of another library, and the length of its feature vectors."""
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+def build_timm(settings: TimmSettings, channels: int, size: int) -> Wrapped:
+    return _wrapped(timm_network(settings, channels), settings, channels, size)
+
+
+def timm_network(settings: TimmSettings, channels: int) -> nn.Module:
+    import timm  # takes its time, and few runs need it
+
+    _check_name(settings, timm.list_models())
+    try:
+        return timm.create_model(settings.model, in_chans=channels, num_classes=0, **settings.options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise TrainerError(f"timm cannot build {settings.model} with backbone.options: {error}") from None
+
+
+def build_torchvision(settings: TorchvisionSettings, channels: int, size: int) -> Wrapped:
+    return _wrapped(torchvision_network(settings, channels), settings, channels, size)
+
+
+def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Module:
+    """Without its last linear layer, and with as many input channels as the data has."""
+    from torchvision import models
+
+    _check_name(settings, models.list_models(module=models))
+    try:
+        network = models.get_model(settings.model, weights=None, **settings.options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TrainerError(f"torchvision cannot build {settings.model} with backbone.options: {error}") from None
+    _replace(
+        network, [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1], nn.Identity()
+    )
+    name, stem = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    if stem.in_channels != channels:
+        taking = nn.Conv2d(
+            channels, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=stem.bias is not None
+        )
+        _replace(network, name, taking)
+    return network
+
+
+def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(owner), attribute, layer)
+
+
+def _wrapped(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
+    """Tries the network on two images, which also tells how long its features are."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(2, channels, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise TrainerError(
+            f"{settings.model} cannot take images of {size} x {size} pixels ({str(error).splitlines()[0]}): "
+            "give its own size by backbone.options (timm: img_size; torchvision: image_size), or another data.size."
+        ) from None
+    if not isinstance(features, Tensor) or features.dim() != 2:
+        raise TrainerError(f"{settings.model} gives no single feature vector an image; choose another backbone.model.")
+    return Wrapped(network.train(training), features.shape[1])
+
+
+def _check_name(settings: Any, known: list[str]) -> None:
+    if settings.model not in known:
+        near = difflib.get_close_matches(settings.model, known, n=1)
+        raise TrainerError(
+            f"{settings.name} has no model {settings.model}." + (f" Did you mean {near[0]}?" if near else "")
+        )

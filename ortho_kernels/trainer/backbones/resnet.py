@@ -1,0 +1,82 @@
+"""ResNet-18 and ResNet-50 (He et al., CVPR 2016) of any width, with the stem for small images or for large ones.
+
+Modules are named as torchvision names them, so weights of width 64 move between the two.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ..errors import TrainerError
+
+STEMS = ("cifar", "imagenet")
+# torch 2.14's CPU backward of a 1 x 1 strided convolution writes beyond its memory in this format if it is narrower.
+CHANNELS_LAST_WIDTH = 8
+
+
+@dataclass
+class ResNetSettings:
+    name: str
+    width: int = 64  # channels of the first stage; 64 is the standard network, 8 and 16 suit a CPU
+    stem: str = "cifar"  # cifar: 3 x 3, no stride, no pooling; imagenet: 7 x 7, stride 2, pooling
+
+
+@dataclass
+class ResNet18Settings(ResNetSettings):
+    name: str = "resnet18"
+
+
+@dataclass
+class ResNet50Settings(ResNetSettings):
+    name: str = "resnet50"
+
+
+LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
+
+
+class ResNet(nn.Sequential):
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], depths: list[int], channels: int, width: int, stem: str
+    ) -> None:
+        layers = _stem(channels, width, stem)
+        inputs = width
+        for index, depth in enumerate(depths):
+            outputs = width * 2**index
+            layers[f"layer{index + 1}"] = _stage(block, inputs, outputs, depth, stride=1 if index == 0 else 2)
+            inputs = outputs * block.expansion
+        super().__init__(OrderedDict(**layers, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+        self.features = inputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
+    if settings.stem not in STEMS:
+        raise TrainerError(f"backbone.stem must be one of {', '.join(STEMS)}; got {settings.stem}.")
+    block, depths = LAYOUTS[settings.name]
+    encoder = ResNet(block, depths, channels, settings.width, settings.stem)
+    return encoder.to(memory_format=torch.channels_last) if settings.width >= CHANNELS_LAST_WIDTH else encoder
+
+
+def _stem(channels: int, width: int, stem: str) -> dict[str, nn.Module]:
+    large = stem == "imagenet"
+    convolution = nn.Conv2d(channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
+    layers: dict[str, nn.Module] = {"conv1": convolution, "bn1": nn.BatchNorm2d(width), "relu": nn.ReLU(inplace=True)}
+    return layers | {"maxpool": nn.MaxPool2d(3, 2, 1)} if large else layers
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, depth: int, stride: int
+) -> nn.Sequential:
+    outputs = width * block.expansion
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(block(inputs, width, stride, shortcut), *(block(outputs, width) for _ in range(depth - 1)))
