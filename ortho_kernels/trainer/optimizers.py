@@ -5,35 +5,51 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightly.utils.lars import LARS
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from .errors import TrainerError
+from .lars import LARS
+
+SCALINGS = ("linear", "sqrt", "none")
+
 
 @dataclass
-class SGDSettings:
+class OptimizerSettings:
+    name: str
+    lr: float  # for a batch of 256 images, all processes and accumulated batches together ...
+    weight_decay: float
+    warmup: float  # share of the steps
+    scaling: str = "linear"  # ... and scaled to another: linear | sqrt | none
+    final_weight_decay: float | None = None  # decay changes to this along half a cosine; constant if not given
+
+
+@dataclass
+class SGDSettings(OptimizerSettings):
     name: str = "sgd"
-    lr: float = 0.06  # for a batch of 256; scaled linearly to the batch at hand
-    momentum: float = 0.9
+    lr: float = 0.06
     weight_decay: float = 5e-4
-    warmup: float = 0.05  # share of the steps
+    warmup: float = 0.05
+    momentum: float = 0.9
 
 
 @dataclass
-class LARSSettings:
-    """Layer-wise rates for large batches. Weights without decay (norms, biases) are not adapted."""
+class LARSSettings(OptimizerSettings):
+    """Layer-wise rates. Norms and biases neither decay nor are adapted."""
 
     name: str = "lars"
     lr: float = 0.3
-    momentum: float = 0.9
     weight_decay: float = 1e-6
     warmup: float = 0.1
+    momentum: float = 0.9
+    trust: float = 0.001
+    clip: bool = False  # adaptation lowers rates, and never raises them
 
 
 @dataclass
-class AdamWSettings:
+class AdamWSettings(OptimizerSettings):
     name: str = "adamw"
     lr: float = 5e-4
     weight_decay: float = 0.05
@@ -44,13 +60,22 @@ OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGDSettings, "lars": LARSSettings, "a
 
 
 def build_optimizer(settings: Any, module: nn.Module, batch_size: int) -> Optimizer:
+    """`batch_size` is the number of images that an optimizer step sees."""
     groups = parameter_groups(module, settings.weight_decay)
-    rate = settings.lr * batch_size / 256
+    rate = settings.lr * rate_factor(settings.scaling, batch_size)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate)
     if settings.name == "lars":
-        return LARS(groups, lr=rate, momentum=settings.momentum)
+        groups[1]["adapt"] = False
+        return LARS(groups, lr=rate, momentum=settings.momentum, trust=settings.trust, clip=settings.clip)
     return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
+
+
+def rate_factor(scaling: str, batch_size: int) -> float:
+    """What a rate that is given for 256 images is multiplied with."""
+    if scaling not in SCALINGS:
+        raise TrainerError(f"optimizer.scaling must be one of {', '.join(SCALINGS)}; got {scaling}.")
+    return {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}[scaling]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -63,12 +88,32 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def build_schedule(settings: Any, optimizer: Optimizer, steps: int) -> LambdaLR:
-    warmup = round(settings.warmup * steps)
+class Schedule(LambdaLR):
+    """Learning rates along warm-up and cosine, and with them the weight decay of the group that decays."""
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    def __init__(self, settings: Any, optimizer: Optimizer, steps: int) -> None:
+        self.decay = settings.weight_decay, settings.final_weight_decay
+        self.steps = steps
+        warmup = round(settings.warmup * steps)
 
-    return LambdaLR(optimizer, factor)
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return half_cosine((step - warmup) / max(steps - warmup, 1), 1.0, 0.0)
+
+        super().__init__(optimizer, factor)
+
+    def step(self, epoch: int | None = None) -> None:
+        super().step(epoch)
+        first, last = self.decay
+        if last is not None:
+            self.optimizer.param_groups[0]["weight_decay"] = half_cosine(self.last_epoch / self.steps, first, last)
+
+
+def half_cosine(share: float, first: float, last: float) -> float:
+    """From `first` at 0 to `last` at 1, level at both ends."""
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def build_schedule(settings: Any, optimizer: Optimizer, steps: int) -> Schedule:
+    return Schedule(settings, optimizer, steps)

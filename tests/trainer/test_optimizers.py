@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from lightly.utils.lars import LARS as LightlyLARS
 from torch import nn
 
 from ortho_kernels.trainer.backbones.vit import ViTTinySettings, build_vit
-from ortho_kernels.trainer.optimizers import OPTIMIZERS, build_optimizer, build_schedule, parameter_groups
+from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.lars import LARS
+from ortho_kernels.trainer.optimizers import (
+    OPTIMIZERS,
+    build_optimizer,
+    build_schedule,
+    half_cosine,
+    parameter_groups,
+)
 
 
 def test_norms_biases_and_embeddings_do_not_decay():
@@ -54,3 +63,78 @@ def test_the_shortest_runs_have_a_schedule(steps):
     for _ in range(steps):
         optimizer.step()
         schedule.step()
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("linear", 4.0), ("sqrt", 2.0), ("none", 1.0)])
+def test_the_rule_by_which_the_rate_scales(scaling, factor):
+    settings = OPTIMIZERS["sgd"](lr=0.1, scaling=scaling)
+    assert build_optimizer(settings, nn.Linear(2, 2), batch_size=1024).param_groups[0]["lr"] == pytest.approx(
+        0.1 * factor
+    )
+
+
+def test_another_rule_is_refused():
+    with pytest.raises(TrainerError, match="one of linear, sqrt, none; got cubic"):
+        build_optimizer(OPTIMIZERS["sgd"](scaling="cubic"), nn.Linear(2, 2), batch_size=256)
+
+
+def weights_and_gradients():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(3, 4, generator=generator), torch.zeros(2, 2), torch.randn(5, 2, generator=generator)]
+    gradients = [torch.randn(w.shape, generator=generator) for w in weights[:2]] + [torch.zeros(5, 2)]
+    return weights, gradients
+
+
+@pytest.mark.parametrize("decay", [0.1, 1e-6])
+def test_lars_is_lightlys_lars(decay):
+    ours, theirs = ([nn.Parameter(w.clone()) for w in weights_and_gradients()[0]] for _ in range(2))
+    optimizers = [
+        LARS(ours, lr=0.5, momentum=0.9, weight_decay=decay, trust=0.02),
+        LightlyLARS(theirs, lr=0.5, momentum=0.9, weight_decay=decay, trust_coefficient=0.02),
+    ]
+    for _ in range(3):
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter, gradient in zip(parameters, weights_and_gradients()[1], strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    # Lightly leaves out the decay of a weight without a gradient; ours decays it as SGD does.
+    for mine, other in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_clipped_lars_never_goes_further_than_sgd():
+    (weight, *_), (gradient, *_) = weights_and_gradients()
+    for scale, expected in ((1e-3, 1.0), (1e3, 0.02 * weight.norm().item() / (1e3 * gradient.norm().item()) / 0.5)):
+        parameter = nn.Parameter(weight.clone())
+        optimizer = LARS([parameter], lr=0.5, momentum=0.0, trust=0.02, clip=True)
+        parameter.grad = scale * gradient
+        optimizer.step()
+        torch.testing.assert_close(weight - parameter.detach(), 0.5 * expected * scale * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_norms_and_biases_take_plain_steps_under_lars():
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    optimizer = build_optimizer(OPTIMIZERS["lars"](lr=0.5), module, batch_size=256)
+    before = module[1].weight.detach().clone()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(before - module[1].weight.detach(), torch.full((3,), 0.5))
+
+
+def test_the_decay_follows_its_own_cosine_and_survives_a_resume():
+    settings = OPTIMIZERS["adamw"](weight_decay=0.04, final_weight_decay=0.4)
+    optimizer = build_optimizer(settings, nn.Linear(2, 2), batch_size=256)
+    schedule = build_schedule(settings, optimizer, steps=10)
+    decays = []
+    for _ in range(10):
+        decays.append([group["weight_decay"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert decays == [[half_cosine(i / 10, 0.04, 0.4), 0.0] for i in range(10)]
+    assert decays[0][0] == pytest.approx(0.04)
+    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.4)
+    fresh = build_optimizer(settings, nn.Linear(2, 2), batch_size=256)
+    build_schedule(settings, fresh, steps=10)
+    fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.param_groups[0]["weight_decay"] == pytest.approx(0.4)
