@@ -10,6 +10,14 @@ The formulas are in `ortho_kernels.reference`; names that existing code imports 
 from .backends.choose import use_backend
 from .functional import soft_orthogonality, srip
 from .penalty import OrthogonalityPenalty
+from .value_and_grad import soft_orthogonality_value_and_grad, srip_value_and_grad
 
 __version__ = "0.1.0"
-__all__ = ["OrthogonalityPenalty", "soft_orthogonality", "srip", "use_backend"]
+__all__ = [
+    "OrthogonalityPenalty",
+    "soft_orthogonality",
+    "soft_orthogonality_value_and_grad",
+    "srip",
+    "srip_value_and_grad",
+    "use_backend",
+]

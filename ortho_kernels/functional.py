@@ -14,7 +14,8 @@ from torch import Tensor
 from . import ops, reference
 from .backends import eager, gpu  # noqa: F401  gpu registers
 from .backends.choose import choose
-from .matrix_view import MatrixView, addressable, check_groups, check_side, check_weights, is_count, matrix_view
+from .matrix_view import check_side, is_count
+from .plan import Plan, plan_of
 
 REDUCTIONS = ("sum", "mean", "none")
 GRADIENTS = ("through", "envelope")
@@ -50,35 +51,12 @@ def soft_orthogonality(
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
     """
-    check_side(side)
-    _check_choice("reduction", reduction, REDUCTIONS)
-    for name, factor in (("diagonal", diagonal), ("off_diagonal", off_diagonal)):
-        if not 0 <= factor < math.inf:
-            raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
-    weights, counts = _checked(weights, groups)
-    if not weights:
-        return reference.reduce([], reduction)
-    if choose(weights[0].device.type, ops.compute_dtype(weights)) == "torch":
-        values = eager.call(
-            reference.soft_orthogonality, weights, groups=counts, side=side, diagonal=diagonal,
-            off_diagonal=off_diagonal, reduction="none",
-        )  # fmt: skip
-    else:
-        # With equal factors the larger Gram's value is the smaller's plus one for each eigenvalue -1 of its null space.
-        by_constant = diagonal == off_diagonal
-        views = _views(weights, counts)
-        values, _ = ops.soft_orthogonality(
-            [addressable(weight) for weight in weights],
-            counts,
-            _sides(views, "small" if by_constant else side),
-            float(diagonal),
-            float(off_diagonal),
-            _wants_gradient(weights),
-        )
-        if by_constant and side != "small":
-            extra = [diagonal * (view.order(side) - view.order("small")) for view in views for _ in range(view.groups)]
-            values = values + torch.tensor(extra, dtype=values.dtype, device=values.device)
-    return reference.reduce(values if squared else reference.square_root(values), reduction)
+    check_soft_orthogonality(side, diagonal, off_diagonal, reduction)
+    weights = as_list(weights)
+    values = soft_orthogonality_values(
+        weights, plan_of(weights, groups), side=side, diagonal=diagonal, off_diagonal=off_diagonal, squared=squared
+    )
+    return reference.reduce(values, reduction)
 
 
 def srip(
@@ -115,6 +93,138 @@ def srip(
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
     """
+    check_srip(side, iterations, generator, gradient, reduction)
+    weights = as_list(weights)
+    plan = plan_of(weights, groups)
+    packed = pack_start(start, weights, plan, side, generator)
+    values, _ = srip_values(
+        weights, plan, packed, side=side, iterations=iterations, gradient=gradient, squared=squared
+    )
+    return reference.reduce(values, reduction)
+
+
+# The same for weights that are planned and options that are checked: one value a matrix.
+
+
+def soft_orthogonality_values(
+    weights: list[Tensor],
+    plan: Plan,
+    *,
+    side: str = "small",
+    diagonal: float = 1.0,
+    off_diagonal: float = 1.0,
+    squared: bool = True,
+) -> Tensor:
+    if not weights:
+        return torch.zeros(0)
+    if serves_torch(weights, plan):
+        return eager.call(
+            reference.soft_orthogonality, weights, groups=plan.groups, side=side, diagonal=diagonal,
+            off_diagonal=off_diagonal, squared=squared, reduction="none",
+        )  # fmt: skip
+    computed_side, extra = side_by_constant(plan, side, diagonal, off_diagonal)
+    values, _ = ops.soft_orthogonality(
+        plan.addressable(weights),
+        plan.groups,
+        plan.sides(computed_side),
+        float(diagonal),
+        float(off_diagonal),
+        _wants_gradient(weights),
+    )
+    if extra is not None:
+        values = values + torch.tensor(extra, dtype=values.dtype, device=values.device)
+    return values if squared else reference.square_root(values)
+
+
+def side_by_constant(
+    plan: Plan, side: str, diagonal: float, off_diagonal: float
+) -> tuple[str, list[float] | None]:
+    """The side to compute SO on, and what to add to each value for that of the side asked for (None: nothing).
+
+    With equal factors the larger Gram's value is the smaller's plus one for each eigenvalue -1 of its null space.
+    """
+    if side == "small" or diagonal != off_diagonal:
+        return side, None
+    return "small", [diagonal * (n - small) for n, small in zip(plan.orders(side), plan.orders("small"), strict=True)]
+
+
+def srip_values(
+    weights: list[Tensor],
+    plan: Plan,
+    start: Tensor,
+    *,
+    side: str = "small",
+    iterations: int = 2,
+    gradient: str = "through",
+    squared: bool = False,
+    keep: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The values from packed start vectors, and what the operator kept for the backward (see `ops.srip`): always if `keep`,
+    else where there will be one. The torch backend keeps nothing: autograd does."""
+    if not weights:
+        return torch.zeros(0), torch.zeros(0)
+    if serves_torch(weights, plan):
+        values = eager.call(
+            reference.srip, weights, groups=plan.groups, side=side, iterations=iterations, gradient=gradient,
+            squared=squared, start=unpack_start(start, plan, side), reduction="none",
+        )  # fmt: skip
+        return values, values.new_empty(0)
+    values, kept = ops.srip(
+        plan.addressable(weights),
+        plan.groups,
+        plan.sides(side),
+        start,
+        iterations,
+        gradient == "through",
+        keep or _wants_gradient(weights),
+    )
+    return values.square() if squared else values, kept
+
+
+def serves_torch(weights: Sequence[Tensor], plan: Plan) -> bool:
+    """Whether the reference serves these weights, under autograd, and no operator."""
+    return choose(weights[0].device.type, plan.dtype) == "torch"
+
+
+def pack_start(
+    start: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    plan: Plan,
+    side: str,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The start vectors of all matrices, packed: those given, or fresh Gaussian ones from one draw."""
+    if start is not None:
+        _check_start(start, weights, plan, side)
+        return torch.cat([x.detach().reshape(-1).to(plan.dtype) for x in start]) if start else torch.zeros(0)
+    own = weights[0].device if weights else torch.device("cpu")
+    device = own if generator is None else generator.device
+    return torch.randn(sum(plan.orders(side)), dtype=plan.dtype, device=device, generator=generator).to(own)
+
+
+def unpack_start(start: Tensor, plan: Plan, side: str) -> list[Tensor]:
+    """One `(groups, n)` tensor for each weight."""
+    sizes = [(view.groups, view.order(side)) for view in plan.views]
+    return [x.view(size) for x, size in zip(start.split([g * n for g, n in sizes]), sizes, strict=True)]
+
+
+def as_list(weights: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(weights, Tensor):
+        raise TypeError("weights must be a list of tensors; got one tensor: wrap it, [weight]")
+    return list(weights)
+
+
+def check_soft_orthogonality(side: str, diagonal: float, off_diagonal: float, reduction: str) -> None:
+    check_side(side)
+    _check_choice("reduction", reduction, REDUCTIONS)
+    for name, factor in (("diagonal", diagonal), ("off_diagonal", off_diagonal)):
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
+
+
+def check_srip(
+    side: str, iterations: int, generator: torch.Generator | None, gradient: str, reduction: str
+) -> None:
     check_side(side)
     _check_choice("reduction", reduction, REDUCTIONS)
     _check_choice("gradient", gradient, GRADIENTS)
@@ -122,77 +232,6 @@ def srip(
         raise ValueError(f"iterations must be a positive int, the number of applications of R; got {iterations!r}")
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
-    weights, counts = _checked(weights, groups)
-    views = _views(weights, counts)
-    if start is not None:
-        _check_start(start, weights, views, side)
-    if not weights:
-        return reference.reduce([], reduction)
-    if start is None:
-        packed = draw_start(weights, views, side, generator)
-    else:
-        packed = torch.cat([vectors.detach().reshape(-1).to(ops.compute_dtype(weights)) for vectors in start])
-    values, _ = power_iteration(weights, views, side, packed, iterations, gradient, keep=_wants_gradient(weights))
-    return reference.reduce(values.square() if squared else values, reduction)
-
-
-def draw_start(
-    weights: Sequence[Tensor], views: Sequence[MatrixView], side: str, generator: torch.Generator | None = None
-) -> Tensor:
-    """Fresh Gaussian start vectors for all matrices, packed, from one draw."""
-    size = sum(view.groups * view.order(side) for view in views)
-    device = weights[0].device if generator is None else generator.device
-    start = torch.randn(size, dtype=ops.compute_dtype(weights), device=device, generator=generator)
-    return start.to(weights[0].device)
-
-
-def power_iteration(
-    weights: Sequence[Tensor],
-    views: Sequence[MatrixView],
-    side: str,
-    start: Tensor,
-    iterations: int,
-    gradient: str,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    """sigma of every matrix from packed start vectors, and what the operator kept for the backward (see `ops.srip`).
-
-    Input is checked by the caller. The torch backend keeps nothing: autograd does.
-    """
-    counts = [view.groups for view in views]
-    if choose(weights[0].device.type, ops.compute_dtype(weights)) == "torch":
-        starts = start.split([view.groups * view.order(side) for view in views])
-        values = eager.call(
-            reference.srip, weights, groups=counts, side=side, iterations=iterations, gradient=gradient, reduction="none",
-            start=[x.view(view.groups, view.order(side)) for x, view in zip(starts, views, strict=True)],
-        )  # fmt: skip
-        return values, values.new_empty(0)
-    return ops.srip(
-        [addressable(weight) for weight in weights],
-        counts,
-        _sides(views, side),
-        start,
-        iterations,
-        gradient == "through",
-        keep,
-    )
-
-
-def _checked(weights: Sequence[Tensor], groups: int | Sequence[int]) -> tuple[list[Tensor], list[int]]:
-    if isinstance(weights, Tensor):
-        raise TypeError("weights must be a list of tensors; got one tensor: wrap it, [weight]")
-    weights = list(weights)
-    counts = check_groups(groups, len(weights))
-    check_weights(weights, counts)
-    return weights, [int(count) for count in counts]
-
-
-def _views(weights: Sequence[Tensor], counts: Sequence[int]) -> list[MatrixView]:
-    return [matrix_view(weight, count) for weight, count in zip(weights, counts, strict=True)]
-
-
-def _sides(views: Sequence[MatrixView], side: str) -> list[int]:
-    return [ops.ROWS if view.resolve(side) == "rows" else ops.COLS for view in views]
 
 
 def _wants_gradient(weights: Sequence[Tensor]) -> bool:
@@ -204,7 +243,8 @@ def _check_choice(name: str, given: str, accepted: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {given!r}")
 
 
-def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: Sequence[MatrixView], side: str) -> None:
+def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], plan: Plan, side: str) -> None:
+    views = plan.views
     if isinstance(start, Tensor) or len(start) != len(views):
         given = "one tensor" if isinstance(start, Tensor) else f"{len(start)} tensors"
         raise ValueError(

@@ -113,14 +113,12 @@ def _problem(weight: object, groups: int) -> Exception | None:
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def addressable(weight: Tensor) -> Tensor:
-    """The weight itself where its columns have one stride in some order (contiguous, channels_last, any 2-D strides).
+def is_addressable(weight: Tensor) -> bool:
+    """Whether its columns have one stride in some order: contiguous, channels_last, any 2-D strides.
 
-    Only a convolution weight sliced or permuted in a way that no matrix describes is copied.
+    Not so are only convolution weights sliced or permuted in a way that no matrix describes.
     """
     if weight.dim() == 2 or weight.is_contiguous():
-        return weight
+        return True
     channels_last = _CHANNELS_LAST.get(weight.dim())
-    if channels_last is not None and weight.is_contiguous(memory_format=channels_last):
-        return weight
-    return weight.contiguous()
+    return channels_last is not None and weight.is_contiguous(memory_format=channels_last)

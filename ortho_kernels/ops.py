@@ -13,6 +13,12 @@ float64 where any weight is float64, else float32. Tensors of all matrices are p
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
+`..._value_and_grad` is forward and backward in one, for whoever needs no graph: it tells every matrix's penalty (SO's value or,
+not `squared`, its root; SRIP's sigma or, `squared`, its square) and writes `scale` times their gradients to `gradients`, or
+adds them there if `add`: one tensor for each `wanted` weight, of its shape, dtype and strides. SRIP's also tells `last`, the
+vectors the iteration ended with, packed as `start`. Where a backend has no operator of its own for this, its forward and
+backward are called one after the other.
+
 Implementations are registered by the backends, one for each dispatch key.
 """
 
@@ -41,6 +47,10 @@ for schema in (
     " -> (Tensor values, Tensor vectors)",
     "srip_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " int[] wanted) -> Tensor[]",
+    "soft_orthogonality_value_and_grad(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal,"
+    " bool squared, float scale, int precision, bool add, Tensor(a!)[] gradients, int[] wanted) -> Tensor values",
+    "srip_value_and_grad(Tensor[] weights, int[] groups, int[] sides, Tensor start, int iterations, bool through,"
+    " bool squared, float scale, bool add, Tensor(a!)[] gradients, int[] wanted) -> (Tensor values, Tensor last)",
 ):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -54,6 +64,11 @@ _srip_backward = _operators.srip_backward.default
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
     """The dtype of values: float64 where any weight is float64, else float32."""
     return torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
+
+
+def backward_precision() -> int:
+    """What `torch.set_float32_matmul_precision` asks for now."""
+    return PRECISIONS.index(torch.get_float32_matmul_precision())
 
 
 def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> list[int]:
@@ -204,10 +219,79 @@ def _differentiable_no_further(operator):
 soft_orthogonality = _differentiable(
     _soft_orthogonality,
     _differentiable_no_further(_soft_orthogonality_backward),
-    lambda diagonal, off_diagonal, keep: PRECISIONS.index(torch.get_float32_matmul_precision()),
+    lambda diagonal, off_diagonal, keep: backward_precision(),
 )
 srip = _differentiable(
     _srip,
     _differentiable_no_further(_srip_backward),
     lambda start, iterations, through, keep: iterations if through else 1,
+)
+
+
+# Forward and backward in one
+
+
+def _write(gradients, computed, wanted, add):
+    for target, gradient in zip(gradients, (g for g, want in zip(computed, wanted, strict=True) if want), strict=True):
+        target.add_(gradient) if add else target.copy_(gradient)
+
+
+def _soft_orthogonality_in_two_calls(
+    weights, groups, sides, diagonal, off_diagonal, squared, scale, precision, add, gradients, wanted
+):
+    values, residuals = _soft_orthogonality(weights, groups, sides, diagonal, off_diagonal, True)
+    factors = torch.full_like(values, scale)
+    if not squared:
+        values = values.sqrt()
+        factors = torch.where(values == 0, 0, factors / (2 * values))
+    computed = _soft_orthogonality_backward(factors, weights, groups, sides, residuals, precision, wanted)
+    _write(gradients, computed, wanted, add)
+    return values
+
+
+def _srip_in_two_calls(
+    weights, groups, sides, start, iterations, through, squared, scale, add, gradients, wanted
+):
+    values, vectors = _srip(weights, groups, sides, start, iterations, through, True)
+    pairs = iterations if through else 1
+    factors = 2 * scale * values if squared else torch.full_like(values, scale)
+    _write(gradients, _srip_backward(factors, weights, groups, sides, vectors, pairs, wanted), wanted, add)
+    return values.square() if squared else values, last_vectors(vectors, orders(weights, groups, sides), pairs)
+
+
+def last_vectors(vectors: Tensor, orders: Sequence[int], pairs: int) -> Tensor:
+    """The vectors that the iteration ended with, normalised and packed, out of all that was kept for the backward."""
+    # Of the pairs kept for a matrix the first begins with x_m.
+    return torch.cat(vectors.split([size for n in orders for size in (n, (2 * pairs - 1) * n)])[::2])
+
+
+def _value_and_grad(name, in_two_calls, fake):
+    """An operator `(*options, gradients, wanted)` that is no part of any graph."""
+    operator = getattr(_operators, name).default
+    library.impl(operator, in_two_calls, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
+
+    def call(*arguments):
+        if torch.compiler.is_compiling():
+            return operator(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            result = operator(*arguments)
+        torch.autograd.graph.increment_version(arguments[-2])
+        return result
+
+    return call
+
+
+soft_orthogonality_value_and_grad = _value_and_grad(
+    "soft_orthogonality_value_and_grad",
+    _soft_orthogonality_in_two_calls,
+    lambda weights, groups, sides, *options: _fake_soft_orthogonality(weights, groups, sides, 1.0, 1.0, False)[0],
+)
+srip_value_and_grad = _value_and_grad(
+    "srip_value_and_grad",
+    _srip_in_two_calls,
+    lambda weights, groups, sides, start, *options: (
+        _fake_srip(weights, groups, sides, start, 1, False, False)[0],
+        torch.empty_like(start),
+    ),
 )

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .matrix_view import MatrixView, check_weights, matrix_view
 from .penalty_report import LayerReport, PenaltyReport
+from .plan import Plan, plan_of
 from .selection import abridged, choose_weights
+from .value_and_grad import soft_orthogonality_values_and_gradients, srip_values_and_gradients
 from .warm_start import WarmStart
 
 PAPER_GAMMA = {"so": 1e-6, "srip": 1e-4}
@@ -20,6 +21,7 @@ _OPTIONS = {
     "so": {"side", "diagonal", "off_diagonal", "squared"},
     "srip": {"side", "iterations", "generator", "gradient", "squared", "warm_start"},
 }
+_SRIP_DEFAULTS = {"side": "small", "iterations": 2, "gradient": "through", "squared": False}
 
 
 class OrthogonalityPenalty(nn.Module):
@@ -72,14 +74,14 @@ class OrthogonalityPenalty(nn.Module):
         self._referred = (encoder,)
         self.names = choose_weights(encoder, include, exclude)
         self._function([], **options)  # what doesn't fit fails here, not in the first step
-        weights, views = self._weights_and_views()
+        weights, plan = self._weights_and_plan()
         self.warm: WarmStart | None = None
         if warm_start:
             if options.get("generator") is not None:
                 raise ValueError(
                     "warm_start keeps its vectors, so a generator has nothing to draw: give one of the two"
                 )
-            self.warm = WarmStart(weights, views, self.side)
+            self.warm = WarmStart(weights, plan, options.get("side", "small"))
 
     @property
     def encoder(self) -> nn.Module:
@@ -89,27 +91,63 @@ class OrthogonalityPenalty(nn.Module):
     def _function(self) -> Callable[..., Tensor]:
         return functional.soft_orthogonality if self.kind == "so" else functional.srip
 
-    @property
-    def side(self) -> str:
-        return self.options.get("side", "small")
-
     def weights(self) -> list[tuple[str, Tensor, int]]:
         """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
         found = []
         for name in self.names:
-            owner_name, _, attribute = name.rpartition(".")
-            owner = self.encoder.get_submodule(owner_name)
-            found.append((name, getattr(owner, attribute), getattr(owner, "groups", 1)))
+            *path, attribute = name.split(".")
+            owner = self.encoder
+            for part in path:  # as get_submodule does, at a tenth of its cost
+                owner = owner._modules[part]
+            weight = owner._parameters.get(attribute)
+            found.append((name, getattr(owner, attribute) if weight is None else weight, owner.__dict__.get("groups", 1)))
         return found
 
     def penalty(self) -> Tensor:
         """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
-        weights, views = self._weights_and_views()
-        if self.warm is None:
-            return self.gamma * self._function(weights, groups=[view.groups for view in views], **self.options)
-        iterations, gradient = self.options.get("iterations", 2), self.options.get("gradient", "through")
-        sigma = self.warm.sigma(weights, views, self.side, iterations, gradient)
-        return self.gamma * (sigma.square() if self.options.get("squared", False) else sigma).sum()
+        weights, plan = self._weights_and_plan()
+        if self.kind == "so":
+            values = functional.soft_orthogonality_values(weights, plan, **self.options)
+        elif self.warm is not None:
+            values = self.warm.values(weights, plan, self._srip_options)
+        else:
+            values, _ = functional.srip_values(weights, plan, self._fresh_start(weights, plan), **self._srip_options)
+        return self.gamma * values.sum()
+
+    def accumulate_gradients(self, scale: float = 1.0) -> Tensor:
+        """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and tells its value.
+
+        To be called between the loss's backward and the optimizer's step, where it does what `(scale * penalty()).backward()`
+        does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
+        see what is added. Weights that are frozen get none, weights that are computed (parametrizations) pass theirs on.
+
+        Returns:
+            The detached scalar `gamma * sum of penalty(W)`, without `scale`.
+        """
+        with torch.enable_grad():  # for parametrizations
+            weights, plan = self._weights_and_plan()
+        gradients: list[Tensor | None] = []
+        for weight in weights:
+            if not weight.requires_grad:
+                gradients.append(None)
+            elif weight.is_leaf:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight, requires_grad=False)
+                gradients.append(weight.grad)
+            else:
+                gradients.append(torch.zeros_like(weight, requires_grad=False))
+        factor = float(scale * self.gamma)
+        if self.kind == "so":
+            values = soft_orthogonality_values_and_gradients(weights, plan, gradients, factor, True, **self.options)
+        elif self.warm is not None:
+            values = self.warm.values_and_gradients(weights, plan, gradients, factor, self._srip_options)
+        else:
+            start = self._fresh_start(weights, plan)
+            values, _ = srip_values_and_gradients(weights, plan, start, gradients, factor, True, **self._srip_options)
+        computed = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None and not w.is_leaf]
+        if computed:
+            torch.autograd.backward(*zip(*computed, strict=True))
+        return self.gamma * values.sum()
 
     def forward(self) -> Tensor:
         return self.penalty()
@@ -119,14 +157,13 @@ class OrthogonalityPenalty(nn.Module):
 
         SRIP's values start from vectors of a fixed seed, so that looking changes nothing, the random state included.
         """
-        weights, views = self._weights_and_views()
-        groups = [view.groups for view in views]
+        weights, plan = self._weights_and_plan()
         options = dict(self.options)
         if self.kind == "srip":
             options["generator"] = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            values = self._function(weights, groups=groups, reduction="none", **options).split(groups)
-        layers = zip(self.names, weights, views, values, strict=True)
+            values = self._function(weights, groups=plan.groups, reduction="none", **options).split(plan.groups)
+        layers = zip(self.names, weights, plan.views, values, strict=True)
         return PenaltyReport(self.kind, self.gamma, [LayerReport.of(*layer) for layer in layers])
 
     def extra_repr(self) -> str:
@@ -139,7 +176,15 @@ class OrthogonalityPenalty(nn.Module):
             f"covers {len(weights)} weights, {entries:,} entries: {abridged(self.names)}"
         )
 
-    def _weights_and_views(self) -> tuple[list[Tensor], list[MatrixView]]:
+    @property
+    def _srip_options(self) -> dict[str, Any]:
+        return _SRIP_DEFAULTS | {name: value for name, value in self.options.items() if name != "generator"}
+
+    def _fresh_start(self, weights: list[Tensor], plan: Plan) -> Tensor:
+        return functional.pack_start(
+            None, weights, plan, self.options.get("side", "small"), self.options.get("generator")
+        )
+
+    def _weights_and_plan(self) -> tuple[list[Tensor], Plan]:
         names, weights, groups = zip(*self.weights(), strict=True)
-        check_weights(weights, groups, names)
-        return list(weights), [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
+        return list(weights), plan_of(weights, groups, names)

@@ -8,13 +8,13 @@
 
 namespace ortho {
 
-// Whether the gradients are so large together that the first of them would have left the caches when the last
-// is written: there they would only be in the way.
+// Whether the gradients that are written, not added to, are so large together that the first of them would
+// have left the caches when the last is written: there they would only be in the way.
 inline bool outgrows_caches(const std::vector<Matrix>& matrices, const std::vector<Gradient>& gradients) {
   constexpr std::int64_t usual_cache = 4'000'000;  // entries
   std::int64_t entries = 0;
   for (std::size_t m = 0; m < matrices.size(); ++m) {
-    if (gradients[m].data) entries += matrices[m].shape.order * matrices[m].shape.depth;
+    if (gradients[m].data && !gradients[m].add) entries += matrices[m].shape.order * matrices[m].shape.depth;
   }
   return entries > usual_cache;
 }

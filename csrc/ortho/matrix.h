@@ -36,6 +36,7 @@ struct Gradient {
   void* data = nullptr;
   std::int64_t order_stride = 0;
   std::int64_t depth_stride = 0;
+  bool add = false;  // to what is there, instead of writing over it
 };
 
 // Where row i of a packed lower triangle begins; also the number of entries of a triangle of order i.

@@ -143,23 +143,24 @@ constexpr std::int64_t partner(std::int64_t vector) { return vector ^ 1; }
 // A few lines of the gradient, sum over v of factor(line, v) * source v; by way of `memory` where they can't
 // be written directly. `across` is the gradient's stride from line to line, `along` that within a line.
 template <class T, class S, class Factor>
-void write_gradient(S* target, std::int64_t across, std::int64_t along, bool past_cache, std::int64_t count,
-                    const Lines<const T>& sources, std::int64_t source_count, std::int64_t length,
-                    const Factor& factor, T* memory) {
-  if (along == 1 && source_count <= 4) {
+void write_gradient(const RankUpdateJob& job, S* target, std::int64_t across, std::int64_t along,
+                    std::int64_t count, const Lines<const T>& sources, std::int64_t source_count,
+                    std::int64_t length, const Factor& factor, T* memory) {
+  const bool add = job.gradient.add;
+  if (along == 1 && source_count <= 4 && (std::is_same_v<S, T> || !add)) {
     if constexpr (std::is_same_v<S, T>) {
-      if (past_cache && can_stream<T>(target, across)) {
+      if (job.past_cache && can_stream<T>(target, across)) {
         const Lines<Streamed<S>> streamed{reinterpret_cast<Streamed<S>*>(target), across};
         mix<T>(streamed, count, sources, source_count, length, factor, false);
         return;
       }
     }
-    mix<T>(Lines<S>{target, across}, count, sources, source_count, length, factor, false);
+    mix<T>(Lines<S>{target, across}, count, sources, source_count, length, factor, add);
     return;
   }
   mix<T>(Lines<T>{memory, length}, count, sources, source_count, length, factor, false);
   for (std::int64_t i = 0; i < count; ++i)
-    write_line<S, T>(target + i * across, along, memory + i * length, length, T(1));
+    write_line<S, T>(target + i * across, along, memory + i * length, length, T(1), add);
 }
 
 template <class T, class S>
@@ -174,8 +175,8 @@ void rank_update_along_order(const RankUpdateJob& job, const Lines<const T>& vec
     const std::int64_t some = job.end - p < at_once ? job.end - p : at_once;
     dot_lines<T>(lines.from(p), some, vectors, count, order, dots, count);
     write_gradient<T, S>(
-        target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride,
-        job.past_cache, some, vectors, count, order,
+        job, target + p * job.gradient.depth_stride, job.gradient.depth_stride, job.gradient.order_stride,
+        some, vectors, count, order,
         [&](std::int64_t q, std::int64_t v) { return scale * dots[q * count + partner(v)]; }, sums);
   }
 }
@@ -187,21 +188,21 @@ void rank_update_along_depth(const RankUpdateJob& job, const Lines<const T>& vec
   T* products = memory;
   T* sums = products + count * piece;
   T* copy = sums + at_once * piece;
-  for_pieces<T, S>(
-      job.matrix, job.begin, job.end, piece, copy,
-      [&](const auto& lines, std::int64_t begin, std::int64_t length) {
-        mix<T>(
-            Lines<T>{products, piece}, count, lines, order, length,
-            [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
-        S* target = static_cast<S*>(job.gradient.data) + begin * job.gradient.depth_stride;
-        for (std::int64_t i = 0; i < order; i += at_once) {
-          const std::int64_t some = order - i < at_once ? order - i : at_once;
-          write_gradient<T, S>(
-              target + i * job.gradient.order_stride, job.gradient.order_stride, job.gradient.depth_stride,
-              job.past_cache, some, Lines<const T>{products, piece}, count, length,
-              [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; }, sums);
-        }
-      });
+  for_pieces<T, S>(job.matrix, job.begin, job.end, piece, copy,
+                   [&](const auto& lines, std::int64_t begin, std::int64_t length) {
+                     mix<T>(
+                         Lines<T>{products, piece}, count, lines, order, length,
+                         [&](std::int64_t v, std::int64_t i) { return vectors[v][i]; }, false);
+                     S* target = static_cast<S*>(job.gradient.data) + begin * job.gradient.depth_stride;
+                     for (std::int64_t i = 0; i < order; i += at_once) {
+                       const std::int64_t some = order - i < at_once ? order - i : at_once;
+                       write_gradient<T, S>(
+                           job, target + i * job.gradient.order_stride, job.gradient.order_stride,
+                           job.gradient.depth_stride, some, Lines<const T>{products, piece}, count, length,
+                           [&](std::int64_t q, std::int64_t v) { return scale * vectors[partner(v)][i + q]; },
+                           sums);
+                     }
+                   });
 }
 
 template <class T>

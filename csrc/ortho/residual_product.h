@@ -9,12 +9,13 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-// Writes finished blocks to the gradient.
+// Writes finished blocks to the gradient, or adds them.
 template <class T, class S>
 struct GradientBlocks {
   const TileExtent& tile;
   S* gradient;
   std::int64_t row_stride, column_stride;
+  bool add;
   T scale;
   bool streamed;  // past the cache
 
@@ -39,11 +40,11 @@ struct GradientBlocks {
     for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride, sums += panel_width<T>) {
       if constexpr (std::is_same_v<S, T>) {
         if (streamed) {
-          write_line(reinterpret_cast<Streamed<S>*>(target), column_stride, sums, columns, scale);
+          write_line(reinterpret_cast<Streamed<S>*>(target), column_stride, sums, columns, scale, false);
           continue;
         }
       }
-      write_line(target, column_stride, sums, columns, scale);
+      write_line(target, column_stride, sums, columns, scale, add);
     }
   }
 };
@@ -51,16 +52,18 @@ struct GradientBlocks {
 // Nothing cancels in this product: long sums are as good as short ones.
 constexpr std::int64_t gradient_summed_at_once = 1 << 20;
 
+// The gradient as the tile sees it: its rows are those of the left operand.
 template <class P, class S, class Left, class Right>
-void product_tile(const Left& left, const Right& right, const TileExtent& tile, S* gradient,
-                  std::int64_t row_stride, std::int64_t column_stride, typename P::Number scale,
-                  bool past_cache, typename P::Number* memory) {
+void product_tile(const Left& left, const Right& right, const TileExtent& tile, const GradientJob& job,
+                  std::int64_t row_stride, std::int64_t column_stride, typename P::Number* memory) {
   using T = typename P::Number;
+  S* gradient = static_cast<S*>(job.gradient.data);
   auto* left_panels = reinterpret_cast<typename P::Entry*>(memory);
   auto* right_panels = left_panels + round_up(tile.rows, width<P>) * entries_of<P>(depth_chunk<P>);
   T* blocks = memory + panels_memory<T>(tile.rows, tile.columns, false);
-  const bool streamed = past_cache && column_stride == 1 && can_stream<T>(gradient, row_stride);
-  const GradientBlocks<T, S> write{tile, gradient, row_stride, column_stride, scale, streamed};
+  const bool streamed = job.past_cache && column_stride == 1 && can_stream<T>(gradient, row_stride);
+  const GradientBlocks<T, S> write{
+      tile, gradient, row_stride, column_stride, job.gradient.add, static_cast<T>(job.scale), streamed};
   tile_product<P>(left, right, tile, {left_panels, right_panels, blocks}, gradient_summed_at_once, write);
   if (streamed) end_streaming();
 }
@@ -77,16 +80,13 @@ void gradient_tile(const GradientJob& job, typename P::Number* memory) {
     // Here the depth of the product is the order of the matrix.
     const StridedOperand<P, S> weight{static_cast<const S*>(matrix.data), matrix.depth_stride,
                                       matrix.order_stride};
-    S* gradient = static_cast<S*>(job.gradient.data);
-    const T scale = static_cast<T>(job.scale);
-    if (job.gradient.depth_stride == 1) {
-      product_tile<P, S>(residual, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order},
-                         gradient, job.gradient.order_stride, job.gradient.depth_stride, scale,
-                         job.past_cache, memory);
+    const std::int64_t along_order = job.gradient.order_stride, along_depth = job.gradient.depth_stride;
+    if (along_depth == 1) {
+      product_tile<P, S>(residual, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order}, job,
+                         along_order, along_depth, memory);
     } else {
-      product_tile<P, S>(weight, residual, {tile.column, tile.columns, tile.row, tile.rows, 0, order},
-                         gradient, job.gradient.depth_stride, job.gradient.order_stride, scale,
-                         job.past_cache, memory);
+      product_tile<P, S>(weight, residual, {tile.column, tile.columns, tile.row, tile.rows, 0, order}, job,
+                         along_depth, along_order, memory);
     }
     return 0;
   });

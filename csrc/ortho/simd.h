@@ -249,16 +249,29 @@ ORTHO_INLINE auto with_storage(Storage storage, const Body& body) {
   __builtin_unreachable();
 }
 
-// target[c * stride] = scale * values[c]
+// target[c * stride] = scale * values[c], or += where it is to be added.
 template <class S, class T>
-ORTHO_INLINE void write_line(S* target, std::int64_t stride, const T* values, std::int64_t count, T scale) {
+ORTHO_INLINE void write_line(S* target, std::int64_t stride, const T* values, std::int64_t count, T scale,
+                             bool add) {
   const Vector<T> factor = broadcast(scale);
+  const auto put = [&](S* place, Vector<T> value) {
+    if constexpr (!is_streamed<S>) {
+      if (add) value += load<T>(place);
+    }
+    store<S, T>(place, value);
+  };
+  const auto put_some = [&](S* place, Vector<T> value, std::int64_t some) {
+    if constexpr (!is_streamed<S>) {
+      if (add) value += load_some<T>(place, some);
+    }
+    store_some<S, T>(place, value, some);
+  };
   std::int64_t c = 0;
   if (stride == 1) {
-    for (; c + lanes<T> <= count; c += lanes<T>) store<S, T>(target + c, load<T>(values + c) * factor);
-    if (c < count) store_some<S, T>(target + c, load_some<T>(values + c, count - c) * factor, count - c);
+    for (; c + lanes<T> <= count; c += lanes<T>) put(target + c, load<T>(values + c) * factor);
+    if (c < count) put_some(target + c, load_some<T>(values + c, count - c) * factor, count - c);
   } else {
-    for (; c < count; ++c) store_some<S, T>(target + c * stride, broadcast(values[c] * scale), 1);
+    for (; c < count; ++c) put_some(target + c * stride, broadcast(values[c] * scale), 1);
   }
 }
 

@@ -34,4 +34,12 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
                                  const C* residuals, const std::vector<Gradient>& gradients,
                                  Products products, Workers& workers);
 
+// Forward and backward in one: `values` gets the penalty of every matrix, its value or the root of that, and
+// the gradients `scale` times the penalty's. Residuals of small orders never leave the cache.
+template <class C>
+void soft_orthogonality_value_and_grad(const std::vector<Matrix>& matrices, EntryWeights weights,
+                                       bool squared, double scale, C* values,
+                                       const std::vector<Gradient>& gradients, Products products,
+                                       Workers& workers);
+
 }  // namespace ortho

@@ -27,89 +27,90 @@ std::vector<std::int64_t> order_offsets(const std::vector<Matrix>& matrices) {
   return packed_offsets(matrices, [](std::int64_t order) { return order; });
 }
 
-// What the caller holds of one matrix.
+// The matrices, and what is the same for all of them.
 template <class C>
-struct Task {
-  const Matrix& matrix;
-  const EntryOrder& entry_order;
+struct Iterations {
+  const std::vector<Matrix>& matrices;
+  const std::vector<EntryOrder>& entry_orders;
   const C* start;
-  C* value;
-  C* vectors;
+  std::vector<std::int64_t> offsets;  // of the vectors of each matrix
   SripOptions options;
-
-  bool adjoints() const { return vectors && options.through; }
+  bool adjoints;
 };
 
 template <class T, class C>
-PowerChain<T> begin_chain(const Task<C>& task, T* memory) {
-  const std::int64_t order = task.matrix.shape.order;
-  PowerChain<T> chain(order, task.options.iterations, task.adjoints(), memory);
+PowerChain<T> begin_chain(const Iterations<C>& all, std::int64_t m, T* memory) {
+  const std::int64_t order = all.matrices[m].shape.order;
+  PowerChain<T> chain(order, all.options.iterations, all.adjoints, memory);
   for (std::int64_t i = 0; i < order; ++i)
-    chain.start()[i] = static_cast<T>(task.start[caller_index(task.entry_order, i)]);
+    chain.start()[i] = static_cast<T>(all.start[all.offsets[m] + caller_index(all.entry_orders[m], i)]);
   chain.begin();
   return chain;
 }
 
+// The pairs of a finished chain, numbered as the entry order says.
 template <class T, class C>
-void end_chain(const PowerChain<T>& chain, const Task<C>& task) {
-  *task.value = static_cast<C>(chain.value());
-  if (!task.vectors) return;
-  const std::int64_t order = task.matrix.shape.order;
-  for (std::int64_t pair = 0; pair < pairs_of(task.options); ++pair) {
-    C* left = task.vectors + 2 * pair * order;
+void write_pairs(const PowerChain<T>& chain, const SripOptions& options, const EntryOrder& entry_order,
+                 C* pairs) {
+  const std::int64_t order = chain.order();
+  for (std::int64_t pair = 0; pair < pairs_of(options); ++pair) {
+    C* left = pairs + 2 * pair * order;
     C* right = left + order;
     for (std::int64_t i = 0; i < order; ++i) {
-      const std::int64_t at = caller_index(task.entry_order, i);
-      left[at] = static_cast<C>(chain.left(task.options.iterations - pair, i));
-      right[at] = static_cast<C>(chain.right(task.options.iterations - pair, i));
+      const std::int64_t at = caller_index(entry_order, i);
+      left[at] = static_cast<C>(chain.left(options.iterations - pair, i));
+      right[at] = static_cast<C>(chain.right(options.iterations - pair, i));
     }
   }
 }
 
+// In bytes, what iterate_alone takes.
 template <class T, class C>
-std::size_t memory_of(const Task<C>& task) {
-  const std::int64_t order = task.matrix.shape.order;
+std::size_t iteration_bytes(const Iterations<C>& all, std::int64_t m) {
+  const Matrix& matrix = all.matrices[m];
+  const std::int64_t order = matrix.shape.order;
   return sizeof(double) * order +
-         sizeof(T) * (PowerChain<T>::memory(order, task.options.iterations, task.adjoints()) +
-                      cpu_kernels_in<T>().pass_memory(task.matrix, 1));
+         sizeof(T) * (PowerChain<T>::memory(order, all.options.iterations, all.adjoints) +
+                      cpu_kernels_in<T>().pass_memory(matrix, 1));
 }
 
 // A matrix that one thread takes through all steps, while it is in the cache.
-template <class T, class C>
-void iterate_alone(const Task<C>& task, void* memory) {
-  const auto [order, depth] = task.matrix.shape;
+template <class T, class C, class Finish>
+void iterate_alone(const Iterations<C>& all, std::int64_t m, void* memory, const Finish& finish) {
+  const Matrix& matrix = all.matrices[m];
+  const auto [order, depth] = matrix.shape;
   auto* product = static_cast<double*>(memory);
   T* own = reinterpret_cast<T*>(product + order);
-  PowerChain<T> chain = begin_chain(task, own);
-  T* pass = own + PowerChain<T>::memory(order, task.options.iterations, task.adjoints());
+  PowerChain<T> chain = begin_chain(all, m, own);
+  T* pass = own + PowerChain<T>::memory(order, all.options.iterations, all.adjoints);
   while (!chain.done()) {
     std::fill_n(product, order, 0.0);
-    cpu_kernels_in<T>().gram_times_vector(task.matrix, 0, depth, chain.input(), product, pass);
+    cpu_kernels_in<T>().gram_times_vector(matrix, 0, depth, chain.input(), product, pass);
     chain.advance(product);
   }
-  end_chain(chain, task);
+  finish(m, chain, static_cast<char*>(memory) + iteration_bytes<T>(all, m));
 }
 
 // A matrix whose every pass is shared out over all threads, in parts that don't depend on how many there are.
-template <class T, class C>
-void iterate_together(const Task<C>& task, Workers& workers) {
-  const std::int64_t order = task.matrix.shape.order;
+template <class T, class C, class Finish>
+void iterate_together(const Iterations<C>& all, std::int64_t m, Workers& workers, const Finish& finish) {
+  const Matrix& matrix = all.matrices[m];
+  const std::int64_t order = matrix.shape.order;
   PlanLimits limits;
-  limits.range_entries = std::max(least_part_entries, entries(task.matrix) / most_parts);
-  const std::vector<DepthRange> parts = plan_ranges({task.matrix.shape}, limits);
+  limits.range_entries = std::max(least_part_entries, entries(matrix) / most_parts);
+  const std::vector<DepthRange> parts = plan_ranges({matrix.shape}, limits);
   const auto count = static_cast<std::int64_t>(parts.size());
   const std::unique_ptr<double[]> products(new double[count * order]);
-  const std::unique_ptr<T[]> own(
-      new T[PowerChain<T>::memory(order, task.options.iterations, task.adjoints())]);
+  const std::unique_ptr<T[]> own(new T[PowerChain<T>::memory(order, all.options.iterations, all.adjoints)]);
   const Kernels<T>& kernels = cpu_kernels_in<T>();
-  const std::size_t memory = sizeof(T) * kernels.pass_memory(task.matrix, 1);
-  PowerChain<T> chain = begin_chain(task, own.get());
+  const std::size_t memory = sizeof(T) * kernels.pass_memory(matrix, 1);
+  PowerChain<T> chain = begin_chain(all, m, own.get());
   while (!chain.done()) {
-    for_each_item(workers, count, static_cast<double>(entries(task.matrix)), memory,
+    for_each_item(workers, count, static_cast<double>(entries(matrix)), memory,
                   [&](std::int64_t part, void* pass) {
                     double* product = products.get() + part * order;
                     std::fill_n(product, order, 0.0);
-                    kernels.gram_times_vector(task.matrix, parts[part].begin, parts[part].end, chain.input(),
+                    kernels.gram_times_vector(matrix, parts[part].begin, parts[part].end, chain.input(),
                                               product, static_cast<T*>(pass));
                   });
     for (std::int64_t part = 1; part < count; ++part) {
@@ -117,7 +118,7 @@ void iterate_together(const Task<C>& task, Workers& workers) {
     }
     chain.advance(products.get());
   }
-  end_chain(chain, task);
+  finish(m, chain, nullptr);
 }
 
 template <class C>
@@ -125,45 +126,88 @@ bool in_double(const Matrix& matrix) {
   return std::is_same_v<C, double> || matrix.shape.order <= small_order;
 }
 
+// Takes every matrix through its iteration and calls finish(m, chain, memory): by the thread that did it all,
+// with finish_bytes(m) of memory, or, where all threads did it together, by the calling one, with none.
+template <class C, class FinishBytes, class Finish>
+void iterate_all(const Iterations<C>& all, const FinishBytes& finish_bytes, Workers& workers,
+                 const Finish& finish) {
+  std::vector<std::int64_t> alone;
+  std::size_t memory = 0;
+  double work = 0;
+  for (std::size_t m = 0; m < all.matrices.size(); ++m) {
+    const Matrix& matrix = all.matrices[m];
+    if (entries(matrix) > shared_entries) {
+      if (in_double<C>(matrix)) {
+        iterate_together<double>(all, m, workers, finish);
+      } else {
+        iterate_together<C>(all, m, workers, finish);
+      }
+      continue;
+    }
+    alone.push_back(m);
+    memory = std::max(memory, finish_bytes(m) + (in_double<C>(matrix) ? iteration_bytes<double>(all, m)
+                                                                      : iteration_bytes<C>(all, m)));
+    work += static_cast<double>(entries(matrix)) * all.options.iterations / 4;
+  }
+  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) {
+    return entries(all.matrices[a]) > entries(all.matrices[b]);
+  });
+  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory,
+                [&](std::int64_t item, void* own) {
+                  const std::int64_t m = alone[item];
+                  if (in_double<C>(all.matrices[m])) {
+                    iterate_alone<double>(all, m, own, finish);
+                  } else {
+                    iterate_alone<C>(all, m, own, finish);
+                  }
+                });
+}
+
 }  // namespace
 
 template <class C>
 void srip(const std::vector<Matrix>& matrices, const std::vector<EntryOrder>& entry_orders, const C* start,
           SripOptions options, C* values, C* vectors, Workers& workers) {
-  const std::vector<std::int64_t> offsets = order_offsets(matrices);
-  const auto task_of = [&](std::int64_t m) {
-    C* own = vectors ? vectors + 2 * pairs_of(options) * offsets[m] : nullptr;
-    return Task<C>{matrices[m], entry_orders[m], start + offsets[m], values + m, own, options};
-  };
-  std::vector<std::int64_t> alone;
-  std::size_t memory = 0;
-  double work = 0;
-  for (std::size_t m = 0; m < matrices.size(); ++m) {
-    const Task<C> task = task_of(m);
-    if (entries(matrices[m]) > shared_entries) {
-      if (in_double<C>(matrices[m])) {
-        iterate_together<double, C>(task, workers);
-      } else {
-        iterate_together<C, C>(task, workers);
-      }
-      continue;
-    }
-    alone.push_back(m);
-    memory = std::max(memory, in_double<C>(matrices[m]) ? memory_of<double>(task) : memory_of<C>(task));
-    work += static_cast<double>(entries(matrices[m])) * options.iterations / 4;
-  }
-  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) {
-    return entries(matrices[a]) > entries(matrices[b]);
+  const bool adjoints = vectors && options.through;
+  const Iterations<C> all{matrices, entry_orders, start, order_offsets(matrices), options, adjoints};
+  const auto nothing = [](std::int64_t) { return std::size_t{0}; };
+  iterate_all(all, nothing, workers, [&](std::int64_t m, const auto& chain, void*) {
+    values[m] = static_cast<C>(chain.value());
+    if (vectors)
+      write_pairs(chain, options, entry_orders[m], vectors + 2 * pairs_of(options) * all.offsets[m]);
   });
-  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory,
-                [&](std::int64_t item, void* own) {
-                  const Task<C> task = task_of(alone[item]);
-                  if (in_double<C>(task.matrix)) {
-                    iterate_alone<double, C>(task, own);
-                  } else {
-                    iterate_alone<C, C>(task, own);
-                  }
-                });
+}
+
+template <class C>
+void srip_value_and_grad(const std::vector<Matrix>& matrices, const std::vector<EntryOrder>& entry_orders,
+                         const C* start, SripOptions options, bool squared, double scale, C* values, C* last,
+                         const std::vector<Gradient>& gradients, Workers& workers) {
+  const Iterations<C> all{matrices, entry_orders, start, order_offsets(matrices), options, options.through};
+  const Kernels<C>& kernels = cpu_kernels_in<C>();
+  const std::int64_t pairs = pairs_of(options);
+  const bool past_cache = outgrows_caches(matrices, gradients);
+  const auto vector_numbers = [&](std::int64_t m) { return 2 * pairs * matrices[m].shape.order; };
+  const auto finish_bytes = [&](std::int64_t m) {
+    return sizeof(C) * (vector_numbers(m) + kernels.pass_memory(matrices[m], 2 * pairs));
+  };
+  iterate_all(all, finish_bytes, workers, [&](std::int64_t m, const auto& chain, void* memory) {
+    const C sigma = static_cast<C>(chain.value());
+    values[m] = squared ? sigma * sigma : sigma;
+    for (std::int64_t i = 0; i < chain.order(); ++i)
+      last[all.offsets[m] + caller_index(entry_orders[m], i)] = static_cast<C>(chain.last(i));
+    if (!gradients[m].data) return;
+    const C factor = static_cast<C>(squared ? 2 * scale * static_cast<double>(sigma) : scale);
+    const std::unique_ptr<C[]> allocated(memory ? nullptr : new C[vector_numbers(m)]);
+    C* vectors = memory ? static_cast<C*>(memory) : allocated.get();
+    write_pairs(chain, options, {}, vectors);
+    if (memory) {
+      kernels.rank_update({matrices[m], gradients[m], 0, matrices[m].shape.depth, vectors, pairs,
+                           static_cast<double>(factor), past_cache},
+                          vectors + vector_numbers(m));
+    } else {
+      srip_backward<C>(&factor, {matrices[m]}, {{}}, vectors, pairs, {gradients[m]}, workers);
+    }
+  });
 }
 
 template <class C>
@@ -206,6 +250,12 @@ template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, c
                    float*, float*, Workers&);
 template void srip(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const double*, SripOptions,
                    double*, double*, Workers&);
+template void srip_value_and_grad(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const float*,
+                                  SripOptions, bool, double, float*, float*, const std::vector<Gradient>&,
+                                  Workers&);
+template void srip_value_and_grad(const std::vector<Matrix>&, const std::vector<EntryOrder>&, const double*,
+                                  SripOptions, bool, double, double*, double*, const std::vector<Gradient>&,
+                                  Workers&);
 template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<EntryOrder>&,
                             const float*, std::int64_t, const std::vector<Gradient>&, Workers&);
 template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<EntryOrder>&,

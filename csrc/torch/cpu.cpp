@@ -58,6 +58,10 @@ const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) {
 // The place of "medium" among the precisions of ops.py.
 constexpr std::int64_t medium_precision = 2;
 
+ortho::Products products_at(std::int64_t precision) {
+  return precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact;
+}
+
 std::int64_t matrix_count(const WeightViews& views) {
   return static_cast<std::int64_t>(views.matrices.size());
 }
@@ -98,18 +102,39 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::soft_orthogonality_backward<C>(
-        numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
-        precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact, workers);
+    ortho::soft_orthogonality_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"),
+                                          views.matrices,
+                                          numbers<C>(residuals, total_triangle(views), "residuals"),
+                                          gradients.gradients(), products_at(precision), workers);
   });
   return gradients.finish();
 }
 
-std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
-                                const Tensor& start, std::int64_t iterations, bool through, bool keep) {
+Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers& groups,
+                                         const Integers& sides, double diagonal, double off_diagonal,
+                                         bool squared, double scale, std::int64_t precision, bool add,
+                                         const Tensors& gradients, const Integers& wanted) {
+  const WeightViews views(weights, groups, sides);
+  const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
+  TorchWorkers workers;
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(matrix_count(views));
+    ortho::soft_orthogonality_value_and_grad<C>(views.matrices, {diagonal, off_diagonal}, squared, scale,
+                                                static_cast<C*>(values.mutable_data_ptr()), targets,
+                                                products_at(precision), workers);
+    return values;
+  });
+}
+
+void check_iterations(std::int64_t iterations) {
   if (iterations < 1)
     throw std::runtime_error("iterations: expected at least 1, got " + std::to_string(iterations));
+}
+
+std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
+                                const Tensor& start, std::int64_t iterations, bool through, bool keep) {
+  check_iterations(iterations);
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkers workers;
@@ -141,11 +166,34 @@ Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const I
   return gradients.finish();
 }
 
+std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Integers& groups,
+                                               const Integers& sides, const Tensor& start,
+                                               std::int64_t iterations, bool through, bool squared,
+                                               double scale, bool add, const Tensors& gradients,
+                                               const Integers& wanted) {
+  check_iterations(iterations);
+  const WeightViews views(weights, groups, sides);
+  const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
+  TorchWorkers workers;
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(matrix_count(views));
+    Tensor last = new_numbers<C>(total_order(views));
+    ortho::srip_value_and_grad<C>(views.matrices, views.entry_orders(weights),
+                                  numbers<C>(start, total_order(views), "start"), {iterations, through},
+                                  squared, scale, static_cast<C*>(values.mutable_data_ptr()),
+                                  static_cast<C*>(last.mutable_data_ptr()), targets, workers);
+    return std::make_tuple(values, last);
+  });
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
+  m.impl("soft_orthogonality_value_and_grad", TORCH_BOX(&soft_orthogonality_value_and_grad));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
+  m.impl("srip_value_and_grad", TORCH_BOX(&srip_value_and_grad));
 }

@@ -114,9 +114,64 @@ std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vect
   return orders;
 }
 
+namespace {
+
+// The matrices of one weight's gradient, whose columns are known to have one stride.
+void append_gradients(const Tensor& target, const WeightView& view, bool add,
+                      std::vector<Gradient>& gradients) {
+  const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
+  const auto bytes = static_cast<std::int64_t>(target.element_size());
+  auto* data = static_cast<char*>(target.mutable_data_ptr());
+  for (std::int64_t g = 0; g < view.groups; ++g) {
+    void* own = data ? data + g * view.rows * row * bytes : nullptr;
+    gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, add}
+                                                : Gradient{own, column, row, add});
+  }
+}
+
+bool same_sizes(const Tensor& a, const Tensor& b) {
+  if (a.dim() != b.dim()) return false;
+  for (std::int64_t dim = 0; dim < a.dim(); ++dim) {
+    if (a.size(dim) != b.size(dim)) return false;
+  }
+  return true;
+}
+
+void check_wanted(const std::vector<std::int64_t>& wanted, const std::vector<Tensor>& weights) {
+  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+}
+
+}  // namespace
+
+std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
+                                     const std::vector<std::int64_t>& wanted,
+                                     const std::vector<Tensor>& gradients, bool add) {
+  check_wanted(wanted, weights);
+  if (gradients.size() != static_cast<std::size_t>(std::count_if(
+                              wanted.begin(), wanted.end(), [](std::int64_t want) { return want != 0; })))
+    throw std::runtime_error("expected one gradient for each wanted weight");
+  std::vector<Gradient> result;
+  result.reserve(views.matrices.size());
+  auto next = gradients.begin();
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    const WeightView& view = views.views[w];
+    if (!wanted[w]) {
+      result.insert(result.end(), view.groups, Gradient{});
+      continue;
+    }
+    const Tensor& gradient = *next++;
+    if (gradient.scalar_type() != weights[w].scalar_type() || !same_sizes(gradient, weights[w]) ||
+        (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0)) {
+      throw bad_weight(w, "its gradient must have its dtype, its shape and its order of strides");
+    }
+    append_gradients(gradient, view, add, result);
+  }
+  return result;
+}
+
 WeightGradients::WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
                                  const std::vector<std::int64_t>& wanted) {
-  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+  check_wanted(wanted, weights);
   results_.reserve(weights.size());
   gradients_.reserve(views.matrices.size());
   for (std::size_t w = 0; w < weights.size(); ++w) {
@@ -127,14 +182,7 @@ WeightGradients::WeightGradients(const std::vector<Tensor>& weights, const Weigh
       continue;
     }
     results_.push_back(torch::stable::empty_like(weights[w]));
-    const Tensor target = target_for(results_.back(), view, w);
-    const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
-    const auto bytes = static_cast<std::int64_t>(target.element_size());
-    auto* data = static_cast<char*>(target.mutable_data_ptr());
-    for (std::int64_t g = 0; g < view.groups; ++g) {
-      void* own = data ? data + g * view.rows * row * bytes : nullptr;
-      gradients_.push_back(view.side == Side::rows ? Gradient{own, row, column} : Gradient{own, column, row});
-    }
+    append_gradients(target_for(results_.back(), view, w), view, false, gradients_);
   }
 }
 

@@ -50,7 +50,13 @@ struct WeightViews {
   std::vector<Matrix> matrices;
 };
 
-// Gradients of those weights that are wanted, and empty tensors for the others.
+// The given tensors as gradients of those weights that are wanted, one each, to be written or added to; each
+// must have its weight's shape and dtype and its columns in the same order.
+std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
+                                     const std::vector<std::int64_t>& wanted,
+                                     const std::vector<Tensor>& gradients, bool add);
+
+// New gradients of those weights that are wanted, and empty tensors for the others.
 class WeightGradients {
  public:
   WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
