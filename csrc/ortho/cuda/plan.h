@@ -18,11 +18,16 @@ struct Device {
   bool cooperative = true;  // can start a grid whose blocks all run at the same time
 };
 
-// What is said of matrices here. `wanted` is read for gradients alone.
+// Whether neighbours along the depth are the closer ones in memory.
+constexpr bool lies_along_depth(std::int64_t order_stride, std::int64_t depth_stride) {
+  return depth_stride <= order_stride;
+}
+
 struct PlannedMatrix {
   Shape shape;
   Storage storage = Storage::float32;
-  bool wanted = true;
+  bool lies_along_depth = true;  // the depth has the smaller stride
+  bool wanted = true;            // its gradient is; read where gradients are planned
 };
 
 constexpr std::int32_t tile_side = 64;      // of tiles of residuals and of gradients
@@ -31,13 +36,13 @@ constexpr std::int32_t tile_blocks = 3;     // blocks that fit a multiprocessor 
 constexpr std::int32_t chunk_bytes =
     64;  // of each vector of an operand that are in one stage of the pipeline
 constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors
-constexpr std::int32_t pass_blocks = 4;      // blocks of those that fit a multiprocessor together
+constexpr std::int32_t pass_blocks = 2;      // blocks of those that fit a multiprocessor together
 constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice in a row
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
-constexpr std::size_t residual_matrices = 640, product_matrices = 440, iteration_matrices = 300,
-                      update_matrices = 300;
+constexpr std::size_t residual_matrices = 600, product_matrices = 440, iteration_matrices = 256,
+                      update_matrices = 256;
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
 
@@ -84,7 +89,7 @@ struct IterationWork {
   std::int32_t matrix;
   std::int32_t ranges;       // of the depth
   std::int32_t range_depth;  // length of all ranges but the last
-  std::int32_t strip;        // columns that are used twice in a row
+  std::int32_t strip;        // entries of the depth that are used twice in a row, while they are in L2
   std::int32_t first_range, first_row_block;
   std::int64_t first_partial;  // where its partial products begin, in numbers: ranges x order
   std::int64_t first_vector;   // where its vectors begin, in numbers
