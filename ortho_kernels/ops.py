@@ -31,8 +31,7 @@ NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_back
 ROWS, COLS = 0, 1
 PRECISIONS = ("highest", "high", "medium")
 
-library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (
+SCHEMAS = (
     "soft_orthogonality(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
     "soft_orthogonality_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
@@ -41,7 +40,10 @@ for schema in (
     " -> (Tensor values, Tensor vectors)",
     "srip_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " int[] wanted) -> Tensor[]",
-):
+)
+
+library = torch.library.Library(NAMESPACE, "DEF")
+for schema in SCHEMAS:
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
