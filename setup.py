@@ -64,7 +64,13 @@ KERNEL_SOURCES = [
     "ortho/srip.cpp",
 ]
 OPERATOR_SOURCES = ["torch/cpu.cpp", "torch/weight_views.cpp"]
-INTROSPECTION_SOURCES = ["introspect.cpp", "ortho/cpu_level.cpp", "ortho/plan.cpp"]
+INTROSPECTION_SOURCES = [
+    "introspect.cpp",
+    "introspect_cuda.cpp",
+    "ortho/cpu_level.cpp",
+    "ortho/plan.cpp",
+    "ortho/cuda/plan.cpp",
+]
 CUDA_SOURCES = sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.glob("ortho/cuda/*.c*"))
 CUDA_OPERATOR_SOURCES = ["torch/cuda.cpp", "torch/weight_views.cpp"]
 
@@ -133,6 +139,10 @@ def find_introspection_headers() -> list[str] | None:
         missing = f"{python / 'Python.h'} (on Debian the package python3-dev)"
     print(f"ortho_kernels: built without introspection, for want of {missing}: doctor can tell less", file=sys.stderr)
     return None
+
+
+def object_name(prefix: str, source: str) -> str:
+    return f"{prefix}_{Path(source).with_suffix('').as_posix().replace('/', '_')}"
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -228,7 +238,7 @@ def build_native(directory: Path) -> list[str]:
     built = [OPERATORS]
     if headers := find_introspection_headers():
         own = [*COMMON_FLAGS, f"-I{directory}", *headers]
-        objects = [file.compile(source, f"introspect_{Path(source).stem}", own) for source in INTROSPECTION_SOURCES]
+        objects = [file.compile(source, object_name("introspect", source), own) for source in INTROSPECTION_SOURCES]
         file.link(INTROSPECTION, objects, ["-s"])
         built.append(INTROSPECTION)
     file.run(ninja, BUILD_LOG)
@@ -254,7 +264,8 @@ def build_cuda(directory: Path) -> list[str]:
     objects = [file.compile(source, Path(source).name, flags[Path(source).suffix]) for source in CUDA_SOURCES]
     facts = f"nvcc {'.'.join(map(str, toolkit.release))} for {targets}"
     for source in CUDA_OPERATOR_SOURCES:
-        own = [*COMMON_FLAGS, *STABLE_ABI_FLAGS, "-isystem", str(torch / "include"), f'-DORTHO_CUDA_FACTS="{facts}"']
+        own = [*COMMON_FLAGS, *STABLE_ABI_FLAGS, f'-DORTHO_CUDA_FACTS="{facts}"']
+        own += ["-isystem", str(torch / "include"), "-isystem", str(toolkit.root / "include")]
         objects.append(file.compile(source, f"torch_{Path(source).stem}", own))
     # A runtime of its own, so that one library serves every torch.
     libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", f"-L{runtime}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]

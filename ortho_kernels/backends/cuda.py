@@ -1,4 +1,4 @@
-"""The CUDA C++ kernels: a library of their own, whose operators have a namespace of their own. Why they can't serve, if so."""
+"""The CUDA C++ kernels, in a library and a namespace of their own, and why they can't serve where they can't."""
 
 from __future__ import annotations
 
@@ -36,9 +36,6 @@ def load() -> str | None:
     return None
 
 
-_against = load()  # at import, so that a compiled step finds a constant
-
-
 def reason_against(dtype: torch.dtype) -> str | None:
     """Why these kernels can't serve weights of this compute dtype on the GPU, or None if they can."""
     if _against is not None:
@@ -68,6 +65,7 @@ def _why_not_built() -> str:
     return f"{_LIBRARY.name} is missing; `pip install -e . --no-build-isolation` builds it where nvcc and a CUDA torch are"
 
 
+_against = load()  # at import, so that a compiled step finds a constant
 _operators = getattr(torch.ops, _NAMESPACE)
 soft_orthogonality = _operators.soft_orthogonality.default
 soft_orthogonality_backward = _operators.soft_orthogonality_backward.default
