@@ -62,7 +62,9 @@ def build_facts() -> dict[str, str]:
 def _why_not_built() -> str:
     if _BUILD_LOG.exists():
         return _BUILD_LOG.read_text().partition("\n")[0]
-    return f"{_LIBRARY.name} is missing; `pip install -e . --no-build-isolation` builds it where nvcc and a CUDA torch are"
+    return (
+        f"{_LIBRARY.name} is missing; `pip install -e . --no-build-isolation` builds it where nvcc and a CUDA torch are"
+    )
 
 
 _against = load()  # at import, so that a compiled step finds a constant
