@@ -27,7 +27,7 @@ def published_so(weights: Sequence[Tensor]) -> Tensor:
     total: Tensor | None = None
     for weight in weights:
         W = weight.flatten(1)
-        value = torch.norm(W.t() @ W - torch.eye(W.shape[1])) ** 2
+        value = torch.norm(W.t() @ W - torch.eye(W.shape[1], device=W.device)) ** 2
         total = value if total is None else total + value
     assert total is not None
     return total
@@ -37,8 +37,8 @@ def published_srip(weights: Sequence[Tensor]) -> Tensor:
     total: Tensor | None = None
     for weight in weights:
         W = weight.flatten(1)
-        R = W.t() @ W - torch.eye(W.shape[1])
-        v = normalize(R.t() @ normalize(torch.randn(len(R)), dim=0), dim=0)
+        R = W.t() @ W - torch.eye(W.shape[1], device=W.device)
+        v = normalize(R.t() @ normalize(torch.randn(len(R), device=W.device), dim=0), dim=0)
         w = R @ v
         value = torch.dot(normalize(w, dim=0), w) ** 2
         total = value if total is None else total + value
@@ -58,7 +58,8 @@ def eager_so(weights: Sequence[Tensor]) -> Tensor:
 
 def eager_srip(weights: Sequence[Tensor], sigmas: Callable[..., Tensor] | None = None) -> Tensor:
     orders = [min(len(weight), weight[0].numel()) for weight in weights]
-    return (sigmas or eager_sigmas)(weights, torch.randn(sum(orders)).split(orders))
+    start = torch.randn(sum(orders), device=weights[0].device)
+    return (sigmas or eager_sigmas)(weights, start.split(orders))
 
 
 def eager_sigmas(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
@@ -97,7 +98,10 @@ def truth(name: str, penalty: str, weights: Sequence[Tensor]) -> Penalty:
     if penalty == "so":
         return partial(reference.soft_orthogonality, side=side)
     orders = [len(W) if reference.rows_side(W, side) else W.shape[1] for W in reference.matrices(weights)]
-    state = torch.get_rng_state()
-    start = [torch.randn(n) for n in orders] if name == "published" else torch.randn(sum(orders)).split(orders)
-    torch.set_rng_state(state)
+    device = weights[0].device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if name == "published":
+            start = [torch.randn(n, device=device) for n in orders]
+        else:
+            start = list(torch.randn(sum(orders), device=device).split(orders))
     return partial(reference.srip, side=side, squared=name == "published", start=[x[None] for x in start])

@@ -12,6 +12,8 @@
 
 namespace py = pybind11;
 
+void bind_cuda_planner(py::module_ parent);
+
 namespace {
 
 std::vector<ortho::Shape> shapes_from(const std::vector<std::pair<std::int64_t, std::int64_t>>& pairs) {
@@ -32,7 +34,8 @@ py::dict build_facts() {
 }  // namespace
 
 PYBIND11_MODULE(_introspect, m) {
-  m.doc() = "Build facts, CPU levels and the planner of the native kernels.";
+  m.doc() = "Build facts, CPU levels and the planners of the native kernels.";
+  bind_cuda_planner(m);
   m.def("build_facts", &build_facts);
   m.def(
       "cpu_levels",

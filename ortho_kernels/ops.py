@@ -37,8 +37,7 @@ NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_back
 ROWS, COLS = 0, 1
 PRECISIONS = ("highest", "high", "medium")
 
-library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (
+SCHEMAS = (
     "soft_orthogonality(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
     "soft_orthogonality_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
@@ -47,11 +46,16 @@ for schema in (
     " -> (Tensor values, Tensor vectors)",
     "srip_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " int[] wanted) -> Tensor[]",
+)
+VALUE_AND_GRAD_SCHEMAS = (
     "soft_orthogonality_value_and_grad(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal,"
     " bool squared, float scale, int precision, bool add, Tensor(a!)[] gradients, int[] wanted) -> Tensor values",
     "srip_value_and_grad(Tensor[] weights, int[] groups, int[] sides, Tensor start, int iterations, bool through,"
     " bool squared, float scale, bool add, Tensor(a!)[] gradients, int[] wanted) -> (Tensor values, Tensor last)",
-):
+)
+
+library = torch.library.Library(NAMESPACE, "DEF")
+for schema in SCHEMAS + VALUE_AND_GRAD_SCHEMAS:
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels

@@ -9,6 +9,22 @@ import torch
 
 from ortho_kernels.backends.choose import reason_against, use_backend
 
+ON_CPU = {"backend": ["cpu", "torch"], "kernels": ["cpu"]}
+ON_GPU = {"backend": ["cuda", "triton", "torch"], "kernels": ["cuda", "triton"]}
+
+
+def pytest_generate_tests(metafunc):
+    """`backend` and `kernels` run a test for each backend: on the CPU, and on a GPU where one is or is asked for."""
+    only_gpu = metafunc.definition.get_closest_marker("gpu") is not None
+    asked = torch.cuda.is_available() or "gpu" in metafunc.config.option.markexpr
+    for fixture in ON_CPU:
+        if fixture not in metafunc.fixturenames:
+            continue
+        cases = [] if only_gpu else [pytest.param((name, "cpu"), id=name) for name in ON_CPU[fixture]]
+        if only_gpu or asked:
+            cases += [pytest.param((name, "cuda"), id=f"{name}-gpu", marks=pytest.mark.gpu) for name in ON_GPU[fixture]]
+        metafunc.parametrize(fixture, cases, indirect=True)
+
 
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
@@ -18,26 +34,43 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """On a GPU, a backend that says no to a dtype is passed over, with its reason: another serves there."""
+    try:
+        return (yield)
+    except RuntimeError as error:
+        if "gpu" in item.keywords and "was asked for but can't serve these weights" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["cpu", "torch"])
-def backend(request):
-    """Runs the test once for each backend that serves CPU tensors here."""
-    reason = reason_against(request.param, "cpu")
+def served_by(backend, device):
+    """Within it, tensors are made on the device, and the backend serves them."""
+    reason = reason_against(backend, device)
     if reason is not None:
-        pytest.skip(f"{request.param}: {reason}")
-    with use_backend(request.param):
-        yield request.param
+        pytest.skip(f"{backend}: {reason}")
+    if device != "cpu":
+        torch.set_default_device(device)
+    try:
+        with use_backend(backend):
+            yield backend
+    finally:
+        torch.set_default_device(None)
 
 
 @pytest.fixture
-def kernels():
-    """Runs the test on the native CPU kernels."""
-    reason = reason_against("cpu", "cpu")
-    if reason is not None:
-        pytest.skip(f"cpu: {reason}")
-    with use_backend("cpu"):
-        yield
+def backend(request):
+    """Runs the test once for each backend that serves here."""
+    yield from served_by(*request.param)
+
+
+@pytest.fixture
+def kernels(request):
+    """Runs the test on each of the native kernels."""
+    yield from served_by(*request.param)

@@ -216,8 +216,8 @@ def test_mixed_dtypes(backend):
     seed=st.integers(0, 1000),
 )
 def test_any_shapes(backend, shapes, side, off_diagonal, seed):
-    generator = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(shape, generator=generator).div(max(shape) ** 0.5).requires_grad_() for shape in shapes]
+    torch.manual_seed(seed)
+    weights = [torch.randn(shape).div(max(shape) ** 0.5).requires_grad_() for shape in shapes]
     doubles = [weight.detach().double().requires_grad_() for weight in weights]
     options = {"side": side, "off_diagonal": off_diagonal}
     value, truth = soft_orthogonality(weights, **options), reference.soft_orthogonality(doubles, **options)
@@ -242,4 +242,5 @@ def test_the_matmul_precision_rounds_gradients_and_never_values(kernels):
     truth = so_gradient(weight.detach().double())
     for precision, (value, gradient) in results.items():
         assert torch.equal(value, results["highest"][0])
-        assert relative(gradient, truth) < (4e-3 if precision == "medium" else 1e-5)
+        rounding = {"highest": 1e-5, "high": 1e-5 if kernels == "cpu" else 1e-3, "medium": 4e-3}  # tf32 is a GPU's
+        assert relative(gradient, truth) < rounding[precision]

@@ -138,7 +138,7 @@ def test_squared(backend):
 @pytest.mark.parametrize("start", [0.0, 1.0])
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 def test_degenerate_matrices_stay_finite(backend, weight, start, iterations):
-    weight = weight.clone().requires_grad_()
+    weight = weight.to(torch.get_default_device(), copy=True).requires_grad_()
     value = srip([weight], start=[torch.full((1, 4), start)], iterations=iterations)
     (gradient,) = torch.autograd.grad(value, weight)
     residual_is_zero = bool(weight.any())

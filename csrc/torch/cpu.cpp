@@ -1,23 +1,24 @@
 // The operators on CPU tensors: unpacks arguments, allocates results, calls the kernels.
-#include <stdexcept>
-#include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "../ortho/parallel.h"
 #include "../ortho/soft_orthogonality.h"
 #include "../ortho/srip.h"
-#include "weight_views.h"
+#include "numbers.h"
 
 namespace {
 
+using ortho::in_compute_type;
+using ortho::Integers;
+using ortho::matrix_count;
+using ortho::numbers;
 using ortho::Tensor;
+using ortho::Tensors;
+using ortho::total_order;
+using ortho::total_triangle;
 using ortho::WeightGradients;
 using ortho::WeightViews;
-using torch::headeronly::ScalarType;
-using Integers = std::vector<std::int64_t>;
-using Tensors = std::vector<Tensor>;
 
 class TorchWorkers final : public ortho::Workers {
  public:
@@ -30,34 +31,14 @@ class TorchWorkers final : public ortho::Workers {
 };
 
 template <class C>
-constexpr ScalarType dtype_of = std::is_same_v<C, double> ? ScalarType::Double : ScalarType::Float;
-
-// Calls body with a number of the compute type: float64 where any weight is float64, else float32.
-template <class Body>
-auto in_compute_type(const WeightViews& views, const Body& body) {
-  return views.has_float64() ? body(double{}) : body(float{});
-}
-
-template <class C>
 Tensor new_numbers(std::int64_t count) {
-  return torch::stable::empty({count}, dtype_of<C>);
-}
-
-template <class C>
-const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) {
-  if (tensor.scalar_type() != dtype_of<C> || !tensor.is_contiguous() || tensor.numel() != count) {
-    throw std::runtime_error(std::string(name) + ": expected " + std::to_string(count) +
-                             " contiguous numbers of " + (std::is_same_v<C, double> ? "float64" : "float32") +
-                             ", got " + std::to_string(tensor.numel()) +
-                             (tensor.is_contiguous() ? "" : ", not contiguous") +
-                             (tensor.scalar_type() != dtype_of<C> ? ", of another dtype" : ""));
-  }
-  return static_cast<const C*>(tensor.const_data_ptr());
+  return torch::stable::empty({count}, ortho::dtype_of<C>);
 }
 
 // The place of "medium" among the precisions of ops.py.
 constexpr std::int64_t medium_precision = 2;
 
+<<<<<<< HEAD
 ortho::Products products_at(std::int64_t precision) {
   return precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact;
 }
@@ -78,6 +59,8 @@ std::int64_t total_triangle(const WeightViews& views) {
   return total;
 }
 
+=======
+>>>>>>> 4b053400fca85a40a01169bd37564e2a0bb3cce0
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
                                               bool keep) {
@@ -110,6 +93,7 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
   return gradients.finish();
 }
 
+<<<<<<< HEAD
 Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers& groups,
                                          const Integers& sides, double diagonal, double off_diagonal,
                                          bool squared, double scale, std::int64_t precision, bool add,
@@ -135,6 +119,11 @@ void check_iterations(std::int64_t iterations) {
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
   check_iterations(iterations);
+=======
+std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
+                                const Tensor& start, std::int64_t iterations, bool through, bool keep) {
+  ortho::check_iterations(iterations);
+>>>>>>> 4b053400fca85a40a01169bd37564e2a0bb3cce0
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkers workers;

@@ -90,26 +90,38 @@ bool WeightViews::has_float64() const {
                      [](const Matrix& m) { return m.storage == Storage::float64; });
 }
 
+std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view) {
+  std::vector<ColumnDigit> digits;
+  if (std::is_sorted(view.dims.begin(), view.dims.end())) return digits;
+  for (const std::int64_t dim : view.dims) {
+    ColumnDigit digit{weight.size(dim), 1};
+    for (std::int64_t after = dim + 1; after < weight.dim(); ++after) digit.step *= weight.size(after);
+    if (!digits.empty() && digits.back().step == digit.size * digit.step) {  // both orders agree on these two
+      digit.size *= digits.back().size;
+      digits.pop_back();
+    }
+    digits.push_back(digit);
+  }
+  return digits;
+}
+
 std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vector<Tensor>& weights) const {
   std::vector<std::vector<std::int64_t>> orders;
   orders.reserve(matrices.size());
   for (std::size_t w = 0; w < views.size(); ++w) {
-    const WeightView& view = views[w];
     std::vector<std::int64_t> order;
-    if (view.side == Side::columns && !std::is_sorted(view.dims.begin(), view.dims.end())) {
-      order.push_back(0);
-      for (const std::int64_t dim : view.dims) {
-        std::int64_t step = 1;  // of this dimension in the order of the shape
-        for (std::int64_t after = dim + 1; after < weights[w].dim(); ++after) step *= weights[w].size(after);
+    if (views[w].side == Side::columns) {
+      for (const auto& [size, step] : column_digits(weights[w], views[w])) {
+        if (order.empty()) order.push_back(0);
         std::vector<std::int64_t> finer;
-        finer.reserve(order.size() * weights[w].size(dim));
+        finer.reserve(order.size() * size);
         for (const std::int64_t base : order) {
-          for (std::int64_t i = 0; i < weights[w].size(dim); ++i) finer.push_back(base + i * step);
+          for (std::int64_t i = 0; i < size; ++i) finer.push_back(base + i * step);
         }
         order = std::move(finer);
       }
     }
-    orders.insert(orders.end(), view.groups, order);
+    orders.insert(orders.end(), views[w].groups, order);
   }
   return orders;
 }
@@ -197,11 +209,13 @@ Tensor WeightGradients::target_for(const Tensor& gradient, const WeightView& vie
     stride *= sizes[*dim];
   }
   strides[0] = stride;
-  std::int32_t dtype;
+  std::int32_t dtype, device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(gradient.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(gradient.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(gradient.get(), &device_index));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype, device_type,
+                                                  device_index, &handle));
   copied_to_.push_back(index);
   return copied_from_.emplace_back(handle);
 }

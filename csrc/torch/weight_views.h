@@ -36,6 +36,16 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
 
 Storage storage_of(const Tensor& weight, std::size_t index);
 
+// One digit of the number of a column as it lies in memory: how many values it has, and how far apart the
+// columns are that it tells from each other, in the order of the weight's shape.
+struct ColumnDigit {
+  std::int64_t size, step;
+};
+
+// The digits of the columns of a weight that lie in memory in another order than its shape's, slowest first;
+// none where both orders are the same.
+std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view);
+
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
   WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,

@@ -1,10 +1,75 @@
-"""The CUDA C++ kernels."""
+"""The CUDA C++ kernels, in a library and a namespace of their own, and why they can't serve where they can't."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
 import torch
+
+from .. import cuda_toolkit, ops
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_LIBRARY = _PACKAGE / "_cuda.abi3.so"
+_BUILD_LOG = _PACKAGE / "_cuda_build_log.txt"
+_NAMESPACE = "ortho_kernels_cuda"
+
+_library = torch.library.Library(_NAMESPACE, "DEF")
+for _schema in ops.SCHEMAS:
+    _library.define(_schema)
+
+
+@cache
+def load() -> str | None:
+    """Registers the operators; None if they are there, on a machine without a GPU too, else the reason why they aren't."""
+    for variable in ("ORTHO_KERNELS_NO_NATIVE", "ORTHO_KERNELS_NO_CUDA"):
+        if os.environ.get(variable, "0") not in ("", "0"):
+            return f"{variable} is set"
+    if not _LIBRARY.exists():
+        return f"not built: {_why_not_built()}"
+    try:
+        torch.ops.load_library(str(_LIBRARY))
+    except Exception as error:
+        return f"failed to load: {error}"
+    return None
 
 
 def reason_against(dtype: torch.dtype) -> str | None:
     """Why these kernels can't serve weights of this compute dtype on the GPU, or None if they can."""
-    return "not built: this version has no CUDA kernels yet"
+    if _against is not None:
+        return _against
+    if not torch.cuda.is_initialized() and not torch.cuda.is_available():
+        return "no GPU that torch can use"
+    capability = torch.cuda.get_device_capability()
+    if capability < cuda_toolkit.OLDEST:
+        return f"the GPU's compute capability is {capability[0]}.{capability[1]}; the kernels need 8.0 or newer"
+    return None
+
+
+def build_facts() -> dict[str, str]:
+    """How the library was built, or why it was not."""
+    if not _LIBRARY.exists():
+        return {"CUDA library": f"not built: {_why_not_built()}"}
+    if _against is not None:
+        return {"CUDA library": _against}
+    facts = ctypes.CDLL(str(_LIBRARY)).ortho_kernels_cuda_facts
+    facts.restype = ctypes.c_char_p
+    return {"CUDA library": f"{_LIBRARY.name}, {facts().decode()}"}
+
+
+def _why_not_built() -> str:
+    if _BUILD_LOG.exists():
+        return _BUILD_LOG.read_text().partition("\n")[0]
+    return (
+        f"{_LIBRARY.name} is missing; `pip install -e . --no-build-isolation` builds it where nvcc and a CUDA torch are"
+    )
+
+
+_against = load()  # at import, so that a compiled step finds a constant
+_operators = getattr(torch.ops, _NAMESPACE)
+soft_orthogonality = _operators.soft_orthogonality.default
+soft_orthogonality_backward = _operators.soft_orthogonality_backward.default
+srip = _operators.srip.default
+srip_backward = _operators.srip_backward.default

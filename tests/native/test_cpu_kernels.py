@@ -1,11 +1,11 @@
-"""The CPU operators, called directly, against their definitions in float64."""
+"""The operators, called directly, against their definitions in float64: the CPU's and, with `-m gpu`, a GPU's."""
 
 import pytest
 import torch
 
 from ortho_kernels.backends import native
 
-pytestmark = pytest.mark.skipif(native.load() is not None, reason=f"native kernels: {native.load()}")
+pytestmark = pytest.mark.usefixtures("kernels")
 ops = torch.ops.ortho_kernels
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -158,9 +158,9 @@ def test_mixed_dtypes_compute_in_the_widest():
 @pytest.mark.parametrize(
     "name", ["1 x 9", "odd", "several tiles", "tall", "transposed", "channels_last, tall", "grouped"]
 )
-def test_medium_precision_rounds_the_backward_of_float32_alone(name):
-    """Where the CPU has dot products of bfloat16; elsewhere, and for other dtypes, nothing changes."""
-    rounds = native.build_facts()["CPU level"] == "avx512_bf16"
+def test_medium_precision_rounds_the_backward_of_float32_alone(kernels, name):
+    """On a CPU that has dot products of bfloat16, and on a GPU; elsewhere, and for other dtypes, nothing changes."""
+    rounds = kernels != "cpu" or native.build_facts()["CPU level"] == "avx512_bf16"
     for dtype in DTYPES:
         weight, groups = made(name, dtype)
         side = int(weight.shape[0] // groups > weight[0].numel())  # the larger Gram's terms cancel
@@ -169,7 +169,8 @@ def test_medium_precision_rounds_the_backward_of_float32_alone(name):
             ops.soft_orthogonality_backward(values, [weight], [groups], [side], residuals, precision, [1])[0]
             for precision in range(3)
         )
-        assert torch.equal(exact, high)
+        assert torch.equal(exact, high) or (kernels != "cpu" and dtype is torch.float32)  # tf32 is a GPU's
+        assert (high.double() - exact.double()).norm() <= 1e-3 * exact.double().norm()
         assert (medium.double() - exact.double()).norm() <= 4e-3 * exact.double().norm()
         assert torch.equal(exact, medium) != (rounds and dtype is torch.float32)
 
@@ -188,6 +189,7 @@ def test_empty_list_and_nothing_kept():
     "matrix", [torch.zeros(6, 6), torch.eye(6), torch.eye(6, 9)], ids=["zero", "identity", "orthogonal"]
 )
 def test_zero_residuals_and_zero_matrices_have_finite_values(matrix):
+    matrix = matrix.to(torch.get_default_device())
     values, residuals = ops.soft_orthogonality([matrix], [1], [0], 1.0, 1.0, True)
     gradients = ops.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, 0, [1])
     assert values.isfinite().all()
@@ -257,9 +259,7 @@ def test_bad_arguments_name_the_weight():
 def everything(weights, sides):
     groups = [1] * len(weights)
     ones = torch.ones(len(weights))
-    start = torch.randn(
-        sum(w.shape[side] for w, side in zip(weights, sides, strict=True)), generator=torch.Generator().manual_seed(3)
-    )
+    start = torch.arange(1.0, 1 + sum(w.shape[side] for w, side in zip(weights, sides, strict=True))).sin()
     values, residuals = ops.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
     sigmas, vectors = ops.srip(weights, groups, sides, start, 2, True, True)
     return [

@@ -1,0 +1,129 @@
+// `ortho_kernels._introspect.cuda`: what the launches on a GPU do, for tests and for the roofline model. Needs
+// no GPU and no CUDA.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "ortho/cuda/plan.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using namespace ortho;
+
+Storage storage_named(const std::string& name) {
+  if (name == "float64") return Storage::float64;
+  if (name == "float32") return Storage::float32;
+  if (name == "bfloat16") return Storage::bfloat16;
+  if (name == "float16") return Storage::float16;
+  throw std::invalid_argument("expected float64, float32, bfloat16 or float16, got " + name);
+}
+
+// (order, depth, storage format); the depth has the smaller stride.
+using Matrices = std::vector<std::tuple<std::int64_t, std::int64_t, std::string>>;
+
+std::vector<cuda::PlannedMatrix> planned(const Matrices& matrices) {
+  std::vector<cuda::PlannedMatrix> result;
+  for (const auto& [order, depth, storage] : matrices) {
+    cuda::PlannedMatrix matrix;
+    matrix.shape = {order, depth};
+    matrix.storage = storage_named(storage);
+    result.push_back(matrix);
+  }
+  return result;
+}
+
+}  // namespace
+
+void bind_cuda_planner(py::module_ parent) {
+  py::module_ m = parent.def_submodule("cuda", "The planner of the GPU's launches.");
+  m.attr("tile_side") = cuda::tile_side;
+  m.attr("tile_threads") = cuda::tile_threads;
+  m.attr("tile_blocks") = cuda::tile_blocks;
+  m.attr("chunk_bytes") = cuda::chunk_bytes;
+  m.attr("pass_threads") = cuda::pass_threads;
+  m.attr("pass_blocks") = cuda::pass_blocks;
+
+  py::class_<cuda::Device>(m, "Device")
+      .def(py::init([](int multiprocessors) {
+             cuda::Device device;
+             device.multiprocessors = multiprocessors;
+             return device;
+           }),
+           py::arg("multiprocessors"))
+      .def_readonly("multiprocessors", &cuda::Device::multiprocessors);
+
+  py::class_<cuda::ResidualWork>(m, "ResidualWork")
+      .def_readonly("matrix", &cuda::ResidualWork::matrix)
+      .def_readonly("tiles", &cuda::ResidualWork::tiles)
+      .def_readonly("parts", &cuda::ResidualWork::parts)
+      .def_readonly("part_depth", &cuda::ResidualWork::part_depth)
+      .def_readonly("first_item", &cuda::ResidualWork::first_item);
+  py::class_<cuda::ResidualLaunch>(m, "ResidualLaunch")
+      .def_readonly("work", &cuda::ResidualLaunch::work)
+      .def_readonly("items", &cuda::ResidualLaunch::items)
+      .def_readonly("split_items", &cuda::ResidualLaunch::split_items)
+      .def_readonly("blocks", &cuda::ResidualLaunch::blocks)
+      .def_readonly("partial_bytes", &cuda::ResidualLaunch::partial_bytes);
+  py::class_<cuda::ProductWork>(m, "ProductWork")
+      .def_readonly("matrix", &cuda::ProductWork::matrix)
+      .def_readonly("row_tiles", &cuda::ProductWork::row_tiles)
+      .def_readonly("column_tiles", &cuda::ProductWork::column_tiles)
+      .def_readonly("first_item", &cuda::ProductWork::first_item);
+  py::class_<cuda::ProductLaunch>(m, "ProductLaunch")
+      .def_readonly("work", &cuda::ProductLaunch::work)
+      .def_readonly("items", &cuda::ProductLaunch::items)
+      .def_readonly("blocks", &cuda::ProductLaunch::blocks);
+  py::class_<cuda::IterationWork>(m, "IterationWork")
+      .def_readonly("matrix", &cuda::IterationWork::matrix)
+      .def_readonly("ranges", &cuda::IterationWork::ranges)
+      .def_readonly("range_depth", &cuda::IterationWork::range_depth)
+      .def_readonly("strip", &cuda::IterationWork::strip)
+      .def_readonly("first_range", &cuda::IterationWork::first_range);
+  py::class_<cuda::IterationLaunch>(m, "IterationLaunch")
+      .def_readonly("work", &cuda::IterationLaunch::work)
+      .def_readonly("ranges", &cuda::IterationLaunch::ranges)
+      .def_readonly("steps", &cuda::IterationLaunch::steps)
+      .def_readonly("blocks", &cuda::IterationLaunch::blocks)
+      .def_readonly("partial_bytes", &cuda::IterationLaunch::partial_bytes);
+  py::class_<cuda::UpdateWork>(m, "UpdateWork")
+      .def_readonly("matrix", &cuda::UpdateWork::matrix)
+      .def_readonly("strips", &cuda::UpdateWork::strips)
+      .def_readonly("first_item", &cuda::UpdateWork::first_item);
+  py::class_<cuda::UpdateLaunch>(m, "UpdateLaunch")
+      .def_readonly("work", &cuda::UpdateLaunch::work)
+      .def_readonly("strip", &cuda::UpdateLaunch::strip)
+      .def_readonly("items", &cuda::UpdateLaunch::items)
+      .def_readonly("blocks", &cuda::UpdateLaunch::blocks);
+
+  m.def(
+      "plan_residuals",
+      [](const Matrices& matrices, const cuda::Device& device) {
+        return cuda::plan_residuals(planned(matrices), device);
+      },
+      py::arg("matrices"), py::arg("device"), "Launches for the residuals of (order, depth, storage format).");
+  m.def(
+      "plan_products",
+      [](const Matrices& matrices, const cuda::Device& device) {
+        return cuda::plan_products(planned(matrices), device);
+      },
+      py::arg("matrices"), py::arg("device"));
+  m.def(
+      "plan_iterations",
+      [](const Matrices& matrices, std::int64_t iterations, bool adjoints, const cuda::Device& device) {
+        return cuda::plan_iterations(planned(matrices), iterations, adjoints, device);
+      },
+      py::arg("matrices"), py::arg("iterations"), py::arg("adjoints"), py::arg("device"));
+  m.def(
+      "plan_updates",
+      [](const Matrices& matrices, std::int64_t pairs, const cuda::Device& device) {
+        return cuda::plan_updates(planned(matrices), pairs, sizeof(float), device);
+      },
+      py::arg("matrices"), py::arg("pairs"), py::arg("device"));
+}

@@ -1,0 +1,211 @@
+// R = Gram - I of all matrices of a launch: its lower triangle, packed and weighted, and the weighted sums of
+// squares. One item is a tile of a triangle for a part of the depth.
+#pragma once
+
+#include "../soft_orthogonality.h"
+#include "reduce.cuh"
+#include "tile_product.cuh"
+
+namespace ortho::cuda {
+
+struct ResidualMatrix {
+  const void* data;
+  std::int64_t order_stride, depth_stride;
+  std::int64_t offset;  // of its triangle in the residuals
+  std::int32_t order, depth;
+  std::int32_t first_item;
+  std::int32_t index;  // of its value
+};
+
+struct ResidualArguments {
+  void* values;
+  void* residuals;          // null: keep nothing
+  double* partials;         // tile_side x tile_side for each item of the first `split_items`
+  double* squares;          // for each item: of the diagonal, of the entries below it
+  std::uint32_t* counters;  // for each item, then for each matrix: how many parts, how many tiles are there
+  double diagonal, off_diagonal;
+  std::int32_t items;
+  std::int32_t count;
+  ResidualMatrix matrices[residual_matrices];
+  std::int32_t part_depth[residual_matrices];
+};
+static_assert(sizeof(ResidualArguments) <= argument_bytes);
+
+// Entries of R in a tile, and where its part of the depth lies.
+struct ResidualItem {
+  std::int32_t matrix;
+  std::int32_t tile, part, parts;
+  std::int32_t row, column;
+  std::int32_t begin, end;
+};
+
+ORTHO_DEVICE std::int32_t tile_row_of(std::int32_t tile) {
+  auto row = static_cast<std::int32_t>((square_root(8.0 * tile + 1) - 1) / 2);
+  while (triangle(row) > tile) --row;
+  while (triangle(row + 1) <= tile) ++row;
+  return row;
+}
+
+ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std::int32_t item) {
+  ResidualItem result;
+  result.matrix = find_matrix(arguments.matrices, arguments.count, item);
+  const ResidualMatrix& matrix = arguments.matrices[result.matrix];
+  const std::int32_t length = arguments.part_depth[result.matrix];
+  result.parts = matrix.depth <= length ? 1 : (matrix.depth + length - 1) / length;
+  result.tile = (item - matrix.first_item) / result.parts;
+  result.part = (item - matrix.first_item) % result.parts;
+  const std::int32_t row = tile_row_of(result.tile);
+  result.row = row * tile_side;
+  result.column = (result.tile - static_cast<std::int32_t>(triangle(row))) * tile_side;
+  result.begin = result.part * length;
+  result.end = matrix.depth - result.begin < length ? matrix.depth : result.begin + length;
+  return result;
+}
+
+template <class Products, class S, Lies lies>
+struct GramOperand {
+  using Entry = typename Products::Entry;
+  using Panel = cuda::Panel<Entry, Products::depth, lies>;
+  Operand<S> operand;
+  bool aligned;
+  std::int32_t first, begin;
+
+  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
+    cuda::stage<Entry, Products::depth, lies>(operand, aligned, first, begin + chunk * Products::depth,
+                                              panel);
+  }
+};
+
+// Whether this block is the last of `all` that come here: then it sees what the others wrote before.
+ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
+  auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
+  memory_fence();
+  block_barrier();
+  if (thread_index() == 0) *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
+  block_barrier();
+  const bool result = *last != 0;
+  block_barrier();  // the memory may be used again
+  memory_fence();
+  return result;
+}
+
+// Subtracts the identity, keeps the weighted entries, and sums the squares up: of the tile, and by the block
+// that has the matrix's last tile, of all its tiles in order.
+template <class C, class Total>
+ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
+                              Blocks<Total>& sums) {
+  const ResidualMatrix& matrix = arguments.matrices[item.matrix];
+  C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
+  double squares[2] = {0, 0};
+  for_sums<Total>(sums, [&](int r, int c, Total sum) {
+    const std::int32_t row = item.row + r, column = item.column + c;
+    if (!within(row, matrix.order) || !within(column, std::int64_t{row} + 1)) return;
+    const bool on_diagonal = row == column;
+    const Total entry = on_diagonal ? sum - Total(1) : sum;
+    squares[on_diagonal ? 0 : 1] += static_cast<double>(entry) * static_cast<double>(entry);
+    if (kept) {
+      const double weight = on_diagonal ? arguments.diagonal : arguments.off_diagonal;
+      kept[triangle(row) + column] = static_cast<C>(entry * static_cast<Total>(weight));
+    }
+  });
+  sum_over_block<tile_threads>(squares);
+  double* const own = arguments.squares + 2 * std::int64_t{matrix.first_item};
+  if (thread_index() == 0) {
+    own[2 * item.tile] = squares[0];
+    own[2 * item.tile + 1] = squares[1];
+  }
+  const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + tile_side - 1) / tile_side;
+  const auto tiles = static_cast<std::int32_t>(triangle(side));
+  if (!comes_last(arguments.counters + arguments.items + item.matrix, tiles)) return;
+  double all[2] = {0, 0};
+  for (std::int32_t tile = thread_index(); tile < tiles; tile += tile_threads) {
+    all[0] += read_past_l1(own + 2 * tile);
+    all[1] += read_past_l1(own + 2 * tile + 1);
+  }
+  sum_over_block<tile_threads>(all);
+  if (thread_index() == 0) {
+    static_cast<C*>(arguments.values)[matrix.index] =
+        static_cast<C>(arguments.diagonal * all[0] + 2 * arguments.off_diagonal * all[1]);
+  }
+}
+
+// Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
+// order.
+template <class Total>
+ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
+                            std::int32_t item_index, Blocks<Total>& sums) {
+  constexpr std::int64_t slot_numbers = std::int64_t{tile_side} * tile_side;
+  const auto slot = [&](std::int32_t part) {
+    double* memory = arguments.partials + (item_index - item.part + part) * slot_numbers;
+    return reinterpret_cast<Total*>(memory) + thread_index();
+  };
+  Total* const own = slot(item.part);
+  int entry = 0;
+  for_sums<Total>(sums, [&](int, int, Total sum) { own[entry++ * tile_threads] = sum; });
+  if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
+  for_sums<Total>(sums, [](int, int, Total& sum) { sum = 0; });
+  for (std::int32_t part = 0; part < item.parts; ++part) {
+    const Total* const other = slot(part);
+    entry = 0;
+    for_sums<Total>(sums, [&](int, int, Total& sum) { sum += read_past_l1(other + entry++ * tile_threads); });
+  }
+  return true;
+}
+
+template <class C, class Products, class S, Lies lies, class Total>
+ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const ResidualItem& item,
+                                std::int32_t item_index) {
+  const ResidualMatrix& matrix = arguments.matrices[item.matrix];
+  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride,
+                           matrix.order, item.end};
+  const bool aligned = is_aligned(operand, lies);
+  const GramOperand<Products, S, lies> left{operand, aligned, item.row, item.begin};
+  const GramOperand<Products, S, lies> right{operand, aligned, item.column, item.begin};
+  const int chunks = (item.end - item.begin + Products::depth - 1) / Products::depth;
+  const bool above_diagonal = item.row == item.column && warp_row() < warp_column();
+  Blocks<Total> sums;
+  tile_product<Products>(left, right, chunks, above_diagonal, sums);
+  if (item.parts > 1 && !add_parts<Total>(arguments, item, item_index, sums)) return;
+  finish_tile<C, Total>(arguments, item, sums);
+}
+
+template <class C, class S>
+struct GramProducts {
+  using type = Halves<S, S>;
+};
+template <>
+struct GramProducts<float, float> {
+  using type = TripleTf32;
+};
+template <class S>
+struct GramProducts<double, S> {
+  using type = InDouble;
+};
+
+template <class C, class S, Lies lies>
+ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const ResidualItem& item,
+                                   std::int32_t item_index) {
+  using Products = typename GramProducts<C, S>::type;
+  if constexpr (std::is_same_v<C, float>) {
+    // So few entries don't average the rounding errors of float sums out.
+    if (arguments.matrices[item.matrix].order > small_order) {
+      return residual_tile<C, Products, S, lies, float>(arguments, item, item_index);
+    }
+  }
+  residual_tile<C, Products, S, lies, double>(arguments, item, item_index);
+}
+
+// C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
+template <class C, class S>
+ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
+  for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
+    const ResidualItem item = residual_item(arguments, i);
+    if (arguments.matrices[item.matrix].depth_stride == 1) {
+      residual_tile_in<C, S, Lies::along_depth>(arguments, item, i);
+    } else {
+      residual_tile_in<C, S, Lies::across_depth>(arguments, item, i);
+    }
+  }
+}
+
+}  // namespace ortho::cuda

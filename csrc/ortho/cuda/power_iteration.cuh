@@ -1,0 +1,242 @@
+// SRIP of all matrices of a launch. All applications of R are one kernel: a pass over W leaves partial
+// products W_b (W_b^T x) of ranges of the depth, a grid barrier later they are added up to the next vector,
+// and so on. Where a grid can't wait for itself, each phase is a launch of its own.
+//
+// With x_i = R x_(i-1) normalised at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each
+// scaled by the length that its partner was divided by, are
+//   p_m = x_m,   p_(m-1) = (R p_m - s_m x_(m-1)) / s_(m-1),   p_i = R p_(i+1) / s_i.
+// Vectors are kept as they come out of R, x_i times s_i, and are divided where they are used.
+#pragma once
+
+#include "../soft_orthogonality.h"
+#include "vector_pass.cuh"
+
+namespace ortho::cuda {
+
+struct IterationMatrix {
+  const void* data;
+  std::int64_t order_stride, depth_stride;
+  std::int64_t first_partial, first_vector;
+  std::int64_t offset;  // of its entries in what is packed by order
+  std::int32_t order, depth;
+  std::int32_t first_range, ranges, range_depth, strip;
+  std::int32_t first_row_block;
+  std::int32_t index;  // of its value
+  EntryDigits digits;
+};
+
+struct IterationArguments {
+  const void* start;
+  void* values;
+  void* vectors;  // null: keep nothing
+  double* partials;
+  double* work_vectors;     // room for a double for each entry, whatever the arithmetic
+  double* squared_lengths;  // of the vectors 1 to `iterations`: one for each row block of the launch
+  std::uint32_t* counter;   // of blocks that came to a grid barrier
+  std::int32_t iterations, through, adjoints;
+  std::int32_t ranges, row_blocks;
+  std::int32_t first_phase, end_phase;
+  std::int32_t count;
+  IterationMatrix matrices[iteration_matrices];
+};
+static_assert(sizeof(IterationArguments) <= argument_bytes);
+
+// Phases: the start; for each application a pass and a reduction; the end.
+ORTHO_DEVICE std::int32_t steps_of(const IterationArguments& arguments) {
+  return arguments.iterations + (arguments.adjoints ? arguments.iterations - 1 : 0);
+}
+
+// T: of the arithmetic of this matrix.
+template <class T>
+ORTHO_DEVICE T* work_vector(const IterationArguments& arguments, const IterationMatrix& matrix,
+                            std::int32_t slot) {
+  return reinterpret_cast<T*>(arguments.work_vectors + matrix.first_vector +
+                              std::int64_t{slot} * matrix.order);
+}
+
+// Without adjoints two vectors are enough, in turn.
+ORTHO_DEVICE std::int32_t slot_of(const IterationArguments& arguments, std::int32_t vector) {
+  return arguments.adjoints ? vector : vector % 2;
+}
+ORTHO_DEVICE std::int32_t input_slot(const IterationArguments& arguments, std::int32_t step) {
+  if (step <= arguments.iterations) return slot_of(arguments, step);
+  return 3 * arguments.iterations - step;  // p_i with i = 2 iterations - step, behind the x
+}
+
+// |R x_(vector - 1)|; the start was normalised.
+ORTHO_DEVICE double length_of(const IterationArguments& arguments, const IterationMatrix& matrix,
+                              std::int32_t vector) {
+  if (vector == 0) return 1;
+  const double* const parts =
+      arguments.squared_lengths + std::int64_t{vector} * arguments.row_blocks + matrix.first_row_block;
+  double sum = 0;
+  const std::int32_t blocks = matrix.order < 1 ? 1 : (matrix.order + pass_threads - 1) / pass_threads;
+  for (std::int32_t b = 0; b < blocks; ++b) sum += read_past_l1(parts + b);
+  return square_root(sum);
+}
+
+// A NaN stays one: only an exact zero is left alone.
+ORTHO_DEVICE double divide(double numerator, double length) { return length == 0 ? 0 : numerator / length; }
+
+// ---- one row of one row block ----------------------------------------------------------------------------
+
+template <class C, class T>
+ORTHO_DEVICE void start_rows(const IterationArguments& arguments, const IterationMatrix& matrix,
+                             std::int32_t row) {
+  const C* const start = static_cast<const C*>(arguments.start) + matrix.offset;
+  double squares[1] = {0};
+  for (std::int32_t i = thread_index(); i < matrix.order; i += pass_threads) {
+    const auto entry = static_cast<double>(start[i]);
+    squares[0] += entry * entry;
+  }
+  sum_over_block<pass_threads>(squares);
+  if (!within(row, matrix.order)) return;
+  const auto entry = static_cast<double>(start[callers_index(matrix.digits, row)]);
+  work_vector<T>(arguments, matrix, 0)[row] = static_cast<T>(divide(entry, square_root(squares[0])));
+}
+
+// Takes W W^T x from the partial products and goes one application on.
+template <class T>
+ORTHO_DEVICE void reduce_rows(const IterationArguments& arguments, const IterationMatrix& matrix,
+                              std::int32_t row, std::int32_t row_block, std::int32_t step) {
+  const std::int32_t last = arguments.iterations;
+  double squares[1] = {0};
+  if (within(row, matrix.order)) {
+    const double* const partials = arguments.partials + matrix.first_partial + row;
+    double applied = 0;
+    for (std::int32_t range = 0; range < matrix.ranges; ++range)
+      applied += read_past_l1(partials + std::int64_t{range} * matrix.order);
+    applied -= static_cast<double>(
+        read_past_l1(work_vector<T>(arguments, matrix, input_slot(arguments, step)) + row));
+    if (step < last) {
+      const T next = static_cast<T>(divide(applied, length_of(arguments, matrix, step)));
+      work_vector<T>(arguments, matrix, slot_of(arguments, step + 1))[row] = next;
+      squares[0] = static_cast<double>(next) * static_cast<double>(next);
+    } else {
+      const std::int32_t i = 2 * last - step - 1;  // of the adjoint that comes out
+      if (step == last) {
+        const double sigma = length_of(arguments, matrix, last);
+        const double before =
+            read_past_l1(work_vector<T>(arguments, matrix, slot_of(arguments, last - 1)) + row);
+        applied = divide(applied, sigma) - sigma * divide(before, length_of(arguments, matrix, last - 1));
+      }
+      work_vector<T>(arguments, matrix, last + i)[row] =
+          static_cast<T>(divide(applied, length_of(arguments, matrix, i)));
+    }
+  }
+  if (step >= last) return;
+  sum_over_block<pass_threads>(squares);
+  if (thread_index() == 0) {
+    arguments
+        .squared_lengths[std::int64_t{step + 1} * arguments.row_blocks + matrix.first_row_block + row_block] =
+        squares[0];
+  }
+}
+
+template <class C, class T>
+ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const IterationMatrix& matrix,
+                              std::int32_t row, std::int32_t row_block) {
+  const std::int32_t last = arguments.iterations;
+  const double value = length_of(arguments, matrix, last);
+  if (thread_index() == 0 && row_block == 0)
+    static_cast<C*>(arguments.values)[matrix.index] = static_cast<C>(value);
+  if (!arguments.vectors || !within(row, matrix.order)) return;
+  const std::int32_t pairs = arguments.through ? last : 1;
+  C* const vectors = static_cast<C*>(arguments.vectors) + 2 * std::int64_t{pairs} * matrix.offset;
+  const std::int64_t at = callers_index(matrix.digits, row);
+  for (std::int32_t pair = 0; pair < pairs; ++pair) {
+    const std::int32_t i = last - pair;
+    double left = 0, right = 0;
+    if (value != 0) {  // a value of zero has no direction: its gradient is zero
+      left =
+          read_past_l1(work_vector<T>(arguments, matrix, i == last ? slot_of(arguments, i) : last + i) + row);
+      if (i == last) left = divide(left, value);
+      right = divide(read_past_l1(work_vector<T>(arguments, matrix, slot_of(arguments, i - 1)) + row),
+                     length_of(arguments, matrix, i - 1));
+    }
+    vectors[2 * std::int64_t{pair} * matrix.order + at] = static_cast<C>(left);
+    vectors[(2 * std::int64_t{pair} + 1) * matrix.order + at] = static_cast<C>(right);
+  }
+}
+
+// ---- phases ----------------------------------------------------------------------------------------------
+
+template <class C, class T, class S>
+ORTHO_DEVICE void pass_over(const IterationArguments& arguments, const IterationMatrix& matrix,
+                            std::int32_t range, std::int32_t step) {
+  const T* const vector = work_vector<T>(arguments, matrix, input_slot(arguments, step));
+  double* const product = arguments.partials + matrix.first_partial + std::int64_t{range} * matrix.order;
+  const std::int32_t begin = range * matrix.range_depth;
+  const std::int32_t end =
+      matrix.depth - begin < matrix.range_depth ? matrix.depth : begin + matrix.range_depth;
+  gram_times_vector<T, S>(matrix, begin, end, vector, product);
+}
+
+template <class C, class T>
+ORTHO_DEVICE void work_on_rows(const IterationArguments& arguments, const IterationMatrix& matrix,
+                               std::int32_t row_block, std::int32_t phase) {
+  const std::int32_t row = row_block * pass_threads + thread_index();
+  if (phase == 0) {
+    start_rows<C, T>(arguments, matrix, row);
+  } else if (phase == 2 * steps_of(arguments) + 1) {
+    finish_rows<C, T>(arguments, matrix, row, row_block);
+  } else {
+    reduce_rows<T>(arguments, matrix, row, row_block, phase / 2 - 1);
+  }
+}
+
+// Calls body(matrix, T()) with the type of the arithmetic: small orders don't average rounding errors out.
+template <class C, class Body>
+ORTHO_DEVICE void in_arithmetic(const IterationMatrix& matrix, const Body& body) {
+  if constexpr (std::is_same_v<C, float>) {
+    if (matrix.order > small_order) return body(float{});
+  }
+  body(double{});
+}
+
+template <class C, class S>
+ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t phase) {
+  const bool is_pass = phase % 2 == 1 && phase < 2 * steps_of(arguments);
+  if (is_pass) {
+    for (std::int32_t i = block_index(); i < arguments.ranges; i += block_count()) {
+      const IterationMatrix& matrix =
+          arguments
+              .matrices[find_matrix(arguments.matrices, arguments.count, i, &IterationMatrix::first_range)];
+      in_arithmetic<C>(matrix, [&](auto number) {
+        pass_over<C, decltype(number), S>(arguments, matrix, i - matrix.first_range, phase / 2);
+      });
+    }
+  } else {
+    for (std::int32_t i = block_index(); i < arguments.row_blocks; i += block_count()) {
+      const IterationMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i,
+                                                                     &IterationMatrix::first_row_block)];
+      in_arithmetic<C>(matrix, [&](auto number) {
+        work_on_rows<C, decltype(number)>(arguments, matrix, i - matrix.first_row_block, phase);
+      });
+    }
+  }
+}
+
+// Until all blocks have come here for the `times`-th time. All of them must be running: a cooperative launch.
+ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
+  memory_fence();
+  block_barrier();
+  if (thread_index() == 0) {
+    count_up(counter);
+    while (read_counter(counter) <
+           static_cast<std::uint32_t>(times) * static_cast<std::uint32_t>(block_count()))
+      let_others_run();
+    memory_fence();
+  }
+  block_barrier();
+}
+
+template <class C, class S>
+ORTHO_KERNEL(pass_threads, pass_blocks, power_iteration, IterationArguments) {
+  for (std::int32_t phase = arguments.first_phase; phase < arguments.end_phase; ++phase) {
+    if (phase > arguments.first_phase) grid_barrier(arguments.counter, phase - arguments.first_phase);
+    run_phase<C, S>(arguments, phase);
+  }
+}
+
+}  // namespace ortho::cuda

@@ -1,0 +1,53 @@
+// Sums over the lanes of a warp and the warps of a block, always in the same order, and where an item
+// belongs.
+#pragma once
+
+#include "device.cuh"
+
+namespace ortho::cuda {
+
+// The same sum in all lanes.
+template <class T>
+ORTHO_DEVICE T sum_over_warp(T value) {
+  ORTHO_UNROLL
+  for (int lanes = warp_size / 2; lanes > 0; lanes /= 2) value += shuffle_xor(value, lanes);
+  return value;
+}
+
+// Each number summed over all threads of a block, for all of them; uses the first of the shared memory.
+template <int Threads, int Count>
+ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
+  constexpr int warps = Threads / warp_size;
+  auto* const memory = reinterpret_cast<double*>(shared_memory());
+  ORTHO_UNROLL
+  for (int n = 0; n < Count; ++n) {
+    const double sum = sum_over_warp(numbers[n]);
+    if (thread_index() % warp_size == 0) memory[n * warps + thread_index() / warp_size] = sum;
+  }
+  block_barrier();
+  ORTHO_UNROLL
+  for (int n = 0; n < Count; ++n) {
+    numbers[n] = 0;
+    ORTHO_UNROLL
+    for (int warp = 0; warp < warps; ++warp) numbers[n] += memory[n * warps + warp];
+  }
+  block_barrier();  // the memory may be used again
+}
+
+// The last of `count` matrices whose first item is not beyond this one. First: a pointer to member.
+template <class Matrix, class First>
+ORTHO_DEVICE std::int32_t find_matrix(const Matrix* matrices, std::int32_t count, std::int32_t item,
+                                      First first) {
+  std::int32_t low = 0, high = count;
+  while (high - low > 1) {
+    const std::int32_t middle = (low + high) / 2;
+    (matrices[middle].*first <= item ? low : high) = middle;
+  }
+  return low;
+}
+template <class Matrix>
+ORTHO_DEVICE std::int32_t find_matrix(const Matrix* matrices, std::int32_t count, std::int32_t item) {
+  return find_matrix(matrices, count, item, &Matrix::first_item);
+}
+
+}  // namespace ortho::cuda

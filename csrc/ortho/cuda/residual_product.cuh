@@ -1,0 +1,103 @@
+// The gradient 4 g R W of all matrices of a launch, R read as symmetric from its packed lower triangle. One
+// item is a tile of a gradient; the depth of the product is the order of the matrix.
+#pragma once
+
+#include "reduce.cuh"
+#include "tile_product.cuh"
+
+namespace ortho::cuda {
+
+struct ProductMatrix {
+  const void* data;
+  void* gradient;
+  std::int64_t order_stride, depth_stride;
+  std::int64_t gradient_order_stride, gradient_depth_stride;
+  std::int64_t offset;  // of its triangle in the residuals
+  std::int32_t order, depth;
+  std::int32_t first_item;
+  std::int32_t index;  // of its value
+};
+
+struct ProductArguments {
+  const void* grad_values;
+  const void* residuals;
+  std::int32_t items;
+  std::int32_t count;
+  ProductMatrix matrices[product_matrices];
+};
+static_assert(sizeof(ProductArguments) <= argument_bytes);
+
+// Rows [first, first + 64) of a symmetric matrix of which the lower triangle is stored, row by row.
+template <class C, int Depth>
+struct SymmetricOperand {
+  using Panel = cuda::Panel<C, Depth, Lies::along_depth>;
+  const C* triangle_data;
+  std::int32_t order;
+  std::int32_t first;
+
+  ORTHO_DEVICE void stage(int chunk, C* panel) const {
+    const std::int32_t k = chunk * Depth;
+    const bool below = k < first;  // neighbours in a row are neighbours in memory, else those in a column are
+    ORTHO_UNROLL
+    for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
+      const int vector = below ? p / Depth : p % tile_side, depth = below ? p % Depth : p / tile_side;
+      const std::int32_t row = first + vector, column = k + depth;
+      const bool valid = within(row, order) && within(column, order);
+      const std::int64_t entry = row < column ? triangle(column) + row : triangle(row) + column;
+      copy_async<sizeof(C)>(panel + vector * Panel::Own::vector_step + depth,
+                            triangle_data + (valid ? entry : 0), valid ? static_cast<int>(sizeof(C)) : 0);
+    }
+  }
+};
+
+// The vectors of W^T: those of the product run along the depth of the matrix, their own depth is its order.
+template <class Entry, int Depth, class S, Lies lies>
+struct TransposedOperand {
+  using Panel = cuda::Panel<Entry, Depth, lies>;
+  Operand<S> operand;
+  bool aligned;
+  std::int32_t first;
+
+  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
+    cuda::stage<Entry, Depth, lies>(operand, aligned, first, chunk * Depth, panel);
+  }
+};
+
+template <class C, class S, class Products, Lies lies>
+ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const ProductMatrix& matrix,
+                                std::int32_t row, std::int32_t column) {
+  using Entry = std::conditional_t<std::is_same_v<C, double>, double, S>;
+  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.depth_stride, matrix.order_stride,
+                           matrix.depth, matrix.order};
+  const SymmetricOperand<C, Products::depth> left{static_cast<const C*>(arguments.residuals) + matrix.offset,
+                                                  matrix.order, row};
+  const TransposedOperand<Entry, Products::depth, S, lies> right{operand, is_aligned(operand, lies), column};
+  Blocks<C> sums;
+  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, false, sums);
+  const C scale = 4 * static_cast<const C*>(arguments.grad_values)[matrix.index];
+  S* const gradient = static_cast<S*>(matrix.gradient);
+  for_sums<C>(sums, [&](int r, int c, C sum) {
+    if (!within(row + r, matrix.order) || !within(column + c, matrix.depth)) return;
+    gradient[(row + r) * matrix.gradient_order_stride + (column + c) * matrix.gradient_depth_stride] =
+        stored_from<S>(scale * sum);
+  });
+}
+
+// C: of values and residuals, S: of weights and gradients, Products: how the numbers are multiplied.
+template <class C, class S, class Products>
+ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
+  for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
+    const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
+    const std::int32_t row_tiles = (matrix.order + tile_side - 1) / tile_side;
+    // Tiles one below the other are neighbours: they read the same part of W.
+    const std::int32_t tile = i - matrix.first_item;
+    const std::int32_t row = tile % row_tiles * tile_side, column = tile / row_tiles * tile_side;
+    if (matrix.depth_stride == 1) {
+      gradient_tile<C, S, Products, Lies::across_depth>(arguments, matrix, row, column);
+    } else {
+      gradient_tile<C, S, Products, Lies::along_depth>(arguments, matrix, row, column);
+    }
+  }
+}
+
+}  // namespace ortho::cuda

@@ -1,0 +1,215 @@
+// The operators on CUDA tensors, in a namespace of their own: the Python side decides which of the GPU's
+// backends serves. Everything goes into torch's current stream, and nothing waits.
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../ortho/cuda/launch.h"
+#include "numbers.h"
+
+namespace {
+
+using ortho::in_compute_type;
+using ortho::Integers;
+using ortho::matrix_count;
+using ortho::numbers;
+using ortho::Tensor;
+using ortho::Tensors;
+using ortho::total_order;
+using ortho::total_triangle;
+using ortho::WeightGradients;
+using ortho::WeightViews;
+
+// The torch that loaded this library has the function in a library to which this one is not linked, so that
+// it also loads where that is missing.
+void* current_stream(std::int32_t device) {
+  using GetStream = AOTITorchError (*)(std::int32_t, void**);
+  static const GetStream get_stream = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    void* symbol = library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr;
+    if (!symbol) throw std::runtime_error("this torch has no CUDA streams: it is built without CUDA");
+    return reinterpret_cast<GetStream>(symbol);
+  }();
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(get_stream(device, &stream));
+  return stream;
+}
+
+std::int32_t device_index(const Tensor& tensor) {
+  std::int32_t index;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &index));
+  return index;
+}
+
+// The one device of all tensors of a call, made current for torch and for this library's own CUDA runtime.
+class Place {
+ public:
+  explicit Place(const Tensors& weights)
+      : index_(device_index(first_of(weights))),
+        guard_(index_),
+        device_(ortho::cuda::device_facts(index_)),
+        stream_(current_stream(index_)) {
+    if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) {
+      throw std::runtime_error("cuda:" + std::to_string(index_) + ": " + cudaGetErrorString(error));
+    }
+    for (std::size_t w = 0; w < weights.size(); ++w) check(weights[w], "weights[" + std::to_string(w) + "]");
+  }
+
+  // Memory of another device would be read as if it were this one's.
+  void check(const Tensor& tensor, const std::string& name) const {
+    if (!tensor.is_cuda() || device_index(tensor) != index_) {
+      throw std::runtime_error(name + ": expected a tensor on cuda:" + std::to_string(index_) +
+                               ", where weights[0] is");
+    }
+  }
+
+  template <class C>
+  const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) const {
+    check(tensor, name);
+    return ortho::numbers<C>(tensor, count, name);
+  }
+
+  const ortho::cuda::Device& device() const { return device_; }
+  void* stream() const { return stream_; }
+
+ private:
+  static const Tensor& first_of(const Tensors& weights) {
+    if (weights.empty()) throw std::runtime_error("weights: expected at least one, got an empty list");
+    return weights.front();
+  }
+
+  std::int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  ortho::cuda::Device device_;
+  void* stream_;
+};
+
+// From torch's caching allocator, which gives freed memory to work later in the same stream alone.
+class TorchWorkspace final : public ortho::cuda::Workspace {
+ public:
+  explicit TorchWorkspace(const Tensor& like) : like_(like) {}
+  void* allocate(std::size_t bytes) override {
+    memory_.push_back(torch::stable::new_empty(like_, {static_cast<std::int64_t>(bytes)},
+                                               torch::headeronly::ScalarType::Byte));
+    return memory_.back().mutable_data_ptr();
+  }
+
+ private:
+  const Tensor& like_;
+  Tensors memory_;
+};
+
+template <class C>
+Tensor new_numbers(const Tensors& weights, std::int64_t count) {
+  return torch::stable::new_empty(weights.front(), {count}, ortho::dtype_of<C>);
+}
+
+std::vector<ortho::cuda::EntryDigits> entry_digits(const Tensors& weights, const WeightViews& views) {
+  using ortho::cuda::EntryDigits;
+  std::vector<EntryDigits> result;
+  result.reserve(views.matrices.size());
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    EntryDigits digits;
+    if (views.views[w].side == ortho::Side::columns) {
+      for (const auto& [size, step] : ortho::column_digits(weights[w], views.views[w])) {
+        if (digits.count == EntryDigits::most) {
+          throw std::runtime_error("weights[" + std::to_string(w) + "]: its dimensions lie in memory in too " +
+                                   "unusual an order; pass weight.contiguous()");
+        }
+        digits.digits[digits.count++] = {static_cast<std::int32_t>(size), static_cast<std::int32_t>(step)};
+      }
+    }
+    result.insert(result.end(), views.views[w].groups, digits);
+  }
+  return result;
+}
+
+std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
+                                              const Integers& sides, double diagonal, double off_diagonal,
+                                              bool keep) {
+  const Place place(weights);
+  const WeightViews views(weights, groups, sides);
+  TorchWorkspace workspace(weights.front());
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(weights, matrix_count(views));
+    Tensor residuals = new_numbers<C>(weights, keep ? total_triangle(views) : 0);
+    ortho::cuda::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal},
+                                       static_cast<C*>(values.mutable_data_ptr()),
+                                       keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr,
+                                       workspace, place.device(), place.stream());
+    return std::make_tuple(values, residuals);
+  });
+}
+
+Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
+                                    const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                                    const Integers& wanted) {
+  const Place place(weights);
+  const WeightViews views(weights, groups, sides);
+  WeightGradients gradients(weights, views, wanted);
+  in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    ortho::cuda::soft_orthogonality_backward<C>(
+        place.numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
+        place.numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
+        static_cast<ortho::cuda::Precision>(precision), place.device(), place.stream());
+  });
+  return gradients.finish();
+}
+
+std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
+                                const Tensor& start, std::int64_t iterations, bool through, bool keep) {
+  ortho::check_iterations(iterations);
+  const Place place(weights);
+  const WeightViews views(weights, groups, sides);
+  const ortho::SripOptions options{iterations, through};
+  TorchWorkspace workspace(weights.front());
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(weights, matrix_count(views));
+    Tensor vectors =
+        new_numbers<C>(weights, keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
+    ortho::cuda::srip<C>(views.matrices, entry_digits(weights, views),
+                         place.numbers<C>(start, total_order(views), "start"), options,
+                         static_cast<C*>(values.mutable_data_ptr()),
+                         keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workspace,
+                         place.device(), place.stream());
+    return std::make_tuple(values, vectors);
+  });
+}
+
+Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
+                      const Integers& sides, const Tensor& vectors, std::int64_t pairs,
+                      const Integers& wanted) {
+  const Place place(weights);
+  const WeightViews views(weights, groups, sides);
+  WeightGradients gradients(weights, views, wanted);
+  in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    ortho::cuda::srip_backward<C>(place.numbers<C>(grad_values, matrix_count(views), "grad_values"),
+                                  views.matrices, entry_digits(weights, views),
+                                  place.numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs,
+                                  gradients.gradients(), place.device(), place.stream());
+  });
+  return gradients.finish();
+}
+
+}  // namespace
+
+// ortho_kernels/backends/cuda.py defines the schemas.
+STABLE_TORCH_LIBRARY_IMPL(ortho_kernels_cuda, CUDA, m) {
+  m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
+  m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
+  m.impl("srip", TORCH_BOX(&srip));
+  m.impl("srip_backward", TORCH_BOX(&srip_backward));
+}
+
+// How this library was built, for `doctor`.
+extern "C" __attribute__((visibility("default"))) const char* ortho_kernels_cuda_facts() {
+  return ORTHO_CUDA_FACTS;
+}

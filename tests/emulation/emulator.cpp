@@ -1,0 +1,329 @@
+#include "emulator.h"
+
+#include <cmath>
+#include <deque>
+#include <memory>
+#include <stdexcept>
+
+#include "fiber.h"
+
+namespace emulator {
+namespace {
+
+constexpr int warp_size = 32;
+constexpr std::size_t widest_gift = 64;  // bytes that a lane may hand to a collective
+constexpr int patience = 200'000;        // rounds of waiting loops in which nothing else happens
+
+struct Copy {
+  void* target;
+  const void* source;
+  int bytes, valid_bytes;
+  void arrive() const {
+    std::memset(target, 0, bytes);
+    std::memcpy(target, source, valid_bytes);
+  }
+};
+
+enum class Waits { no, at_barrier, at_collective, ended };
+
+struct Thread {
+  Fiber fiber;
+  Waits waits = Waits::no;
+  int line = 0;
+  std::vector<Copy> uncommitted;
+  std::deque<std::vector<Copy>> groups;
+};
+
+struct Warp {
+  std::uint32_t runnable = 0;  // lanes
+  std::uint32_t patient = 0;   // those that let others run first
+  std::uint32_t arrived = 0, mask = 0;
+  std::size_t bytes = 0;
+  int collectives = 0;  // that are complete
+  alignas(16) unsigned char gifts[2][warp_size * widest_gift];
+};
+
+struct Block {
+  int index = 0;
+  int running = 0;  // threads that haven't ended
+  int at_barrier = 0;
+  std::unique_ptr<unsigned char[]> shared;
+  std::vector<Warp> warps;
+  std::vector<Thread> threads;
+};
+
+// The grid that runs, and who of it.
+struct Grid {
+  const Launch* launch = nullptr;
+  const std::function<void()>* kernel = nullptr;
+  std::vector<Block> blocks;  // those that are resident
+  int next_block = 0, blocks_left = 0;
+  int block = 0, warp = 0, lane = 0;
+  int idle_rounds = 0;
+  std::string fault;
+  std::uint64_t random = 1;
+
+  Block& own_block() { return blocks[block]; }
+  Warp& own_warp() { return own_block().warps[warp]; }
+  Thread& own_thread() { return own_block().threads[warp * warp_size + lane]; }
+};
+Grid grid;
+
+std::uint64_t random_number() {  // xorshift
+  grid.random ^= grid.random << 13;
+  grid.random ^= grid.random >> 7;
+  grid.random ^= grid.random << 17;
+  return grid.random;
+}
+
+void stop_with(const std::string& fault) {
+  if (grid.fault.empty()) {
+    grid.fault = grid.launch->kernel + ", block " + std::to_string(block_index()) + ", thread " +
+                 std::to_string(thread_index()) + ": " + fault;
+  }
+  for (;;) grid.own_thread().fiber.leave(false);
+}
+
+void wait_as(Waits what) {
+  grid.own_thread().waits = what;
+  grid.own_warp().runnable &= ~(1u << grid.lane);
+  grid.own_thread().fiber.leave(what == Waits::ended);
+}
+
+void wake(Warp& warp, Thread* threads, std::uint32_t lanes) {
+  for (int lane = 0; lane < warp_size; ++lane) {
+    if (lanes >> lane & 1) threads[lane].waits = Waits::no;
+  }
+  warp.runnable |= lanes;
+  grid.idle_rounds = 0;
+}
+
+void thread_main(void*) {
+  Fiber::arrived();
+  (*grid.kernel)();
+  --grid.own_block().running;
+  grid.idle_rounds = 0;
+  wait_as(Waits::ended);
+}
+
+void start_block(Block& block) {
+  const int threads = grid.launch->threads;
+  const bool backwards =
+      settings().schedule == Schedule::reverse || settings().schedule == Schedule::last_warp_first;
+  block.index = backwards ? grid.launch->blocks - 1 - grid.next_block : grid.next_block;
+  ++grid.next_block;
+  block.running = threads;
+  block.at_barrier = 0;
+  block.shared.reset(new unsigned char[grid.launch->shared_bytes]);
+  std::memset(block.shared.get(), 0xff, grid.launch->shared_bytes);  // NaN in every format
+  block.warps.assign(threads / warp_size, Warp{});
+  for (Warp& warp : block.warps) warp.runnable = ~0u;
+  if (block.threads.empty()) block.threads = std::vector<Thread>(threads);
+  for (Thread& thread : block.threads) {
+    thread.waits = Waits::no;
+    thread.uncommitted.clear();
+    thread.groups.clear();
+    thread.fiber.prepare(thread_main, nullptr);
+  }
+}
+
+// A lane of `lanes` for the schedule; `after` restricts the choice to lanes behind the one that ran, -1:
+// none.
+int pick_lane(std::uint32_t lanes, Schedule schedule) {
+  if (schedule == Schedule::reverse || schedule == Schedule::last_warp_first)
+    return 31 - __builtin_clz(lanes);
+  if (schedule == Schedule::random) {
+    for (;;) {
+      const int lane = static_cast<int>(random_number() % warp_size);
+      if (lanes >> lane & 1) return lane;
+    }
+  }
+  return __builtin_ctz(lanes);
+}
+
+// Chooses who runs next; false if nobody can. Those that let others run first come last.
+bool choose(bool patient_too) {
+  const Schedule schedule = settings().schedule;
+  const int warps = grid.launch->threads / warp_size;
+  const int count = static_cast<int>(grid.blocks.size()) * warps;
+  const bool downwards = schedule == Schedule::reverse || schedule == Schedule::last_warp_first;
+  int start = grid.block * warps + grid.warp;  // forward and reverse go round
+  if (schedule == Schedule::random) start = static_cast<int>(random_number() % count);
+  if (schedule == Schedule::first_warp_first) start = 0;
+  if (schedule == Schedule::last_warp_first) start = count - 1;
+  for (int i = 0; i <= count; ++i) {
+    const int at = ((downwards ? start - i : start + i) % count + count) % count;
+    const Warp& warp = grid.blocks[at / warps].warps[at % warps];
+    std::uint32_t lanes = patient_too ? warp.runnable : warp.runnable & ~warp.patient;
+    // Going round, the warp that ran goes on only behind the lane that ran, and once more when all have had a
+    // turn.
+    if (i == 0 && schedule == Schedule::forward) lanes &= grid.lane == 31 ? 0u : ~0u << (grid.lane + 1);
+    if (i == 0 && schedule == Schedule::reverse) lanes &= (1u << grid.lane) - 1;
+    if (lanes == 0) continue;
+    grid.block = at / warps;
+    grid.warp = at % warps;
+    grid.lane = pick_lane(lanes, schedule);
+    return true;
+  }
+  return false;
+}
+
+std::string who_waits() {
+  std::string text;
+  for (const Block& block : grid.blocks) {
+    if (block.running == 0) continue;
+    text += "\n  block " + std::to_string(block.index) + ":";
+    for (std::size_t t = 0; t < block.threads.size(); ++t) {
+      const Thread& thread = block.threads[t];
+      if (t > 0 && block.threads[t - 1].waits == thread.waits && block.threads[t - 1].line == thread.line)
+        continue;
+      text += " from thread " + std::to_string(t);
+      text += thread.waits == Waits::ended        ? " ended"
+              : thread.waits == Waits::at_barrier ? " at the barrier of line " + std::to_string(thread.line)
+                                                  : " in a collective of a warp";
+      text += ",";
+    }
+  }
+  return text;
+}
+
+void schedule_all() {
+  while (grid.blocks_left > 0 && grid.fault.empty()) {
+    if (!choose(false)) {
+      if (!choose(true)) throw std::runtime_error(grid.launch->kernel + ": divergent:" + who_waits());
+      if (++grid.idle_rounds > patience)
+        throw std::runtime_error(grid.launch->kernel + ": waits for ever:" + who_waits());
+    }
+    grid.own_warp().patient &= ~(1u << grid.lane);
+    grid.own_thread().fiber.enter();
+    Block& block = grid.own_block();
+    if (block.running == 0 && block.threads[0].waits == Waits::ended) {
+      block.threads[0].waits = Waits::no;  // counted once
+      --grid.blocks_left;
+      if (grid.next_block < grid.launch->blocks) start_block(block);
+    }
+  }
+  if (!grid.fault.empty()) throw std::runtime_error(grid.fault);
+}
+
+}  // namespace
+
+Settings& settings() {
+  static Settings all;
+  return all;
+}
+
+std::vector<Launch>& launch_log() {
+  static std::vector<Launch> log;
+  return log;
+}
+
+void run(const Launch& launch, const std::function<void()>& kernel) {
+  launch_log().push_back(launch);
+  if (launch.blocks < 1 || launch.threads < 1 || launch.threads % warp_size != 0)
+    throw std::runtime_error(launch.kernel + ": a grid of no blocks, or of threads that are no whole warps");
+  const int resident =
+      launch.cooperative ? launch.blocks : std::min(launch.blocks, settings().resident_blocks);
+  grid = Grid{};
+  grid.launch = &launch;
+  grid.kernel = &kernel;
+  grid.random = settings().seed * 0x9e3779b97f4a7c15ull + 1;
+  grid.blocks_left = launch.blocks;
+  grid.blocks = std::vector<Block>(resident);
+  for (Block& block : grid.blocks) start_block(block);
+  schedule_all();
+}
+
+int thread_index() { return grid.warp * warp_size + grid.lane; }
+int block_index() { return grid.own_block().index; }
+int block_count() { return grid.launch->blocks; }
+unsigned char* shared_memory() { return grid.own_block().shared.get(); }
+
+void block_barrier(int line) {
+  Block& block = grid.own_block();
+  grid.own_thread().line = line;
+  if (block.at_barrier > 0) {
+    for (const Thread& thread : block.threads) {
+      if (thread.waits == Waits::at_barrier && thread.line != line) {
+        stop_with("barriers of lines " + std::to_string(thread.line) + " and " + std::to_string(line) +
+                  " meet: divergent");
+      }
+      if (thread.waits == Waits::at_barrier) break;
+    }
+  }
+  if (++block.at_barrier < static_cast<int>(block.threads.size())) return wait_as(Waits::at_barrier);
+  block.at_barrier = 0;
+  for (std::size_t w = 0; w < block.warps.size(); ++w)
+    wake(block.warps[w], &block.threads[w * warp_size], ~0u);
+  grid.own_thread().fiber.leave(false);
+}
+
+void let_others_run() {
+  grid.own_warp().patient |= 1u << grid.lane;
+  grid.own_thread().fiber.leave(false);
+}
+
+const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t bytes) {
+  Warp& warp = grid.own_warp();
+  const std::uint32_t own = 1u << grid.lane;
+  if (!(mask & own)) stop_with("a lane calls a collective whose mask leaves it out");
+  if (bytes > widest_gift) stop_with("a collective of too many bytes");
+  if (warp.arrived == 0) {
+    warp.mask = mask;
+    warp.bytes = bytes;
+  } else if (warp.mask != mask || warp.bytes != bytes) {
+    stop_with("lanes of one warp are in different collectives: divergent");
+  }
+  unsigned char* gifts = warp.gifts[warp.collectives % 2];
+  std::memcpy(gifts + grid.lane * bytes, mine, bytes);
+  warp.arrived |= own;
+  if (warp.arrived != mask) {
+    wait_as(Waits::at_collective);
+    return gifts;
+  }
+  warp.arrived = 0;
+  ++warp.collectives;
+  wake(warp, &grid.own_block().threads[grid.warp * warp_size], mask);
+  return gifts;
+}
+
+void copy_async(void* target, const void* source, int bytes, int valid_bytes) {
+  const auto lies_at = [&](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; };
+  if (bytes != 4 && bytes != 8 && bytes != 16) stop_with("asynchronous copies are of 4, 8 or 16 bytes");
+  if (!lies_at(target) || !lies_at(source)) stop_with("an asynchronous copy is not aligned");
+  if (valid_bytes < 0 || valid_bytes > bytes) stop_with("an asynchronous copy of more bytes than it has");
+  const Copy copy{target, source, bytes, valid_bytes};
+  if (settings().copies_arrive_late) {
+    grid.own_thread().uncommitted.push_back(copy);
+  } else {
+    copy.arrive();
+  }
+}
+
+void commit_copies() {
+  Thread& thread = grid.own_thread();
+  thread.groups.push_back(std::move(thread.uncommitted));
+  thread.uncommitted.clear();
+}
+
+void await_copies(int groups_that_may_be_missing) {
+  auto& groups = grid.own_thread().groups;
+  while (static_cast<int>(groups.size()) > groups_that_may_be_missing) {
+    for (const Copy& copy : groups.front()) copy.arrive();
+    groups.pop_front();
+  }
+}
+
+float float_from_half(std::uint16_t bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
+
+std::uint16_t half_from_float(float number) { return bits_as<std::uint16_t>(static_cast<_Float16>(number)); }
+
+std::uint16_t bfloat_from_float(float number) {
+  const auto bits = bits_as<std::uint32_t>(number);
+  if (std::isnan(number)) return 0x7fff;
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+double square_root(double number) { return std::sqrt(number); }
+
+}  // namespace emulator

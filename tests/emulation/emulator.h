@@ -1,0 +1,97 @@
+// Runs CUDA kernels on the CPU, so that they can be proven without a GPU: one fiber for each thread of a
+// block, several blocks at a time, real barriers and warp collectives. device.cuh calls it in place of the
+// hardware.
+//
+// A kernel that relies on luck is to fail here: shared memory begins as NaN, five schedules run threads in
+// very different orders, asynchronous copies arrive at once or as late as they may, and a barrier or a
+// collective that not all threads reach is reported with its line instead of hanging.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace emulator {
+
+enum class Schedule { forward, reverse, random, first_warp_first, last_warp_first };
+
+struct Settings {
+  Schedule schedule = Schedule::forward;
+  bool copies_arrive_late = false;
+  int resident_blocks = 2;  // that run at the same time, in a launch that is not cooperative
+  std::uint64_t seed = 1;
+};
+
+struct Launch {
+  std::string kernel;
+  int blocks, threads;
+  std::size_t shared_bytes;
+  bool cooperative;
+};
+
+Settings& settings();
+std::vector<Launch>& launch_log();
+
+// Runs a grid to its end; throws std::runtime_error for what hardware would hang on or leave undefined.
+void run(const Launch& launch, const std::function<void()>& kernel);
+
+// ---- what a thread of a kernel may call ------------------------------------------------------------------
+
+int thread_index();
+int block_index();
+int block_count();
+unsigned char* shared_memory();
+void block_barrier(int line);
+void let_others_run();
+void copy_async(void* target, const void* source, int bytes, int valid_bytes);
+void commit_copies();
+void await_copies(int groups_that_may_be_missing);
+
+// Hands `bytes` bytes of each lane in the mask to all of them, once all have called; what lane l gave is at
+// l * bytes until the lane's next collective.
+const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t bytes);
+
+template <class In, class Out, class Combine>
+Out exchange(std::uint32_t mask, const In& mine, const Combine& combine) {
+  static_assert(std::is_trivially_copyable_v<In>);
+  const unsigned char* all = gather(mask, &mine, sizeof(In));
+  return combine(reinterpret_cast<const In*>(all), thread_index() % 32);
+}
+
+// ---- arithmetic as the hardware does it -------------------------------------------------------------------
+
+template <class To, class From>
+To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+float float_from_half(std::uint16_t bits);
+std::uint16_t half_from_float(float number);
+std::uint16_t bfloat_from_float(float number);
+double square_root(double number);
+
+// To ten bits after the leading one, ties away from zero.
+inline std::uint32_t round_to_tf32(std::uint32_t bits) {
+  const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
+  return is_finite ? (bits + 0x1000u) & 0xffffe000u : bits;
+}
+
+// Tensor cores cut the digits off that a float sum has no place for.
+template <class Sum>
+Sum cut_off(double sum) {
+  if constexpr (sizeof(Sum) == sizeof(double)) {
+    return sum;
+  } else {
+    const float nearest = static_cast<float>(sum);
+    const bool beyond = sum < 0 ? double{nearest} < sum : double{nearest} > sum;
+    return beyond && nearest - nearest == 0 ? bits_as<float>(bits_as<std::uint32_t>(nearest) - 1) : nearest;
+  }
+}
+
+}  // namespace emulator
