@@ -71,7 +71,9 @@ INTROSPECTION_SOURCES = [
     "ortho/plan.cpp",
     "ortho/cuda/plan.cpp",
 ]
-CUDA_SOURCES = sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.glob("ortho/cuda/*.c*"))
+CUDA_SOURCES = sorted(
+    path.relative_to(SOURCES).as_posix() for path in SOURCES.glob("ortho/cuda/*") if path.suffix in (".cu", ".cpp")
+)
 CUDA_OPERATOR_SOURCES = ["torch/cuda.cpp", "torch/weight_views.cpp"]
 
 

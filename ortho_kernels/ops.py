@@ -253,9 +253,7 @@ def _soft_orthogonality_in_two_calls(
     return values
 
 
-def _srip_in_two_calls(
-    weights, groups, sides, start, iterations, through, squared, scale, add, gradients, wanted
-):
+def _srip_in_two_calls(weights, groups, sides, start, iterations, through, squared, scale, add, gradients, wanted):
     values, vectors = _srip(weights, groups, sides, start, iterations, through, True)
     pairs = iterations if through else 1
     factors = 2 * scale * values if squared else torch.full_like(values, scale)

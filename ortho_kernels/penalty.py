@@ -100,7 +100,9 @@ class OrthogonalityPenalty(nn.Module):
             for part in path:  # as get_submodule does, at a tenth of its cost
                 owner = owner._modules[part]
             weight = owner._parameters.get(attribute)
-            found.append((name, getattr(owner, attribute) if weight is None else weight, owner.__dict__.get("groups", 1)))
+            found.append(
+                (name, getattr(owner, attribute) if weight is None else weight, owner.__dict__.get("groups", 1))
+            )
         return found
 
     def penalty(self) -> Tensor:

@@ -38,29 +38,10 @@ Tensor new_numbers(std::int64_t count) {
 // The place of "medium" among the precisions of ops.py.
 constexpr std::int64_t medium_precision = 2;
 
-<<<<<<< HEAD
 ortho::Products products_at(std::int64_t precision) {
   return precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact;
 }
 
-std::int64_t matrix_count(const WeightViews& views) {
-  return static_cast<std::int64_t>(views.matrices.size());
-}
-
-std::int64_t total_order(const WeightViews& views) {
-  std::int64_t total = 0;
-  for (const ortho::Matrix& matrix : views.matrices) total += matrix.shape.order;
-  return total;
-}
-
-std::int64_t total_triangle(const WeightViews& views) {
-  std::int64_t total = 0;
-  for (const ortho::Matrix& matrix : views.matrices) total += ortho::triangle(matrix.shape.order);
-  return total;
-}
-
-=======
->>>>>>> 4b053400fca85a40a01169bd37564e2a0bb3cce0
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
                                               bool keep) {
@@ -93,7 +74,6 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
   return gradients.finish();
 }
 
-<<<<<<< HEAD
 Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers& groups,
                                          const Integers& sides, double diagonal, double off_diagonal,
                                          bool squared, double scale, std::int64_t precision, bool add,
@@ -111,19 +91,9 @@ Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers&
   });
 }
 
-void check_iterations(std::int64_t iterations) {
-  if (iterations < 1)
-    throw std::runtime_error("iterations: expected at least 1, got " + std::to_string(iterations));
-}
-
-std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
-                                const Tensor& start, std::int64_t iterations, bool through, bool keep) {
-  check_iterations(iterations);
-=======
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
   ortho::check_iterations(iterations);
->>>>>>> 4b053400fca85a40a01169bd37564e2a0bb3cce0
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkers workers;
@@ -160,7 +130,7 @@ std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Int
                                                std::int64_t iterations, bool through, bool squared,
                                                double scale, bool add, const Tensors& gradients,
                                                const Integers& wanted) {
-  check_iterations(iterations);
+  ortho::check_iterations(iterations);
   const WeightViews views(weights, groups, sides);
   const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
   TorchWorkers workers;
