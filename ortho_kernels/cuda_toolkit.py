@@ -25,7 +25,13 @@ ARCHITECTURES = {
 }
 OLDEST_RELEASE = (12, 0)  # C++17 device code as the kernels are written
 OLDEST = min(ARCHITECTURES)
-FLAGS = ["-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "--threads=0",
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra",
+]
 
 Architecture = tuple[int, int]
 
