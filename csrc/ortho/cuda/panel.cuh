@@ -80,7 +80,7 @@ ORTHO_DEVICE void stage(const Operand<S>& operand, bool aligned, std::int32_t fi
       return;
     }
   }
-  ORTHO_UNROLL
+  ORTHO_UNROLL_BY(4)
   for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
     const int vector = along ? p / Depth : p % tile_side, depth = along ? p % Depth : p / tile_side;
     const bool valid = within(first + vector, operand.vectors) && within(k + depth, operand.depth_end);
