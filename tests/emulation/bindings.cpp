@@ -67,6 +67,8 @@ void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::i
                           static_cast<std::uint64_t>(seed)};
 }
 
+void emulator_commit_fault(std::int32_t number) { emulator::chosen_fault() = number; }
+
 // The names of all kernels that were launched since the last call, one a line.
 const char* emulator_launches() {
   static std::string names;
