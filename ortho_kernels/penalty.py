@@ -73,6 +73,7 @@ class OrthogonalityPenalty(nn.Module):
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self.names = choose_weights(encoder, include, exclude)
+        self._paths = [(tuple(path), attribute) for *path, attribute in (name.split(".") for name in self.names)]
         self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, plan = self._weights_and_plan()
         self.warm: WarmStart | None = None
@@ -93,17 +94,7 @@ class OrthogonalityPenalty(nn.Module):
 
     def weights(self) -> list[tuple[str, Tensor, int]]:
         """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
-        found = []
-        for name in self.names:
-            *path, attribute = name.split(".")
-            owner = self.encoder
-            for part in path:  # as get_submodule does, at a tenth of its cost
-                owner = owner._modules[part]
-            weight = owner._parameters.get(attribute)
-            found.append(
-                (name, getattr(owner, attribute) if weight is None else weight, owner.__dict__.get("groups", 1))
-            )
-        return found
+        return list(zip(self.names, *self._weights_and_groups(), strict=True))
 
     def penalty(self) -> Tensor:
         """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
@@ -187,6 +178,17 @@ class OrthogonalityPenalty(nn.Module):
             None, weights, plan, self.options.get("side", "small"), self.options.get("generator")
         )
 
+    def _weights_and_groups(self) -> tuple[list[Tensor], list[int]]:
+        weights, groups = [], []
+        for path, attribute in self._paths:
+            owner: Any = self._referred[0]
+            for part in path:  # as get_submodule does, at a tenth of its cost
+                owner = owner._modules[part]
+            weight = owner._parameters.get(attribute)
+            weights.append(getattr(owner, attribute) if weight is None else weight)
+            groups.append(owner.__dict__.get("groups", 1))
+        return weights, groups
+
     def _weights_and_plan(self) -> tuple[list[Tensor], Plan]:
-        names, weights, groups = zip(*self.weights(), strict=True)
-        return list(weights), plan_of(weights, groups, names)
+        weights, groups = self._weights_and_groups()
+        return weights, plan_of(weights, groups, self.names)
