@@ -28,6 +28,7 @@ from .errors import TrainerError
 from .evaluation import EvaluationSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
+from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
 # Where a run is kept and what it is called, not what comes out of it.
@@ -49,19 +50,6 @@ class SRIPSettings(PenaltySettings):
     gamma: float = 1e-4
     iterations: int = 2
     warm_start: bool = False
-
-
-@dataclass
-class TrainerSettings:
-    batch_size: int = 256
-    accumulate: int = 1  # batches an optimizer step
-    max_epochs: int = 200
-    max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
-    accelerator: str = "auto"
-    precision: str = "32-true"  # Lightning's names: bf16-mixed, 16-mixed, ...
-    threads: int | None = None  # CPU threads; torch's own choice if not given
-    log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps
 
 
 @dataclass
@@ -88,7 +76,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "backbone": {name: backbone.settings for name, backbone in BACKBONES.items()},
     "penalty": {"none": PenaltySettings(gamma=0.0), "so": PenaltySettings(), "srip": SRIPSettings()},
     "optimizer": dict(OPTIMIZERS),
-    "trainer": {"default": TrainerSettings},
+    "trainer": dict(TRAINERS),
     "evaluation": {"default": EvaluationSettings},
 }
 
