@@ -28,6 +28,7 @@ from .errors import TrainerError
 from .evaluation import EvaluationSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
+from .recipes import paper_recipes
 from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
@@ -88,12 +89,16 @@ def register() -> None:
     for group, options in GROUPS.items():
         for name, node in options.items():
             store(group=group, name=name, node=node)
+    for name, recipe in paper_recipes().items():
+        folder, _, last = f"experiment/paper/{name}".rpartition("/")
+        store(group=folder, name=last, node=recipe, package="_global_")
 
 
 def option_groups() -> dict[str, list[str]]:
     """The groups with more than one option, and the recipes."""
     recipes = Path(__file__).parent / "configs" / "experiment"
     names = sorted(path.relative_to(recipes).with_suffix("").as_posix() for path in recipes.rglob("*.yaml"))
+    names += [f"paper/{name}" for name in paper_recipes()]
     return {name: list(options) for name, options in GROUPS.items() if len(options) > 1} | {"experiment": names}
 
 
