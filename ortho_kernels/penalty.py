@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from . import functional
 from .matrix_view import MatrixView, check_weights, matrix_view
 from .penalty_report import LayerReport, PenaltyReport
-from .selection import abridged, choose_weights
+from .selection import abridged, choose_weights, fused_projections
 from .warm_start import WarmStart
 
 PAPER_GAMMA = {"so": 1e-6, "srip": 1e-4}
@@ -37,6 +37,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: the factor; the paper's 1e-6 (SO) or 1e-4 (SRIP) by default. An attribute: change it to schedule it.
         include: patterns (as in a shell, `"layer4.*"`) of parameter names to cover; all by default.
         exclude: patterns of parameter names to leave out.
+        split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...); and for
             SRIP `warm_start=True`: each step starts from the vectors of the step before.
 
@@ -52,6 +53,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: float | None = None,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
+        split_qkv: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -71,6 +73,12 @@ class OrthogonalityPenalty(nn.Module):
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self.names = choose_weights(encoder, include, exclude)
+        self.split_qkv = split_qkv
+        if split_qkv and all(fused_projections(weight, name) == 1 for name, weight, _ in self.weights()):
+            raise ValueError(
+                "split_qkv needs a fused query, key and value projection (qkv.weight, in_proj_weight) among the weights: "
+                + abridged(self.names)
+            )
         self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, views = self._weights_and_views()
         self.warm: WarmStart | None = None
@@ -99,7 +107,9 @@ class OrthogonalityPenalty(nn.Module):
         for name in self.names:
             owner_name, _, attribute = name.rpartition(".")
             owner = self.encoder.get_submodule(owner_name)
-            found.append((name, getattr(owner, attribute), getattr(owner, "groups", 1)))
+            weight = getattr(owner, attribute)
+            blocks = fused_projections(weight, name) if self.split_qkv else 1
+            found.append((name, weight, blocks * getattr(owner, "groups", 1)))
         return found
 
     def penalty(self) -> Tensor:

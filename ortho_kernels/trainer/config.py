@@ -28,29 +28,13 @@ from .errors import TrainerError
 from .evaluation import EvaluationSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
+from .penalties import PENALTIES
 from .recipes import paper_recipes
 from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
 # Where a run is kept and what it is called, not what comes out of it.
 NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note")
-
-
-@dataclass
-class PenaltySettings:
-    kind: str = "so"
-    gamma: float = 1e-6  # times the plain sum over the encoder's conv and linear weights
-    side: str = "small"
-    include: list[str] | None = None  # patterns of weight names, "layer4.*"; all by default
-    exclude: list[str] | None = None
-
-
-@dataclass
-class SRIPSettings(PenaltySettings):
-    kind: str = "srip"
-    gamma: float = 1e-4
-    iterations: int = 2
-    warm_start: bool = False
 
 
 @dataclass
@@ -75,7 +59,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "method": {name: method.Settings for name, method in METHODS.items()},
     "data": {name: source.settings for name, source in SOURCES.items()},
     "backbone": {name: backbone.settings for name, backbone in BACKBONES.items()},
-    "penalty": {"none": PenaltySettings(gamma=0.0), "so": PenaltySettings(), "srip": SRIPSettings()},
+    "penalty": dict(PENALTIES),
     "optimizer": dict(OPTIMIZERS),
     "trainer": dict(TRAINERS),
     "evaluation": {"default": EvaluationSettings},

@@ -16,7 +16,6 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.diagnostics.machine import describe_machine
 from ortho_kernels.diagnostics.record import RunRecord, write_whole
 from ortho_kernels.diagnostics.report import summary, write_report
@@ -39,6 +38,7 @@ from .memory_format import memory_format
 from .methods import METHODS
 from .metrics_file import MetricsFile
 from .monitor import Monitor
+from .penalties import build_penalty
 from .pretraining import Pretraining
 from .processes import ALONE, Ranks, joined, launched, started_from_outside
 from .progress import Progress
@@ -112,21 +112,16 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     seed_globally(config.seed, "initial weights")
     encoder = build_backbone(config.backbone, splits.channels, config.data.size)
     method = METHODS[config.method.name](encoder, config.method)
-    options = {key: value for key, value in config.penalty.items() if key not in ("kind", "gamma")}
     if ranks.count > 1 and settings.sync_batchnorm:
         synchronized(method, on_gpu(settings))
     method.to(memory_format=memory_format(method, settings.channels_last))
     if settings.compile is not None:
         method.compile(backend=settings.compile)
-    try:
-        penalty = OrthogonalityPenalty(encoder, kind=config.penalty.kind, gamma=1.0, **options)
-    except (TypeError, ValueError) as error:
-        raise TrainerError(f"penalty: {error}") from None
     view_settings: Any = OmegaConf.to_object(config.data.views)
     views = plan_views(config.method.views, view_settings, config.data.size)
     return Pretraining(
         method=method,
-        penalty=penalty,
+        penalty=build_penalty(config.penalty, encoder),
         gamma=config.penalty.gamma,
         views=Views(views, config.data.size, splits.pretraining.sample(), config.seed, ranks),
         optimizer_settings=config.optimizer,

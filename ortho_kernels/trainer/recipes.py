@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPES = Path(__file__).parent / "configs" / "recipe"
-ON_CIFAR = ("resnet18", "resnet50", "wrn28_2")
+ON_CIFAR = {"cifar10": ("resnet18",), "cifar100": ("resnet18", "resnet50", "wrn28_2")}
 TRANSFORMERS = {"dino": ("vit_tiny", "vit_small"), "mocov3": ("vit_small",)}
 
 
@@ -19,8 +19,8 @@ def paper_recipes() -> dict[str, dict[str, Any]]:
     """Hydra's nodes of the experiments, by the name under `experiment/paper`."""
     nodes = {}
     for method in _methods("cifar"):
-        for data in ("cifar10", "cifar100"):
-            for backbone in ON_CIFAR:
+        for data, backbones in ON_CIFAR.items():
+            for backbone in backbones:
                 nodes[f"{data}/{method}_{backbone}"] = _node(data, backbone, [f"cifar/{method}"])
         for backbone in ("resnet18", "resnet50"):
             parts = [f"cifar/{method}", "imagenet100/base", f"imagenet100/{method}"]
