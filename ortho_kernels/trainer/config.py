@@ -73,22 +73,32 @@ def register() -> None:
     for group, options in GROUPS.items():
         for name, node in options.items():
             store(group=group, name=name, node=node)
-    for name, recipe in paper_recipes().items():
-        folder, _, last = f"experiment/paper/{name}".rpartition("/")
-        store(group=folder, name=last, node=recipe, package="_global_")
+
+
+def register_recipe(word: str) -> None:
+    """Makes the recipe of an `experiment=paper/...` word known to Hydra, and forgets the one before: Hydra copies all
+    that it knows for every configuration, and would take twice as long with all recipes."""
+    group, _, name = word.partition("=")
+    if group == "experiment" and name in paper_recipes():
+        folder, _, last = f"experiment/{name}".rpartition("/")
+        known = ConfigStore.instance()
+        known.repo.pop("experiment", None)  # all of it: other recipes are files
+        known.store(group=folder, name=last, node=paper_recipes()[name], package="_global_")
 
 
 def option_groups() -> dict[str, list[str]]:
     """The groups with more than one option, and the recipes."""
     recipes = Path(__file__).parent / "configs" / "experiment"
     names = sorted(path.relative_to(recipes).with_suffix("").as_posix() for path in recipes.rglob("*.yaml"))
-    names += [f"paper/{name}" for name in paper_recipes()]
+    names += paper_recipes()
     return {name: list(options) for name, options in GROUPS.items() if len(options) > 1} | {"experiment": names}
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
     GlobalHydra.instance().clear()
+    for word in overrides:
+        register_recipe(word)
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
             return compose("config", overrides=list(overrides))

@@ -7,6 +7,7 @@ over both regularizers, with the baseline, is one sweep:
     -m experiment=paper/cifar100/byol_resnet18 penalty=none,so_weak,so,so_strong,srip_weak,srip,srip_strong
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,24 @@ ON_CIFAR = {"cifar10": ("resnet18",), "cifar100": ("resnet18", "resnet50", "wrn2
 TRANSFORMERS = {"dino": ("vit_tiny", "vit_small"), "mocov3": ("vit_small",)}
 
 
+@cache
 def paper_recipes() -> dict[str, dict[str, Any]]:
-    """Hydra's nodes of the experiments, by the name under `experiment/paper`."""
+    """Hydra's nodes of the experiments, by name."""
     nodes = {}
     for method in _methods("cifar"):
         for data, backbones in ON_CIFAR.items():
             for backbone in backbones:
-                nodes[f"{data}/{method}_{backbone}"] = _node(data, backbone, [f"cifar/{method}"])
+                nodes[f"paper/{data}/{method}_{backbone}"] = _node(data, backbone, [f"cifar/{method}"])
         for backbone in ("resnet18", "resnet50"):
             parts = [f"cifar/{method}", "imagenet100/base", f"imagenet100/{method}"]
-            nodes[f"imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, stem="imagenet")
+            nodes[f"paper/imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, stem="imagenet")
     for method, backbones in TRANSFORMERS.items():
         for backbone in backbones:
             parts = [f"cifar/{method}", "imagenet100/base", f"imagenet100/{method}_vit"]
-            nodes[f"imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, patch=16)
+            nodes[f"paper/imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, patch=16)
     for method in _methods("imagenet1k"):
         parts = [f"imagenet1k/{method}"]
-        nodes[f"imagenet1k/{method}_resnet50"] = _node("imagenet1k", "resnet50", parts, stem="imagenet")
+        nodes[f"paper/imagenet1k/{method}_resnet50"] = _node("imagenet1k", "resnet50", parts, stem="imagenet")
     return nodes
 
 

@@ -80,7 +80,7 @@ def test_the_papers_first_experiment():
 def test_all_thirteen_methods_have_recipes():
     assert len(METHODS) == 13
     for folder in ("cifar10", "cifar100", "imagenet100"):
-        assert {f"{folder}/{name}_resnet18" for name in METHODS} <= paper_recipes().keys()
+        assert {f"paper/{folder}/{name}_resnet18" for name in METHODS} <= paper_recipes().keys()
 
 
 def test_a_baseline_is_a_word_away():
