@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from . import functional
 from .penalty_report import LayerReport, PenaltyReport
 from .plan import Plan, plan_of
-from .selection import abridged, choose_weights
+from .selection import abridged, choose_weights, fused_projections
 from .value_and_grad import soft_orthogonality_values_and_gradients, srip_values_and_gradients
 from .warm_start import WarmStart
 
@@ -39,6 +39,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: the factor; the paper's 1e-6 (SO) or 1e-4 (SRIP) by default. An attribute: change it to schedule it.
         include: patterns (as in a shell, `"layer4.*"`) of parameter names to cover; all by default.
         exclude: patterns of parameter names to leave out.
+        split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...); and for
             SRIP `warm_start=True`: each step starts from the vectors of the step before.
 
@@ -54,6 +55,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: float | None = None,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
+        split_qkv: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -74,6 +76,14 @@ class OrthogonalityPenalty(nn.Module):
         self._referred = (encoder,)
         self.names = choose_weights(encoder, include, exclude)
         self._paths = [(tuple(path), attribute) for *path, attribute in (name.split(".") for name in self.names)]
+        self._blocks = [1] * len(self.names)  # matrices that lie one above the other in each weight
+        if split_qkv:
+            self._blocks = [fused_projections(weight, name) for name, weight, _ in self.weights()]
+            if set(self._blocks) == {1}:
+                raise ValueError(
+                    "split_qkv needs a fused query, key and value projection (qkv.weight, in_proj_weight) among the "
+                    f"weights: {abridged(self.names)}"
+                )
         self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, plan = self._weights_and_plan()
         self.warm: WarmStart | None = None
@@ -180,13 +190,13 @@ class OrthogonalityPenalty(nn.Module):
 
     def _weights_and_groups(self) -> tuple[list[Tensor], list[int]]:
         weights, groups = [], []
-        for path, attribute in self._paths:
+        for (path, attribute), blocks in zip(self._paths, self._blocks, strict=True):
             owner: Any = self._referred[0]
             for part in path:  # as get_submodule does, at a tenth of its cost
                 owner = owner._modules[part]
             weight = owner._parameters.get(attribute)
             weights.append(getattr(owner, attribute) if weight is None else weight)
-            groups.append(owner.__dict__.get("groups", 1))
+            groups.append(blocks * owner.__dict__.get("groups", 1))
         return weights, groups
 
     def _weights_and_plan(self) -> tuple[list[Tensor], Plan]:
