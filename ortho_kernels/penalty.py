@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .distributed import whole
 from .matrix_view import MatrixView, check_weights, matrix_view
 from .penalty_report import LayerReport, PenaltyReport
 from .selection import abridged, choose_weights
@@ -140,6 +141,7 @@ class OrthogonalityPenalty(nn.Module):
         )
 
     def _weights_and_views(self) -> tuple[list[Tensor], list[MatrixView]]:
-        names, weights, groups = zip(*self.weights(), strict=True)
+        names, parts, groups = zip(*self.weights(), strict=True)
+        weights = [whole(part) for part in parts]
         check_weights(weights, groups, names)
-        return list(weights), [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
+        return weights, [matrix_view(weight, count) for weight, count in zip(weights, groups, strict=True)]
