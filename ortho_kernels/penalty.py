@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .distributed import whole
 from .penalty_report import LayerReport, PenaltyReport
 from .plan import Plan, plan_of
 from .selection import abridged, choose_weights, fused_projections
@@ -200,5 +201,6 @@ class OrthogonalityPenalty(nn.Module):
         return weights, groups
 
     def _weights_and_plan(self) -> tuple[list[Tensor], Plan]:
-        weights, groups = self._weights_and_groups()
+        parts, groups = self._weights_and_groups()
+        weights = [whole(part) for part in parts]
         return weights, plan_of(weights, groups, self.names)

@@ -1,9 +1,11 @@
 """Batch normalization over the batches of all processes, on any device (torch's own is for GPUs alone)."""
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .collectives import sum_over_processes
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -15,12 +17,12 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(x)
         axes = [0, *range(2, x.dim())]
         ranks = dist.get_world_size()
-        values = x.float()
+        values = x if x.dtype == torch.float64 else x.float()
         # Two passes: the mean first, then squares of what is left, which don't cancel.
-        mean = all_reduce(values.mean(axes)) / ranks
+        mean = sum_over_processes(values.mean(axes)) / ranks
         shape = [1, -1, *[1] * (x.dim() - 2)]
         centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().mean(axes)) / ranks
+        variance = sum_over_processes(centred.square().mean(axes)) / ranks
         self._track(mean.detach(), variance.detach(), ranks * x.numel() // x.shape[1])
         normalized = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
