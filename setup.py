@@ -143,8 +143,8 @@ def find_introspection_headers() -> list[str] | None:
     return None
 
 
-def object_name(prefix: str, source: str) -> str:
-    return f"{prefix}_{Path(source).with_suffix('').as_posix().replace('/', '_')}"
+def object_name(source: str, prefix: str = "") -> str:
+    return prefix + Path(source).with_suffix("").as_posix().replace("/", "_")
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -240,7 +240,7 @@ def build_native(directory: Path) -> list[str]:
     built = [OPERATORS]
     if headers := find_introspection_headers():
         own = [*COMMON_FLAGS, f"-I{directory}", *headers]
-        objects = [file.compile(source, object_name("introspect", source), own) for source in INTROSPECTION_SOURCES]
+        objects = [file.compile(source, object_name(source, "introspect_"), own) for source in INTROSPECTION_SOURCES]
         file.link(INTROSPECTION, objects, ["-s"])
         built.append(INTROSPECTION)
     file.run(ninja, BUILD_LOG)
@@ -262,13 +262,16 @@ def build_cuda(directory: Path) -> list[str]:
         raise NotBuilt(str(error)) from None
 
     file = NinjaFile(compiler, directory, [str(toolkit.nvcc), f"-ccbin={shlex.join(compiler)}"])
-    flags = {".cu": [*cuda_toolkit.FLAGS, *targets.flags()], ".cpp": COMMON_FLAGS}
-    objects = [file.compile(source, Path(source).name, flags[Path(source).suffix]) for source in CUDA_SOURCES]
+    device_flags = [*cuda_toolkit.FLAGS, *targets.flags()]
+    objects = [
+        file.compile(source, object_name(source), device_flags if source.endswith(".cu") else COMMON_FLAGS)
+        for source in CUDA_SOURCES
+    ]
     facts = f"nvcc {'.'.join(map(str, toolkit.release))} for {targets}"
     for source in CUDA_OPERATOR_SOURCES:
         own = [*COMMON_FLAGS, *STABLE_ABI_FLAGS, f'-DORTHO_CUDA_FACTS="{facts}"']
         own += ["-isystem", str(torch / "include"), "-isystem", str(toolkit.root / "include")]
-        objects.append(file.compile(source, f"torch_{Path(source).stem}", own))
+        objects.append(file.compile(source, object_name(source), own))
     # A runtime of its own, so that one library serves every torch.
     libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", f"-L{runtime}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
     file.link(CUDA_OPERATORS, objects, ["-s", "-Wl,--no-undefined", "-Wl,--exclude-libs,ALL", *libraries])

@@ -22,9 +22,12 @@ from .cards import Card
 
 LAUNCH_SECONDS, BARRIER_SECONDS = 3e-6, 1.5e-6
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Products of float32 weights that keep its digits take three of tf32 (hi hi, hi lo, lo hi).
+# Units and products of one multiply-add. Those of float32 weights that keep its digits take three of tf32 (hi hi, hi lo,
+# lo hi); in the backward of the others R is float32, which tf32 holds better than bfloat16.
 FORWARD = {"float32": ("tf32", 3), "bfloat16": ("bfloat16", 1), "float16": ("bfloat16", 1)}
 BACKWARD = {"highest": ("tf32", 3), "high": ("tf32", 1), "medium": ("bfloat16", 1)}
+BACKWARD_OF_HALVES = ("tf32", 1)
+ON_DIAGONAL = 0.75  # one of the four warps of a tile on the diagonal has nothing to do
 
 planner = _introspect.cuda
 TILE = planner.tile_side
@@ -167,7 +170,8 @@ def _residuals(launch, weights: Sequence[Matrix], card: Card) -> Launch:
         depth = np.full(each.parts, each.part_depth)
         depth[-1] = matrix.depth - each.part_depth * (each.parts - 1)
         padded = _padded(depth, planner.chunk_bytes // ITEM_BYTES[matrix.dtype])
-        work.append(np.tile(2 * products * TILE * TILE * padded, len(row)))
+        warps = np.where(row == column, ON_DIAGONAL, 1)
+        work.append(np.outer(warps, 2 * products * TILE * TILE * padded).ravel())
         vectors = _length(row, matrix.order) + np.where(row == column, 0, _length(column, matrix.order))
         l2 += int(vectors.sum()) * matrix.depth * ITEM_BYTES[matrix.dtype] + matrix.residual_bytes
         if matrix.bytes <= card.l2_bytes // 2:
@@ -185,9 +189,9 @@ def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> 
     work, total, l2 = [], 0, 0
     for each in launch.work:
         matrix = weights[each.matrix]
-        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else ("bfloat16", 1)
-        row, column = (index.ravel() for index in np.indices((each.row_tiles, each.column_tiles)))
-        padded = int(_padded(matrix.order, planner.chunk_bytes // ITEM_BYTES[matrix.dtype]))
+        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_OF_HALVES
+        column, row = (index.ravel() for index in np.indices((each.column_tiles, each.row_tiles)))
+        padded = _padded(matrix.order, planner.chunk_bytes // ITEM_BYTES["float32"])
         work.append(np.full(len(row), 2 * products * TILE * TILE * padded))
         size = ITEM_BYTES[matrix.dtype]
         symmetric = 4 * matrix.order * matrix.order  # each entry of the triangle is used as two

@@ -25,9 +25,21 @@ ARCHITECTURES = {
 }
 OLDEST_RELEASE = (12, 0)  # C++17 device code as the kernels are written
 OLDEST = min(ARCHITECTURES)
-FLAGS = ["-std=c++17", "-O3", "--threads=0", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+VIRTUAL = f"compute_{OLDEST[0]}{OLDEST[1]}"
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "--threads=0",
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra",
+]
 
 Architecture = tuple[int, int]
+
+
+def machine(architecture: Architecture) -> str:
+    """nvcc's name of an architecture's machine code."""
+    return f"sm_{architecture[0]}{architecture[1]}"
 
 
 class ToolkitError(Exception):
@@ -36,20 +48,21 @@ class ToolkitError(Exception):
 
 @dataclass(frozen=True)
 class Targets:
-    """Machine code for these architectures and, with `ptx`, a portable form from which newer GPUs compile their own."""
+    """Machine code for these architectures and, with `ptx`, a portable form from which newer GPUs compile their own.
+
+    The kernels are written in the instructions of the oldest architecture and ask for no other: their portable form is
+    made once and serves all.
+    """
 
     architectures: tuple[Architecture, ...]
     ptx: bool = True
 
     def flags(self) -> list[str]:
-        flags = [f"-gencode=arch=compute_{a}{b},code=sm_{a}{b}" for a, b in self.architectures]
-        if self.ptx:
-            a, b = self.architectures[-1]
-            flags.append(f"-gencode=arch=compute_{a}{b},code=compute_{a}{b}")
-        return flags
+        codes = [machine(each) for each in self.architectures] + ([VIRTUAL] if self.ptx else [])
+        return [f"-gencode=arch={VIRTUAL},code=[{','.join(codes)}]"]
 
     def __str__(self) -> str:
-        return ", ".join(f"sm_{a}{b}" for a, b in self.architectures) + (" + PTX" if self.ptx else "")
+        return ", ".join(map(machine, self.architectures)) + (" + PTX" if self.ptx else "")
 
 
 @dataclass(frozen=True)

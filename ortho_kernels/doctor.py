@@ -1,25 +1,35 @@
-"""`python -m ortho_kernels.doctor`: which backends work here, why the others don't, and are their numbers right?"""
+"""`python -m ortho_kernels.doctor`: which backends work here, why the others don't, and are their numbers right?
+
+`--gpu` checks every GPU more closely, and fails where there is none.
+"""
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from . import __version__, functional, reference
-from .backends import native
+from .backends import cuda, native
 from .backends.choose import BACKENDS, choose, reason_against, use_backend
+from .diagnostics import gpu_checks
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.
 TOLERANCE = {"torch": 5e-4, "cpu": 1e-5, "cuda": 1e-5, "triton": 1e-5}
 _SHAPES = [(64, 3, 3, 3), (16, 16, 1, 1), (40, 8, 5, 5), (10, 130), (257, 96), (1, 7), (7, 1)]
 
 
-def main() -> int:
-    """Prints the report; the exit status is 1 if a backend gives wrong numbers, else 0."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Prints the report; the exit status is 1 if a backend gives wrong numbers (or `--gpu` finds no GPU), else 0."""
+    parser = argparse.ArgumentParser(prog="python -m ortho_kernels.doctor", description=__doc__)
+    parser.add_argument(
+        "--gpu", action="store_true", help="check every GPU: all dtypes, the same bits twice, CUDA graphs"
+    )
+    options = parser.parse_args(arguments)
     _section("Versions")
     _row("ortho_kernels", __version__)
     _row(
@@ -29,7 +39,7 @@ def main() -> int:
     _row("Python", f"{platform.python_version()} on {platform.platform()}")
 
     _section("Native build")
-    for name, fact in native.build_facts().items():
+    for name, fact in (native.build_facts() | cuda.build_facts()).items():
         _row(name, fact)
 
     _section("Backends")
@@ -50,16 +60,26 @@ def main() -> int:
         _row(f"chosen on {device}", choose(device))
     if not torch.cuda.is_available():
         _row("GPU", "none that torch sees here; nothing was run on one")
+        return 1 if wrong or options.gpu else 0
+
+    if options.gpu:
+        _section("GPUs")
+        for name, fact in gpu_checks.describe_devices().items():
+            _row(name, fact)
+        for title, finding, good in gpu_checks.run(check):
+            _row(title, finding)
+            wrong += not good
     return 1 if wrong else 0
 
 
-def check(backend: str, device: str) -> dict[str, float]:
+def check(backend: str, device: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """The backend's errors against the float64 reference, relative in norm: values and gradients of each penalty."""
     generator = torch.Generator().manual_seed(0)
     # Near orthogonality, where R is a difference of nearly equal numbers, is where precision shows.
-    weights = [_near_orthogonal(shape, generator).to(device) for shape in _SHAPES]
+    weights = [_near_orthogonal(shape, generator).to(device, dtype) for shape in _SHAPES]
     orders = [min(shape[0], weight[0].numel()) for shape, weight in zip(_SHAPES, weights, strict=True)]
-    start = [torch.randn(1, n, generator=generator).to(device) for n in orders]
+    compute = torch.float64 if dtype is torch.float64 else torch.float32
+    start = [torch.randn(1, n, generator=generator).to(device, compute) for n in orders]
     errors = {}
     for name, compute, define, options in (
         ("so", functional.soft_orthogonality, reference.soft_orthogonality, {}),
@@ -98,4 +118,4 @@ def _row(name: str, fact: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

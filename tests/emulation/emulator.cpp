@@ -143,7 +143,8 @@ int pick_lane(std::uint32_t lanes, Schedule schedule) {
 
 // Chooses who runs next; false if nobody can. Those that let others run first come last.
 bool choose(bool patient_too) {
-  const Schedule schedule = settings().schedule;
+  // Those that wait for others take turns, whatever the schedule.
+  const Schedule schedule = patient_too ? Schedule::forward : settings().schedule;
   const int warps = grid.launch->threads / warp_size;
   const int count = static_cast<int>(grid.blocks.size()) * warps;
   const bool downwards = schedule == Schedule::reverse || schedule == Schedule::last_warp_first;
@@ -211,6 +212,11 @@ void schedule_all() {
 Settings& settings() {
   static Settings all;
   return all;
+}
+
+int& chosen_fault() {
+  static int number = -1;
+  return number;
 }
 
 std::vector<Launch>& launch_log() {

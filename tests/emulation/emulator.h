@@ -33,6 +33,11 @@ struct Launch {
 };
 
 Settings& settings();
+
+// Whether this planted fault is the one to commit (see mutate.py); none is unless chosen.
+int& chosen_fault();
+inline bool fault_is(int number) { return chosen_fault() == number; }
+
 std::vector<Launch>& launch_log();
 
 // Runs a grid to its end; throws std::runtime_error for what hardware would hang on or leave undefined.

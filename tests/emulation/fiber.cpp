@@ -74,9 +74,9 @@ Fiber::Fiber() : stack_(new unsigned char[stack_bytes]) {}
 
 void Fiber::prepare(void (*entry)(void*), void* argument) {
   const auto top = (reinterpret_cast<std::uintptr_t>(stack_.get()) + stack_bytes) & ~std::uintptr_t{15};
-  // As emulator_switch leaves a stack: r15, r14, r13, r12, rbx, rbp, the address to return to.
-  auto* frame = reinterpret_cast<std::uintptr_t*>(top) - 8;
-  std::memset(frame, 0, 8 * sizeof(*frame));
+  // As emulator_switch leaves a stack: r15, r14, r13, r12, rbx, rbp, the address to return to; then aligned.
+  auto* frame = reinterpret_cast<std::uintptr_t*>(top) - 9;
+  std::memset(frame, 0, 9 * sizeof(*frame));
   frame[3] = reinterpret_cast<std::uintptr_t>(argument);
   frame[4] = reinterpret_cast<std::uintptr_t>(entry);
   frame[6] = reinterpret_cast<std::uintptr_t>(&emulator_first_entry);

@@ -11,10 +11,13 @@
 #  include "emulator.h"
 #  define ORTHO_DEVICE inline
 #  define ORTHO_UNROLL
+#  define ORTHO_UNROLL_BY(times)
 #  define ORTHO_KERNEL(threads, blocks, name, Arguments) void name(const Arguments& arguments)
 #else
 #  define ORTHO_DEVICE __device__ __forceinline__
 #  define ORTHO_UNROLL _Pragma("unroll")
+#  define ORTHO_PRAGMA(text) _Pragma(#text)
+#  define ORTHO_UNROLL_BY(times) ORTHO_PRAGMA(unroll times)
 // The arguments stay where the launch put them: threads index into them and no thread has a copy of its own.
 #  define ORTHO_KERNEL(threads, blocks, name, Arguments) \
     __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Arguments arguments)

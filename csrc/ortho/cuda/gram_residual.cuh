@@ -102,7 +102,9 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
     if (!within(row, matrix.order) || !within(column, std::int64_t{row} + 1)) return;
     const bool on_diagonal = row == column;
     const Total entry = on_diagonal ? sum - Total(1) : sum;
-    squares[on_diagonal ? 0 : 1] += static_cast<double>(entry) * static_cast<double>(entry);
+    const double square = static_cast<double>(entry) * static_cast<double>(entry);
+    squares[0] += on_diagonal ? square : 0.0;
+    squares[1] += on_diagonal ? 0.0 : square;
     if (kept) {
       const double weight = on_diagonal ? arguments.diagonal : arguments.off_diagonal;
       kept[triangle(row) + column] = static_cast<C>(entry * static_cast<Total>(weight));

@@ -13,10 +13,6 @@ struct Operand {
   std::int64_t vector_stride, depth_stride;
   std::int32_t vectors;
   std::int32_t depth_end;
-
-  ORTHO_DEVICE const S* at(std::int64_t vector, std::int64_t k) const {
-    return data + vector * vector_stride + k * depth_stride;
-  }
 };
 
 // Which direction of an operand is contiguous in memory; its panels are laid out the same way.
@@ -55,49 +51,51 @@ ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Lies lies) {
   return inner == 1 && (reinterpret_cast<std::uintptr_t>(operand.data) | (outer * sizeof(S))) % 16 == 0;
 }
 
-// Brings vectors [first, first + 64) for the depth [k, k + Depth) into a panel: zeros beyond the operand's
-// ends. E is S, or what S is converted to.
-template <class E, int Depth, Lies lies, class S>
-ORTHO_DEVICE void stage(const Operand<S>& operand, bool aligned, std::int32_t first, std::int32_t k,
-                        E* panel) {
-  using L = Layout<E, Depth, lies>;
-  constexpr bool along = lies == Lies::along_depth;
-  if constexpr (std::is_same_v<E, S>) {
-    if (aligned) {
-      constexpr int piece = 16 / sizeof(E), pieces = L::row / piece;
-      const std::int32_t inner_end = along ? operand.depth_end - k : operand.vectors - first;
-      const std::int32_t outer_end = along ? operand.vectors - first : operand.depth_end - k;
-      ORTHO_UNROLL
-      for (int p = thread_index(); p < L::rows * pieces; p += tile_threads) {
-        const int outer = p / pieces, inner = p % pieces * piece;
-        int valid = within(outer, outer_end) ? inner_end - inner : 0;
-        valid = valid < 0 ? 0 : valid > piece ? piece : valid;
-        const S* source = operand.data;
-        if (valid > 0)
-          source = along ? operand.at(first + outer, k + inner) : operand.at(first + inner, k + outer);
-        copy_async<16>(panel + outer * L::pitch + inner, source, valid * static_cast<int>(sizeof(E)));
-      }
-      return;
-    }
-  }
-  ORTHO_UNROLL
-  for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
-    const int vector = along ? p / Depth : p % tile_side, depth = along ? p % Depth : p / tile_side;
-    const bool valid = within(first + vector, operand.vectors) && within(k + depth, operand.depth_end);
-    const S* source = valid ? operand.at(first + vector, k + depth) : operand.data;
-    E* target = panel + vector * L::vector_step + depth * L::depth_step;
-    if constexpr (std::is_same_v<E, S> && sizeof(E) >= 4) {
-      copy_async<sizeof(E)>(target, source, valid ? static_cast<int>(sizeof(E)) : 0);
+// Brings the rows of a panel from `corner` on, `Piece` numbers at a time: zeros where a row or the rows are at
+// their end. A thread stays in its column of pieces.
+template <int Piece, class L, class E, class S>
+ORTHO_DEVICE void stage_rows(const S* corner, std::int64_t row_stride, std::int64_t stride, std::int32_t rows,
+                             std::int32_t numbers, E* panel) {
+  constexpr int pieces = L::row / Piece, rows_at_once = tile_threads / pieces;
+  const int first_row = thread_index() / pieces, number = thread_index() % pieces * Piece;
+  const std::int32_t left = numbers - number;
+  const int valid = within(left, 0) ? 0 : within(Piece, left) ? Piece : left;
+  const S* source = corner + first_row * row_stride + number * stride;
+  E* target = panel + first_row * L::pitch + number;
+  ORTHO_UNROLL_BY(4)
+  for (int row = first_row; row < L::rows; row += rows_at_once) {
+    const int copied = within(row, rows) ? valid : 0;
+    if constexpr (std::is_same_v<E, S> && Piece * sizeof(E) >= 4) {
+      copy_async<Piece * sizeof(E)>(target, source, copied * static_cast<int>(sizeof(E)));
     } else {
+      static_assert(Piece == 1);
       S stored{};
-      if (valid) stored = *source;
+      if (copied) stored = *source;
       if constexpr (std::is_same_v<E, S>) {
         *target = stored;
       } else {
         *target = number_from<E>(stored);
       }
     }
+    source += rows_at_once * row_stride;
+    target += rows_at_once * L::pitch;
   }
+}
+
+// Brings vectors [first, first + 64) for the depth [k, k + Depth) into a panel. E is S, or what S is converted to.
+template <class E, int Depth, Lies lies, class S>
+ORTHO_DEVICE void stage(const Operand<S>& operand, bool aligned, std::int32_t first, std::int32_t k, E* panel) {
+  using L = Layout<E, Depth, lies>;
+  constexpr bool along = lies == Lies::along_depth;
+  const S* const corner = operand.data + first * operand.vector_stride + k * operand.depth_stride;
+  const std::int64_t row_stride = along ? operand.vector_stride : operand.depth_stride;
+  const std::int64_t stride = along ? operand.depth_stride : operand.vector_stride;
+  const std::int32_t vectors = operand.vectors - first, depth = operand.depth_end - k;
+  const std::int32_t rows = along ? vectors : depth, numbers = along ? depth : vectors;
+  if constexpr (std::is_same_v<E, S>) {
+    if (aligned) return stage_rows<16 / sizeof(E), L>(corner, row_stride, 1, rows, numbers, panel);
+  }
+  stage_rows<1, L>(corner, row_stride, stride, rows, numbers, panel);
 }
 
 }  // namespace ortho::cuda

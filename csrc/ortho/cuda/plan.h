@@ -32,7 +32,7 @@ struct PlannedMatrix {
 
 constexpr std::int32_t tile_side = 64;      // of tiles of residuals and of gradients
 constexpr std::int32_t tile_threads = 128;  // of a block that computes them
-constexpr std::int32_t tile_blocks = 3;     // blocks that fit a multiprocessor together
+constexpr std::int32_t tile_blocks = 2;     // blocks that fit a multiprocessor together
 constexpr std::int32_t chunk_bytes =
     64;  // of each vector of an operand that are in one stage of the pipeline
 constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors

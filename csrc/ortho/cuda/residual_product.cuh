@@ -38,7 +38,7 @@ struct SymmetricOperand {
   ORTHO_DEVICE void stage(int chunk, C* panel) const {
     const std::int32_t k = chunk * Depth;
     const bool below = k < first;  // neighbours in a row are neighbours in memory, else those in a column are
-    ORTHO_UNROLL
+    ORTHO_UNROLL_BY(4)
     for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
       const int vector = below ? p / Depth : p % tile_side, depth = below ? p % Depth : p / tile_side;
       const std::int32_t row = first + vector, column = k + depth;

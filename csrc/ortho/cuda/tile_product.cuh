@@ -1,5 +1,5 @@
 // One 64 x 64 tile of a product A B^T by a block of four warps, 32 x 32 each. Chunks of the depth go through
-// a pipeline of three stages in shared memory; tensor cores multiply them.
+// a pipeline of four stages in shared memory; tensor cores multiply them.
 //
 // Tensor cores cut digits off when they add, and float sums lose digits as they grow: the products of each
 // chunk are summed apart and then added to the sums of the tile, which are in double where float's digits
@@ -121,7 +121,7 @@ struct Halves {
   template <class A, class B>
   static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, Blocks<Sum>& blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
-    ORTHO_UNROLL
+    ORTHO_UNROLL_BY(1)  // fewer addresses at a time fit the registers
     for (int k = 0; k < depth; k += 16) {
       std::uint32_t left[block_rows][4];
       ORTHO_UNROLL
@@ -189,7 +189,7 @@ ORTHO_DEVICE void for_sums(Blocks<Total>& sums, const Visit& visit) {
   }
 }
 
-constexpr int stages = 3;
+constexpr int stages = 4;
 
 // Of both operands of a product: the widest layout of a chunk. The double ones are 64 bytes x 64 vectors and
 // padding, as the others.
@@ -219,16 +219,15 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     commit_copies();  // an empty group keeps the count of groups right
   };
   for_sums<Total>(sums, [](int, int, Total& sum) { sum = 0; });
-  ORTHO_UNROLL
-  for (int chunk = 0; chunk < stages - 1; ++chunk) bring(chunk);
-#ifndef ORTHO_EMULATED
-#  pragma unroll 1
-#endif
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    await_copies<stages - 2>();
-    block_barrier();  // the chunk is there for all, and nobody reads the one before any more
+  // The first rounds only fill the pipeline.
+  ORTHO_UNROLL_BY(1)
+  for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
+    if (chunk >= 0) {
+      await_copies<stages - 2>();
+      block_barrier();  // the chunk is there for all, and nobody reads the one before any more
+    }
     bring(chunk + stages - 1);
-    if (idle) continue;
+    if (chunk < 0 || idle) continue;
     const typename Left::Panel a{left_panel(chunk)};
     const typename Right::Panel b{right_panel(chunk)};
     if constexpr (std::is_same_v<Total, typename Products::Sum> && std::is_same_v<Total, double>) {

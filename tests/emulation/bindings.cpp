@@ -1,0 +1,117 @@
+// The launchers of csrc/ortho/cuda on the emulator, for ctypes: pointers are to host memory. Every function returns
+// null, or says what went wrong.
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "../../csrc/ortho/cuda/launch.h"
+#include "emulator.h"
+
+namespace {
+
+using ortho::Gradient;
+using ortho::Matrix;
+using ortho::cuda::EntryDigits;
+
+struct Request {
+  const Matrix* matrices;
+  const Gradient* gradients;
+  const EntryDigits* entry_orders;
+  std::int64_t count;
+  std::int32_t multiprocessors, cooperative, in_double;
+};
+
+// As torch's allocator: not cleared.
+class HostWorkspace final : public ortho::cuda::Workspace {
+ public:
+  void* allocate(std::size_t bytes) override {
+    memory_.reset(new unsigned char[bytes]);
+    std::memset(memory_.get(), 0xff, bytes);
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<unsigned char[]> memory_;
+};
+
+std::string message;
+
+template <class Body>
+const char* guarded(const Request& request, const Body& body) {
+  try {
+    const std::vector<Matrix> matrices(request.matrices, request.matrices + request.count);
+    const std::vector<Gradient> gradients(request.gradients, request.gradients + request.count);
+    const std::vector<EntryDigits> orders(request.entry_orders, request.entry_orders + request.count);
+    const ortho::cuda::Device device{request.multiprocessors, request.cooperative != 0};
+    HostWorkspace workspace;
+    if (request.in_double) {
+      body(matrices, gradients, orders, device, workspace, double{});
+    } else {
+      body(matrices, gradients, orders, device, workspace, float{});
+    }
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::int32_t resident_blocks,
+                  std::int64_t seed) {
+  emulator::settings() = {static_cast<emulator::Schedule>(schedule), copies_arrive_late != 0, resident_blocks,
+                          static_cast<std::uint64_t>(seed)};
+}
+
+void emulator_commit_fault(std::int32_t number) { emulator::chosen_fault() = number; }
+
+// The names of all kernels that were launched since the last call, one a line.
+const char* emulator_launches() {
+  static std::string names;
+  names.clear();
+  for (const emulator::Launch& launch : emulator::launch_log()) names += launch.kernel + "\n";
+  emulator::launch_log().clear();
+  return names.c_str();
+}
+
+const char* emulated_soft_orthogonality(const Request* request, double diagonal, double off_diagonal, void* values,
+                                        void* residuals) {
+  return guarded(*request, [&](auto& matrices, auto&, auto&, auto& device, auto& workspace, auto number) {
+    using C = decltype(number);
+    ortho::cuda::soft_orthogonality<C>(matrices, {diagonal, off_diagonal}, static_cast<C*>(values),
+                                       static_cast<C*>(residuals), workspace, device, nullptr);
+  });
+}
+
+const char* emulated_soft_orthogonality_backward(const Request* request, const void* grad_values,
+                                                 const void* residuals, std::int32_t precision) {
+  return guarded(*request, [&](auto& matrices, auto& gradients, auto&, auto& device, auto&, auto number) {
+    using C = decltype(number);
+    ortho::cuda::soft_orthogonality_backward<C>(static_cast<const C*>(grad_values), matrices,
+                                                static_cast<const C*>(residuals), gradients,
+                                                static_cast<ortho::cuda::Precision>(precision), device, nullptr);
+  });
+}
+
+const char* emulated_srip(const Request* request, const void* start, std::int64_t iterations, std::int32_t through,
+                          void* values, void* vectors) {
+  return guarded(*request, [&](auto& matrices, auto&, auto& orders, auto& device, auto& workspace, auto number) {
+    using C = decltype(number);
+    ortho::cuda::srip<C>(matrices, orders, static_cast<const C*>(start), {iterations, through != 0},
+                         static_cast<C*>(values), static_cast<C*>(vectors), workspace, device, nullptr);
+  });
+}
+
+const char* emulated_srip_backward(const Request* request, const void* grad_values, const void* vectors,
+                                   std::int64_t pairs) {
+  return guarded(*request, [&](auto& matrices, auto& gradients, auto& orders, auto& device, auto&, auto number) {
+    using C = decltype(number);
+    ortho::cuda::srip_backward<C>(static_cast<const C*>(grad_values), matrices, orders,
+                                  static_cast<const C*>(vectors), pairs, gradients, device, nullptr);
+  });
+}
+}

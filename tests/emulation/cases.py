@@ -1,0 +1,166 @@
+"""What the emulated kernels are asked, and the check of each answer against its definition in float64.
+
+The matrices are small and odd on purpose: whatever a mask, a barrier or a wait is there for happens in one of them.
+"""
+
+import torch
+from guarded import guarded, guarded_like
+
+ROUNDING = {torch.float64: 1e-14, torch.float32: 3e-7, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+def made(order, depth, dtype, lies="along", seed=0):
+    """A matrix whose singular values are about one, `along` its depth in memory, `across` it, or `apart` in both."""
+    generator = torch.Generator().manual_seed(1000 * order + depth + seed)
+    scale = max(order, depth, 1) ** -0.5
+    if lies == "along":
+        matrix = torch.randn(order, depth, generator=generator)
+    elif lies == "across":
+        matrix = torch.randn(depth, order, generator=generator).t()
+    elif lies == "unaligned":
+        matrix = torch.randn(order * depth + 1, generator=generator)[1:].view(order, depth)
+    else:
+        matrix = torch.randn(2 * order, 3 * depth, generator=generator)[::2, ::3]
+    return guarded_like((matrix * scale).to(dtype)) if lies != "unaligned" else _shifted(matrix * scale, dtype)
+
+
+def _shifted(matrix, dtype):
+    """One number longer at its end, so that it begins at no multiple of 16 bytes."""
+    memory = guarded(matrix.numel() + 1, dtype)
+    return memory[: matrix.numel()].view(matrix.shape).copy_(matrix)
+
+
+def compute_dtype(matrices):
+    return torch.float64 if any(m.dtype is torch.float64 for m in matrices) else torch.float32
+
+
+def residual(matrix):
+    return matrix @ matrix.T - torch.eye(len(matrix), dtype=matrix.dtype)
+
+
+def assert_close(given, truth, tolerance, what, peer=None):
+    """Within the tolerance relative to the truth in norm, or twice the error of a peer, torch's own result."""
+    error, allowed = (given.double() - truth).norm(), tolerance * truth.norm()
+    if peer is not None:
+        allowed = max(allowed, 2 * (peer.double() - truth).norm())
+    assert error <= allowed, f"{what}: off by {error:.2e}, {allowed:.2e} is allowed"
+
+
+def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None):
+    """Values, residuals and gradients; returned for comparison between schedules."""
+    C = compute_dtype(matrices)
+    values, residuals = emulator.soft_orthogonality(matrices, diagonal, off_diagonal)
+    residuals = guarded_like(residuals)
+    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
+    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
+    targets = gradients if wanted is None else [g if w else None for g, w in zip(gradients, wanted, strict=True)]
+    emulator.soft_orthogonality_backward(grad_values, matrices, residuals, precision, targets)
+    packed = residuals.split([len(m) * (len(m) + 1) // 2 for m in matrices])
+    for i, (matrix, kept) in enumerate(zip(matrices, packed, strict=True)):
+        W = matrix.double()
+        R = residual(W)
+        weights = torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
+        weighted = weights * R
+        lower = torch.tril_indices(*R.shape).unbind()
+        own = residual(matrix.to(C))
+        own_weighted = own * weights.to(C)
+        assert_close(values[i], (weighted * R).sum(), 2 * ROUNDING[C], f"value {i}", (own_weighted * own).sum())
+        assert_close(kept, weighted[lower], ROUNDING[C], f"residual {i}", own_weighted[lower])
+        if wanted is not None and not wanted[i]:
+            assert gradients[i].isnan().all(), f"gradient {i} was not wanted"
+            continue
+        allowed = 2 * ROUNDING[matrix.dtype]
+        if precision and matrix.dtype is torch.float32:
+            allowed = (5e-4, 4e-3)[precision - 1]
+        own = 4 * grad_values[i] * own_weighted @ matrix.to(C)
+        assert_close(gradients[i], 4 * grad_values[i].double() * weighted @ W, allowed, f"gradient {i}", own)
+    return [values, residuals, *gradients]
+
+
+def check_srip(emulator, matrices, iterations=2, through=True, digits=None):
+    """As above. `digits[i]`, sizes and steps, tells how the caller numbers the entries of the vectors."""
+    C = compute_dtype(matrices)
+    orders = [len(m) for m in matrices]
+    start = guarded_like(torch.randn(sum(orders), dtype=C, generator=torch.Generator().manual_seed(3)))
+    values, vectors = emulator.srip(matrices, start, iterations, through, True, digits)
+    vectors = guarded_like(vectors)
+    pairs = iterations if through else 1
+    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
+    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
+    emulator.srip_backward(grad_values, matrices, vectors, pairs, gradients, digits)
+    for i, (matrix, x) in enumerate(zip(matrices, start.double().split(orders), strict=True)):
+        if len(matrix) == 0:
+            assert values[i] == 0
+            continue
+        leaf = matrix.double().requires_grad_()
+        R = residual(leaf)
+        x = x[entry_order(digits[i])] if digits and digits[i] else x
+        for application in range(iterations):
+            before, x = x, R @ x
+            if not through and application < iterations - 1:
+                x = x.detach()
+        sigma = x.norm() / before.norm()
+        assert_close(values[i], sigma.detach(), ROUNDING[C], f"value {i}")
+        if through:
+            (truth,) = torch.autograd.grad(sigma, leaf)
+        else:
+            u, v = x.detach() / x.detach().norm(), before.detach() / before.detach().norm()
+            truth = (torch.outer(u, v) + torch.outer(v, u)) @ leaf.detach()
+        truth = grad_values[i].double() * truth
+        error = (gradients[i].double() - truth).norm()
+        assert error <= 5 * ROUNDING[matrix.dtype] * 2 * leaf.detach().norm(), f"gradient {i}: off by {error:.2e}"
+    return [values, vectors, *gradients]
+
+
+def entry_order(digits):
+    """The caller's index of each entry, from sizes and steps, the slowest first."""
+    index = torch.zeros(1, dtype=torch.int64)
+    for size, step in digits:
+        index = (index[:, None] + step * torch.arange(size)).flatten()
+    return index
+
+
+def _so(*matrices, **options):
+    return lambda emulator: check_soft_orthogonality(emulator, [made(*m) for m in matrices], **options)
+
+
+def _srip(*matrices, **options):
+    return lambda emulator: check_srip(emulator, [made(*m) for m in matrices], **options)
+
+
+f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
+
+# Depths are cut into parts of 1 KiB of a vector: the third matrix of a line often has two.
+CASES = {
+    "residual, float32": _so((70, 45, f32), (33, 52, f32), (5, 300, f32), diagonal=0.5, off_diagonal=2.0),
+    "residual, float32 across": _so((68, 45, f32, "across"), (9, 300, f32, "across")),
+    "residual, float32 apart and unaligned": _so((20, 30, f32, "apart"), (66, 36, f32, "unaligned")),
+    "residual, cut and several tiles": _so((67, 272, f32), (3, 2, f32)),
+    "residual, float64": _so((66, 19, f64), (10, 140, f64), (12, 30, f64, "across"), (65, 7, f64, "apart")),
+    "residual, bfloat16": _so((66, 72, bf16), (7, 530, bf16), (20, 41, bf16, "across"), (8, 40, bf16, "across")),
+    "residual, float16": _so((66, 34, f16), (24, 40, f16, "across"), (9, 13, f16, "apart")),
+    "residual, mixed": _so((9, 20, f64), (10, 20, f32), (11, 20, bf16), (70, 20, f16), (66, 9, f32, "across")),
+    "residual, empty": _so((0, 5, f32), (5, 0, f32), (3, 4, f32), (0, 0, f32), (1, 2, f32)),
+    "product, high": _so((70, 45, f32), (68, 44, f32, "across"), precision=1),
+    "product, medium": _so((70, 45, f32), (68, 44, f32, "across"), precision=2),
+    "product, some wanted": _so((30, 20, f32), (31, 21, f32), (32, 22, f32), wanted=[True, False, True]),
+    "srip, float32": _srip((70, 45, f32), (13, 200, f32), (300, 40, f32), (5, 3, f32)),
+    "srip, float32 across": _srip((70, 45, f32, "across"), (13, 90, f32, "across"), (280, 40, f32, "across")),
+    "srip, one application": _srip((70, 45, f32), (20, 30, f32, "apart"), iterations=1),
+    "srip, five applications": _srip((70, 40, f32), (20, 33, f64, "across"), iterations=5),
+    "srip, envelope": _srip((70, 45, f32), (20, 30, f32, "across"), iterations=3, through=False),
+    "srip, halves": _srip((70, 45, bf16), (20, 30, f16, "across"), (80, 30, bf16, "across")),
+    "srip, empty": _srip((0, 5, f32), (5, 0, f32), (3, 4, f32), (1, 1, f32), (270, 1, f32)),
+    "srip, entries in another order": _srip((72, 30, f32), (12, 20, f32), digits=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]),
+}
+
+
+def run_in_all_ways(emulator, name):
+    """Runs a case under every schedule, with early and late copies: all must agree to the bit."""
+    first = None
+    for schedule, late in emulator.in_all_ways():
+        results = CASES[name](emulator)
+        first = first or results
+        for given, expected in zip(results, first, strict=True):
+            same = torch.equal(given.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8))
+            assert same, f"other bits with schedule {schedule!r}, copies {'late' if late else 'early'}"

@@ -1,0 +1,188 @@
+"""Builds the CUDA kernels for the emulator, and calls their launchers on CPU tensors."""
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+KERNELS = HERE.parents[1] / "csrc" / "ortho" / "cuda"
+SOURCES = (
+    KERNELS / "soft_orthogonality.cu",
+    KERNELS / "srip.cu",
+    KERNELS / "plan.cpp",
+    HERE / "bindings.cpp",
+    HERE / "emulator.cpp",
+    HERE / "fiber.cpp",
+)
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DORTHO_EMULATED", f"-I{HERE}")
+SANITIZERS = ("-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+SCHEDULES = ("forward", "reverse", "random", "first warp first", "last warp first")
+STORAGES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def compiler():
+    return next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
+
+
+def reason_against():
+    """Why the emulator can't be built here, or None."""
+    if compiler() is None:
+        return "no C++ compiler"
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "the emulator switches between threads by x86-64 instructions"
+    return None
+
+
+def build(directory, sources=SOURCES, flags=()):
+    """A library of these sources, compiled on all cores."""
+
+    def compile_one(source):
+        target = Path(directory) / f"{source.stem}.o"
+        command = [compiler(), *FLAGS, *flags, "-x", "c++", "-c", source, "-o", target]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr[-4000:])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, sources))
+    library = Path(directory) / "emulated.so"
+    subprocess.run([compiler(), "-shared", *flags, *map(str, objects), "-o", str(library)], check=True)
+    return library
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("storage", ctypes.c_uint8),
+        ("order", ctypes.c_int64),
+        ("depth", ctypes.c_int64),
+        ("order_stride", ctypes.c_int64),
+        ("depth_stride", ctypes.c_int64),
+    )
+
+
+class _Gradient(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("order_stride", ctypes.c_int64),
+        ("depth_stride", ctypes.c_int64),
+    )
+
+
+class _Digit(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_int32), ("step", ctypes.c_int32))
+
+
+class _EntryDigits(ctypes.Structure):
+    _fields_ = (("digits", _Digit * 4), ("count", ctypes.c_int32))
+
+
+class _Request(ctypes.Structure):
+    _fields_ = (
+        ("matrices", ctypes.POINTER(_Matrix)),
+        ("gradients", ctypes.POINTER(_Gradient)),
+        ("entry_orders", ctypes.POINTER(_EntryDigits)),
+        ("count", ctypes.c_int64),
+        ("multiprocessors", ctypes.c_int32),
+        ("cooperative", ctypes.c_int32),
+        ("in_double", ctypes.c_int32),
+    )
+
+
+class Emulator:
+    """The launchers. A matrix is a tensor `(order, depth)` with any strides; results are those of `ops.py`, packed.
+
+    `multiprocessors` is the size of the GPU: it decides how the depth is cut into parts.
+    """
+
+    def __init__(self, library):
+        self.library = ctypes.CDLL(str(library))
+        for name in ("", "_backward"):
+            getattr(self.library, f"emulated_soft_orthogonality{name}").restype = ctypes.c_char_p
+            getattr(self.library, f"emulated_srip{name}").restype = ctypes.c_char_p
+        self.library.emulator_launches.restype = ctypes.c_char_p
+        self.multiprocessors, self.cooperative = 2, True
+        self.run_as()
+
+    def run_as(self, schedule="forward", copies_arrive_late=False, resident_blocks=2, seed=1):
+        index = SCHEDULES.index(schedule)
+        self.library.emulator_set(index, int(copies_arrive_late), resident_blocks, ctypes.c_int64(seed))
+
+    def in_all_ways(self):
+        """Sets one schedule after the other, with copies that arrive at once and late."""
+        for schedule, late in product(SCHEDULES, (False, True)):
+            self.run_as(schedule, late, resident_blocks=1 + SCHEDULES.index(schedule) % 3)
+            yield schedule, late
+        self.run_as()
+
+    def launches(self):
+        """The names of the kernels launched since the last call of this."""
+        return self.library.emulator_launches().decode().split()
+
+    def soft_orthogonality(self, matrices, diagonal=1.0, off_diagonal=1.0, keep=True):
+        request, C = self._request(matrices)
+        values = torch.full((len(matrices),), torch.nan, dtype=C)
+        size = sum(len(m) * (len(m) + 1) // 2 for m in matrices) if keep else 0
+        residuals = torch.full((size,), torch.nan, dtype=C)
+        weights = ctypes.c_double(diagonal), ctypes.c_double(off_diagonal)
+        self._call("soft_orthogonality", request, *weights, values, residuals if keep else None)
+        return values, residuals
+
+    def soft_orthogonality_backward(self, grad_values, matrices, residuals, precision=0, gradients=None):
+        gradients = _like(matrices) if gradients is None else gradients
+        request, _ = self._request(matrices, gradients)
+        self._call("soft_orthogonality_backward", request, grad_values, residuals, ctypes.c_int32(precision))
+        return gradients
+
+    def srip(self, matrices, start, iterations=2, through=True, keep=True, digits=None):
+        request, C = self._request(matrices, digits=digits)
+        values = torch.full((len(matrices),), torch.nan, dtype=C)
+        pairs = iterations if through else 1
+        size = 2 * pairs * sum(len(m) for m in matrices) if keep else 0
+        vectors = torch.full((size,), torch.nan, dtype=C)
+        options = ctypes.c_int64(iterations), ctypes.c_int32(through)
+        self._call("srip", request, start, *options, values, vectors if keep else None)
+        return values, vectors
+
+    def srip_backward(self, grad_values, matrices, vectors, pairs, gradients=None, digits=None):
+        gradients = _like(matrices) if gradients is None else gradients
+        request, _ = self._request(matrices, gradients, digits)
+        self._call("srip_backward", request, grad_values, vectors, ctypes.c_int64(pairs))
+        return gradients
+
+    def _call(self, name, request, *arguments):
+        given = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else a for a in arguments]
+        fault = getattr(self.library, f"emulated_{name}")(ctypes.byref(request), *given)
+        if fault is not None:
+            raise RuntimeError(fault.decode())
+
+    def _request(self, matrices, gradients=None, digits=None):
+        double = any(m.dtype is torch.float64 for m in matrices)
+        count = len(matrices)
+        made = (_Matrix * count)()
+        targets = (_Gradient * count)()
+        orders = (_EntryDigits * count)()
+        for i, matrix in enumerate(matrices):
+            storage = STORAGES.index(matrix.dtype)
+            made[i] = _Matrix(matrix.data_ptr(), storage, *matrix.shape, *matrix.stride())
+            if gradients is not None and gradients[i] is not None:
+                targets[i] = _Gradient(gradients[i].data_ptr(), *gradients[i].stride())
+            for d, (size, step) in enumerate(digits[i] if digits else ()):
+                orders[i].digits[d] = _Digit(size, step)
+                orders[i].count = d + 1
+        request = _Request(made, targets, orders, count, self.multiprocessors, self.cooperative, double)
+        return request, torch.float64 if double else torch.float32
+
+
+def _like(matrices):
+    """Tensors of NaN with the strides of the matrices, where these don't overlap."""
+    return [torch.full_like(m, torch.nan) for m in matrices]

@@ -1,0 +1,145 @@
+"""Plants faults in the CUDA kernels, one at a time, and tells how many of them the emulated tests catch.
+
+    python tests/emulation/mutate.py [--only TEXT] [--minutes 10]
+
+A fault is a barrier, a wait for asynchronous copies or a mask that is not there. All of them are compiled into one library
+that takes the number of the fault to commit, so each costs a run of the cases in `cases.py` and no compilation. The exit
+status is 1 where fewer than 95 % are caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import cases
+import emulation
+
+REQUIRED = 0.95
+RUN_SECONDS = 40  # of a fault that makes the kernels wait for ever
+STATEMENTS = re.compile(r"(?<=[\s{])(?:block_barrier\(\)|await_copies<[^>]*>\(\)|commit_copies\(\));")
+MASK = re.compile(r"\bwithin\(")
+DEFINING = ("device.cuh", "runtime.cuh")  # define what is left out elsewhere
+
+
+class Fault(NamedTuple):
+    file: str
+    line: int
+    text: str
+
+
+def end_of_call(text: str, opening: int) -> int:
+    """The index behind the bracket that closes the one at `opening`."""
+    depth = 0
+    for index in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return index + 1
+    raise ValueError("a bracket is not closed")
+
+
+def planted(name: str, text: str, faults: list[Fault]) -> str:
+    """The source with a switch at each place where a fault can be; the faults are appended to the list."""
+    places = [(m.start(), m.end(), False) for m in STATEMENTS.finditer(text)]
+    places += [(m.start(), end_of_call(text, m.end() - 1), True) for m in MASK.finditer(text)]
+    pieces, done = [], 0
+    for start, end, is_mask in sorted(places):
+        if start < done:
+            raise ValueError(f"{name}: a mask within a mask")
+        number = len(faults)
+        faults.append(Fault(name, text.count("\n", 0, start) + 1, text[start:end]))
+        code = text[start:end]
+        switch = f"(emulator::fault_is({number}) || {code})" if is_mask else f"if (!emulator::fault_is({number})) {code}"
+        pieces += [text[done:start], switch]
+        done = end
+    return "".join([*pieces, text[done:]])
+
+
+def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
+    """A library that commits the fault it is told to, and the list of all."""
+    sources = directory / "csrc" / "ortho"
+    shutil.copytree(emulation.KERNELS.parent, sources)
+    faults: list[Fault] = []
+    for path in sorted((sources / "cuda").glob("*.cuh")):
+        if path.name not in DEFINING:
+            path.write_text(planted(path.name, path.read_text(), faults))
+    shutil.copytree(emulation.HERE, directory / "tests" / "emulation")
+    moved = [
+        sources / "cuda" / source.name if source.parent == emulation.KERNELS else directory / "tests" / "emulation" / source.name
+        for source in emulation.SOURCES
+    ]
+    return emulation.build(directory, moved, ("-Wno-error",)), faults
+
+
+def verdict(emulator: emulation.Emulator, number: int) -> str:
+    """Which case catches the fault, `""` if none does. Runs in a process of its own: a fault may end it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        signal.alarm(RUN_SECONDS)
+        emulator.library.emulator_commit_fault(number)
+        caught = ""
+        for name in cases.CASES:
+            os.write(writing, f"{name}\n".encode())
+            try:
+                cases.run_in_all_ways(emulator, name)
+            except Exception as fault:
+                caught = f"{name}: {type(fault).__name__}"
+                break
+        os.write(writing, f"{'caught' if caught else 'survived'}\n".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        lines = pipe.read().split("\n")[:-1]
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return f"{lines[-1]}: {signal.Signals(os.WTERMSIG(status)).name}"
+    return lines[-2] if lines[-1] == "caught" else ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="faults whose file, line or text contains this")
+    parser.add_argument("--minutes", type=float, default=10, help="faults that aren't run by then are reported as not run")
+    options = parser.parse_args()
+    if (reason := emulation.reason_against()) is not None:
+        parser.exit(2, f"can't run here: {reason}\n")
+    with tempfile.TemporaryDirectory() as directory:
+        library, faults = build_with_faults(Path(directory))
+        emulator = emulation.Emulator(library)
+        if by := verdict(emulator, -1):
+            parser.exit(2, f"the cases fail without a fault: {by}\n")
+        chosen = [n for n, f in enumerate(faults) if options.only in f"{f.file}:{f.line} {f.text}"]
+        end = time.monotonic() + 60 * options.minutes
+        caught, survivors, late = 0, [], []
+        for number in chosen:
+            fault = faults[number]
+            place = f"{fault.file}:{fault.line}: {' '.join(fault.text.split())}"
+            if time.monotonic() > end:
+                late.append(place)
+                continue
+            by = verdict(emulator, number)
+            caught += bool(by)
+            if not by:
+                survivors.append(place)
+            print(f"{'caught  ' if by else 'SURVIVED'} {place}" + (f"  ({by})" if by else ""), flush=True)
+    run = len(chosen) - len(late)
+    for place in late:
+        print(f"not run  {place}")
+    print(f"{caught} of {run} planted faults were caught ({100 * caught / max(run, 1):.1f} %)")
+    for place in survivors:
+        print(f"  survived: {place}")
+    return 0 if run and not late and caught >= REQUIRED * run else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
