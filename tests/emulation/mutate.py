@@ -57,7 +57,9 @@ def planted(name: str, text: str, faults: list[Fault]) -> str:
         number = len(faults)
         faults.append(Fault(name, text.count("\n", 0, start) + 1, text[start:end]))
         code = text[start:end]
-        switch = f"(emulator::fault_is({number}) || {code})" if is_mask else f"if (!emulator::fault_is({number})) {code}"
+        switch = (
+            f"(emulator::fault_is({number}) || {code})" if is_mask else f"if (!emulator::fault_is({number})) {code}"
+        )
         pieces += [text[done:start], switch]
         done = end
     return "".join([*pieces, text[done:]])
@@ -73,7 +75,9 @@ def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
             path.write_text(planted(path.name, path.read_text(), faults))
     shutil.copytree(emulation.HERE, directory / "tests" / "emulation")
     moved = [
-        sources / "cuda" / source.name if source.parent == emulation.KERNELS else directory / "tests" / "emulation" / source.name
+        sources / "cuda" / source.name
+        if source.parent == emulation.KERNELS
+        else directory / "tests" / "emulation" / source.name
         for source in emulation.SOURCES
     ]
     return emulation.build(directory, moved, ("-Wno-error",)), faults
@@ -109,7 +113,9 @@ def verdict(emulator: emulation.Emulator, number: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="faults whose file, line or text contains this")
-    parser.add_argument("--minutes", type=float, default=10, help="faults that aren't run by then are reported as not run")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="faults that aren't run by then are reported as not run"
+    )
     options = parser.parse_args()
     if (reason := emulation.reason_against()) is not None:
         parser.exit(2, f"can't run here: {reason}\n")
