@@ -1,0 +1,118 @@
+"""The gradient of soft orthogonality, 4 g R W, for all matrices: one program for each tile of it."""
+
+import triton
+import triton.language as tl
+
+from ..plan import PRODUCT_ITEM
+from .blocks import (
+    DEPTH,
+    DEPTH_STRIDE,
+    GRADIENT_DEPTH_STRIDE,
+    GRADIENT_OFFSET,
+    GRADIENT_ORDER_STRIDE,
+    MATRIX_COLUMNS,
+    ORDER,
+    ORDER_STRIDE,
+    RESIDUAL_OFFSET,
+    load_block,
+    matrix_data,
+    store_block,
+)
+
+ITEM_COLUMNS = tl.constexpr(len(PRODUCT_ITEM))
+MATRIX = tl.constexpr(PRODUCT_ITEM.index("matrix"))
+LAYOUT_OF = tl.constexpr(PRODUCT_ITEM.index("layout"))
+ROW = tl.constexpr(PRODUCT_ITEM.index("row"))
+COLUMN = tl.constexpr(PRODUCT_ITEM.index("column"))
+
+
+@triton.jit
+def residual_products(
+    pointers,
+    matrices,
+    items,
+    grad_values,
+    residuals,
+    gradients,
+    STORAGE: tl.constexpr,
+    LAYOUTS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_ORDER: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """Products are of numbers of the type `OPERAND`. `INDEX` is wide enough for an index into the largest triangle."""
+    item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
+    matrix_index = tl.load(item + MATRIX)
+    matrix = matrices + matrix_index * MATRIX_COLUMNS
+    layout = tl.load(item + LAYOUT_OF)
+    row = tl.multiple_of(tl.load(item + ROW), BLOCK_ROWS)
+    column = tl.multiple_of(tl.load(item + COLUMN), BLOCK_COLUMNS)
+    order = tl.load(matrix + ORDER)
+    depth = tl.load(matrix + DEPTH)
+    data = matrix_data(pointers, matrix, STORAGE)
+    packed = residuals + tl.load(matrix + RESIDUAL_OFFSET)
+    gradient = gradients + tl.load(matrix + GRADIENT_OFFSET)
+    scale = 4.0 * tl.load(grad_values + matrix_index)
+    for LAYOUT in tl.static_range(3):
+        if LAYOUTS & (1 << LAYOUT):
+            if layout == LAYOUT:
+                sums = product(
+                    data, packed, row, column, order, depth,
+                    tl.load(matrix + ORDER_STRIDE), tl.load(matrix + DEPTH_STRIDE),
+                    LAYOUT, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_ORDER, OPERAND, PRECISION, ALIGNED, INDEX,
+                )  # fmt: skip
+                store_block(
+                    gradient, row + tl.arange(0, BLOCK_ROWS), column + tl.arange(0, BLOCK_COLUMNS), order, depth,
+                    tl.load(matrix + GRADIENT_ORDER_STRIDE), tl.load(matrix + GRADIENT_DEPTH_STRIDE),
+                    (scale * sums).to(STORAGE), LAYOUT, ALIGNED,
+                )  # fmt: skip
+
+
+@triton.jit
+def product(
+    data,
+    packed,
+    row,
+    column,
+    order,
+    depth,
+    order_stride,
+    depth_stride,
+    LAYOUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_ORDER: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """A tile of R W. Only the lower triangle of R lies in memory, row by row: up to the diagonal a block of R is read as
+    it is; beyond it the block that mirrors it is read, along its rows, and transposed."""
+    sums = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    columns = column + tl.arange(0, BLOCK_COLUMNS)
+    rows = (row + tl.arange(0, BLOCK_ROWS)).to(INDEX)
+    whole = tl.minimum(order, row + BLOCK_ROWS)
+    for first in range(0, whole, BLOCK_ORDER):
+        inner = first + tl.arange(0, BLOCK_ORDER)
+        R = residual_block(packed, rows[:, None], inner.to(INDEX)[None, :], order)
+        W = load_block(data, inner, columns, order, depth, order_stride, depth_stride, LAYOUT, ALIGNED)
+        sums = tl.dot(R.to(OPERAND), W.to(OPERAND), sums, input_precision=PRECISION)
+    for first in range(tl.multiple_of(row + BLOCK_ROWS, BLOCK_ORDER), order, BLOCK_ORDER):
+        inner = first + tl.arange(0, BLOCK_ORDER)
+        mirrored = residual_block(packed, inner.to(INDEX)[:, None], rows[None, :], order)
+        W = load_block(data, inner, columns, order, depth, order_stride, depth_stride, LAYOUT, ALIGNED)
+        sums = tl.dot(tl.trans(mirrored.to(OPERAND)), W.to(OPERAND), sums, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
+def residual_block(packed, i, j, order):
+    """R[i, j] from its packed lower triangle, with zeros beyond the order."""
+    larger = tl.maximum(i, j)
+    smaller = tl.minimum(i, j)
+    return tl.load(packed + larger * (larger + 1) // 2 + smaller, mask=larger < order, other=0.0)
