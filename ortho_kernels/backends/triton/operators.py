@@ -38,9 +38,7 @@ def soft_orthogonality(
     tile_counters, matrix_counters, _ = tables.counters()
     with _on(tables):
         for launch in tables.launches("residuals", lambda: plan.residuals.items):
-            constants, options = specialization.residuals(
-                plan.configuration, launch.storage, launch.rows, keep, interpreting()
-            )
+            constants, options = specialization.residuals(plan, launch.storage, launch.rows, keep, interpreting())
             residuals_kernel[(launch.count,)](
                 tables.addresses(weights), tables.matrices(), launch.items, values, residuals, partial_sums, squares,
                 tile_counters, matrix_counters, float(diagonal), float(off_diagonal), **constants, **options,
@@ -66,7 +64,7 @@ def soft_orthogonality_backward(
     with _on(tables):
         for launch in tables.launches(("products", wants, precision), lambda: plan.products(wants, precision)):
             constants, options = specialization.residual_products(
-                plan.configuration, launch.storage, launch.rows, precision, plan.widest_order, interpreting()
+                plan, launch.storage, launch.rows, precision, interpreting()
             )
             residual_products[(launch.count,)](
                 tables.addresses(weights), tables.matrices(wants), launch.items, grad_values, residuals,
@@ -127,7 +125,7 @@ def _iterate(
 ) -> None:
     plan = tables.plan
     matrices, entry_orders = tables.matrices(), tables.entry_orders()
-    constants, options = specialization.passes(plan.configuration, launch.storage, launch.rows)
+    constants, options = specialization.passes(plan, launch.storage, launch.rows)
     totals = (plan.total_order, total_squares)
     if plan.configuration.cooperative:
         _, _, barrier = tables.counters()
@@ -167,7 +165,7 @@ def srip_backward(
     gradients = Gradients(tables, weights, wants)
     with _on(tables):
         for launch in tables.launches(("updates", wants), lambda: plan.updates(wants)):
-            constants, options = specialization.rank_updates(plan.configuration, launch.storage, launch.rows, pairs)
+            constants, options = specialization.rank_updates(plan, launch.storage, launch.rows, pairs)
             rank_updates[(launch.count,)](
                 tables.addresses(weights), tables.matrices(wants), launch.items, tables.entry_orders(), grad_values,
                 vectors, gradients.buffers[launch.storage], pairs, **constants, **options,

@@ -20,10 +20,12 @@ import torch
 from .heuristics import Configuration
 from .matrices import GradientLayout, Matrix
 
-# Up to this order products and sums are in float64: so few entries don't average rounding errors out, and near
-# orthogonality, where R is a difference of nearly equal numbers, those would show. (The CPU kernels do the same.)
-SMALL_ORDER = 64
-SMALL_BLOCK = 16  # the side of a tile of such a residual
+# So few entries don't average rounding errors out, and near orthogonality, where R is a difference of nearly equal
+# numbers, those would show: up to these orders products and sums are in float64. The diagonal of R, where the errors of
+# the larger orders would be, always is.
+TINY_ORDER = 16  # of a residual
+TINY_BLOCK_DEPTH = 16
+SMALL_ORDER = 64  # of a pass of the power iteration
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
 COMBINED_ROWS = 256  # entries of a vector that one item sums up
 MOST_PARTS = 64  # in which a pass over a matrix is summed up
@@ -36,7 +38,7 @@ class Kind(IntEnum):
     """The items of a residual."""
 
     TILE = 0  # a tile below the diagonal
-    SMALL = 1  # a tile of a small residual, with the diagonal
+    TINY = 1  # a whole residual of an order up to TINY_ORDER
     NORMS = 2  # the diagonal: squared lengths of vectors in float64, since tensor cores truncate long sums
 
 
@@ -86,7 +88,7 @@ def plan_residuals(matrices: Sequence[Matrix], configuration: Configuration, mul
     work = sum(
         len(list(_lower_tiles(matrix.order, configuration.residual(matrix.storage).rows))) * matrix.depth
         for matrix in matrices
-        if matrix.order > SMALL_ORDER
+        if matrix.order > TINY_ORDER
     )
     fair = max(LEAST_PART_DEPTH, math.ceil(work / (ITEMS_PER_MULTIPROCESSOR * multiprocessors)))
     found: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
@@ -115,14 +117,14 @@ def plan_residuals(matrices: Sequence[Matrix], configuration: Configuration, mul
 # For each kind, given the side of a tile: the float64 numbers that hold its sums, and its work for each entry of depth.
 _SIZE_AND_WORK: dict[Kind, Callable[[int], tuple[int, int]]] = {
     Kind.TILE: lambda side: (side * side // 2, side * side),
-    Kind.SMALL: lambda side: (SMALL_BLOCK * SMALL_BLOCK, 4 * SMALL_BLOCK * SMALL_BLOCK),
+    Kind.TINY: lambda side: (TINY_ORDER * TINY_ORDER, 4 * TINY_ORDER * TINY_ORDER),
     Kind.NORMS: lambda side: (NORM_ROWS, 4 * NORM_ROWS),
 }
 
 
 def _tiles_of(matrix: Matrix, side: int) -> Iterable[tuple[Kind, int, int]]:
-    if matrix.order <= SMALL_ORDER:
-        yield from ((Kind.SMALL, row, column) for row, column in _lower_tiles(matrix.order, SMALL_BLOCK))
+    if matrix.order <= TINY_ORDER:
+        yield Kind.TINY, 0, 0
         return
     yield from ((Kind.TILE, row, column) for row, column in _lower_tiles(matrix.order, side))
     yield from ((Kind.NORMS, row, row) for row in _blocks(matrix.order, NORM_ROWS))
@@ -229,6 +231,12 @@ class Plan:
     @cached_property
     def total_triangle(self) -> int:
         return sum(triangle(matrix.order) for matrix in self.matrices)
+
+    @cached_property
+    def widest_stride(self) -> int:
+        return max(
+            max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices
+        )
 
     @cached_property
     def widest_order(self) -> int:

@@ -39,48 +39,83 @@ def matrix_data(pointers, matrix, STORAGE: tl.constexpr):
 
 
 @triton.jit
-def offsets_of(vectors, depths, order_stride, depth_stride, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr):
-    """The offsets of a block of a matrix. What is known of the layout is said in a way that the compiler understands:
-    otherwise no copy of 16 bytes is made."""
+def left_of(end, begin, BLOCK: tl.constexpr):
+    """How much of a block that begins here lies before the end."""
+    return tl.minimum(end - begin, BLOCK).to(tl.int32)
+
+
+@triton.jit
+def block_at(
+    data,
+    vectors_left,
+    depths_left,
+    order_stride,
+    depth_stride,
+    VECTORS: tl.constexpr,
+    DEPTHS: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """Pointers to a block of `VECTORS` x `DEPTHS` entries that begins at `data`, and which of them exist.
+
+    Offsets within a block are of the type `INDEX`, which the plan knows to be wide enough. What the layout promises is said
+    of the pointers themselves: a hint about an argument is lost when the compiler inlines the function, and then no copy of
+    16 bytes is made.
+    """
+    vectors = tl.arange(0, VECTORS)[:, None]
+    depths = tl.arange(0, DEPTHS)[None, :]
+    inside = (vectors < vectors_left) & (depths < depths_left)
     if LAYOUT == DEPTH_MAJOR:
-        result = vectors[:, None] * tl.multiple_of(order_stride, ALIGNED) + depths[None, :]
+        pointers = tl.multiple_of(data + (vectors.to(INDEX) * order_stride.to(INDEX) + depths), (1, 16))
+        inside = tl.max_constancy(inside, (1, ALIGNED))
     elif LAYOUT == ORDER_MAJOR:
-        result = vectors[:, None] + depths[None, :] * tl.multiple_of(depth_stride, ALIGNED)
+        pointers = tl.multiple_of(data + (vectors + depths.to(INDEX) * depth_stride.to(INDEX)), (16, 1))
+        inside = tl.max_constancy(inside, (ALIGNED, 1))
     else:
-        result = vectors[:, None] * order_stride + depths[None, :] * depth_stride
-    return result
+        pointers = data + (vectors.to(INDEX) * order_stride.to(INDEX) + depths.to(INDEX) * depth_stride.to(INDEX))
+    return pointers, inside
 
 
 @triton.jit
 def load_block(
-    data, vectors, depths, order, depth_end, order_stride, depth_stride, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr
+    data,
+    vectors_left,
+    depths_left,
+    order_stride,
+    depth_stride,
+    VECTORS: tl.constexpr,
+    DEPTHS: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
-    """The block (vectors, depths) of a matrix, with zeros beyond its order and beyond `depth_end`."""
-    if LAYOUT == DEPTH_MAJOR:
-        data = tl.multiple_of(data, 16)
-        depth_end = tl.multiple_of(depth_end, ALIGNED)
-    elif LAYOUT == ORDER_MAJOR:
-        data = tl.multiple_of(data, 16)
-        order = tl.multiple_of(order, ALIGNED)
-    inside = (vectors[:, None] < order) & (depths[None, :] < depth_end)
-    offsets = offsets_of(vectors, depths, order_stride, depth_stride, LAYOUT, ALIGNED)
-    return tl.load(data + offsets, mask=inside, other=0.0)
+    """A block of a matrix, with zeros where it goes beyond what is left."""
+    pointers, inside = block_at(
+        data, vectors_left, depths_left, order_stride, depth_stride, VECTORS, DEPTHS, LAYOUT, ALIGNED, INDEX
+    )
+    return tl.load(pointers, mask=inside, other=0.0)
 
 
 @triton.jit
 def store_block(
-    data, vectors, depths, order, depth_end, order_stride, depth_stride, block, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr
+    block,
+    data,
+    vectors_left,
+    depths_left,
+    order_stride,
+    depth_stride,
+    VECTORS: tl.constexpr,
+    DEPTHS: tl.constexpr,
+    LAYOUT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
-    """Writes the block (vectors, depths) of a matrix, but for what is beyond its order and beyond `depth_end`."""
-    if LAYOUT == DEPTH_MAJOR:
-        data = tl.multiple_of(data, 16)
-        depth_end = tl.multiple_of(depth_end, ALIGNED)
-    elif LAYOUT == ORDER_MAJOR:
-        data = tl.multiple_of(data, 16)
-        order = tl.multiple_of(order, ALIGNED)
-    inside = (vectors[:, None] < order) & (depths[None, :] < depth_end)
-    offsets = offsets_of(vectors, depths, order_stride, depth_stride, LAYOUT, ALIGNED)
-    tl.store(data + offsets, block, mask=inside)
+    """Writes a block of a matrix, but for what goes beyond what is left."""
+    pointers, inside = block_at(
+        data, vectors_left, depths_left, order_stride, depth_stride, VECTORS, DEPTHS, LAYOUT, ALIGNED, INDEX
+    )
+    tl.store(pointers, block, mask=inside)
 
 
 @triton.jit

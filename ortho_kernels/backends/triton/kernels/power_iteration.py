@@ -24,6 +24,7 @@ from .blocks import (
     SUMS_OFFSET,
     VECTOR_OFFSET,
     entries_in_caller_order,
+    left_of,
     load_block,
     matrix_data,
     wait_for_all,
@@ -71,6 +72,7 @@ def iterate(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """All steps, with barriers over the grid: every program must be running at once. `SIZES` is the bit set of the items'
     `small`."""
@@ -83,7 +85,7 @@ def iterate(
         for i in range(program, pass_count, programs):
             apply(
                 passes + i * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-                total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED,
+                total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
             )  # fmt: skip
         wait_for_all(barrier, programs, 2 * step + 2)
         for i in range(program, combine_count, programs):
@@ -126,10 +128,11 @@ def apply_all(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     apply(
         passes + tl.program_id(0) * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-        total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED,
+        total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
     )  # fmt: skip
 
 
@@ -213,6 +216,7 @@ def apply(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache."""
     matrix = matrices + tl.load(item + PASS_MATRIX) * MATRIX_COLUMNS
@@ -228,10 +232,10 @@ def apply(
                 # Small matrices in float64 (see plan.SMALL_ORDER); the others in short float32 sums, added up in float64.
                 if SIZES & 1:
                     if small == 0:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED)
+                        apply_in(item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
                 if SIZES & 2:
                     if small == 1:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED)
+                        apply_in(item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
 
 
 @triton.jit
@@ -247,24 +251,32 @@ def apply_in(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     order = tl.load(matrix + ORDER)
     order_stride = tl.load(matrix + ORDER_STRIDE)
     depth_stride = tl.load(matrix + DEPTH_STRIDE)
-    begin = tl.multiple_of(tl.load(item + PASS_BEGIN), COLUMNS)
+    begin = tl.load(item + PASS_BEGIN)
     end = tl.load(item + PASS_END)
     for depth in range(begin, end, COLUMNS):
-        depths = depth + tl.arange(0, COLUMNS)
+        here = data + depth * depth_stride
+        depths_left = left_of(end, depth, COLUMNS)
         products = tl.zeros((ROWS, COLUMNS), NUMBER)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
-            W = load_block(data, rows, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
+            W = load_block(
+                here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
+                ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
+            )  # fmt: skip
             own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
             products += W.to(NUMBER) * own_x.to(NUMBER)[:, None]
         along_depth = tl.sum(products, axis=0)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
-            W = load_block(data, rows, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
+            W = load_block(
+                here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
+                ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
+            )  # fmt: skip
             own_sums = tl.sum(W.to(NUMBER) * along_depth[None, :], axis=1).to(tl.float64)
             before = tl.load(sums + rows, mask=(rows < order) & (depth > begin), other=0.0)
             tl.store(sums + rows, before + own_sums, mask=rows < order)

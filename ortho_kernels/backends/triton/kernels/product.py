@@ -14,6 +14,7 @@ from .blocks import (
     ORDER,
     ORDER_STRIDE,
     RESIDUAL_OFFSET,
+    left_of,
     load_block,
     matrix_data,
     store_block,
@@ -43,14 +44,15 @@ def residual_products(
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
+    PACKED: tl.constexpr,
 ):
-    """Products are of numbers of the type `OPERAND`. `INDEX` is wide enough for an index into the largest triangle."""
+    """Products are of numbers of the type `OPERAND`. `PACKED` is wide enough for an index into the largest triangle."""
     item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
     matrix_index = tl.load(item + MATRIX)
     matrix = matrices + matrix_index * MATRIX_COLUMNS
     layout = tl.load(item + LAYOUT_OF)
-    row = tl.multiple_of(tl.load(item + ROW), BLOCK_ROWS)
-    column = tl.multiple_of(tl.load(item + COLUMN), BLOCK_COLUMNS)
+    row = tl.load(item + ROW)
+    column = tl.load(item + COLUMN)
     order = tl.load(matrix + ORDER)
     depth = tl.load(matrix + DEPTH)
     data = matrix_data(pointers, matrix, STORAGE)
@@ -63,12 +65,15 @@ def residual_products(
                 sums = product(
                     data, packed, row, column, order, depth,
                     tl.load(matrix + ORDER_STRIDE), tl.load(matrix + DEPTH_STRIDE),
-                    LAYOUT, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_ORDER, OPERAND, PRECISION, ALIGNED, INDEX,
+                    LAYOUT, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_ORDER, OPERAND, PRECISION, ALIGNED, INDEX, PACKED,
                 )  # fmt: skip
+                gradient_order_stride = tl.load(matrix + GRADIENT_ORDER_STRIDE)
+                gradient_depth_stride = tl.load(matrix + GRADIENT_DEPTH_STRIDE)
                 store_block(
-                    gradient, row + tl.arange(0, BLOCK_ROWS), column + tl.arange(0, BLOCK_COLUMNS), order, depth,
-                    tl.load(matrix + GRADIENT_ORDER_STRIDE), tl.load(matrix + GRADIENT_DEPTH_STRIDE),
-                    (scale * sums).to(STORAGE), LAYOUT, ALIGNED,
+                    (scale * sums).to(STORAGE),
+                    gradient + row * gradient_order_stride + column * gradient_depth_stride,
+                    left_of(order, row, BLOCK_ROWS), left_of(depth, column, BLOCK_COLUMNS),
+                    gradient_order_stride, gradient_depth_stride, BLOCK_ROWS, BLOCK_COLUMNS, LAYOUT, ALIGNED, INDEX,
                 )  # fmt: skip
 
 
@@ -90,22 +95,29 @@ def product(
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
+    PACKED: tl.constexpr,
 ):
     """A tile of R W. Only the lower triangle of R lies in memory, row by row: up to the diagonal a block of R is read as
     it is; beyond it the block that mirrors it is read, along its rows, and transposed."""
     sums = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-    columns = column + tl.arange(0, BLOCK_COLUMNS)
-    rows = (row + tl.arange(0, BLOCK_ROWS)).to(INDEX)
-    whole = tl.minimum(order, row + BLOCK_ROWS)
-    for first in range(0, whole, BLOCK_ORDER):
-        inner = first + tl.arange(0, BLOCK_ORDER)
-        R = residual_block(packed, rows[:, None], inner.to(INDEX)[None, :], order)
-        W = load_block(data, inner, columns, order, depth, order_stride, depth_stride, LAYOUT, ALIGNED)
+    here = data + column * depth_stride
+    columns_left = left_of(depth, column, BLOCK_COLUMNS)
+    rows = row.to(PACKED) + tl.arange(0, BLOCK_ROWS)
+    for first in range(0, tl.minimum(order, row + BLOCK_ROWS), BLOCK_ORDER):
+        inner = first.to(PACKED) + tl.arange(0, BLOCK_ORDER)
+        R = residual_block(packed, rows[:, None], inner[None, :], order)
+        W = load_block(
+            here + first * order_stride, left_of(order, first, BLOCK_ORDER), columns_left, order_stride, depth_stride,
+            BLOCK_ORDER, BLOCK_COLUMNS, LAYOUT, ALIGNED, INDEX,
+        )  # fmt: skip
         sums = tl.dot(R.to(OPERAND), W.to(OPERAND), sums, input_precision=PRECISION)
-    for first in range(tl.multiple_of(row + BLOCK_ROWS, BLOCK_ORDER), order, BLOCK_ORDER):
-        inner = first + tl.arange(0, BLOCK_ORDER)
-        mirrored = residual_block(packed, inner.to(INDEX)[:, None], rows[None, :], order)
-        W = load_block(data, inner, columns, order, depth, order_stride, depth_stride, LAYOUT, ALIGNED)
+    for first in range(row + BLOCK_ROWS, order, BLOCK_ORDER):
+        inner = first.to(PACKED) + tl.arange(0, BLOCK_ORDER)
+        mirrored = residual_block(packed, inner[:, None], rows[None, :], order)
+        W = load_block(
+            here + first * order_stride, left_of(order, first, BLOCK_ORDER), columns_left, order_stride, depth_stride,
+            BLOCK_ORDER, BLOCK_COLUMNS, LAYOUT, ALIGNED, INDEX,
+        )  # fmt: skip
         sums = tl.dot(tl.trans(mirrored.to(OPERAND)), W.to(OPERAND), sums, input_precision=PRECISION)
     return sums
 

@@ -19,6 +19,7 @@ from .blocks import (
     ORDER_STRIDE,
     VECTOR_OFFSET,
     entries_in_caller_order,
+    left_of,
     load_block,
     matrix_data,
     store_block,
@@ -47,6 +48,7 @@ def rank_updates(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """`VECTORS`, a power of two, is at least 2 pairs, and 16, the least that tensor cores multiply."""
     item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
@@ -62,7 +64,7 @@ def rank_updates(
             if layout == LAYOUT:
                 rank_update(
                     item, matrix, data, gradient, own_vectors, entry_orders, scale, pairs,
-                    STORAGE, LAYOUT, VECTORS, ROWS, COLUMNS, PRECISION, ALIGNED,
+                    STORAGE, LAYOUT, VECTORS, ROWS, COLUMNS, PRECISION, ALIGNED, INDEX,
                 )  # fmt: skip
 
 
@@ -83,6 +85,7 @@ def rank_update(
     COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     order = tl.load(matrix + ORDER)
     depth = tl.load(matrix + DEPTH)
@@ -90,12 +93,16 @@ def rank_update(
     depth_stride = tl.load(matrix + DEPTH_STRIDE)
     gradient_order_stride = tl.load(matrix + GRADIENT_ORDER_STRIDE)
     gradient_depth_stride = tl.load(matrix + GRADIENT_DEPTH_STRIDE)
-    depths = tl.multiple_of(tl.load(item + BEGIN), COLUMNS) + tl.arange(0, COLUMNS)
+    begin = tl.load(item + BEGIN)
+    depths_left = left_of(depth, begin, COLUMNS)
     which = tl.arange(0, VECTORS)
     V_W = tl.zeros((VECTORS, COLUMNS), tl.float32)
     for row in range(0, order, ROWS):
         rows = row + tl.arange(0, ROWS)
-        W = load_block(data, rows, depths, order, depth, order_stride, depth_stride, LAYOUT, ALIGNED).to(tl.float32)
+        W = load_block(
+            data + begin * depth_stride + row * order_stride, left_of(order, row, ROWS), depths_left,
+            order_stride, depth_stride, ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
+        ).to(tl.float32)  # fmt: skip
         places = entries_in_caller_order(entry_orders, matrix, rows, order)
         inside = (which[:, None] < 2 * pairs) & (rows[None, :] < order)
         V = tl.load(own_vectors + which[:, None] * order + places[None, :], mask=inside, other=0.0)
@@ -108,6 +115,7 @@ def rank_update(
         V = tl.load(own_vectors + partner[None, :] * order + places[:, None], mask=inside, other=0.0)
         update = scale * tl.dot(V, V_W, input_precision=PRECISION)
         store_block(
-            gradient, rows, depths, order, depth, gradient_order_stride, gradient_depth_stride,
-            update.to(STORAGE), LAYOUT, ALIGNED,
+            update.to(STORAGE), gradient + begin * gradient_depth_stride + row * gradient_order_stride,
+            left_of(order, row, ROWS), depths_left, gradient_order_stride, gradient_depth_stride,
+            ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
         )  # fmt: skip

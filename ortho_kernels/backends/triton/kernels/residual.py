@@ -7,7 +7,7 @@ tile of a matrix adds up the squares. So the order of every sum is fixed, whiche
 import triton
 import triton.language as tl
 
-from ..plan import NORM_ROWS, RESIDUAL_ITEM, SMALL_BLOCK, Kind
+from ..plan import NORM_ROWS, RESIDUAL_ITEM, TINY_BLOCK_DEPTH, TINY_ORDER, Kind
 from .blocks import (
     DEPTH_STRIDE,
     FIRST_GROUP,
@@ -17,6 +17,7 @@ from .blocks import (
     ORDER_STRIDE,
     RESIDUAL_OFFSET,
     arrives_last,
+    left_of,
     load_block,
     matrix_data,
 )
@@ -35,9 +36,10 @@ GROUP = tl.constexpr(RESIDUAL_ITEM.index("group"))
 SLOT = tl.constexpr(RESIDUAL_ITEM.index("slot"))
 
 TILE = tl.constexpr(int(Kind.TILE))
-SMALL = tl.constexpr(int(Kind.SMALL))
+TINY_KIND = tl.constexpr(int(Kind.TINY))
 NORMS = tl.constexpr(int(Kind.NORMS))
-SMALL_SIDE = tl.constexpr(SMALL_BLOCK)
+TINY = tl.constexpr(TINY_ORDER)
+TINY_DEPTH = tl.constexpr(TINY_BLOCK_DEPTH)
 NORM_BLOCK = tl.constexpr(NORM_ROWS)
 SUMMED_AT_ONCE = tl.constexpr(256)
 
@@ -58,13 +60,14 @@ def residuals(
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
     HAS_TILES: tl.constexpr,
-    HAS_SMALL: tl.constexpr,
+    HAS_TINY: tl.constexpr,
     HAS_NORMS: tl.constexpr,
     KEEP: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     """`LAYOUTS` is the bit set of the layouts among the items, and `HAS_...` says which kinds are: other code is left out."""
@@ -87,24 +90,24 @@ def residuals(
                 if HAS_TILES:
                     if kind == TILE:
                         sums = tile_sums(
-                            data, item, matrix, order, LAYOUT, BLOCK, BLOCK_DEPTH, PRECISION, ALIGNED, UPCAST
+                            data, item, matrix, order, LAYOUT, BLOCK, BLOCK_DEPTH, PRECISION, ALIGNED, INDEX, UPCAST
                         )
                         entries = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
                         sums, complete = with_other_parts(sums, entries, BLOCK * BLOCK, item, partial_sums, counter)
                         if complete:
                             square = finish_tile(sums, item, own_kept, order, off_diagonal, KEEP, BLOCK)
-                if HAS_SMALL:
-                    if kind == SMALL:
-                        small = small_sums(data, item, matrix, order, LAYOUT, ALIGNED)
-                        places = tl.arange(0, SMALL_SIDE)[:, None] * SMALL_SIDE + tl.arange(0, SMALL_SIDE)[None, :]
-                        small, complete = with_other_parts(
-                            small, places, SMALL_SIDE * SMALL_SIDE, item, partial_sums, counter
+                if HAS_TINY:
+                    if kind == TINY_KIND:
+                        tiny = tiny_sums(data, item, matrix, order, LAYOUT, ALIGNED, INDEX)
+                        places = tl.arange(0, TINY)[:, None] * TINY + tl.arange(0, TINY)[None, :]
+                        tiny, complete = with_other_parts(
+                            tiny, places, TINY * TINY, item, partial_sums, counter
                         )
                         if complete:
-                            square = finish_small(small, item, own_kept, order, diagonal, off_diagonal, KEEP)
+                            square = finish_tiny(tiny, own_kept, order, diagonal, off_diagonal, KEEP)
                 if HAS_NORMS:
                     if kind == NORMS:
-                        norms = squared_lengths(data, item, matrix, order, LAYOUT, BLOCK_DEPTH, ALIGNED)
+                        norms = squared_lengths(data, item, matrix, order, LAYOUT, BLOCK_DEPTH, ALIGNED, INDEX)
                         norms, complete = with_other_parts(
                             norms, tl.arange(0, NORM_BLOCK), NORM_BLOCK, item, partial_sums, counter
                         )
@@ -153,18 +156,28 @@ def tile_sums(
     BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     order_stride = tl.load(matrix + ORDER_STRIDE)
     depth_stride = tl.load(matrix + DEPTH_STRIDE)
     end = tl.load(item + END)
-    rows = tl.multiple_of(tl.load(item + ROW), BLOCK) + tl.arange(0, BLOCK)
-    columns = tl.multiple_of(tl.load(item + COLUMN), BLOCK) + tl.arange(0, BLOCK)
+    row = tl.load(item + ROW)
+    column = tl.load(item + COLUMN)
+    rows_left = left_of(order, row, BLOCK)
+    columns_left = left_of(order, column, BLOCK)
     sums = tl.zeros((BLOCK, BLOCK), tl.float32)
-    for depth in range(tl.multiple_of(tl.load(item + BEGIN), BLOCK_DEPTH), end, BLOCK_DEPTH):
-        depths = depth + tl.arange(0, BLOCK_DEPTH)
-        left = load_block(data, rows, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
-        right = load_block(data, columns, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
+    for depth in range(tl.load(item + BEGIN), end, BLOCK_DEPTH):
+        here = data + depth * depth_stride
+        depths_left = left_of(end, depth, BLOCK_DEPTH)
+        left = load_block(
+            here + row * order_stride, rows_left, depths_left, order_stride, depth_stride,
+            BLOCK, BLOCK_DEPTH, LAYOUT, ALIGNED, INDEX,
+        )  # fmt: skip
+        right = load_block(
+            here + column * order_stride, columns_left, depths_left, order_stride, depth_stride,
+            BLOCK, BLOCK_DEPTH, LAYOUT, ALIGNED, INDEX,
+        )  # fmt: skip
         if UPCAST:
             left = left.to(tl.float32)
             right = right.to(tl.float32)
@@ -176,33 +189,42 @@ def tile_sums(
 
 
 @triton.jit
-def small_sums(data, item, matrix, order, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr):
+def tiny_sums(data, item, matrix, order, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, INDEX: tl.constexpr):
     order_stride = tl.load(matrix + ORDER_STRIDE)
     depth_stride = tl.load(matrix + DEPTH_STRIDE)
     end = tl.load(item + END)
-    rows = tl.multiple_of(tl.load(item + ROW), SMALL_SIDE) + tl.arange(0, SMALL_SIDE)
-    columns = tl.multiple_of(tl.load(item + COLUMN), SMALL_SIDE) + tl.arange(0, SMALL_SIDE)
-    sums = tl.zeros((SMALL_SIDE, SMALL_SIDE), tl.float64)
-    for depth in range(tl.multiple_of(tl.load(item + BEGIN), SMALL_SIDE), end, SMALL_SIDE):
-        depths = depth + tl.arange(0, SMALL_SIDE)
-        left = load_block(data, rows, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
-        right = load_block(data, columns, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED)
-        sums = tl.dot(left.to(tl.float64), tl.trans(right.to(tl.float64)), sums, out_dtype=tl.float64)
-    return sums
+    sums = tl.zeros((TINY, TINY, TINY_DEPTH), tl.float64)
+    for depth in range(tl.load(item + BEGIN), end, TINY_DEPTH):
+        block = load_block(
+            data + depth * depth_stride, left_of(order, 0, TINY), left_of(end, depth, TINY_DEPTH),
+            order_stride, depth_stride, TINY, TINY_DEPTH, LAYOUT, ALIGNED, INDEX,
+        ).to(tl.float64)  # fmt: skip
+        sums += block[:, None, :] * block[None, :, :]
+    return tl.sum(sums, axis=2)
 
 
 @triton.jit
 def squared_lengths(
-    data, item, matrix, order, LAYOUT: tl.constexpr, BLOCK_DEPTH: tl.constexpr, ALIGNED: tl.constexpr
+    data,
+    item,
+    matrix,
+    order,
+    LAYOUT: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     order_stride = tl.load(matrix + ORDER_STRIDE)
     depth_stride = tl.load(matrix + DEPTH_STRIDE)
     end = tl.load(item + END)
-    rows = tl.multiple_of(tl.load(item + ROW), NORM_BLOCK) + tl.arange(0, NORM_BLOCK)
+    row = tl.load(item + ROW)
+    rows_left = left_of(order, row, NORM_BLOCK)
     sums = tl.zeros((NORM_BLOCK, BLOCK_DEPTH), tl.float64)
-    for depth in range(tl.multiple_of(tl.load(item + BEGIN), BLOCK_DEPTH), end, BLOCK_DEPTH):
-        depths = depth + tl.arange(0, BLOCK_DEPTH)
-        block = load_block(data, rows, depths, order, end, order_stride, depth_stride, LAYOUT, ALIGNED).to(tl.float64)
+    for depth in range(tl.load(item + BEGIN), end, BLOCK_DEPTH):
+        block = load_block(
+            data + row * order_stride + depth * depth_stride, rows_left, left_of(end, depth, BLOCK_DEPTH),
+            order_stride, depth_stride, NORM_BLOCK, BLOCK_DEPTH, LAYOUT, ALIGNED, INDEX,
+        ).to(tl.float64)  # fmt: skip
         sums += block * block
     return tl.sum(sums, axis=1)
 
@@ -211,28 +233,35 @@ def squared_lengths(
 
 
 @triton.jit
+def packed_row(row):
+    """Where a row begins in the packed lower triangle."""
+    return row * (row + 1) // 2
+
+
+@triton.jit
 def finish_tile(sums, item, kept, order, off_diagonal, KEEP: tl.constexpr, BLOCK: tl.constexpr):
-    rows = tl.load(item + ROW) + tl.arange(0, BLOCK)
-    columns = tl.load(item + COLUMN) + tl.arange(0, BLOCK)
-    below = (columns[None, :] < rows[:, None]) & (rows[:, None] < order)
+    row = tl.load(item + ROW)
+    column = tl.load(item + COLUMN)
+    rows = tl.arange(0, BLOCK)[:, None]
+    columns = tl.arange(0, BLOCK)[None, :]
+    below = (columns < rows + (row - column).to(tl.int32)) & (rows < left_of(order, row, BLOCK))
     R = tl.where(below, sums, 0.0)
     if KEEP:
-        triangle = rows * (rows + 1) // 2
-        tl.store(kept + triangle[:, None] + columns[None, :], R * off_diagonal, mask=below)
+        offsets = rows * row.to(tl.int32) + packed_row(rows) + columns
+        tl.store(kept + (packed_row(row) + column) + offsets, R * off_diagonal, mask=below)
     return 2.0 * off_diagonal * tl.sum(R * R).to(tl.float64)
 
 
 @triton.jit
-def finish_small(sums, item, kept, order, diagonal, off_diagonal, KEEP: tl.constexpr):
-    rows = tl.load(item + ROW) + tl.arange(0, SMALL_SIDE)
-    columns = tl.load(item + COLUMN) + tl.arange(0, SMALL_SIDE)
-    on = rows[:, None] == columns[None, :]
-    inside = (columns[None, :] <= rows[:, None]) & (rows[:, None] < order)
+def finish_tiny(sums, kept, order, diagonal, off_diagonal, KEEP: tl.constexpr):
+    rows = tl.arange(0, TINY)[:, None]
+    columns = tl.arange(0, TINY)[None, :]
+    on = rows == columns
+    inside = (columns <= rows) & (rows < left_of(order, 0, TINY))
     R = tl.where(inside, tl.where(on, sums - 1.0, sums), 0.0)
     if KEEP:
-        triangle = rows * (rows + 1) // 2
         weighted = R * tl.where(on, diagonal, off_diagonal)
-        tl.store(kept + triangle[:, None] + columns[None, :], weighted.to(tl.float32), mask=inside)
+        tl.store(kept + packed_row(rows) + columns, weighted.to(tl.float32), mask=inside)
     return tl.sum(R * R * tl.where(on, diagonal, 2.0 * off_diagonal))
 
 
@@ -241,5 +270,5 @@ def finish_norms(norms, item, kept, order, diagonal, KEEP: tl.constexpr):
     rows = tl.load(item + ROW) + tl.arange(0, NORM_BLOCK)
     R = tl.where(rows < order, norms - 1.0, 0.0)
     if KEEP:
-        tl.store(kept + rows * (rows + 1) // 2 + rows, (R * diagonal).to(tl.float32), mask=rows < order)
+        tl.store(kept + packed_row(rows) + rows, (R * diagonal).to(tl.float32), mask=rows < order)
     return diagonal * tl.sum(R * R)
