@@ -117,30 +117,30 @@ class Configuration:
         return self.product_tf32 if chosen == "tf32" else self.product_float32
 
 
-_SMALL = Tile(64, 64, 32, 4, 2)
 _DEFAULT = Configuration(
     architecture="",
-    residual_float32=_SMALL,
+    residual_float32=Tile(64, 64, 16, 4, 3),
     residual_half=Tile(128, 128, 32, 8, 3),
-    product_float32=_SMALL,
-    product_tf32=Tile(64, 128, 32, 4, 3),
-    product_half=Tile(64, 128, 32, 4, 3),
-    passes=Pass(32, 128, 4, 2),
+    product_float32=Tile(64, 64, 32, 4, 2),
+    product_tf32=Tile(64, 128, 32, 8, 2),
+    product_half=Tile(64, 128, 32, 8, 3),
+    passes=Pass(16, 128, 4, 4),
     update=Pass(32, 64, 4, 2),
     forward_precision="tf32x3",
 )
 _LARGE = replace(
     _DEFAULT,
-    residual_float32=Tile(128, 128, 32, 8, 3),
-    residual_half=Tile(128, 128, 64, 8, 3),
-    product_float32=Tile(64, 128, 32, 4, 3),
-    product_half=Tile(64, 128, 64, 4, 3),
+    residual_float32=Tile(128, 128, 16, 8, 4),
+    product_float32=Tile(64, 128, 32, 8, 3),
+    product_tf32=Tile(64, 128, 32, 8, 3),
 )
 _AMD = replace(
     _DEFAULT,
+    residual_float32=Tile(64, 64, 32, 4, 2),
     residual_half=Tile(128, 128, 32, 4, 2),
     product_tf32=Tile(64, 128, 32, 4, 2),
     product_half=Tile(64, 128, 32, 4, 2),
+    passes=Pass(16, 128, 4, 2),
     forward_precision="ieee",
     product_precisions=("ieee", "tf32", "bf16"),
 )
@@ -156,7 +156,14 @@ TABLE = {
     "sm_121": _DEFAULT,
     "gfx942": _AMD,
     "gfx950": replace(_AMD, product_precisions=("ieee", "ieee", "bf16")),  # CDNA 4 has no tf32
-    INTERPRETER: replace(_DEFAULT, forward_precision="ieee", product_precisions=("ieee", "ieee", "bf16")),
+    INTERPRETER: replace(
+        _DEFAULT,
+        residual_float32=Tile(64, 64, 64, 4, 1),
+        passes=Pass(64, 256, 4),
+        update=Pass(64, 128, 4),
+        forward_precision="ieee",
+        product_precisions=("ieee", "ieee", "bf16"),
+    ),
 }
 TABLE = {architecture: replace(entry, architecture=architecture) for architecture, entry in TABLE.items()}
 

@@ -24,7 +24,7 @@ from .matrices import GradientLayout, Matrix
 # numbers, those would show: up to these orders products and sums are in float64. The diagonal of R, where the errors of
 # the larger orders would be, always is.
 TINY_ORDER = 16  # of a residual
-TINY_BLOCK_DEPTH = 16
+TINY_BLOCK_DEPTH = 8
 SMALL_ORDER = 64  # of a pass of the power iteration
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
 COMBINED_ROWS = 256  # entries of a vector that one item sums up

@@ -1,0 +1,108 @@
+"""The kernels compiled ahead of time, for any architecture and without a GPU; and what came out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .heuristics import ARCHITECTURES
+from .specialization import Specialization
+
+# The matrix instructions of each kind of hardware, as the assembly that triton writes calls them.
+PRODUCTS = {
+    "mma": r"\bmma\.sync\.",
+    "wgmma": r"\bwgmma\.mma_async\.",
+    "tcgen05": r"\btcgen05\.mma\.",
+    "mfma": r"\bv_mfma_",
+}
+WIDE_COPY = r"\bcp\.async\.cg\.shared\.global[^;]*,\s*0x10\b|\bcp\.async\.bulk\.tensor"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one architecture. Bytes of shared memory; registers and spilled bytes a thread; seconds."""
+
+    kernel: str
+    architecture: str
+    constants: dict[str, Any]
+    threads: int
+    stages: int
+    shared_memory: int
+    registers: int
+    spilled: int
+    seconds: float
+    assembly: str
+
+    def count(self, pattern: str) -> int:
+        return len(re.findall(pattern, self.assembly))
+
+    def products(self) -> dict[str, int]:
+        """How many matrix instructions of each kind there are."""
+        return {name: count for name, pattern in PRODUCTS.items() if (count := self.count(pattern))}
+
+    def wide_copies(self) -> int:
+        """Copies of 16 bytes, or of whole tiles, to shared memory."""
+        return self.count(WIDE_COPY)
+
+
+def gpu_target(architecture: str) -> GPUTarget:
+    limits = ARCHITECTURES[architecture]
+    name = int(architecture.removeprefix("sm_")) if limits.target == "cuda" else architecture
+    return GPUTarget(limits.target, name, limits.warp)
+
+
+def compile_for(architecture: str, kernel, types: dict[str, str], specialization: Specialization) -> Compiled:
+    """Compiles a kernel (a `triton.jit` function). `types` gives the types of its arguments, as triton writes them.
+
+    Raises what triton raises where it can't be compiled.
+    """
+    constants, options = specialization
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(kernel.arg_names)
+        if types.get(name, "").startswith("*")
+    }
+    start = time.perf_counter()
+    compiled = triton.compile(
+        ASTSource(kernel, signature, constants, aligned), target=gpu_target(architecture), options=options
+    )
+    seconds = time.perf_counter() - start
+    assembly = compiled.asm["ptx" if "ptx" in compiled.asm else "amdgcn"]
+    registers, spilled = _usage(compiled)
+    return Compiled(
+        kernel=kernel.__name__, architecture=architecture, constants=constants,
+        threads=compiled.metadata.num_warps * ARCHITECTURES[architecture].warp, stages=compiled.metadata.num_stages,
+        shared_memory=compiled.metadata.shared, registers=registers, spilled=spilled, seconds=seconds,
+        assembly=assembly,
+    )  # fmt: skip
+
+
+def _usage(compiled) -> tuple[int, int]:
+    """Registers of a thread and its bytes of local memory, of which a kernel without spills has none."""
+    if "cubin" not in compiled.asm:
+        text = compiled.asm["amdgcn"]
+        return _number(r"\.vgpr_count:\s*(\d+)", text), _number(r"\.vgpr_spill_count:\s*(\d+)", text)
+    with TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        text = subprocess.run(
+            [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)], capture_output=True, text=True, check=True
+        ).stdout
+    return _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"no {pattern!r} in what the compiler says of its output: {text[:300]!r}")
+    return int(found[1])
