@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from . import __version__, functional, reference
-from .backends import native
-from .backends.choose import BACKENDS, choose, reason_against, use_backend
+from .backends import native, triton
+from .backends.choose import BACKENDS, explain, reason_against, use_backend
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.
 TOLERANCE = {"torch": 5e-4, "cpu": 1e-5, "cuda": 1e-5, "triton": 1e-5}
@@ -27,6 +27,8 @@ def main() -> int:
         f"{torch.__version__} ({torch.get_num_threads()} threads, {torch.get_float32_matmul_precision()} precision)",
     )
     _row("Python", f"{platform.python_version()} on {platform.platform()}")
+
+    _row("triton", triton.describe())
 
     _section("Native build")
     for name, fact in native.build_facts().items():
@@ -47,7 +49,7 @@ def main() -> int:
             worst = max(errors, key=lambda name: errors[name])
             verdict = "WRONG" if bad else "works"
             _row(f"{backend} on {device}", f"{verdict}: largest relative error {errors[worst]:.1e} ({worst})")
-        _row(f"chosen on {device}", choose(device))
+        _row(f"chosen on {device}", explain(device))
     if not torch.cuda.is_available():
         _row("GPU", "none that torch sees here; nothing was run on one")
     return 1 if wrong else 0

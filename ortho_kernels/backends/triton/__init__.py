@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 
 from .device import device_facts
-from .heuristics import TABLE
+from .heuristics import ARCHITECTURES
 
 OLDEST = (3, 4)  # the first whose interpreter and compilers these kernels were written for
 
@@ -23,10 +23,20 @@ def reason_against(dtype: torch.dtype) -> str | None:
         return reason
     if not torch.cuda.is_available():
         return "torch sees no GPU"
-    architecture = device_facts(torch.device("cuda", torch.cuda.current_device())).architecture
-    if architecture not in TABLE:
-        return f"it has no configuration for {architecture}: known are {', '.join(sorted(TABLE))}"
+    if (found := architecture()) not in ARCHITECTURES:
+        return f"it has no configuration for {found}: known are {', '.join(ARCHITECTURES)}"
     return None
+
+
+def architecture() -> str:
+    """Of the current GPU, as triton's targets are called."""
+    return device_facts(torch.device("cuda", torch.cuda.current_device())).architecture
+
+
+def describe() -> str:
+    """The version of triton, or why there is none, for `doctor`."""
+    reason = _reason_against_triton()
+    return reason if reason is not None else f"{import_module('triton').__version__}, imported when a GPU is served"
 
 
 @cache

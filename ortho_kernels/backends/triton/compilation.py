@@ -8,13 +8,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from . import specialization
 from .heuristics import ARCHITECTURES
+from .kernels.power_iteration import apply_all, begin_all, combine_all, finish_all, iterate
+from .kernels.product import residual_products
+from .kernels.rank_update import rank_updates
+from .kernels.residual import residuals
+from .plan import Plan
 from .specialization import Specialization
 
 # The matrix instructions of each kind of hardware, as the assembly that triton writes calls them.
@@ -27,11 +34,74 @@ PRODUCTS = {
 WIDE_COPY = r"\bcp\.async\.cg\.shared\.global[^;]*,\s*0x10\b|\bcp\.async\.bulk\.tensor"
 
 
+class Compilation(NamedTuple):
+    """A kernel that a plan needs, and what it is compiled for."""
+
+    kernel: Any  # a triton.jit function
+    storage: torch.dtype
+    specialization: Specialization
+
+    @property
+    def types(self) -> dict[str, str]:
+        return specialization.argument_types(self.kernel.fn.__name__, self.storage)
+
+
+def compilations(plan: Plan, precision: int = 0, pairs: int = 2) -> list[Compilation]:
+    """All kernels that both penalties and their backwards need; all weights get gradients. `precision` as in `ops.py`."""
+    wanted = [True] * len(plan.gradients)
+    result = []
+    for storage, items in plan.residuals.items.items():
+        result.append(Compilation(residuals, storage, specialization.residuals(plan, storage, items, True)))
+    for storage, items in plan.products(wanted, precision).items():
+        chosen = specialization.residual_products(plan, storage, items, precision)
+        result.append(Compilation(residual_products, storage, chosen))
+    for storage, items in plan.passes.passes.items():
+        chosen = specialization.passes(plan, storage, items)
+        if plan.configuration.cooperative:
+            cooperative = {**chosen.options, "launch_cooperative_grid": True}
+            result.append(Compilation(iterate, storage, Specialization(chosen.constants, cooperative)))
+        else:
+            none = Specialization({}, {})
+            result += [
+                Compilation(begin_all, storage, none),
+                Compilation(apply_all, storage, chosen),
+                Compilation(combine_all, storage, none),
+                Compilation(finish_all, storage, none),
+            ]
+    for storage, items in plan.updates(wanted).items():
+        result.append(Compilation(rank_updates, storage, specialization.rank_updates(plan, storage, items, pairs)))
+    return result
+
+
+_NUMBERS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+            "i64": torch.int64, "i32": torch.int32}  # fmt: skip
+
+
+def warmup(plan: Plan, precision: int = 0, pairs: int = 2) -> dict[str, float]:
+    """Compiles, for the current GPU, all that `plan` needs; seconds by kernel and dtype. Nothing is launched.
+
+    Without it the first step compiles what it needs itself. What was compiled before comes from triton's cache.
+    """
+    seconds = {}
+    for kernel, storage, (constants, options) in compilations(plan, precision, pairs):
+        types = specialization.argument_types(kernel.fn.__name__, storage)
+        arguments = [
+            _NUMBERS[kind[1:]] if (kind := types[name]).startswith("*") else (1.0 if kind == "fp32" else 2)
+            for name in kernel.arg_names
+            if name in types
+        ]
+        start = time.perf_counter()
+        kernel.warmup(*arguments, grid=(1,), **constants, **options)
+        seconds[f"{kernel.fn.__name__}, {str(storage).removeprefix('torch.')}"] = time.perf_counter() - start
+    return seconds
+
+
 @dataclass(frozen=True)
 class Compiled:
     """One kernel for one architecture. Bytes of shared memory; registers and spilled bytes a thread; seconds."""
 
     kernel: str
+    storage: str
     architecture: str
     constants: dict[str, Any]
     threads: int
@@ -60,12 +130,10 @@ def gpu_target(architecture: str) -> GPUTarget:
     return GPUTarget(limits.target, name, limits.warp)
 
 
-def compile_for(architecture: str, kernel, types: dict[str, str], specialization: Specialization) -> Compiled:
-    """Compiles a kernel (a `triton.jit` function). `types` gives the types of its arguments, as triton writes them.
-
-    Raises what triton raises where it can't be compiled.
-    """
-    constants, options = specialization
+def compile_for(architecture: str, compilation: Compilation) -> Compiled:
+    """Compiles a kernel; raises what triton raises where it can't be compiled."""
+    kernel, types = compilation.kernel, compilation.types
+    constants, options = compilation.specialization
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {
         (place,): [["tt.divisibility", 16]]
@@ -80,7 +148,7 @@ def compile_for(architecture: str, kernel, types: dict[str, str], specialization
     assembly = compiled.asm["ptx" if "ptx" in compiled.asm else "amdgcn"]
     registers, spilled = _usage(compiled)
     return Compiled(
-        kernel=kernel.__name__, architecture=architecture, constants=constants,
+        kernel=kernel.fn.__name__, storage=str(compilation.storage).removeprefix("torch."), architecture=architecture, constants=constants,
         threads=compiled.metadata.num_warps * ARCHITECTURES[architecture].warp, stages=compiled.metadata.num_stages,
         shared_memory=compiled.metadata.shared, registers=registers, spilled=spilled, seconds=seconds,
         assembly=assembly,

@@ -246,11 +246,6 @@ class Plan:
         """How many programs share these items where all must be running at once."""
         return min(items, self.multiprocessors * self.configuration.passes.programs_per_multiprocessor)
 
-    @cached_property
-    def products_needed(self) -> int:
-        """Multiplications and additions of a forward and backward of soft orthogonality: n^2 k / 2 and n^2 k of them."""
-        return sum(matrix.order**2 * matrix.depth * 3 // 2 for matrix in self.matrices)
-
     def storages(self) -> list[torch.dtype]:
         return list(dict.fromkeys(matrix.storage for matrix in self.matrices))
 

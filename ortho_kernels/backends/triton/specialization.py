@@ -121,7 +121,7 @@ def rank_updates(
 
 # The types of the kernels' arguments that are not constants; those of weights' numbers depend on the dtype.
 _WEIGHTS = {"pointers": "*i64", "matrices": "*i64", "items": "*i64"}
-_WORKSPACE = {"vectors": "*fp64", "sums": "*fp64", "squares": "*fp64", "total_order": "i64", "total_squares": "i64"}
+_WORKSPACE = {"vectors": "*fp64", "sums": "*fp64", "squares": "*fp64", "total_order": "i32", "total_squares": "i32"}
 _NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
@@ -140,6 +140,16 @@ def argument_types(kernel: str, storage: torch.dtype) -> dict[str, str]:
             "pointers": "*i64", "matrices": "*i64", "passes": "*i64", "pass_count": "i32", "combines": "*i64",
             "combine_count": "i32", "entry_orders": "*i64", "start": "*fp32", "values": "*fp32", "kept": "*fp32",
             "barrier": "*i32", "iterations": "i32", "steps": "i32", "pairs": "i32",
+        },
+        "begin_all": {
+            "combines": "*i64", "matrices": "*i64", "entry_orders": "*i64", "start": "*fp32", "vectors": "*fp64",
+            "squares": "*fp64",
+        },
+        "combine_all": _WORKSPACE | {"combines": "*i64", "step": "i32", "iterations": "i32", "matrices": "*i64"},
+        "finish_all": {
+            "combines": "*i64", "iterations": "i32", "pairs": "i32", "matrices": "*i64", "entry_orders": "*i64",
+            "values": "*fp32", "kept": "*fp32", "vectors": "*fp64", "squares": "*fp64", "total_order": "i32",
+            "total_squares": "i32",
         },
         "apply_all": _WORKSPACE | {
             "pointers": "*i64", "matrices": "*i64", "passes": "*i64", "step": "i32", "iterations": "i32",

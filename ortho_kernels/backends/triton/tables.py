@@ -84,7 +84,8 @@ class Tables:
 
         Launches that may run at the same time have counters of their own: one set a stream, one a captured launch.
         """
-        sizes = [sum(self.plan.residuals.groups_of), len(self.plan.matrices), 2]
+        needed = (sum(self.plan.residuals.groups_of), len(self.plan.matrices), 2)
+        sizes = [count + -count % 4 for count in needed]  # each aligned: what isn't is compiled for once more
         if _capturing(self.device):
             whole = torch.zeros(sum(sizes), dtype=torch.int32, device=self.device)
         else:

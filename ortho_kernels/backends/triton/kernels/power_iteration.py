@@ -45,7 +45,13 @@ PARTS_AT_ONCE = tl.constexpr(8)
 SQUARES_AT_ONCE = tl.constexpr(64)
 
 
-@triton.jit
+# Counts vary from list to list, and a start vector may lie anywhere: one compilation serves all.
+VARYING = (
+    "pass_count", "combine_count", "total_order", "total_squares", "step", "iterations", "steps", "pairs",
+)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=["start"])
 def iterate(
     pointers,
     matrices,
@@ -105,12 +111,12 @@ def iterate(
         tl.store(barrier + 1, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=["start"])
 def begin_all(combines, matrices, entry_orders, start, vectors, squares):
     begin(combines + tl.program_id(0) * COMBINE_COLUMNS, matrices, entry_orders, start, vectors, squares)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=["start"])
 def apply_all(
     passes,
     step,
@@ -136,13 +142,13 @@ def apply_all(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=["start"])
 def combine_all(combines, step, iterations, matrices, vectors, sums, squares, total_order, total_squares):
     item = combines + tl.program_id(0) * COMBINE_COLUMNS
     combine(item, step, iterations, matrices, vectors, sums, squares, total_order, total_squares)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=["start"])
 def finish_all(
     combines, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, total_order, total_squares
 ):

@@ -27,7 +27,7 @@ ROW = tl.constexpr(PRODUCT_ITEM.index("row"))
 COLUMN = tl.constexpr(PRODUCT_ITEM.index("column"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["grad_values"])
 def residual_products(
     pointers,
     matrices,
@@ -104,7 +104,7 @@ def product(
     columns_left = left_of(depth, column, BLOCK_COLUMNS)
     rows = row.to(PACKED) + tl.arange(0, BLOCK_ROWS)
     for first in range(0, tl.minimum(order, row + BLOCK_ROWS), BLOCK_ORDER):
-        inner = first.to(PACKED) + tl.arange(0, BLOCK_ORDER)
+        inner = (first + tl.arange(0, BLOCK_ORDER)).to(PACKED)
         R = residual_block(packed, rows[:, None], inner[None, :], order)
         W = load_block(
             here + first * order_stride, left_of(order, first, BLOCK_ORDER), columns_left, order_stride, depth_stride,
@@ -112,7 +112,7 @@ def product(
         )  # fmt: skip
         sums = tl.dot(R.to(OPERAND), W.to(OPERAND), sums, input_precision=PRECISION)
     for first in range(row + BLOCK_ROWS, order, BLOCK_ORDER):
-        inner = first.to(PACKED) + tl.arange(0, BLOCK_ORDER)
+        inner = (first + tl.arange(0, BLOCK_ORDER)).to(PACKED)
         mirrored = residual_block(packed, inner[:, None], rows[None, :], order)
         W = load_block(
             here + first * order_stride, left_of(order, first, BLOCK_ORDER), columns_left, order_stride, depth_stride,

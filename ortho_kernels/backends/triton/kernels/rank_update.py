@@ -31,7 +31,7 @@ LAYOUT_OF = tl.constexpr(UPDATE_ITEM.index("layout"))
 BEGIN = tl.constexpr(UPDATE_ITEM.index("begin"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs"], do_not_specialize_on_alignment=["grad_values"])
 def rank_updates(
     pointers,
     matrices,
