@@ -97,9 +97,7 @@ def srip(
     weights = as_list(weights)
     plan = plan_of(weights, groups)
     packed = pack_start(start, weights, plan, side, generator)
-    values, _ = srip_values(
-        weights, plan, packed, side=side, iterations=iterations, gradient=gradient, squared=squared
-    )
+    values, _ = srip_values(weights, plan, packed, side=side, iterations=iterations, gradient=gradient, squared=squared)
     return reference.reduce(values, reduction)
 
 
@@ -136,9 +134,7 @@ def soft_orthogonality_values(
     return values if squared else reference.square_root(values)
 
 
-def side_by_constant(
-    plan: Plan, side: str, diagonal: float, off_diagonal: float
-) -> tuple[str, list[float] | None]:
+def side_by_constant(plan: Plan, side: str, diagonal: float, off_diagonal: float) -> tuple[str, list[float] | None]:
     """The side to compute SO on, and what to add to each value for that of the side asked for (None: nothing).
 
     With equal factors the larger Gram's value is the smaller's plus one for each eigenvalue -1 of its null space.
@@ -222,9 +218,7 @@ def check_soft_orthogonality(side: str, diagonal: float, off_diagonal: float, re
             raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
 
 
-def check_srip(
-    side: str, iterations: int, generator: torch.Generator | None, gradient: str, reduction: str
-) -> None:
+def check_srip(side: str, iterations: int, generator: torch.Generator | None, gradient: str, reduction: str) -> None:
     check_side(side)
     _check_choice("reduction", reduction, REDUCTIONS)
     _check_choice("gradient", gradient, GRADIENTS)

@@ -60,11 +60,9 @@ class Pretraining(LightningModule):
             return
         self._wait_for_device()
         start = time.perf_counter()
-        residual = self.penalty()
-        (self.gamma * residual).backward()
+        self.last_residual = self.penalty.accumulate_gradients(scale=self.gamma)
         self._wait_for_device()
         self.penalty_seconds = time.perf_counter() - start
-        self.last_residual = residual.detach()
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
         super().optimizer_step(epoch, batch, optimizer, closure)
