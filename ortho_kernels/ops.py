@@ -13,11 +13,11 @@ float64 where any weight is float64, else float32. Tensors of all matrices are p
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
-`..._value_and_grad` is forward and backward in one, for whoever needs no graph: it tells every matrix's penalty (SO's value or,
-not `squared`, its root; SRIP's sigma or, `squared`, its square) and writes `scale` times their gradients to `gradients`, or
-adds them there if `add`: one tensor for each `wanted` weight, of its shape, dtype and strides. SRIP's also tells `last`, the
-vectors the iteration ended with, packed as `start`. Where a backend has no operator of its own for this, its forward and
-backward are called one after the other.
+`..._value_and_grad` is forward and backward in one, for whoever needs no graph: it tells every matrix's penalty (SO's value
+or, not `squared`, its root; SRIP's sigma or, `squared`, its square) and writes `scale` times their gradients to
+`gradients`, or adds them there if `add`: one tensor for each `wanted` weight, of its shape, dtype and strides. SRIP's also
+tells `last`, the vectors the iteration ended with, packed as `start`. Where a backend has no operator of its own for this,
+its forward and backward are called one after the other.
 
 Implementations are registered by the backends, one for each dispatch key.
 """

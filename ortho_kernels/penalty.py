@@ -121,7 +121,7 @@ class OrthogonalityPenalty(nn.Module):
     def accumulate_gradients(self, scale: float = 1.0) -> Tensor:
         """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and tells its value.
 
-        To be called between the loss's backward and the optimizer's step, where it does what `(scale * penalty()).backward()`
+        To be called between the loss's backward and the optimizer's step, where it does as `(scale * penalty()).backward()`
         does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
         see what is added. Weights that are frozen get none, weights that are computed (parametrizations) pass theirs on.
 
@@ -148,9 +148,9 @@ class OrthogonalityPenalty(nn.Module):
         else:
             start = self._fresh_start(weights, plan)
             values, _ = srip_values_and_gradients(weights, plan, start, gradients, factor, True, **self._srip_options)
-        computed = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None and not w.is_leaf]
+        computed = {w: g for w, g in zip(weights, gradients, strict=True) if g is not None and not w.is_leaf}
         if computed:
-            torch.autograd.backward(*zip(*computed, strict=True))
+            torch.autograd.backward(list(computed), list(computed.values()))
         return self.gamma * values.sum()
 
     def forward(self) -> Tensor:

@@ -157,9 +157,7 @@ class _Layout:
     computed apart and added at the end.
     """
 
-    def __init__(
-        self, weights: list[Tensor], plan: Plan, gradients: Sequence[Tensor | None], add: bool
-    ) -> None:
+    def __init__(self, weights: list[Tensor], plan: Plan, gradients: Sequence[Tensor | None], add: bool) -> None:
         self.weights = plan.addressable(weights)
         self.wanted = [0 if gradient is None else 1 for gradient in gradients]
         self.targets: list[Tensor] = []
@@ -220,9 +218,9 @@ def _targets(
     if accumulate_into is None:
         return [torch.empty_like(weight, requires_grad=False) for weight in weights]
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
-        given = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
+        count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(
-            f"accumulate_into must be a list with one tensor, or None, a weight: got {given} for {len(weights)} weights"
+            f"accumulate_into must be a list with one tensor, or None, a weight: got {count} for {len(weights)} weights"
         )
     for index, (weight, target) in enumerate(zip(weights, accumulate_into, strict=True)):
         if target is None:
@@ -232,7 +230,8 @@ def _targets(
         given, expected = ((t.shape, t.dtype, t.device) for t in (target, weight))
         if given != expected or target.layout is not torch.strided:
             raise ValueError(
-                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on {given[2]}; "
+                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on "
+                f"{given[2]}; "
                 f"expected a dense one like weights[{index}]: shape {tuple(expected[0])}, {expected[1]} on {expected[2]}"
             )
     return list(accumulate_into)

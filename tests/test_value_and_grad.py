@@ -132,7 +132,9 @@ def test_bad_targets(backend):
     for fused in (soft_orthogonality_value_and_grad, srip_value_and_grad):
         with pytest.raises(ValueError, match="one tensor, or None, a weight: got 2 tensors for 1 weights"):
             fused([W], accumulate_into=[W, W])
-        with pytest.raises(ValueError, match=r"accumulate_into\[0\] .* shape \(4, 3\).*like weights\[0\]: shape \(3, 4\)"):
+        with pytest.raises(
+            ValueError, match=r"accumulate_into\[0\] .* shape \(4, 3\).*like weights\[0\]: shape \(3, 4\)"
+        ):
             fused([W], accumulate_into=[W.t()])
         with pytest.raises(ValueError, match=r"float64 on cpu; expected a dense one"):
             fused([W], accumulate_into=[W.double()])
@@ -178,7 +180,12 @@ def test_two_operators_do_the_same(kernels, add):
     """Where a backend has no operator for both, its forward and backward are called one after the other."""
     from ortho_kernels import ops
 
-    Ws, groups, sides, wanted = [torch.randn(6, 20), torch.randn(40, 9), torch.eye(3, 5)], [2, 1, 1], [0, 1, 0], [1, 0, 1]
+    Ws, groups, sides, wanted = (
+        [torch.randn(6, 20), torch.randn(40, 9), torch.eye(3, 5)],
+        [2, 1, 1],
+        [0, 1, 0],
+        [1, 0, 1],
+    )
     start = torch.randn(3 + 3 + 9 + 3)
     for one, two, options in (
         (ops.soft_orthogonality_value_and_grad, ops._soft_orthogonality_in_two_calls, (1.0, 0.5, False, 0.7, 0)),
@@ -206,12 +213,17 @@ def test_compile_fullgraph(kernels):
 
 def encoder():
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=4), nn.Linear(6, 5), nn.utils.parametrizations.weight_norm(nn.Linear(5, 4))
+        nn.Conv2d(3, 8, 3),
+        nn.Conv2d(8, 8, 3, groups=4),
+        nn.Linear(6, 5),
+        nn.utils.parametrizations.weight_norm(nn.Linear(5, 4)),
     )
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("so", {"squared": False}), ("srip", {"warm_start": True}), ("srip", {"iterations": 3})], ids=str
+    ("kind", "options"),
+    [("so", {"squared": False}), ("srip", {"warm_start": True}), ("srip", {"iterations": 3})],
+    ids=str,
 )
 def test_a_penalty_accumulates_what_backward_does(backend, kind, options):
     """Frozen weights get nothing, parametrizations pass it on, and warm starts move on as they do with a graph."""
