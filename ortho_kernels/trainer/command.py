@@ -33,7 +33,9 @@ def main(words: Sequence[str]) -> None:
 
     if "multirun" in flags:
         varied, chosen = zip(*combinations(words), strict=True)
-        configs = [load_config([f"title={_quoted(v)}", *all_words]) for v, all_words in zip(varied, chosen, strict=True)]
+        configs = [
+            load_config([f"title={_quoted(v)}", *all_words]) for v, all_words in zip(varied, chosen, strict=True)
+        ]
         from .sweep import sweep
 
         print(f"Table and report of all: {sweep(varied, configs)}")

@@ -103,11 +103,9 @@ class Pretraining(LightningModule):
         seed_globally(self.seed, "penalty", self.trainer.global_step)
         self._wait_for_device()
         start = time.perf_counter()
-        residual = self.penalty()
-        (self.gamma * residual).backward()
+        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
         self._wait_for_device()
         self.penalty_seconds = time.perf_counter() - start
-        self.last_residual = residual.detach()
 
     def _cause(self, views: list[Tensor]) -> str:
         if name := first_non_finite_weight(self.method):

@@ -25,7 +25,27 @@ COLUMNS = [
     ("images_per_second", "images/s", 1, 0),
 ]
 # Student's t for 95 % confidence, by degrees of freedom; from 30 on the normal distribution's.
-T95 = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09]
+T95 = [
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+    2.12,
+    2.11,
+    2.10,
+    2.09,
+]
 T95 += [2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05]
 
 
@@ -51,9 +71,7 @@ def sweep(varied: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> Pat
     return folder
 
 
-def table(
-    varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]
-) -> str:
+def table(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]) -> str:
     """A line a run, and where seeds vary a line for the runs that differ in nothing else: mean and 95 % confidence."""
     lines = [["", *[title for _, title, _, _ in COLUMNS]]]
     for words, record, outcome in zip(varied, records, outcomes, strict=True):
@@ -70,9 +88,7 @@ def table(
     )
 
 
-def as_csv(
-    varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]
-) -> str:
+def as_csv(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]) -> str:
     file = io.StringIO()
     keys = [word.partition("=")[0] for word in varied[0]]
     writer = csv.writer(file, lineterminator="\n")
@@ -84,9 +100,7 @@ def as_csv(
     return file.getvalue()
 
 
-def _without_seeds(
-    varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None]
-) -> dict[str, list[RunRecord]]:
+def _without_seeds(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
     for words, record in zip(varied, records, strict=True):
         if record is not None and any(word.startswith("seed=") for word in words):

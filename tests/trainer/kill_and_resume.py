@@ -120,7 +120,7 @@ def main(kills: int, seed: int) -> int:
         finished(root / "whole")
         seconds = time.monotonic() - start
         whole = outcome(root / "whole")
-        print(f"undisturbed: {seconds:.1f} s, {len(whole['metrics'])} steps, queue and weights: {len(whole['state_dict'])} tensors")
+        print(f"undisturbed: {seconds:.1f} s, {len(whole['metrics'])} steps, {len(whole['state_dict'])} tensors")
         for number in range(kills):
             runs = root / f"killed-{number}"
             after, while_writing = moments.uniform(0.0, seconds), number % 2 == 1
