@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .backbones import BACKBONES
 from .data import SOURCES
 from .errors import TrainerError
 from .evaluation import EvaluationSettings
+from .launchers import SweepSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
 from .penalties import PENALTIES
@@ -34,7 +35,7 @@ from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
 # Where a run is kept and what it is called, not what comes out of it.
-NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note")
+NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note", "sweep")
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Settings:
     runs: str = "runs"  # the folder that holds the runs
     title: str | None = None  # what reports call the run
     note: str | None = None  # what reports say about it
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 GROUPS: dict[str, dict[str, Any]] = {

@@ -84,9 +84,9 @@ def launched(count: int, backend: str, timeout: float, work: Callable[[Ranks], P
         with _signals_passed_on(processes):
             for process in processes:
                 process.start()
-            failed = _first_failure(processes)
-        if failed is not None:
-            raise TrainerError(_said_of_failure(folder, failed, processes[failed]))
+            failed = _failures(processes)
+        if failed:
+            raise TrainerError(_said_of_failures(folder, failed, processes))
         return Path((folder / "result").read_text())
 
 
@@ -116,30 +116,34 @@ def _group(backend: str, timeout: float, store: str, rank: int, count: int) -> I
     dist.destroy_process_group()
 
 
-def _first_failure(processes: list[BaseProcess]) -> int | None:
-    """Waits for all; the rank that failed first, after the others have been stopped, or None."""
+def _failures(processes: list[BaseProcess]) -> list[int]:
+    """Waits for all; the ranks that failed, in the order in which they did. What is left then is stopped."""
     running = dict(enumerate(processes))
-    failed = None
-    deadline = None
+    failed: list[int] = []
+    deadline: float | None = None
     while running:
-        patience: float | None = None if deadline is None else max(0.0, deadline - time.monotonic())
+        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
         wait([process.sentinel for process in running.values()], timeout=patience)
         for rank, process in list(running.items()):
             if process.exitcode is not None:
                 del running[rank]
-                if process.exitcode != 0 and failed is None:
-                    failed, deadline = rank, time.monotonic() + GRACE_SECONDS
+                if process.exitcode != 0:
+                    failed.append(rank)
+                    deadline = deadline or time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() >= deadline:
             for process in running.values():
                 process.kill()
+                process.join()
+            return failed
     return failed
 
 
-def _said_of_failure(folder: Path, rank: int, process: BaseProcess) -> str:
-    said = folder / f"error-{rank}"
-    if said.exists():
+def _said_of_failures(folder: Path, failed: list[int], processes: list[BaseProcess]) -> str:
+    """Of the cause: what a process said of itself, or that it was ended. The others only lost their connection to it."""
+    if said := next((folder / f"error-{rank}" for rank in failed if (folder / f"error-{rank}").exists()), None):
         return said.read_text()
-    code = process.exitcode or 0
+    codes = {rank: processes[rank].exitcode or 0 for rank in failed}
+    rank, code = next(((rank, code) for rank, code in codes.items() if code < 0), (failed[0], codes[failed[0]]))
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
     return f"Process {rank} {how}, and the others were stopped. The last checkpoint is kept: continue with resume=auto."
 

@@ -28,7 +28,8 @@ class Draw:
         self.ranks = ranks
 
     def uniform(self, low: float, high: float) -> Tensor:
-        draws = torch.rand(self.ranks.count * self.batch, 1, 1, 1, device=self.device, generator=self.generator)
+        shape = (self.ranks.count * self.batch, 1, 1, 1)
+        draws = torch.rand(shape, dtype=torch.float32, device=self.device, generator=self.generator)
         return draws[self.ranks.rank * self.batch :][: self.batch] * (high - low) + low
 
     def chance(self, probability: float) -> Tensor:
