@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads cost 20 ms a call on two shared cores
 
+from .limits_results import LimitsResults
 from .results import Results
 
 
@@ -14,6 +15,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[Results.key] = Results()
+    config.stash[LimitsResults.key] = LimitsResults()
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -22,6 +24,12 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("ortho_kernels: ratios of medians, forward + backward")
         terminalreporter.write(results.table())
         for path in results.write():
+            terminalreporter.write_line(f"written: {path}")
+    limits = config.stash[LimitsResults.key]
+    if limits.steps:
+        terminalreporter.section("ortho_kernels: shares of the machine's limits, forward + backward")
+        terminalreporter.write(limits.table())
+        for path in limits.write():
             terminalreporter.write_line(f"written: {path}")
     for line in results.notes:  # accuracy, and what importing costs
         terminalreporter.write_line(line)

@@ -1,5 +1,5 @@
-// What this machine can do at best, as machine_limits.py measures it: float32 multiply-adds from registers alone, and
-// reading and copying memory that no cache holds. Compiled for the machine it runs on.
+// What this machine can do at best, as machine_limits.py measures it: float32 multiply-adds from registers
+// alone, and reading and copying memory that no cache holds. Compiled for the machine it runs on.
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -15,7 +15,8 @@ using namespace ortho::ORTHO_LEVEL;
 using Clock = std::chrono::steady_clock;
 using Register = Vector<float>;
 
-// Enough chains to hide the latency of a multiply-add (4 or 5 cycles, two a cycle), few enough for 16 registers.
+// Enough chains to hide the latency of a multiply-add (4 or 5 cycles, two a cycle), few enough for 16
+// registers.
 constexpr int chains = 12;
 constexpr std::int64_t rounds = 200'000;
 
@@ -73,17 +74,16 @@ __attribute__((visibility("default"))) double float32_rate(std::int64_t threads)
 __attribute__((visibility("default"))) double read_rate(std::int64_t threads, const float* data,
                                                         std::int64_t count) {
   const std::int64_t share = count / threads / 16 * 16;
-  const double seconds =
-      seconds_of(threads, [&](std::int64_t t) { read_all(data + t * share, share); });
+  const double seconds = seconds_of(threads, [&](std::int64_t t) { read_all(data + t * share, share); });
   return static_cast<double>(4 * threads * share) / seconds;
 }
 
 // Bytes a second, those read and those written (past the caches) together.
-__attribute__((visibility("default"))) double copy_rate(std::int64_t threads, const float* data, float* target,
-                                                        std::int64_t count) {
+__attribute__((visibility("default"))) double copy_rate(std::int64_t threads, const float* data,
+                                                        float* target, std::int64_t count) {
   const std::int64_t share = count / threads / 16 * 16;
-  const double seconds = seconds_of(
-      threads, [&](std::int64_t t) { copy_all(data + t * share, target + t * share, share); });
+  const double seconds =
+      seconds_of(threads, [&](std::int64_t t) { copy_all(data + t * share, target + t * share, share); });
   return static_cast<double>(8 * threads * share) / seconds;
 }
 }

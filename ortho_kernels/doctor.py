@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from . import __version__, functional, reference
-from .backends import cuda, native
-from .backends.choose import BACKENDS, choose, reason_against, use_backend
+from .backends import cuda, native, triton
+from .backends.choose import BACKENDS, explain, reason_against, use_backend
 from .diagnostics import gpu_checks
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] = ()) -> int:
     )
     _row("Python", f"{platform.python_version()} on {platform.platform()}")
 
+    _row("triton", triton.describe())
+
     _section("Native build")
     for name, fact in (native.build_facts() | cuda.build_facts()).items():
         _row(name, fact)
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] = ()) -> int:
             worst = max(errors, key=lambda name: errors[name])
             verdict = "WRONG" if bad else "works"
             _row(f"{backend} on {device}", f"{verdict}: largest relative error {errors[worst]:.1e} ({worst})")
-        _row(f"chosen on {device}", choose(device))
+        _row(f"chosen on {device}", explain(device))
     if not torch.cuda.is_available():
         _row("GPU", "none that torch sees here; nothing was run on one")
         return 1 if wrong or options.gpu else 0

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .distributed import whole
 from .penalty_report import LayerReport, PenaltyReport
 from .plan import Plan, plan_of
-from .selection import abridged, choose_weights
+from .selection import abridged, choose_weights, fused_projections
 from .value_and_grad import soft_orthogonality_values_and_gradients, srip_values_and_gradients
 from .warm_start import WarmStart
 
@@ -39,6 +40,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: the factor; the paper's 1e-6 (SO) or 1e-4 (SRIP) by default. An attribute: change it to schedule it.
         include: patterns (as in a shell, `"layer4.*"`) of parameter names to cover; all by default.
         exclude: patterns of parameter names to leave out.
+        split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...); and for
             SRIP `warm_start=True`: each step starts from the vectors of the step before.
 
@@ -54,6 +56,7 @@ class OrthogonalityPenalty(nn.Module):
         gamma: float | None = None,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
+        split_qkv: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -73,6 +76,15 @@ class OrthogonalityPenalty(nn.Module):
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self.names = choose_weights(encoder, include, exclude)
+        self._paths = [(tuple(path), attribute) for *path, attribute in (name.split(".") for name in self.names)]
+        self._blocks = [1] * len(self.names)  # matrices that lie one above the other in each weight
+        if split_qkv:
+            self._blocks = [fused_projections(weight, name) for name, weight, _ in self.weights()]
+            if set(self._blocks) == {1}:
+                raise ValueError(
+                    "split_qkv needs a fused query, key and value projection (qkv.weight, in_proj_weight) among the "
+                    f"weights: {abridged(self.names)}"
+                )
         self._function([], **options)  # what doesn't fit fails here, not in the first step
         weights, plan = self._weights_and_plan()
         self.warm: WarmStart | None = None
@@ -93,17 +105,7 @@ class OrthogonalityPenalty(nn.Module):
 
     def weights(self) -> list[tuple[str, Tensor, int]]:
         """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
-        found = []
-        for name in self.names:
-            *path, attribute = name.split(".")
-            owner = self.encoder
-            for part in path:  # as get_submodule does, at a tenth of its cost
-                owner = owner._modules[part]
-            weight = owner._parameters.get(attribute)
-            found.append(
-                (name, getattr(owner, attribute) if weight is None else weight, owner.__dict__.get("groups", 1))
-            )
-        return found
+        return list(zip(self.names, *self._weights_and_groups(), strict=True))
 
     def penalty(self) -> Tensor:
         """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
@@ -119,7 +121,7 @@ class OrthogonalityPenalty(nn.Module):
     def accumulate_gradients(self, scale: float = 1.0) -> Tensor:
         """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and tells its value.
 
-        To be called between the loss's backward and the optimizer's step, where it does what `(scale * penalty()).backward()`
+        To be called between the loss's backward and the optimizer's step, where it does as `(scale * penalty()).backward()`
         does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
         see what is added. Weights that are frozen get none, weights that are computed (parametrizations) pass theirs on.
 
@@ -146,9 +148,9 @@ class OrthogonalityPenalty(nn.Module):
         else:
             start = self._fresh_start(weights, plan)
             values, _ = srip_values_and_gradients(weights, plan, start, gradients, factor, True, **self._srip_options)
-        computed = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None and not w.is_leaf]
+        computed = {w: g for w, g in zip(weights, gradients, strict=True) if g is not None and not w.is_leaf}
         if computed:
-            torch.autograd.backward(*zip(*computed, strict=True))
+            torch.autograd.backward(list(computed), list(computed.values()))
         return self.gamma * values.sum()
 
     def forward(self) -> Tensor:
@@ -187,6 +189,18 @@ class OrthogonalityPenalty(nn.Module):
             None, weights, plan, self.options.get("side", "small"), self.options.get("generator")
         )
 
+    def _weights_and_groups(self) -> tuple[list[Tensor], list[int]]:
+        weights, groups = [], []
+        for (path, attribute), blocks in zip(self._paths, self._blocks, strict=True):
+            owner: Any = self._referred[0]
+            for part in path:  # as get_submodule does, at a tenth of its cost
+                owner = owner._modules[part]
+            weight = owner._parameters.get(attribute)
+            weights.append(getattr(owner, attribute) if weight is None else weight)
+            groups.append(blocks * owner.__dict__.get("groups", 1))
+        return weights, groups
+
     def _weights_and_plan(self) -> tuple[list[Tensor], Plan]:
-        names, weights, groups = zip(*self.weights(), strict=True)
-        return list(weights), plan_of(weights, groups, names)
+        parts, groups = self._weights_and_groups()
+        weights = [whole(part) for part in parts]
+        return weights, plan_of(weights, groups, self.names)

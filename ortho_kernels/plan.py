@@ -1,4 +1,4 @@
-"""What a list of weights asks of a launch, checked and worked out once for each list of shapes, strides, dtypes and devices."""
+"""What a list of weights asks of a launch, checked and worked out once for each list of shapes, strides and dtypes."""
 
 from __future__ import annotations
 

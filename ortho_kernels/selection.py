@@ -41,6 +41,14 @@ def choose_weights(
     return tuple(chosen)
 
 
+def fused_projections(weight: Tensor, name: str) -> int:
+    """How many square matrices lie one above the other in a weight of this name: 3 in a fused query, key and value
+    projection (`qkv.weight` of timm, `in_proj_weight` of torch), else 1."""
+    layer, _, attribute = name.rpartition(".")
+    named = attribute == "in_proj_weight" or (attribute == "weight" and layer.rpartition(".")[2] == "qkv")
+    return 3 if named and weight.dim() == 2 and weight.shape[0] % 3 == 0 else 1
+
+
 def abridged(names: Sequence[str], most: int = 6) -> str:
     """The first names and the last, for people."""
     if len(names) <= most:

@@ -112,7 +112,7 @@ def soft_orthogonality_values_and_gradients(
         return _by_autograd(compute, weights, gradients, scale, add)
     # The root of a larger Gram's value is no matter of a constant.
     computed_side, extra = functional.side_by_constant(plan, side, diagonal, off_diagonal) if squared else (side, None)
-    with _Layout(weights, plan, gradients) as layout:
+    with _Layout(weights, plan, gradients, add) as layout:
         values = ops.soft_orthogonality_value_and_grad(
             layout.weights, plan.groups, plan.sides(computed_side), float(diagonal), float(off_diagonal), squared,
             scale, ops.backward_precision(), add, layout.targets, layout.wanted,
@@ -143,7 +143,7 @@ def srip_values_and_gradients(
         )  # fmt: skip
         values = _by_autograd(compute, weights, gradients, scale, add)
         return values, values.new_empty(0)
-    with _Layout(weights, plan, gradients) as layout:
+    with _Layout(weights, plan, gradients, add) as layout:
         return ops.srip_value_and_grad(
             layout.weights, plan.groups, plan.sides(side), start, iterations, gradient == "through", squared, scale, add,
             layout.targets, layout.wanted,
@@ -157,21 +157,23 @@ class _Layout:
     computed apart and added at the end.
     """
 
-    def __init__(self, weights: list[Tensor], plan: Plan, gradients: Sequence[Tensor | None]) -> None:
+    def __init__(self, weights: list[Tensor], plan: Plan, gradients: Sequence[Tensor | None], add: bool) -> None:
         self.weights = plan.addressable(weights)
-        self.wanted = [int(gradient is not None) for gradient in gradients]
+        self.wanted = [0 if gradient is None else 1 for gradient in gradients]
         self.targets: list[Tensor] = []
+        self._add = add
         self._apart: list[tuple[Tensor, Tensor]] = []
         seen = set()
-        for index, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
+        for index, gradient in enumerate(gradients):
             if gradient is None:
                 continue
-            if gradient.stride() != weight.stride() or id(gradient) in seen:
+            if gradient.stride() != self.weights[index].stride() or id(gradient) in seen:
                 if self.weights is weights:
                     self.weights = list(weights)
-                self.weights[index] = weight.detach().contiguous()
-                self._apart.append((gradient, torch.zeros_like(gradient, memory_format=torch.contiguous_format)))
-                gradient = self._apart[-1][1]
+                self.weights[index] = weights[index].detach().contiguous()
+                computed = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
+                self._apart.append((gradient, computed))
+                gradient = computed
             seen.add(id(gradient))
             self.targets.append(gradient)
 
@@ -181,7 +183,7 @@ class _Layout:
     def __exit__(self, error: object, *_: object) -> None:
         if error is None:
             for gradient, computed in self._apart:
-                gradient.add_(computed)
+                gradient.add_(computed) if self._add else gradient.copy_(computed)
 
 
 def _by_autograd(
@@ -216,9 +218,9 @@ def _targets(
     if accumulate_into is None:
         return [torch.empty_like(weight, requires_grad=False) for weight in weights]
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
-        given = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
+        count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(
-            f"accumulate_into must be a list with one tensor, or None, a weight: got {given} for {len(weights)} weights"
+            f"accumulate_into must be a list with one tensor, or None, a weight: got {count} for {len(weights)} weights"
         )
     for index, (weight, target) in enumerate(zip(weights, accumulate_into, strict=True)):
         if target is None:
@@ -228,7 +230,8 @@ def _targets(
         given, expected = ((t.shape, t.dtype, t.device) for t in (target, weight))
         if given != expected or target.layout is not torch.strided:
             raise ValueError(
-                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on {given[2]}; "
+                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on "
+                f"{given[2]}; "
                 f"expected a dense one like weights[{index}]: shape {tuple(expected[0])}, {expected[1]} on {expected[2]}"
             )
     return list(accumulate_into)

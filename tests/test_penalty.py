@@ -46,6 +46,22 @@ def test_attention_projections_are_covered():
     }  # fmt: skip
 
 
+def test_fused_projections_count_as_three_matrices_where_that_is_asked_for():
+    layer = nn.TransformerEncoderLayer(6, 2, 12)
+    fused, split = (
+        OrthogonalityPenalty(layer, gamma=1.0, include="*proj*", split_qkv=split) for split in (False, True)
+    )
+    parts = layer.self_attn.in_proj_weight.chunk(3)
+    rest = soft_orthogonality([layer.self_attn.out_proj.weight])
+    torch.testing.assert_close(split(), soft_orthogonality(list(parts)) + rest)
+    torch.testing.assert_close(fused(), soft_orthogonality([layer.self_attn.in_proj_weight]) + rest)
+    timms = nn.ModuleDict({"attn": nn.ModuleDict({"qkv": nn.Linear(4, 12), "proj": nn.Linear(4, 4)})})
+    groups = {name: count for name, _, count in OrthogonalityPenalty(timms, split_qkv=True).weights()}
+    assert groups == {"attn.qkv.weight": 3, "attn.proj.weight": 1}
+    with pytest.raises(ValueError, match=r"split_qkv needs a fused .* among the weights: 0.weight"):
+        OrthogonalityPenalty(encoder(), split_qkv=True)
+
+
 def test_default_gamma_is_the_papers():
     assert OrthogonalityPenalty(encoder()).gamma == 1e-6
     assert OrthogonalityPenalty(encoder(), "srip").gamma == 1e-4

@@ -111,7 +111,8 @@ SquaredSums residual_from_parts(const ResidualJob& job, T* partials, std::int64_
     for_blocks<T>(tile, [&](const Block& block) {
       T* sums = partials + block.index * block_size<T>;
       for (std::int64_t part = 1; part < parts; ++part) {
-        for (int i = 0; i < block_size<T>; i += block.whole ? lanes<T> : panel_width<T>) {
+        for (int i = 0; i < block_size<T>; i += lanes<T>) {
+          if (i % panel_width<T> >= block.vectors * lanes<T>) continue;
           store<T, T>(sums + i, load<T>(sums + i) + load<T>(sums + part * part_size + i));
         }
       }

@@ -8,7 +8,7 @@ namespace ortho::ORTHO_LEVEL {
 namespace {
 
 template <class T>
-constexpr int panel_width = 2 * lanes<T>;
+constexpr int panel_width = block_vectors * lanes<T>;
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;
@@ -56,22 +56,21 @@ constexpr int width = panel_width<typename P::Number>;
 
 // A chunk of the depth, and how many entries one vector of it takes.
 template <class P>
-constexpr int depth_chunk = 1024 / static_cast<int>(sizeof(typename P::Number)) * P::depth_of_entry;
+constexpr int depth_chunk = chunk_bytes / static_cast<int>(sizeof(typename P::Number)) * P::depth_of_entry;
 template <class P>
 constexpr std::int64_t entries_of(std::int64_t depth) {
   return (depth + P::depth_of_entry - 1) / P::depth_of_entry;
 }
 
-// ---- packing half a panel
-// ---------------------------------------------------------------------------------- Depths begin at even
-// numbers.
+// ---- packing one register's width of a panel -------------------------------------------------------------
+// Depths begin at even numbers.
 
 // Packing waits for memory more than it works. The hardware foresees long runs; a matrix is many short ones.
 constexpr int lines_ahead = 4, rows_ahead = 8;
 
 template <class P>
-ORTHO_INLINE typename P::Entry* at_depth(typename P::Entry* half, std::int64_t depth) {
-  return half + depth / P::depth_of_entry * width<P>;
+ORTHO_INLINE typename P::Entry* at_depth(typename P::Entry* part, std::int64_t depth) {
+  return part + depth / P::depth_of_entry * width<P>;
 }
 
 // Up to `lanes` vectors whose numbers lie next to each other along the depth: transposed on the way.
@@ -137,10 +136,10 @@ void pack_elements(const Element& element, std::int64_t count, std::int64_t dept
   }
 }
 
-// Calls pack(first vector, number of vectors, where to) for each half panel.
+// Calls pack(first vector, number of vectors, where to) for each register's width of each panel.
 template <class P, class Pack>
-ORTHO_INLINE void for_half_panels(std::int64_t vectors, std::int64_t depth, typename P::Entry* out,
-                                  const Pack& pack) {
+ORTHO_INLINE void for_panel_columns(std::int64_t vectors, std::int64_t depth, typename P::Entry* out,
+                                    const Pack& pack) {
   constexpr int n = lanes<typename P::Number>;
   for (std::int64_t v = 0; v < round_up(vectors, width<P>); v += n) {
     const std::int64_t panel = v / width<P>, offset = v % width<P>;
@@ -149,8 +148,7 @@ ORTHO_INLINE void for_half_panels(std::int64_t vectors, std::int64_t depth, type
   }
 }
 
-// ---- operands
-// ------------------------------------------------------------------------------------------------
+// ---- operands ----------------------------------------------------------------------------------------
 
 // Vectors of a strided matrix.
 template <class P, class S>
@@ -166,26 +164,27 @@ struct StridedOperand {
       pack_across(corner, vectors, depth, out);
       return;
     }
-    for_half_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
-      const S* base = corner + v * vector_stride;
-      if (depth_stride == 1) {
-        pack_lines<P>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, half);
-      } else {
-        const auto element = [&](std::int64_t i, std::int64_t d) {
-          return load_one<T>(base + i * vector_stride + d * depth_stride);
-        };
-        pack_elements<P>(element, count, depth, half);
-      }
-    });
+    for_panel_columns<P>(
+        vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
+          const S* base = corner + v * vector_stride;
+          if (depth_stride == 1) {
+            pack_lines<P>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, part);
+          } else {
+            const auto element = [&](std::int64_t i, std::int64_t d) {
+              return load_one<T>(base + i * vector_stride + d * depth_stride);
+            };
+            pack_elements<P>(element, count, depth, part);
+          }
+        });
   }
 
   // All panels side by side: memory is read in the order in which it lies.
   void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, typename P::Entry* out) const {
     for (std::int64_t d = 0; d < depth; d += 2) {
-      for_half_panels<P>(
-          vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
+      for_panel_columns<P>(
+          vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
             pack_rows<P>([&](std::int64_t next) { return corner + (d + next) * depth_stride + v; }, count,
-                         smaller(2, depth - d), at_depth<P>(half, d));
+                         smaller(2, depth - d), at_depth<P>(part, d));
           });
     }
   }
@@ -202,21 +201,22 @@ struct SymmetricOperand {
   void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth,
             typename P::Entry* out) const {
     constexpr int n = lanes<T>;
-    for_half_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* half) {
-      const std::int64_t row = first + v, end = from + depth;
-      const std::int64_t diagonal_begin = row < from ? from : smaller(row, end);
-      const std::int64_t diagonal_end = row + n < from ? from : smaller(row + n, end);
-      const auto at = [&](std::int64_t column) { return at_depth<P>(half, column - from); };
-      pack_lines<P>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
-                    diagonal_begin - from, at(from));
-      const auto element = [&](std::int64_t i, std::int64_t d) {
-        const std::int64_t a = row + i, b = diagonal_begin + d;
-        return a < b ? lower[triangle(b) + a] : lower[triangle(a) + b];
-      };
-      pack_elements<P>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
-      pack_rows<P>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
-                   end - diagonal_end, at(diagonal_end));
-    });
+    for_panel_columns<P>(
+        vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
+          const std::int64_t row = first + v, end = from + depth;
+          const std::int64_t diagonal_begin = row < from ? from : smaller(row, end);
+          const std::int64_t diagonal_end = row + n < from ? from : smaller(row + n, end);
+          const auto at = [&](std::int64_t column) { return at_depth<P>(part, column - from); };
+          pack_lines<P>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
+                        diagonal_begin - from, at(from));
+          const auto element = [&](std::int64_t i, std::int64_t d) {
+            const std::int64_t a = row + i, b = diagonal_begin + d;
+            return a < b ? lower[triangle(b) + a] : lower[triangle(a) + b];
+          };
+          pack_elements<P>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
+          pack_rows<P>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
+                       end - diagonal_end, at(diagonal_end));
+        });
   }
 };
 

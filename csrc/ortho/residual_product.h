@@ -29,7 +29,7 @@ struct GradientBlocks {
     if (streamed) return;
     const S* target = corner(block);
     for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride) {
-      for (int byte = 0; byte < 2 * vector_bytes; byte += 64)
+      for (int byte = 0; byte < block_vectors * vector_bytes; byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(target) + byte, 1);
     }
   }

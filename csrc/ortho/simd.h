@@ -25,16 +25,18 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-// The width of a register, and how many rows of a block of sums (two registers wide) fit into the register
-// file.
+// The width of a register; the block of sums, so many rows of so many registers, that the register file holds
+// beside what is multiplied; and how many bytes of the depth of every vector are multiplied at a time, so
+// that a panel of each operand fits L1. Each sum waits 4 cycles for the one before it, and two multiply-adds
+// begin in each: fewer than 9 sums would leave gaps.
 #if defined(__AVX512F__)
-constexpr int vector_bytes = 64, block_rows = 8;
+constexpr int vector_bytes = 64, block_rows = 8, block_vectors = 2, chunk_bytes = 1024;
 #elif defined(__AVX__)
-constexpr int vector_bytes = 32, block_rows = 4;
+constexpr int vector_bytes = 32, block_rows = 4, block_vectors = 3, chunk_bytes = 768;
 #elif defined(__aarch64__)
-constexpr int vector_bytes = 16, block_rows = 8;
+constexpr int vector_bytes = 16, block_rows = 8, block_vectors = 2, chunk_bytes = 1024;
 #else
-constexpr int vector_bytes = 16, block_rows = 4;
+constexpr int vector_bytes = 16, block_rows = 4, block_vectors = 2, chunk_bytes = 1024;
 #endif
 
 template <class E, int N>

@@ -8,13 +8,15 @@
 #include "packing.h"
 #include "plan.h"
 #include "power_chain.h"
-#include "soft_orthogonality.h"
 
 namespace ortho {
 namespace {
 
 // A matrix of more entries than this doesn't stay in a cache anyway: all threads share each of its passes.
 constexpr std::int64_t shared_entries = 4'000'000;
+// Up to this order float matrices are multiplied in double: near orthogonality R x is what is left of a
+// difference, and the fewer its entries the less do their rounding errors average out.
+constexpr std::int64_t double_order = 128;
 constexpr std::int64_t most_parts = 32, least_part_entries = 500'000;
 
 std::int64_t entries(const Matrix& matrix) { return matrix.shape.order * matrix.shape.depth; }
@@ -123,7 +125,7 @@ void iterate_together(const Iterations<C>& all, std::int64_t m, Workers& workers
 
 template <class C>
 bool in_double(const Matrix& matrix) {
-  return std::is_same_v<C, double> || matrix.shape.order <= small_order;
+  return std::is_same_v<C, double> || matrix.shape.order <= double_order;
 }
 
 // Takes every matrix through its iteration and calls finish(m, chain, memory): by the thread that did it all,

@@ -26,7 +26,7 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
     for (std::int64_t d = 0; d < some; ++d) {
 #pragma GCC unroll 8
       for (int r = 0; r < block_rows; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) sums[r][v] = P::multiply_add(a[r], b + v * lanes<T>, sums[r][v]);
       }
       a += width<P>;
@@ -34,7 +34,7 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
     }
 #pragma GCC unroll 8
     for (int r = 0; r < block_rows; ++r) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) {
         T* target = block + r * width<P> + v * lanes<T>;
         store<T, T>(target, accumulate ? sums[r][v] + load<T>(target) : sums[r][v]);
@@ -60,11 +60,11 @@ struct TileMemory {
   typename P::Number* blocks;
 };
 
-// A block of sums: where it begins, its place in the memory of all blocks, and whether more than the first
-// register of its rows is needed.
+// A block of sums: where it begins, its place in the memory of all blocks, and how many registers of its rows
+// are needed.
 struct Block {
   std::int64_t row, column, index;
-  bool whole;
+  int vectors;
 };
 
 // Calls visit(block) for each block that the tile needs, down the rows of one right panel after the other.
@@ -73,8 +73,9 @@ ORTHO_INLINE void for_blocks(const TileExtent& tile, const Visit& visit) {
   std::int64_t index = 0;
   for (std::int64_t column = 0; column < tile.columns; column += panel_width<T>) {
     for (std::int64_t row = tile.triangular ? column : 0; row < tile.rows; row += block_rows) {
-      const bool whole = !tile.triangular || column + lanes<T> < row + block_rows;
-      visit(Block{row, column, index++, whole});
+      std::int64_t columns = smaller(panel_width<T>, tile.columns - column);
+      if (tile.triangular) columns = smaller(columns, row + block_rows - column);
+      visit(Block{row, column, index++, static_cast<int>((columns + lanes<T> - 1) / lanes<T>)});
     }
   }
 }
@@ -126,7 +127,9 @@ void tile_product(const Left& left, const Right& right, const TileExtent& tile, 
       const typename P::Entry* b = right_panels + block.column * entries;
       T* sums = memory.blocks + block.index * block_size<T>;
       if (last) finish.prepare(block);
-      if (block.whole) {
+      if (block.vectors == block_vectors) {
+        block_product<P, block_vectors>(a, b, chunk, summed_at_once, sums, c > 0);
+      } else if (block.vectors == 2) {
         block_product<P, 2>(a, b, chunk, summed_at_once, sums, c > 0);
       } else {
         block_product<P, 1>(a, b, chunk, summed_at_once, sums, c > 0);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,15 @@ from . import cuda, native, triton
 
 BACKENDS = ("cuda", "triton", "cpu", "torch")  # the first that can serve does, unless another is asked for
 _VARIABLE = "ORTHO_KERNELS_BACKEND"
+
+# Where both kernel backends serve a GPU, Triton's use its own matrix instructions (wgmma, tcgen05), the CUDA library those
+# of sm_80, which reach about 0.6 of the rate on Hopper; but Triton's launches take some 100 us more of the host. By this
+# model, not a measurement, a step of so many multiplications and additions is where the one outweighs the other.
+_FAST_PRODUCTS = ("sm_90", "sm_100", "sm_103")
+_PRODUCTS_FOR_TRITON = 14_000_000_000
+
+_log = logging.getLogger("ortho_kernels")
+_logged: set[str] = set()
 
 
 def _checked(name: str, source: str) -> str:
@@ -36,8 +46,8 @@ def reason_against(backend: str, device_type: str, dtype: torch.dtype = torch.fl
     return (cuda if backend == "cuda" else triton).reason_against(dtype)
 
 
-def choose(device_type: str, dtype: torch.dtype = torch.float32) -> str:
-    """The backend asked for, or the first that can serve."""
+def choose(device_type: str, dtype: torch.dtype = torch.float32, products: int = 0) -> str:
+    """The backend asked for, or the first that can serve; of two for a GPU, the faster for so many `products` a step."""
     if _asked != "auto":
         reason = reason_against(_asked, device_type, dtype)
         if reason is not None:
@@ -46,7 +56,39 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32) -> str:
                 "`python -m ortho_kernels.doctor` says which backends work here."
             )
         return _asked
-    return next(backend for backend in BACKENDS if reason_against(backend, device_type, dtype) is None)
+    serving = [backend for backend in BACKENDS if reason_against(backend, device_type, dtype) is None]
+    if device_type == "cuda" and dtype is torch.float64 and not torch.compiler.is_compiling():
+        _log_once(f"float64 weights are served by {serving[0]}, not by triton: {triton.reason_against(dtype)}")
+    if serving[:2] == ["cuda", "triton"]:
+        return faster(triton.architecture(), products)
+    return serving[0]
+
+
+def faster(architecture: str, products: int) -> str:
+    """`cuda` or `triton`, for this many multiplications and additions of a forward and backward."""
+    return "triton" if architecture in _FAST_PRODUCTS and products >= _PRODUCTS_FOR_TRITON else "cuda"
+
+
+def explain(device_type: str) -> str:
+    """What is chosen for float32 weights on this type of device, and why, in words for people."""
+    if _asked != "auto":
+        return f"{choose(device_type)} (asked for)"
+    serving = [backend for backend in BACKENDS if reason_against(backend, device_type) is None]
+    if serving[:2] != ["cuda", "triton"]:
+        return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
+    architecture = triton.architecture()
+    if architecture not in _FAST_PRODUCTS:
+        return f"cuda (triton has no faster instructions for {architecture}, and slower launches)"
+    return (
+        f"triton from {_PRODUCTS_FOR_TRITON:.1e} multiplications a step of soft orthogonality on, which {architecture}'s own "
+        "matrix instructions make up for slower launches; else cuda"
+    )
+
+
+def _log_once(message: str) -> None:
+    if message not in _logged:
+        _logged.add(message)
+        _log.warning(message)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, Trainer
 
+from .diagnosis import first_non_finite_weight
 from .errors import TrainerError
-
-KEPT = 2
+from .processes import Ranks
 
 
 class AtomicFiles(CheckpointIO):
@@ -62,9 +62,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
 class Checkpoints(Callback):
     """Saves every so many steps, at the last one, and when the process is asked to stop (SIGTERM, Ctrl-C)."""
 
-    def __init__(self, folder: Path, every: int, configuration: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, every: int, kept: int, configuration: dict[str, Any], ranks: Ranks) -> None:
         self.folder = folder
         self.every = every
+        self.kept = kept
+        self.ranks = ranks
         self.configuration = configuration
         self.stop_signal: int | None = None
         self.previous_handlers: dict[int, Any] = {}
@@ -82,12 +84,11 @@ class Checkpoints(Callback):
         if (index + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step
         step = trainer.global_step
-        if step % self.every == 0 or step == module.steps or self.stop_signal is not None:
-            trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
-            for old in checkpoint_files(self.folder)[KEPT:]:
-                old.unlink(missing_ok=True)
-        if self.stop_signal is not None and step < module.steps:
-            name = signal.Signals(self.stop_signal).name
+        stop = self.ranks.any(self.stop_signal is not None)
+        if step % self.every == 0 or step == module.steps or stop:
+            self._save(trainer, module, step)
+        if stop and step < module.steps:
+            name = signal.Signals(self.stop_signal or signal.SIGTERM).name
             raise TrainerError(f"Stopped by {name} at step {step}, which is saved: continue with resume=auto.")
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
@@ -95,6 +96,17 @@ class Checkpoints(Callback):
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         self._restore_handlers()
+
+    def _save(self, trainer: Trainer, module: Any, step: int) -> None:
+        if name := first_non_finite_weight(module.method):
+            raise TrainerError(
+                f"{name} is not finite after step {step}, which is not saved: the last checkpoint is kept. "
+                "Lower optimizer.lr (or penalty.gamma) or lengthen optimizer.warmup."
+            )
+        trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
+        if self.ranks.rank == 0:
+            for old in checkpoint_files(self.folder)[self.kept :]:
+                old.unlink(missing_ok=True)
 
     def _request_stop(self, number: int, _: Any) -> None:
         if self.stop_signal is not None:  # the second Ctrl-C doesn't wait for the step to end

@@ -9,7 +9,7 @@ HELP = """\
 Self-supervised pretraining with an orthogonality penalty.
 
   python -m ortho_kernels.trainer [GROUP=OPTION ...] [KEY=VALUE ...]
-  python -m ortho_kernels.trainer -m penalty.gamma=1e-7,1e-6 seed=0,1 ...    every combination, and one report
+  python -m ortho_kernels.trainer -m penalty.gamma=1e-7,1e-6 seed=0,1 ...    every combination, one table, one report
   python -m ortho_kernels.trainer.compare ...    the run and its baseline, which differ in gamma alone
 
 Groups:
@@ -32,10 +32,13 @@ def main(words: Sequence[str]) -> None:
     from .config import combinations, load_config
 
     if "multirun" in flags:
-        configs = [load_config([f"title={_quoted(varied)}", *all_words]) for varied, all_words in combinations(words)]
-        from .series import pretrain_all
+        varied, chosen = zip(*combinations(words), strict=True)
+        configs = [
+            load_config([f"title={_quoted(v)}", *all_words]) for v, all_words in zip(varied, chosen, strict=True)
+        ]
+        from .sweep import sweep
 
-        print(f"Report of all: {pretrain_all(configs)}")
+        print(f"Table and report of all: {sweep(varied, configs)}")
         return
     config = load_config(words)
     from .pretrain import pretrain

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,42 +26,16 @@ from .backbones import BACKBONES
 from .data import SOURCES
 from .errors import TrainerError
 from .evaluation import EvaluationSettings
+from .launchers import SweepSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
+from .penalties import PENALTIES
+from .recipes import paper_recipes
+from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
 # Where a run is kept and what it is called, not what comes out of it.
-NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note")
-
-
-@dataclass
-class PenaltySettings:
-    kind: str = "so"
-    gamma: float = 1e-6  # times the plain sum over the encoder's conv and linear weights
-    side: str = "small"
-    include: list[str] | None = None  # patterns of weight names, "layer4.*"; all by default
-    exclude: list[str] | None = None
-
-
-@dataclass
-class SRIPSettings(PenaltySettings):
-    kind: str = "srip"
-    gamma: float = 1e-4
-    iterations: int = 2
-    warm_start: bool = False
-
-
-@dataclass
-class TrainerSettings:
-    batch_size: int = 256
-    accumulate: int = 1  # batches an optimizer step
-    max_epochs: int = 200
-    max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
-    accelerator: str = "auto"
-    precision: str = "32-true"  # Lightning's names: bf16-mixed, 16-mixed, ...
-    threads: int | None = None  # CPU threads; torch's own choice if not given
-    log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps
+NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note", "sweep")
 
 
 @dataclass
@@ -80,15 +54,16 @@ class Settings:
     runs: str = "runs"  # the folder that holds the runs
     title: str | None = None  # what reports call the run
     note: str | None = None  # what reports say about it
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 GROUPS: dict[str, dict[str, Any]] = {
     "method": {name: method.Settings for name, method in METHODS.items()},
     "data": {name: source.settings for name, source in SOURCES.items()},
     "backbone": {name: backbone.settings for name, backbone in BACKBONES.items()},
-    "penalty": {"none": PenaltySettings(gamma=0.0), "so": PenaltySettings(), "srip": SRIPSettings()},
+    "penalty": dict(PENALTIES),
     "optimizer": dict(OPTIMIZERS),
-    "trainer": {"default": TrainerSettings},
+    "trainer": dict(TRAINERS),
     "evaluation": {"default": EvaluationSettings},
 }
 
@@ -102,16 +77,30 @@ def register() -> None:
             store(group=group, name=name, node=node)
 
 
+def register_recipe(word: str) -> None:
+    """Makes the recipe of an `experiment=paper/...` word known to Hydra, and forgets the one before: Hydra copies all
+    that it knows for every configuration, and would take twice as long with all recipes."""
+    group, _, name = word.partition("=")
+    if group == "experiment" and name in paper_recipes():
+        folder, _, last = f"experiment/{name}".rpartition("/")
+        known = ConfigStore.instance()
+        known.repo.pop("experiment", None)  # all of it: other recipes are files
+        known.store(group=folder, name=last, node=paper_recipes()[name], package="_global_")
+
+
 def option_groups() -> dict[str, list[str]]:
     """The groups with more than one option, and the recipes."""
     recipes = Path(__file__).parent / "configs" / "experiment"
     names = sorted(path.relative_to(recipes).with_suffix("").as_posix() for path in recipes.rglob("*.yaml"))
+    names += paper_recipes()
     return {name: list(options) for name, options in GROUPS.items() if len(options) > 1} | {"experiment": names}
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
     GlobalHydra.instance().clear()
+    for word in overrides:
+        register_recipe(word)
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
             return compose("config", overrides=list(overrides))

@@ -1,5 +1,6 @@
 """What a frozen encoder has learned: weighted kNN and a linear probe on its features, beside kNN on raw pixels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from .data import Images, Splits
 from .randomness import generator_for
 from .views import Views
+
+RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 
 
 @dataclass
@@ -52,7 +55,7 @@ def evaluate(
         linear_probe=accuracy(
             linear_probe(train_features, train.labels, classes, settings.probe_decay)(test_features), test.labels
         ),
-        raw_pixels_knn=knn(train.pixels.flatten(1).float(), test.pixels.flatten(1).float()),
+        raw_pixels_knn=knn(raw_pixels(train, settings.batch_size), raw_pixels(test, settings.batch_size)),
         chance=test.labels.bincount().max().item() / len(test),
         train_images=len(train),
         test_images=len(test),
@@ -66,9 +69,24 @@ def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()
-    features = [encoder(views.plain(batch.to(device))).float().cpu() for batch in images.pixels.split(batch_size)]
+    features = [encoder(views.plain(pixels.to(device))).float().cpu() for pixels in batches(images, batch_size)]
     encoder.train(training)
     return torch.cat(features)
+
+
+def raw_pixels(images: Images, batch_size: int) -> Tensor:
+    """The pictures as vectors, large ones shrunk to 32 x 32."""
+    vectors = []
+    for pixels in batches(images, batch_size):
+        small = pixels.float()
+        if small.shape[-1] > RAW_SIZE:
+            small = F.interpolate(small, (RAW_SIZE, RAW_SIZE), mode="bilinear", antialias=True)
+        vectors.append(small.flatten(1))
+    return torch.cat(vectors)
+
+
+def batches(images: Images, batch_size: int) -> Iterator[Tensor]:
+    return (images.batch(indices) for indices in torch.arange(len(images)).split(batch_size))
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

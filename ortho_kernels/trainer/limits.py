@@ -4,7 +4,10 @@ import math
 from typing import Any
 
 from .config import flattened, plain
+from .data.decoding import CORRUPT
 from .errors import TrainerError
+from .trainer_settings import STRATEGIES
+from .views import KINDS
 
 POSITIVE_INT = (1, math.inf)
 SHARE = (0.0, 1.0)
@@ -14,16 +17,27 @@ TINY = 1e-12  # stands for "above 0"
 # The least and the most of an option, by its key or by the last part of its key.
 RANGES: dict[str, tuple[float, float]] = {
     "accumulate": POSITIVE_INT,
+    "asymmetric.blur": SHARE,
+    "asymmetric.solarize": SHARE,
     "batch_size": POSITIVE_INT,
+    "blur_sigma": (0.1, 100.0),
     "brightness": SHARE,
     "checkpoint_every": POSITIVE_INT,
     "contrast": SHARE,
+    "decode_size": POSITIVE_INT,
     "depth": POSITIVE_INT,
+    "devices": POSITIVE_INT,
     "gamma": NOT_NEGATIVE,
     "hidden": POSITIVE_INT,
+    "hue": (0.0, 0.5),
     "iterations": POSITIVE_INT,
+    "keep_checkpoints": POSITIVE_INT,
+    "local.blur": SHARE,
+    "local.count": (0, 100),
+    "local.solarize": SHARE,
     "log_every": POSITIVE_INT,
     "lr": NOT_NEGATIVE,
+    "max_area": (TINY, 1.0),
     "max_epochs": POSITIVE_INT,
     "max_ratio": (1.0, 100.0),
     "max_steps": POSITIVE_INT,
@@ -31,6 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "method.momentum": SHARE,
     "min_area": (TINY, 1.0),
     "neighbours": POSITIVE_INT,
+    "nodes": POSITIVE_INT,
     "optimizer.momentum": SHARE,
     "patch": POSITIVE_INT,
     "probe_decay": NOT_NEGATIVE,
@@ -40,17 +55,23 @@ RANGES: dict[str, tuple[float, float]] = {
     "temperature": (TINY, math.inf),
     "test_images": POSITIVE_INT,
     "threads": POSITIVE_INT,
+    "timeout": (TINY, math.inf),
     "train_images": POSITIVE_INT,
     "trainer.batch_size": (2, math.inf),  # batch statistics of one image say nothing
     "views.blur": SHARE,
     "views.flip": SHARE,
     "views.grey": SHARE,
     "views.jitter": SHARE,
+    "views.solarize": SHARE,
     "warmup": SHARE,
     "weight_decay": NOT_NEGATIVE,
     "width": POSITIVE_INT,
+    "workers": (0, 1000),
 }
 CHOICES = {
+    "data.corrupt": CORRUPT,
+    "method.views": KINDS,
+    "trainer.strategy": STRATEGIES,
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": ("32-true", "64-true", "bf16-mixed", "16-mixed"),
 }
@@ -65,8 +86,9 @@ def check_limits(config: Any) -> None:
         if limits is None or value is None or isinstance(value, (str, bool)):
             continue
         least, most = limits
-        if not (least <= value <= most and math.isfinite(value)):
-            raise TrainerError(f"{key} must be {_said(least, most)}; got {value}.")
+        for number in value if isinstance(value, list) else [value]:
+            if not (least <= number <= most and math.isfinite(number)):
+                raise TrainerError(f"{key} must be {_said(least, most)}; got {number}.")
 
 
 def _range(key: str) -> tuple[float, float] | None:

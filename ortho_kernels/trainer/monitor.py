@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .metrics_file import MetricsFile
 from .pretraining import Pretraining
+from .processes import Ranks
 from .progress import Progress
 
 WARM_STEPS = 3  # the first steps of a process allocate and tune; they don't count in the timings
@@ -18,7 +19,10 @@ WARM_STEPS = 3  # the first steps of a process allocate and tune; they don't cou
 class Monitor(Callback):
     """Times are medians, so that what else the machine does for a moment is not charged to the run."""
 
-    def __init__(self, metrics: MetricsFile, progress: Progress, every: int, images_per_step: int) -> None:
+    def __init__(
+        self, metrics: MetricsFile, progress: Progress, every: int, images_per_step: int, ranks: Ranks
+    ) -> None:
+        self.writes = ranks.rank == 0
         self.metrics = metrics
         self.progress = progress
         self.every = every
@@ -31,8 +35,9 @@ class Monitor(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.measured_step = trainer.global_step
-        self.metrics.open(trainer.global_step)
-        self.progress.start(trainer.global_step, module.steps)
+        if self.writes:
+            self.metrics.open(trainer.global_step)
+            self.progress.start(trainer.global_step, module.steps)
         self.last_end = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -48,12 +53,11 @@ class Monitor(Callback):
         self.last_end = now
         self.measured_step = step
         if step % self.every == 0 or step in (1, module.steps):
-            row = self._row(trainer, module, outputs)
-            self.metrics.write(row)
-            for logger in trainer.loggers:
-                logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step)
-            self.progress.describe(row)
-        self.progress.advance(step)
+            row = self._row(trainer, module, outputs)  # on every rank: it takes all of them
+            if self.writes:
+                self._write(trainer, row, step)
+        if self.writes:
+            self.progress.advance(step)
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
         self.close()
@@ -78,16 +82,20 @@ class Monitor(Callback):
             "penalty_share": penalty / step,
         }
 
+    def _write(self, trainer: Trainer, row: dict[str, float], step: int) -> None:
+        self.metrics.write(row)
+        for logger in trainer.loggers:
+            logger.log_metrics({key: value for key, value in row.items() if key != "step"}, step)
+        self.progress.describe(row)
+
     def _row(self, trainer: Trainer, module: Pretraining, outputs: dict[str, Tensor]) -> dict[str, float]:
         window = slice(-self.every, None)
         step_seconds = statistics.median(self.step_seconds[window])
         penalty_seconds = statistics.median(self.penalty_seconds[window])
-        with torch.no_grad():
-            # The plain sum, so that a baseline shows how far from orthogonal it drifts.
-            residual = module.last_residual if module.gamma else module.penalty()
+        residual = module.residual()  # the plain sum, so that a baseline shows how far from orthogonal it drifts
         return {
             "step": trainer.global_step,
-            "loss": outputs["loss"].item(),
+            "loss": trainer.strategy.reduce(outputs["loss"], reduce_op="mean").item(),
             "penalty": module.gamma * residual.item(),
             "residual": residual.item(),
             "spread": spread(outputs["projections"]).item(),

@@ -37,15 +37,15 @@ class SGDSettings(OptimizerSettings):
 
 @dataclass
 class LARSSettings(OptimizerSettings):
-    """Layer-wise rates. Norms and biases neither decay nor are adapted."""
+    """Layer-wise rates, as solo-learn sets them. Norms and biases neither decay nor are adapted."""
 
     name: str = "lars"
     lr: float = 0.3
     weight_decay: float = 1e-6
     warmup: float = 0.1
     momentum: float = 0.9
-    trust: float = 0.001
-    clip: bool = False  # adaptation lowers rates, and never raises them
+    trust: float = 0.02
+    clip: bool = True  # adaptation lowers rates, and never raises them
 
 
 @dataclass

@@ -2,20 +2,20 @@
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
 
-from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.diagnostics.machine import describe_machine
 from ortho_kernels.diagnostics.record import RunRecord, write_whole
 from ortho_kernels.diagnostics.report import summary, write_report
@@ -27,39 +27,66 @@ from ortho_kernels.diagnostics.spectra import (
 )
 
 from .backbones import build_backbone
-from .checkpoints import AtomicFiles, Checkpoints
+from .batch_norm import synchronized
+from .checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from .config import flattened, identity
 from .data import SOURCES, Splits
 from .errors import TrainerError, writing
 from .evaluation import evaluate
 from .limits import check_limits
+from .memory_format import memory_format
 from .methods import METHODS
 from .metrics_file import MetricsFile
 from .monitor import Monitor
+from .penalties import build_penalty
 from .pretraining import Pretraining
+from .processes import ALONE, Ranks, joined, launched, started_from_outside
 from .progress import Progress
 from .randomness import seed_globally
 from .runs import Run, open_run
-from .stream import BatchStream
-from .views import Views
+from .strategies import build_trainer
+from .stream import BatchStream, Order
+from .trainer_settings import group_backend, on_gpu, process_count
+from .views import Views, plan_views
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
-    _quieten_lightning()
     check_limits(config)
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+    settings = config.trainer
+    group = group_backend(settings), settings.timeout
+    if settings.strategy == "single":
+        return pretrain_as(ALONE, config, callbacks)
+    if started_from_outside():
+        with joined(*group) as ranks:
+            return pretrain_as(ranks, config, callbacks)
+    if settings.nodes > 1:
+        raise TrainerError(f"trainer.nodes={settings.nodes}: start one process for each device by torchrun or SLURM.")
+    work = partial(pretrain_as, config=config, callbacks=callbacks)
+    return launched(process_count(settings), *group, work)
+
+
+def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback]) -> Path:
+    """`pretrain` on one of several processes: all of them train, rank 0 writes."""
+    _quieten_lightning()
+    _set_threads(config.trainer, ranks)
     splits = SOURCES[config.data.name].load(config.data)
-    stream = build_stream(config, splits)
-    module = build_module(config, splits, steps=len(stream) // config.trainer.accumulate)
-    run = open_run(config)
+    stream = build_stream(config, splits, ranks)
+    module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
+    run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
     if run.finished:
-        print(f"{run.folder} is finished already.")
+        if ranks.rank == 0:
+            print(f"{run.folder} is finished already.")
         return run.folder
-    print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
+    if ranks.rank == 0:
+        print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
     start = time.monotonic()
-    monitor = fit(config, run, module, stream, callbacks)
+    monitor = fit(config, run, module, stream, ranks, callbacks)
+    if ranks.rank > 0:
+        return run.folder
+    if config.trainer.strategy == "fsdp2":  # this process holds but a part of every weight: read all of them back
+        module = build_module(config, splits, ALONE, steps=module.steps)
+        module.load_state_dict(read_checkpoint(checkpoint_files(run.checkpoints)[0])["state_dict"])
     record(config, run, module, splits, monitor, seconds=time.monotonic() - start)
     finished = RunRecord.read(run.folder)
     with writing(run.folder / "report.html") as path:
@@ -68,64 +95,84 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     return run.folder
 
 
-def build_stream(config: DictConfig, splits: Splits) -> BatchStream:
+def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStream:
     settings = config.trainer
-    stream = BatchStream(splits.train.pixels, settings.batch_size, batches=0, seed=config.seed)
-    steps = settings.max_steps or max(1, settings.max_epochs * stream.per_epoch // settings.accumulate)
-    stream.batches = steps * settings.accumulate
-    return stream
+    images = splits.pretraining
+    order = Order(len(images), settings.batch_size, config.seed, ranks)
+    steps = settings.max_steps or max(1, settings.max_epochs * order.per_epoch // settings.accumulate)
+    workers = settings.workers
+    if workers is None:
+        workers = 0 if images.decoded else max(1, (os.cpu_count() or 1) // ranks.count - 1)
+    return BatchStream(images, order, steps * settings.accumulate, workers)
 
 
-def build_module(config: DictConfig, splits: Splits, steps: int) -> Pretraining:
+def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -> Pretraining:
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
+    settings = config.trainer
     seed_globally(config.seed, "initial weights")
     encoder = build_backbone(config.backbone, splits.channels, config.data.size)
     method = METHODS[config.method.name](encoder, config.method)
-    options = {key: value for key, value in config.penalty.items() if key not in ("kind", "gamma")}
-    try:
-        penalty = OrthogonalityPenalty(encoder, kind=config.penalty.kind, gamma=1.0, **options)
-    except (TypeError, ValueError) as error:
-        raise TrainerError(f"penalty: {error}") from None
+    if ranks.count > 1 and settings.sync_batchnorm:
+        synchronized(method, on_gpu(settings))
+    method.to(memory_format=memory_format(method, settings.channels_last))
+    if settings.compile is not None:
+        method.compile(backend=settings.compile)
+    view_settings: Any = OmegaConf.to_object(config.data.views)
+    views = plan_views(config.method.views, view_settings, config.data.size)
     return Pretraining(
         method=method,
-        penalty=penalty,
+        penalty=build_penalty(config.penalty, encoder),
         gamma=config.penalty.gamma,
-        views=Views(config.data.views, config.data.size, splits.train.pixels, config.seed),
+        views=Views(views, config.data.size, splits.pretraining.sample(), config.seed, ranks),
         optimizer_settings=config.optimizer,
-        batch_size=config.trainer.batch_size * config.trainer.accumulate,
+        batch_size=settings.batch_size * settings.accumulate,
         steps=steps,
         seed=config.seed,
+        ranks=ranks,
     )
 
 
 def fit(
-    config: DictConfig, run: Run, module: Pretraining, stream: BatchStream, callbacks: Sequence[Callback]
+    config: DictConfig,
+    run: Run,
+    module: Pretraining,
+    stream: BatchStream,
+    ranks: Ranks,
+    callbacks: Sequence[Callback],
 ) -> Monitor:
-    """The whole run is one Lightning epoch over one stream of batches, so a resume is the same in any place of it."""
     settings = config.trainer
-    progress = Progress(label_of(config))
-    images_per_step = settings.batch_size * settings.accumulate
-    monitor = Monitor(MetricsFile(run.folder / "metrics.csv"), progress, settings.log_every, images_per_step)
-    checkpoints = Checkpoints(run.checkpoints, settings.checkpoint_every, identity(config))
-    try:
-        trainer = Trainer(
-            accelerator=settings.accelerator,
-            devices=1,
-            precision=settings.precision,
-            max_epochs=1,
-            accumulate_grad_batches=settings.accumulate,
-            logger=TensorBoardLogger(run.folder, name="", version="tensorboard", purge_step=run.step + 1),
-            callbacks=[*callbacks, monitor, checkpoints],
-            plugins=[AtomicFiles()],
-            default_root_dir=run.folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (ValueError, MisconfigurationException) as error:  # a device or a precision that is not to be had here
-        raise TrainerError(f"trainer: {error}") from None
+    metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config))
+    monitor = Monitor(metrics, progress, settings.log_every, settings.batch_size * settings.accumulate, ranks)
+    checkpoints = Checkpoints(
+        run.checkpoints, settings.checkpoint_every, settings.keep_checkpoints, identity(config), ranks
+    )
+    loggers = build_loggers(config, run) if ranks.rank == 0 else []
+    trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, checkpoints])
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
+
+
+def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
+    """Besides metrics.csv, which is always written."""
+    loggers: list[Logger] = []
+    if config.trainer.tensorboard:
+        loggers.append(TensorBoardLogger(run.folder, name="", version="tensorboard", purge_step=run.step + 1))
+    if config.trainer.wandb is not None:
+        try:
+            loggers.append(
+                WandbLogger(
+                    project=config.trainer.wandb,
+                    name=label_of(config),
+                    id=run.folder.name,  # a resumed run goes on in the same place
+                    save_dir=run.folder,
+                    config=identity(config),
+                )
+            )
+        except ModuleNotFoundError:
+            raise TrainerError(
+                f"trainer.wandb={config.trainer.wandb} needs the package wandb: pip install wandb."
+            ) from None
+    return loggers
 
 
 def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, monitor: Monitor, seconds: float) -> None:
@@ -145,7 +192,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "weights_effective_rank": _mean([row.effective_rank / min(row.view.rows, row.view.cols) for row in layers]),
         "residual": sum(row.value for row in layers),
         "steps": module.steps,
-        "train_size": len(splits.train),
+        "train_size": len(splits.pretraining),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
@@ -175,6 +222,13 @@ def label_of(config: DictConfig) -> str:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _set_threads(settings: Any, ranks: Ranks) -> None:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    elif ranks.count > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // process_count(settings)))
 
 
 def _quieten_lightning() -> None:

@@ -1,4 +1,4 @@
-"""The training step: two views, the method's loss, and the penalty once per optimizer step."""
+"""The training step: the views of a batch, the method's loss, and the penalty once per optimizer step."""
 
 import time
 from collections.abc import Callable
@@ -7,14 +7,22 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from ortho_kernels import OrthogonalityPenalty
 
+from .diagnosis import (
+    first_non_finite_gradient,
+    first_non_finite_layer,
+    first_non_finite_weight,
+    gradients_are_finite,
+)
 from .errors import TrainerError
 from .methods import Method
 from .optimizers import build_optimizer, build_schedule
+from .processes import Ranks
 from .randomness import seed_globally
+from .sharding import shard
 from .views import Views
 
 
@@ -32,6 +40,7 @@ class Pretraining(LightningModule):
         batch_size: int,
         steps: int,
         seed: int,
+        ranks: Ranks,
     ) -> None:
         super().__init__()
         self.method = method
@@ -39,34 +48,39 @@ class Pretraining(LightningModule):
         self.gamma = gamma
         self.views = views
         self.optimizer_settings = optimizer_settings
-        self.batch_size = batch_size
+        self.batch_size = batch_size  # images an optimizer step
         self.steps = steps
         self.seed = seed
+        self.ranks = ranks
         self.last_residual = torch.zeros(())  # the plain sum that the last step's penalty was made of
         self.penalty_seconds = 0.0  # of the last step
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # fsdp2
+            shard(self.method, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: tuple[Tensor, int], _: int) -> dict[str, Tensor]:
         pixels, number = batch
-        seed_globally(self.seed, "step", number)
+        seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
+        views = self.views(pixels, number)
         self.method.progress = self.trainer.global_step / self.steps
-        loss, projections = self.method(self.views(pixels, number))
+        loss, projections = self.method(views)
         if not loss.isfinite():
-            raise TrainerError(self._diagnosis(loss))
+            raise TrainerError(self._diagnosis(f"The loss is {loss.item()}", self._cause(views)))
         return {"loss": loss, "projections": projections.detach()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Adds the penalty's gradient: here it is added once however many batches a step accumulates, its value is
-        computed outside autocast and is not scaled by a loss scaler."""
+        computed outside autocast and is not scaled by a loss scaler. Processes have exchanged their gradients by now;
+        each adds the same."""
         self.method.before_step(self.trainer.global_step, self.steps)
-        if self.gamma == 0:
-            return
-        self._wait_for_device()
-        start = time.perf_counter()
-        residual = self.penalty()
-        (self.gamma * residual).backward()
-        self._wait_for_device()
-        self.penalty_seconds = time.perf_counter() - start
-        self.last_residual = residual.detach()
+        if self.gamma:
+            self._add_penalty()
+        # With a loss scaler an infinite gradient is no accident: it skips the step and lowers the scale.
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not gradients_are_finite(self.method):
+            name = first_non_finite_gradient(self.method)
+            cause = f"backward went wrong at {name}" if name else "their norm overflows"
+            raise TrainerError(self._diagnosis("The gradients are not finite", cause))
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
         super().optimizer_step(epoch, batch, optimizer, closure)
@@ -77,19 +91,36 @@ class Pretraining(LightningModule):
         schedule = build_schedule(self.optimizer_settings, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _diagnosis(self, loss: Tensor) -> str:
-        broken = first_non_finite(self.method)
-        cause = f"the first weight that is not finite is {broken}" if broken else "all weights are still finite"
+    def residual(self) -> Tensor:
+        """The plain sum, detached: of the last step, or computed where gamma is 0 and no step needed it."""
+        if self.gamma:
+            return self.last_residual
+        with torch.no_grad():
+            return self.penalty()
+
+    def _add_penalty(self) -> None:
+        # Start vectors have to be the same on every rank, whatever each of them has drawn before.
+        seed_globally(self.seed, "penalty", self.trainer.global_step)
+        self._wait_for_device()
+        start = time.perf_counter()
+        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
+        self._wait_for_device()
+        self.penalty_seconds = time.perf_counter() - start
+
+    def _cause(self, views: list[Tensor]) -> str:
+        if name := first_non_finite_weight(self.method):
+            return f"the first weight that is not finite is {name}"
+        if self.ranks.count > 1:  # to run the method once more would take all processes
+            return "all weights are still finite"
+        name = first_non_finite_layer(self.method, lambda: self.method(views))
+        return f"the first layer whose output is not finite is {name}" if name else "all layers' outputs are finite"
+
+    def _diagnosis(self, what: str, cause: str) -> str:
         return (
-            f"The loss is {loss.item()} at step {self.trainer.global_step}; {cause}. "
+            f"{what} at step {self.trainer.global_step}; {cause}. "
             "Lower optimizer.lr (or penalty.gamma) or lengthen optimizer.warmup; the last checkpoint is kept."
         )
 
     def _wait_for_device(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def first_non_finite(module: nn.Module) -> str | None:
-    """The name of the first parameter that holds NaN or Inf, in the order of the forward pass."""
-    return next((name for name, value in module.named_parameters() if not value.isfinite().all()), None)

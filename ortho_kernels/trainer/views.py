@@ -1,129 +1,140 @@
-"""Random views of a batch of images, for the whole batch at once: every image has its own crop, flip, tone and blur."""
+"""The random views of a batch that a method is trained on, as each data set's papers draw them."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import transforms
+from .errors import TrainerError
+from .processes import ALONE, Ranks
 from .randomness import generator_for
+from .transforms import Draw
 
-LUMA = (0.299, 0.587, 0.114)
+KINDS = ("two", "asymmetric", "multicrop")
+
+
+@dataclass
+class PairSettings:
+    """Where the two large views are drawn differently (BYOL, Grill et al. 2020, table 6): [first, second]."""
+
+    blur: list[float] = field(default_factory=lambda: [1.0, 0.1])
+    solarize: list[float] = field(default_factory=lambda: [0.0, 0.2])
+
+
+@dataclass
+class LocalSettings:
+    """The small views of multi-crop (SwAV, Caron et al. 2020; DINO, Caron et al. 2021)."""
+
+    count: int = 6
+    size: int | None = None  # pixels; 3/7 of the large views' by default, as 96 is of 224
+    min_area: float = 0.05
+    max_area: float = 0.14
+    blur: float = 0.5
+    solarize: float = 0.0
 
 
 @dataclass
 class ViewSettings:
-    min_area: float = 0.2  # a crop covers between this share of the image and all of it
+    """How a view is drawn. Probabilities, and strengths as torchvision's ColorJitter takes them."""
+
+    min_area: float = 0.2  # a crop covers between this share of the image ...
+    max_area: float = 1.0  # ... and this
     max_ratio: float = 4 / 3  # the longer over the shorter side of a crop, at most
     flip: float = 0.5  # probabilities ...
     jitter: float = 0.8
     grey: float = 0.2
     blur: float = 0.5
+    solarize: float = 0.0
     brightness: float = 0.4  # strengths of the jitter: factors from 1 - x to 1 + x
     contrast: float = 0.4
     saturation: float = 0.2
+    hue: float = 0.1  # in turns of the colour wheel, either way
+    blur_sigma: float = 2.0  # pixels, at most
+    asymmetric: PairSettings = field(default_factory=PairSettings)  # for method.views=asymmetric and multicrop
+    local: LocalSettings = field(default_factory=LocalSettings)  # for method.views=multicrop
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a batch: its side in pixels, and how it is drawn."""
+
+    size: int
+    settings: ViewSettings
+
+
+def plan_views(kind: str, settings: ViewSettings, size: int) -> list[View]:
+    """The views of a kind: `two` alike, `asymmetric` (the second drawn otherwise), `multicrop` (and several small)."""
+    if kind not in KINDS:
+        raise TrainerError(f"method.views must be one of {', '.join(KINDS)}; got {kind}.")
+    if kind == "two":
+        return [View(size, settings)] * 2
+    pair = settings.asymmetric
+    if len(pair.blur) != 2 or len(pair.solarize) != 2:
+        raise TrainerError("data.views.asymmetric: blur and solarize take two numbers, [first, second].")
+    large = [
+        View(size, replace(settings, blur=blur, solarize=solarize))
+        for blur, solarize in zip(pair.blur, pair.solarize, strict=True)
+    ]
+    if kind == "asymmetric":
+        return large
+    local = settings.local
+    small = replace(
+        settings, min_area=local.min_area, max_area=local.max_area, blur=local.blur, solarize=local.solarize
+    )
+    return large + [View(local.size or round(size * 3 / 7), small)] * local.count
 
 
 class Views(nn.Module):
-    """Two views of uint8 images `(batch, channels, height, width)`, normalized; a function of the batch's number."""
+    """The views of uint8 images `(batch, channels, height, width)`, normalized; a function of the batch's number.
+
+    Of several processes each holds its part of a batch; together they draw what one process would.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, settings: ViewSettings, size: int, train_pixels: Tensor, seed: int) -> None:
+    def __init__(
+        self,
+        plan: list[View],
+        size: int,
+        sample: Tensor,
+        seed: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.plan = plan
         self.size = size
         self.seed = seed
+        self.ranks = ranks
         # The statistics of the training set are part of the data, not of what is learned.
-        sample = train_pixels[:10_000].float().div(255)
-        self.register_buffer("mean", sample.mean((0, 2, 3))[:, None, None], persistent=False)
-        self.register_buffer("std", sample.std((0, 2, 3)).clamp(min=1e-3)[:, None, None], persistent=False)
+        pixels = sample.float().div(255)
+        self.register_buffer("mean", pixels.mean((0, 2, 3))[:, None, None], persistent=False)
+        self.register_buffer("std", pixels.std((0, 2, 3)).clamp(min=1e-3)[:, None, None], persistent=False)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, number: int) -> list[Tensor]:
         generator = generator_for(pixels.device, self.seed, "views", number)
         images = pixels.float().div(255)
-        return [self._view(images, generator) for _ in range(2)]
+        return [self._view(images, view, generator) for view in self.plan]
 
     def plain(self, pixels: Tensor) -> Tensor:
-        """The images as evaluation sees them: whole, scaled to the size of a view."""
+        """The images as evaluation sees them: whole, scaled to the size of a large view."""
         images = pixels.float().div(255)
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         return self._normalized(images)
 
-    def _view(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        draw = _Draw(len(images), images.device, generator)
-        view = resized_crop(images, self.size, self.settings, draw)
-        view = jitter(view, self.settings, draw)
-        view = blur(view, self.settings, draw)
-        return self._normalized(view)
+    def _view(self, images: Tensor, view: View, generator: torch.Generator) -> Tensor:
+        draw = Draw(len(images), images.device, generator, self.ranks)
+        s = view.settings
+        images = transforms.resized_crop(images, view.size, (s.min_area, s.max_area), s.max_ratio, s.flip, draw)
+        images = transforms.colour_jitter(images, s.brightness, s.contrast, s.saturation, s.hue, s.jitter, draw)
+        images = transforms.grey(images, s.grey, draw)
+        images = transforms.blur(images, s.blur, s.blur_sigma, draw)
+        images = transforms.solarize(images, s.solarize, draw)
+        return self._normalized(images)
 
     def _normalized(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std  # the encoder's weights decide the memory format
-
-
-class _Draw:
-    """Random numbers, one for each image of a batch, shaped to broadcast over it."""
-
-    def __init__(self, batch: int, device: torch.device, generator: torch.Generator) -> None:
-        self.batch, self.device, self.generator = batch, device, generator
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        draws = torch.rand(self.batch, 1, 1, 1, device=self.device, generator=self.generator)
-        return draws * (high - low) + low
-
-    def chance(self, probability: float) -> Tensor:
-        return self.uniform(0.0, 1.0) < probability
-
-
-def resized_crop(images: Tensor, size: int, settings: ViewSettings, draw: _Draw) -> Tensor:
-    """A random part of every image, scaled to `size` and perhaps flipped, in one resampling."""
-    area = draw.uniform(settings.min_area, 1.0)
-    ratio = draw.uniform(-1.0, 1.0).mul(math.log(settings.max_ratio)).exp()
-    width = (area * ratio).sqrt().clamp(max=1.0)
-    height = (area / ratio).sqrt().clamp(max=1.0)
-    left = draw.uniform(-1.0, 1.0) * (1 - width)
-    top = draw.uniform(-1.0, 1.0) * (1 - height)
-    mirrored = torch.where(draw.chance(settings.flip), -width, width)
-    zero = torch.zeros_like(width)
-    affine = torch.cat([mirrored, zero, left, zero, height, top], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(affine, [len(images), images.shape[1], size, size], align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
-
-def jitter(images: Tensor, settings: ViewSettings, draw: _Draw) -> Tensor:
-    """Brightness and contrast, and for coloured images saturation and, at times, no colour at all."""
-    brightness = draw.uniform(1 - settings.brightness, 1 + settings.brightness)
-    contrast = draw.uniform(1 - settings.contrast, 1 + settings.contrast)
-    toned = images * brightness
-    toned = _blend(toned.mean((1, 2, 3), keepdim=True), toned, contrast)
-    if images.shape[1] == 3:
-        toned = _blend(_grey(toned), toned, draw.uniform(1 - settings.saturation, 1 + settings.saturation))
-    toned = torch.where(draw.chance(settings.jitter), toned, images)
-    if images.shape[1] == 3:
-        toned = torch.where(draw.chance(settings.grey), _grey(toned), toned)
-    return toned.clamp(0, 1)
-
-
-def blur(images: Tensor, settings: ViewSettings, draw: _Draw) -> Tensor:
-    """A Gaussian of 3 x 3 pixels with its own width for every image: two passes of three weighted shifts."""
-    if settings.blur == 0:
-        return images
-    sigma = draw.uniform(0.1, 1.0)
-    side = torch.exp(-0.5 / sigma**2)
-    side = torch.where(draw.chance(settings.blur), side / (1 + 2 * side), 0.0)
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    rows = (1 - 2 * side) * padded[..., 1:-1, :] + side * (padded[..., :-2, :] + padded[..., 2:, :])
-    return (1 - 2 * side) * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
-
-
-def _grey(images: Tensor) -> Tensor:
-    weights = images.new_tensor(LUMA)[:, None, None]
-    return (images * weights).sum(1, keepdim=True).expand_as(images)
-
-
-def _blend(start: Tensor, end: Tensor, amount: Tensor) -> Tensor:
-    return start + amount * (end - start)

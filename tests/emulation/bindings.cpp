@@ -1,5 +1,5 @@
-// The launchers of csrc/ortho/cuda on the emulator, for ctypes: pointers are to host memory. Every function returns
-// null, or says what went wrong.
+// The launchers of csrc/ortho/cuda on the emulator, for ctypes: pointers are to host memory. Every function
+// returns null, or says what went wrong.
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -78,8 +78,8 @@ const char* emulator_launches() {
   return names.c_str();
 }
 
-const char* emulated_soft_orthogonality(const Request* request, double diagonal, double off_diagonal, void* values,
-                                        void* residuals) {
+const char* emulated_soft_orthogonality(const Request* request, double diagonal, double off_diagonal,
+                                        void* values, void* residuals) {
   return guarded(*request, [&](auto& matrices, auto&, auto&, auto& device, auto& workspace, auto number) {
     using C = decltype(number);
     ortho::cuda::soft_orthogonality<C>(matrices, {diagonal, off_diagonal}, static_cast<C*>(values),
@@ -91,27 +91,29 @@ const char* emulated_soft_orthogonality_backward(const Request* request, const v
                                                  const void* residuals, std::int32_t precision) {
   return guarded(*request, [&](auto& matrices, auto& gradients, auto&, auto& device, auto&, auto number) {
     using C = decltype(number);
-    ortho::cuda::soft_orthogonality_backward<C>(static_cast<const C*>(grad_values), matrices,
-                                                static_cast<const C*>(residuals), gradients,
-                                                static_cast<ortho::cuda::Precision>(precision), device, nullptr);
+    ortho::cuda::soft_orthogonality_backward<C>(
+        static_cast<const C*>(grad_values), matrices, static_cast<const C*>(residuals), gradients,
+        static_cast<ortho::cuda::Precision>(precision), device, nullptr);
   });
 }
 
-const char* emulated_srip(const Request* request, const void* start, std::int64_t iterations, std::int32_t through,
-                          void* values, void* vectors) {
-  return guarded(*request, [&](auto& matrices, auto&, auto& orders, auto& device, auto& workspace, auto number) {
-    using C = decltype(number);
-    ortho::cuda::srip<C>(matrices, orders, static_cast<const C*>(start), {iterations, through != 0},
-                         static_cast<C*>(values), static_cast<C*>(vectors), workspace, device, nullptr);
-  });
+const char* emulated_srip(const Request* request, const void* start, std::int64_t iterations,
+                          std::int32_t through, void* values, void* vectors) {
+  return guarded(
+      *request, [&](auto& matrices, auto&, auto& orders, auto& device, auto& workspace, auto number) {
+        using C = decltype(number);
+        ortho::cuda::srip<C>(matrices, orders, static_cast<const C*>(start), {iterations, through != 0},
+                             static_cast<C*>(values), static_cast<C*>(vectors), workspace, device, nullptr);
+      });
 }
 
 const char* emulated_srip_backward(const Request* request, const void* grad_values, const void* vectors,
                                    std::int64_t pairs) {
-  return guarded(*request, [&](auto& matrices, auto& gradients, auto& orders, auto& device, auto&, auto number) {
-    using C = decltype(number);
-    ortho::cuda::srip_backward<C>(static_cast<const C*>(grad_values), matrices, orders,
-                                  static_cast<const C*>(vectors), pairs, gradients, device, nullptr);
-  });
+  return guarded(
+      *request, [&](auto& matrices, auto& gradients, auto& orders, auto& device, auto&, auto number) {
+        using C = decltype(number);
+        ortho::cuda::srip_backward<C>(static_cast<const C*>(grad_values), matrices, orders,
+                                      static_cast<const C*>(vectors), pairs, gradients, device, nullptr);
+      });
 }
 }

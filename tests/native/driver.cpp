@@ -89,6 +89,14 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
                                           workers);
     keep_gradients();
   }
+  for (const bool squared : {true, false}) {
+    for (ortho::Gradient& gradient : gradients) gradient.add = squared;  // to the gradients of before
+    std::vector<C> values(matrices.size());
+    ortho::soft_orthogonality_value_and_grad<C>(matrices, {}, squared, 0.25, values.data(), gradients,
+                                                ortho::Products::exact, workers);
+    all.insert(all.end(), values.begin(), values.end());
+    keep_gradients();
+  }
   for (const bool through : {true, false}) {
     const ortho::SripOptions options{3, through};
     const std::int64_t pairs = ortho::pairs_of(options);
@@ -100,6 +108,13 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
     all.insert(all.end(), values.begin(), values.end());
     all.insert(all.end(), vectors.get(), vectors.get() + 2 * pairs * order);
     ortho::srip_backward<C>(ones.data(), matrices, orders, vectors.get(), pairs, gradients, workers);
+    keep_gradients();
+    for (ortho::Gradient& gradient : gradients) gradient.add = through;
+    ortho::srip_value_and_grad<C>(matrices, orders, start.get(), options, through, 0.25, values.data(),
+                                  vectors.get(), gradients, workers);
+    for (ortho::Gradient& gradient : gradients) gradient.add = false;
+    all.insert(all.end(), values.begin(), values.end());
+    all.insert(all.end(), vectors.get(), vectors.get() + order);
     keep_gradients();
   }
   return all;

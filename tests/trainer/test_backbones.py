@@ -88,11 +88,6 @@ def test_the_penalty_covers_all_conv_and_linear_weights_and_nothing_else(name, c
     assert len(covered) == count
 
 
-def test_narrow_networks_stay_out_of_the_memory_format_that_breaks_them():
-    assert not build("resnet18", width=4).layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
-    assert build("resnet18", width=8).layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize(
     "name", ["resnet18", "vgg11", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16"]
 )

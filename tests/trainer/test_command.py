@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ortho_kernels.trainer import command, compare, series
+from ortho_kernels.trainer import command, compare, series, sweep
 from ortho_kernels.trainer.config import combinations
 from ortho_kernels.trainer.errors import TrainerError
 
@@ -51,7 +51,7 @@ def test_help_lists_groups_and_keys(capsys):
 
 def test_several_values_become_several_runs(monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(series, "pretrain_all", lambda configs: seen.extend(configs) or "here")
+    monkeypatch.setattr(sweep, "sweep", lambda varied, configs: seen.extend(configs) or "here")
     command.main(["-m", "data=digits", "seed=0,1", "penalty.gamma=1e-7,1e-6"])
     assert [(config.seed, config.penalty.gamma) for config in seen] == [(0, 1e-7), (0, 1e-6), (1, 1e-7), (1, 1e-6)]
     assert seen[1].title == "seed=0, penalty.gamma=1e-06"

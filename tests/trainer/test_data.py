@@ -1,17 +1,24 @@
 """Data sources: what they read, and what they say of files that are missing or broken. Nothing is downloaded."""
 
 import gzip
+import io
+import pickle
 import struct
 import subprocess
+import urllib.error
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from ortho_kernels.trainer.data import fashion_mnist
+from ortho_kernels.trainer.data.cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
 from ortho_kernels.trainer.data.digits import DigitsSettings, load_digits
 from ortho_kernels.trainer.data.fashion_mnist import FILES, FashionMNISTSettings, load_fashion_mnist
-from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, load_imagefolder
+from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, ImageNet100Settings, load_imagefolder
+from ortho_kernels.trainer.data.stl10 import STL10Settings, load_stl10
 from ortho_kernels.trainer.errors import TrainerError
 
 
@@ -173,6 +180,126 @@ def test_folders_without_classes_or_pictures_are_explained(folder):
         load_imagefolder(ImageFolderSettings(root=str(folder)))
 
 
-def test_more_pictures_than_memory_allows_are_refused_before_they_are_read(folder):
-    with pytest.raises(TrainerError, match=r"raise it, or lower data\.size"):
-        load_imagefolder(ImageFolderSettings(root=str(folder), memory_gib=1e-9))
+def test_pictures_beyond_the_memory_allowed_are_decoded_when_a_batch_needs_them(folder):
+    held = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
+    decoded = load_imagefolder(ImageFolderSettings(root=str(folder), size=8, memory_gib=0))
+    indices = torch.tensor([5, 0, 3])
+    assert held.train.decoded
+    assert not decoded.train.decoded
+    assert torch.equal(decoded.train.batch(indices), held.train.batch(indices))
+    assert torch.equal(decoded.train.select(indices).batch(torch.tensor([1])), held.train.batch(indices[1:2]))
+    assert decoded.channels == 3
+
+
+@pytest.mark.parametrize("memory_gib", [0, 1])
+def test_a_corrupt_picture_is_skipped_if_asked(folder, capsys, memory_gib):
+    broken = folder / "train" / "bee" / "1.png"
+    broken.write_bytes(b"no picture")
+    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", memory_gib=memory_gib))
+    assert splits.train.batch(torch.tensor([4]))[0, 0, 4, 4] == 90  # the one after it
+    splits.train.batch(torch.tensor([4]))
+    said = capsys.readouterr().err
+    assert said.count("Skipped") == 1
+    assert "train/bee/1.png" in said
+    with pytest.raises(TrainerError, match=r"data\.corrupt must be one of stop, skip"):
+        load_imagefolder(ImageFolderSettings(root=str(folder), corrupt="eat"))
+
+
+def test_nothing_but_corrupt_pictures_is_an_error(folder):
+    for picture in (folder / "train").rglob("*.png"):
+        picture.write_bytes(b"")
+    with pytest.raises(TrainerError, match="None of the 6 pictures"):
+        load_imagefolder(ImageFolderSettings(root=str(folder), corrupt="skip"))
+
+
+def test_imagenet_has_its_own_folder_names_and_a_list_chooses_classes(folder, tmp_path):
+    (folder / "test").rename(folder / "val")
+    chosen = tmp_path / "classes.txt"
+    chosen.write_text("bee\n")
+    settings = ImageNet100Settings(root=str(folder), classes=str(chosen))
+    splits = load_imagefolder(settings)
+    assert splits.classes == ["bee"]
+    assert splits.train.batch(torch.tensor([0])).shape == (1, 3, 256, 256)
+    chosen.write_text("bee\ncow\n")
+    with pytest.raises(TrainerError, match=r"lacks classes that data\.classes lists: cow"):
+        load_imagefolder(settings)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """torchvision without its checksums: tiny files pass for its data sets."""
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    monkeypatch.setattr(torchvision.datasets.STL10, "_check_integrity", lambda _: True)
+
+
+def write_cifar10(root):
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        data = np.arange(4 * 3072, dtype=np.int64).astype(np.uint8).reshape(4, 3072)
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": [3, 1, 1, 0]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+
+
+def test_cifar_is_read_where_it_lies(tmp_path, unchecked):
+    write_cifar10(tmp_path)
+    splits = load_cifar10(CIFAR10Settings(root=str(tmp_path)))
+    assert (len(splits.train), len(splits.test)) == (20, 4)
+    assert splits.train.batch(torch.tensor([0]))[0, 0, 0, :3].tolist() == [0, 1, 2]
+    assert splits.train.labels.tolist() == 5 * [3, 1, 1, 0]
+    with pytest.raises(TrainerError, match="train_images=10 must be between"):
+        load_cifar10(CIFAR10Settings(root=str(tmp_path), train_images=10))  # classes without a picture
+
+
+@pytest.mark.parametrize(
+    ("load", "settings"),
+    [(load_cifar10, CIFAR10Settings), (load_cifar100, CIFAR100Settings), (load_stl10, STL10Settings)],
+)
+def test_offline_the_error_says_what_to_do(tmp_path, monkeypatch, load, settings):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(TrainerError, match=r"could not be fetched \(.*no network here.*data\.root=FOLDER"):
+        load(settings(root=str(tmp_path)))
+
+
+def jpeg(shade):
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (shade, shade, shade)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_cifar_is_read_from_an_archive_of_jpeg_pictures(tmp_path):
+    files = [jpeg(shade) for shade in (10, 50, 90, 130)]
+    header = files[0][: next(i for i, same in enumerate(zip(*files, strict=False)) if len(set(same)) > 1)]
+    content = {"header": np.frombuffer(header, np.uint8)}
+    for split, chosen in (("train", files[:3]), ("test", files[3:])):
+        bodies = [file[len(header) :] for file in chosen]
+        content[split] = np.frombuffer(b"".join(bodies), np.uint8)
+        content[f"{split}_off"] = np.cumsum([0, *map(len, bodies)])
+        content[f"{split}_y"] = np.arange(len(chosen))
+    path = tmp_path / "cifar10.npz"
+    np.savez(path, **content)
+    splits = load_cifar10(CIFAR10Settings(root=str(path)))
+    assert splits.train.batch(torch.arange(3))[:, 0, 0, 0].tolist() == [10, 50, 90]
+    assert splits.test.labels.tolist() == [0]
+    np.savez(path, header=content["header"])
+    with pytest.raises(TrainerError, match="no readable archive"):
+        load_cifar10(CIFAR10Settings(root=str(path)))
+
+
+def test_stl10_pretrains_on_its_pictures_without_labels_from_their_file(tmp_path, unchecked):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    content = np.random.default_rng(0).integers(0, 256, (4, 3, 96, 96), dtype=np.uint8)
+    for name in ("train_X.bin", "test_X.bin", "unlabeled_X.bin"):
+        content.tofile(folder / name)
+    for name in ("train_y.bin", "test_y.bin"):
+        np.array([1, 2, 3, 10], dtype=np.uint8).tofile(folder / name)
+    (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
+    splits = load_stl10(STL10Settings(root=str(tmp_path)))
+    assert splits.train.labels.tolist() == [0, 1, 2, 9]
+    everything = torch.arange(4)
+    assert splits.pretraining is splits.unlabelled
+    assert torch.equal(splits.pretraining.batch(everything), splits.train.batch(everything))

@@ -5,9 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from ortho_kernels.trainer.data import Images, Splits
+from ortho_kernels.trainer.data import MemoryImages, Splits
 from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract, knn_predict, linear_probe
-from ortho_kernels.trainer.views import Views, ViewSettings
+from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
 
 
 def blobs(count, seed):
@@ -44,9 +44,9 @@ def test_the_linear_probe_is_logistic_regression():
 def test_evaluation_leaves_the_encoder_as_it_was():
     images = torch.randint(0, 256, (12, 1, 4, 4), dtype=torch.uint8)
     encoder = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
-    views = Views(ViewSettings(), 4, images, seed=0)
+    views = Views(plan_views("two", ViewSettings(), 4), 4, images, seed=0)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    features = extract(encoder, views, Images(images, torch.zeros(12)), batch_size=5)
+    features = extract(encoder, views, MemoryImages(images, torch.zeros(12)), batch_size=5)
     assert features.shape == (12, 16)
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
@@ -54,10 +54,10 @@ def test_evaluation_leaves_the_encoder_as_it_was():
 
 def test_scores_are_shares_and_images_are_drawn_without_replacement():
     images = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
-    split = Images(images, torch.arange(40) % 2)
+    split = MemoryImages(images, torch.arange(40) % 2)
     splits = Splits(split, split, ["a", "b"])
     settings = EvaluationSettings(train_images=30, test_images=100, neighbours=1)
-    views = Views(ViewSettings(), 4, images, seed=0)
+    views = Views(plan_views("two", ViewSettings(), 4), 4, images, seed=0)
     scores, features = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), views, splits, settings, seed=0)
     assert (scores.train_images, scores.test_images, len(features)) == (30, 40, 40)
     assert scores.chance == 0.5

@@ -1,14 +1,17 @@
 """Whole runs, two steps long: every method, backbone and penalty; and what the penalty does to a step."""
 
 import json
+import sys
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.diagnosis import first_non_finite_layer
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.metrics_file import read_metrics
@@ -109,6 +112,46 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_layer_and_keeps_the_l
     assert [path.name for path in checkpoint_files(folder / "checkpoints")] == ["step-000000002.ckpt"]
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_step_is_taken(run_tiny, tmp_path):
+    class Poison(Callback):
+        def on_after_backward(self, trainer, module):
+            if trainer.global_step == 2:
+                module.method.encoder.layer3[1].conv2.weight.grad[0, 0] = float("inf")
+
+    with pytest.raises(TrainerError, match=r"gradients are not finite at step 2.*encoder\.layer3\.1\.conv2\.weight"):
+        run_tiny("trainer.max_steps=5", "trainer.checkpoint_every=1", callbacks=[Poison()])
+    [folder] = (tmp_path / "runs").iterdir()
+    weights = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])["state_dict"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_the_layer_that_first_gives_something_not_finite_is_named():
+    class Root(nn.Module):
+        def forward(self, x):
+            return x.sqrt()
+
+    network = nn.Sequential(nn.Linear(3, 4), nn.Sequential(Root(), nn.Linear(4, 2)))
+    assert first_non_finite_layer(network, lambda: network(torch.randn(50, 3))) == "1.0"
+    network[1][0] = nn.ReLU()
+    assert first_non_finite_layer(network, lambda: network(torch.randn(50, 3))) is None
+
+
+def test_a_compiled_step_is_the_same_step(run_tiny):
+    words = ["method=simclr", "trainer.max_steps=2", "backbone.width=2"]
+    eager, compiled = (
+        read_metrics(run_tiny(*words, f"trainer.compile={backend}") / "metrics.csv")
+        for backend in ("null", "aot_eager")
+    )
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
+
+
+def test_a_logger_that_is_not_installed_is_named(run_tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    with pytest.raises(TrainerError, match="pip install wandb"):
+        run_tiny("trainer.wandb=project")
+
+
 def test_checkpoints_are_rotated_and_hold_their_configuration(run_tiny):
     folder = run_tiny("trainer.max_steps=5", "trainer.checkpoint_every=1")
     files = checkpoint_files(folder / "checkpoints")
@@ -138,6 +181,9 @@ def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
         ("trainer.batch_size=5000", "larger than the data"),
         ("trainer.precision=17", "trainer.precision"),
         ("trainer.accelerator=abacus", "trainer.accelerator"),
+        ("trainer.strategy=magic", "trainer.strategy must be one of single, ddp, fsdp2"),
+        ("data.views.asymmetric.blur=[1,2]", "data.views.asymmetric.blur must be between 0 and 1; got 2"),
+        ("method.views=three", "method.views must be one of two, asymmetric, multicrop"),
         ("trainer.threads=0", "trainer.threads"),
         ("method.hidden=0", "method.hidden"),
         ("data.size=0", "data.size"),
@@ -152,6 +198,12 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
         run_tiny(word)
     assert said in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_half_precision_needs_a_gpu(run_tiny):
+    with pytest.raises(TrainerError, match=r"16-mixed needs a GPU.*bf16-mixed"):
+        run_tiny("trainer.precision=16-mixed")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the accelerator is here")

@@ -3,14 +3,16 @@
 import pytest
 import torch
 
+from ortho_kernels.trainer.data import MemoryImages
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.stream import BatchStream
+from ortho_kernels.trainer.processes import ALONE, Ranks
+from ortho_kernels.trainer.stream import BatchStream, Order
 
-PIXELS = torch.arange(10, dtype=torch.uint8)
+IMAGES = MemoryImages(torch.arange(10, dtype=torch.uint8), torch.zeros(10))
 
 
-def stream(batches=9, seed=0):
-    return BatchStream(PIXELS, batch_size=3, batches=batches, seed=seed)
+def stream(batches=9, seed=0, workers=0, ranks=ALONE):
+    return BatchStream(IMAGES, Order(len(IMAGES), 3, seed, ranks), batches, workers)
 
 
 def test_an_epoch_shows_no_image_twice():
@@ -43,9 +45,34 @@ def test_its_state_is_what_it_has_given_out():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "batch_size", "said"),
-    [(PIXELS, 11, "larger than the data, which has 10"), (PIXELS[:1], 2, "1 training image:")],
+    ("count", "batch_size", "ranks", "said"),
+    [
+        (10, 11, 1, "larger than the data, which has 10"),
+        (1, 2, 1, "1 training image:"),
+        (10, 3, 2, "batch_size=3 can't be shared out over 2 processes"),
+    ],
 )
-def test_batches_that_the_data_cannot_fill_are_refused(pixels, batch_size, said):
+def test_batches_that_the_data_cannot_fill_are_refused(count, batch_size, ranks, said):
+    images = IMAGES.select(torch.arange(count))
     with pytest.raises(TrainerError, match=said):
-        BatchStream(pixels, batch_size, batches=1, seed=0)
+        BatchStream(images, Order(count, batch_size, 0, Ranks(0, ranks)), batches=1)
+
+
+def test_workers_give_the_same_batches_and_the_position_is_what_has_been_taken():
+    whole = [(pixels.tolist(), number) for pixels, number in stream()]
+    running = stream(workers=2)
+    assert [(pixels.tolist(), number) for pixels, number in running] == whole
+    entered = stream(workers=1)
+    entered.load_state_dict({"position": 4})
+    batches = iter(entered)
+    assert (lambda pixels, number: (pixels.tolist(), number))(*next(batches)) == whole[4]
+    assert entered.state_dict() == {"position": 5}  # however many the worker has ready
+
+
+def test_processes_share_a_batch():
+    images = MemoryImages(torch.arange(12, dtype=torch.uint8), torch.zeros(12))
+    whole, *parts = (
+        [p.tolist() for p, _ in BatchStream(images, Order(12, 4, 0, ranks), batches=3)]
+        for ranks in (ALONE, Ranks(0, 2), Ranks(1, 2))
+    )
+    assert whole == [first + second for first, second in zip(*parts, strict=True)]

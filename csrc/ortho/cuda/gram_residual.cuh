@@ -91,23 +91,23 @@ ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
 
 // Subtracts the identity, keeps the weighted entries, and sums the squares up: of the tile, and by the block
 // that has the matrix's last tile, of all its tiles in order.
-template <class C, class Total>
+template <class C, class Sum>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
-                              Blocks<Total>& sums) {
+                              Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
   double squares[2] = {0, 0};
-  for_sums<Total>(sums, [&](int r, int c, Total sum) {
+  for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
     const std::int32_t row = item.row + r, column = item.column + c;
     if (!within(row, matrix.order) || !within(column, std::int64_t{row} + 1)) return;
     const bool on_diagonal = row == column;
-    const Total entry = on_diagonal ? sum - Total(1) : sum;
+    const Sum entry = on_diagonal ? sum - Sum(1) : sum;
     const double square = static_cast<double>(entry) * static_cast<double>(entry);
     squares[0] += on_diagonal ? square : 0.0;
     squares[1] += on_diagonal ? 0.0 : square;
     if (kept) {
       const double weight = on_diagonal ? arguments.diagonal : arguments.off_diagonal;
-      kept[triangle(row) + column] = static_cast<C>(entry * static_cast<Total>(weight));
+      kept[triangle(row) + column] = static_cast<C>(entry * static_cast<Sum>(weight));
     }
   });
   sum_over_block<tile_threads>(squares);
@@ -133,28 +133,28 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
 
 // Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
 // order.
-template <class Total>
+template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
-                            std::int32_t item_index, Blocks<Total>& sums) {
+                            std::int32_t item_index, Blocks<Sum>& sums) {
   constexpr std::int64_t slot_numbers = std::int64_t{tile_side} * tile_side;
   const auto slot = [&](std::int32_t part) {
     double* memory = arguments.partials + (item_index - item.part + part) * slot_numbers;
-    return reinterpret_cast<Total*>(memory) + thread_index();
+    return reinterpret_cast<Sum*>(memory) + thread_index();
   };
-  Total* const own = slot(item.part);
+  Sum* const own = slot(item.part);
   int entry = 0;
-  for_sums<Total>(sums, [&](int, int, Total sum) { own[entry++ * tile_threads] = sum; });
+  for_sums<Sum>(sums, [&](int, int, Sum sum) { own[entry++ * tile_threads] = sum; });
   if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
-  for_sums<Total>(sums, [](int, int, Total& sum) { sum = 0; });
+  for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   for (std::int32_t part = 0; part < item.parts; ++part) {
-    const Total* const other = slot(part);
+    const Sum* const other = slot(part);
     entry = 0;
-    for_sums<Total>(sums, [&](int, int, Total& sum) { sum += read_past_l1(other + entry++ * tile_threads); });
+    for_sums<Sum>(sums, [&](int, int, Sum& sum) { sum += read_past_l1(other + entry++ * tile_threads); });
   }
   return true;
 }
 
-template <class C, class Products, class S, Lies lies, class Total>
+template <class C, class Products, class S, Lies lies>
 ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const ResidualItem& item,
                                 std::int32_t item_index) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
@@ -165,36 +165,32 @@ ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const Residu
   const GramOperand<Products, S, lies> right{operand, aligned, item.column, item.begin};
   const int chunks = (item.end - item.begin + Products::depth - 1) / Products::depth;
   const bool above_diagonal = item.row == item.column && warp_row() < warp_column();
-  Blocks<Total> sums;
-  tile_product<Products>(left, right, chunks, above_diagonal, sums);
-  if (item.parts > 1 && !add_parts<Total>(arguments, item, item_index, sums)) return;
-  finish_tile<C, Total>(arguments, item, sums);
+  const bool beyond = item.row + warp_row() >= matrix.order || item.column + warp_column() >= matrix.order;
+  using Sum = typename Products::Sum;
+  Blocks<Sum> sums;
+  tile_product<Products>(left, right, chunks, above_diagonal || beyond, sums);
+  if (item.parts > 1 && !add_parts<Sum>(arguments, item, item_index, sums)) return;
+  finish_tile<C, Sum>(arguments, item, sums);
 }
 
-template <class C, class S>
+template <class S>
 struct GramProducts {
   using type = Halves<S, S>;
 };
 template <>
-struct GramProducts<float, float> {
+struct GramProducts<float> {
   using type = TripleTf32;
-};
-template <class S>
-struct GramProducts<double, S> {
-  using type = InDouble;
 };
 
 template <class C, class S, Lies lies>
 ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const ResidualItem& item,
                                    std::int32_t item_index) {
-  using Products = typename GramProducts<C, S>::type;
-  if constexpr (std::is_same_v<C, float>) {
-    // So few entries don't average the rounding errors of float sums out.
-    if (arguments.matrices[item.matrix].order > small_order) {
-      return residual_tile<C, Products, S, lies, float>(arguments, item, item_index);
-    }
+  // So few entries don't average the rounding errors of float sums out.
+  if (std::is_same_v<C, double> || arguments.matrices[item.matrix].order <= small_order) {
+    residual_tile<C, InDouble, S, lies>(arguments, item, item_index);
+  } else if constexpr (std::is_same_v<C, float>) {
+    residual_tile<C, typename GramProducts<S>::type, S, lies>(arguments, item, item_index);
   }
-  residual_tile<C, Products, S, lies, double>(arguments, item, item_index);
 }
 
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.

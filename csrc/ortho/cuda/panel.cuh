@@ -51,8 +51,8 @@ ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Lies lies) {
   return inner == 1 && (reinterpret_cast<std::uintptr_t>(operand.data) | (outer * sizeof(S))) % 16 == 0;
 }
 
-// Brings the rows of a panel from `corner` on, `Piece` numbers at a time: zeros where a row or the rows are at
-// their end. A thread stays in its column of pieces.
+// Brings the rows of a panel from `corner` on, `Piece` numbers at a time: zeros where a row or the rows are
+// at their end. A thread stays in its column of pieces.
 template <int Piece, class L, class E, class S>
 ORTHO_DEVICE void stage_rows(const S* corner, std::int64_t row_stride, std::int64_t stride, std::int32_t rows,
                              std::int32_t numbers, E* panel) {
@@ -82,9 +82,11 @@ ORTHO_DEVICE void stage_rows(const S* corner, std::int64_t row_stride, std::int6
   }
 }
 
-// Brings vectors [first, first + 64) for the depth [k, k + Depth) into a panel. E is S, or what S is converted to.
+// Brings vectors [first, first + 64) for the depth [k, k + Depth) into a panel. E is S, or what S is
+// converted to.
 template <class E, int Depth, Lies lies, class S>
-ORTHO_DEVICE void stage(const Operand<S>& operand, bool aligned, std::int32_t first, std::int32_t k, E* panel) {
+ORTHO_DEVICE void stage(const Operand<S>& operand, bool aligned, std::int32_t first, std::int32_t k,
+                        E* panel) {
   using L = Layout<E, Depth, lies>;
   constexpr bool along = lies == Lies::along_depth;
   const S* const corner = operand.data + first * operand.vector_stride + k * operand.depth_stride;

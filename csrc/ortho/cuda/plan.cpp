@@ -5,11 +5,15 @@
 #include <stdexcept>
 #include <string>
 
+#include "../soft_orthogonality.h"
+
 namespace ortho::cuda {
 namespace {
 
-constexpr std::int64_t waves = 4;               // as many items as make each block take about so many
-constexpr std::int64_t least_part_chunks = 16;  // a part shorter than this costs more to sum up than it saves
+constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
+// A part shorter than this costs more to sum up than it saves. Small orders are computed in double, which
+// most GPUs are slow at.
+constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
 constexpr std::int64_t least_range_entries = 16'384;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -73,7 +77,9 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
     const std::int64_t all = divide_up(depth, chunk);
-    const std::int64_t parts = std::max<std::int64_t>(divide_up(all, longest), 1);
+    const bool in_double = order <= small_order && launch.storage != Storage::float64;
+    const std::int64_t parts =
+        std::max<std::int64_t>(divide_up(all, in_double ? least_small_part_chunks : longest), 1);
     const std::int64_t part = std::max<std::int64_t>(divide_up(all, parts), 1);
     launch.work.push_back({m, narrow(triangle_tiles(order), "tiles of a matrix"),
                            static_cast<std::int32_t>(std::max<std::int64_t>(divide_up(all, part), 1)),

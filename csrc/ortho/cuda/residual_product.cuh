@@ -28,14 +28,14 @@ struct ProductArguments {
 static_assert(sizeof(ProductArguments) <= argument_bytes);
 
 // Rows [first, first + 64) of a symmetric matrix of which the lower triangle is stored, row by row.
-template <class C, int Depth>
+template <class Entry, int Depth, class C>
 struct SymmetricOperand {
-  using Panel = cuda::Panel<C, Depth, Lies::along_depth>;
+  using Panel = cuda::Panel<Entry, Depth, Lies::along_depth>;
   const C* triangle_data;
   std::int32_t order;
   std::int32_t first;
 
-  ORTHO_DEVICE void stage(int chunk, C* panel) const {
+  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
     const std::int32_t k = chunk * Depth;
     const bool below = k < first;  // neighbours in a row are neighbours in memory, else those in a column are
     ORTHO_UNROLL_BY(4)
@@ -44,8 +44,13 @@ struct SymmetricOperand {
       const std::int32_t row = first + vector, column = k + depth;
       const bool valid = within(row, order) && within(column, order);
       const std::int64_t entry = row < column ? triangle(column) + row : triangle(row) + column;
-      copy_async<sizeof(C)>(panel + vector * Panel::Own::vector_step + depth,
-                            triangle_data + (valid ? entry : 0), valid ? static_cast<int>(sizeof(C)) : 0);
+      Entry* const target = panel + vector * Panel::Own::vector_step + depth;
+      if constexpr (std::is_same_v<Entry, C>) {
+        copy_async<sizeof(C)>(target, triangle_data + (valid ? entry : 0),
+                              valid ? static_cast<int>(sizeof(C)) : 0);
+      } else {
+        *target = valid ? static_cast<Entry>(triangle_data[entry]) : Entry(0);
+      }
     }
   }
 };
@@ -66,21 +71,36 @@ struct TransposedOperand {
 template <class C, class S, class Products, Lies lies>
 ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const ProductMatrix& matrix,
                                 std::int32_t row, std::int32_t column) {
-  using Entry = std::conditional_t<std::is_same_v<C, double>, double, S>;
+  using Sum = typename Products::Sum;
+  using Entry = std::conditional_t<std::is_same_v<Sum, double>, double, S>;
   const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.depth_stride, matrix.order_stride,
                            matrix.depth, matrix.order};
-  const SymmetricOperand<C, Products::depth> left{static_cast<const C*>(arguments.residuals) + matrix.offset,
-                                                  matrix.order, row};
+  const C* const residual = static_cast<const C*>(arguments.residuals) + matrix.offset;
+  const SymmetricOperand<typename Products::Entry, Products::depth, C> left{residual, matrix.order, row};
   const TransposedOperand<Entry, Products::depth, S, lies> right{operand, is_aligned(operand, lies), column};
-  Blocks<C> sums;
-  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, false, sums);
-  const C scale = 4 * static_cast<const C*>(arguments.grad_values)[matrix.index];
+  const bool beyond = row + warp_row() >= matrix.order || column + warp_column() >= matrix.depth;
+  Blocks<Sum> sums;
+  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, beyond, sums);
+  const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.grad_values)[matrix.index]);
   S* const gradient = static_cast<S*>(matrix.gradient);
-  for_sums<C>(sums, [&](int r, int c, C sum) {
+  for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
     if (!within(row + r, matrix.order) || !within(column + c, matrix.depth)) return;
     gradient[(row + r) * matrix.gradient_order_stride + (column + c) * matrix.gradient_depth_stride] =
         stored_from<S>(scale * sum);
   });
+}
+
+// Sums of fewer products than this are done in double where no digit is to be lost: so few don't average the
+// rounding errors of three tf32 products out.
+constexpr std::int32_t tiny_order = 16;
+
+template <class C, class S, class Products, Lies lies>
+ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
+                                   std::int32_t row, std::int32_t column) {
+  if constexpr (std::is_same_v<Products, TripleTf32>) {
+    if (matrix.order < tiny_order) return gradient_tile<C, S, InDouble, lies>(arguments, matrix, row, column);
+  }
+  gradient_tile<C, S, Products, lies>(arguments, matrix, row, column);
 }
 
 // C: of values and residuals, S: of weights and gradients, Products: how the numbers are multiplied.
@@ -93,9 +113,9 @@ ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
     const std::int32_t tile = i - matrix.first_item;
     const std::int32_t row = tile % row_tiles * tile_side, column = tile / row_tiles * tile_side;
     if (matrix.depth_stride == 1) {
-      gradient_tile<C, S, Products, Lies::across_depth>(arguments, matrix, row, column);
+      gradient_tile_in<C, S, Products, Lies::across_depth>(arguments, matrix, row, column);
     } else {
-      gradient_tile<C, S, Products, Lies::along_depth>(arguments, matrix, row, column);
+      gradient_tile_in<C, S, Products, Lies::along_depth>(arguments, matrix, row, column);
     }
   }
 }

@@ -1,7 +1,7 @@
 #include "../packing.h"
 #include "gram_residual.cuh"
 #include "launch.h"
-#include "launch_all.h"
+#include "launching.h"
 #include "residual_product.cuh"
 
 namespace ortho::cuda {

@@ -1,6 +1,6 @@
 #include "../packing.h"
 #include "launch.h"
-#include "launch_all.h"
+#include "launching.h"
 #include "power_iteration.cuh"
 #include "rank_update.cuh"
 

@@ -2,8 +2,7 @@
 // a pipeline of four stages in shared memory; tensor cores multiply them.
 //
 // Tensor cores cut digits off when they add, and float sums lose digits as they grow: the products of each
-// chunk are summed apart and then added to the sums of the tile, which are in double where float's digits
-// aren't enough.
+// chunk, or of less, are summed apart and then added to the sums of the tile.
 #pragma once
 
 #include "panel.cuh"
@@ -12,8 +11,9 @@ namespace ortho::cuda {
 
 // ---- how the numbers of two panels are multiplied --------------------------------------------------------
 //
-// `Depth` is that of a chunk. multiply() adds to blocks[i][j] the product of 16 vectors of the left panel,
-// from row + 16 i on, with 8 of the right one, from column + 8 j on.
+// `depth` is that of a chunk, `step` that of an instruction, `run` that of the sums that are formed apart.
+// multiply() adds to blocks[i][j] one step of the product, from k on, of 16 vectors of the left panel, from
+// row + 16 i on, with 8 of the right one, from column + 8 j on.
 
 constexpr int block_rows = 2, block_columns = 4;
 template <class Sum>
@@ -28,7 +28,7 @@ ORTHO_DEVICE int of_four() { return thread_index() % 4; }
 struct TripleTf32 {
   using Entry = float;
   using Sum = float;
-  static constexpr int depth = 16;
+  static constexpr int depth = 16, step = 8, run = 8;
 
   struct Split {
     std::uint32_t high, low;
@@ -39,31 +39,28 @@ struct TripleTf32 {
   }
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
+    std::uint32_t high[block_rows][4], low[block_rows][4];
     ORTHO_UNROLL
-    for (int k = 0; k < depth; k += 8) {
-      std::uint32_t high[block_rows][4], low[block_rows][4];
+    for (int i = 0; i < block_rows; ++i) {
+      ORTHO_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const Split parts = split(a.at(row + 16 * i + g + 8 * (e % 2), k + t + 4 * (e / 2)));
+        high[i][e] = parts.high;
+        low[i][e] = parts.low;
+      }
+    }
+    ORTHO_UNROLL
+    for (int j = 0; j < block_columns; ++j) {
+      const Split near = split(number_from<float>(b.at(column + 8 * j + g, k + t)));
+      const Split far = split(number_from<float>(b.at(column + 8 * j + g, k + t + 4)));
+      const std::uint32_t b_high[2] = {near.high, far.high}, b_low[2] = {near.low, far.low};
       ORTHO_UNROLL
       for (int i = 0; i < block_rows; ++i) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          const Split parts = split(a.at(row + 16 * i + g + 8 * (e % 2), k + t + 4 * (e / 2)));
-          high[i][e] = parts.high;
-          low[i][e] = parts.low;
-        }
-      }
-      ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        const Split near = split(number_from<float>(b.at(column + 8 * j + g, k + t)));
-        const Split far = split(number_from<float>(b.at(column + 8 * j + g, k + t + 4)));
-        const std::uint32_t b_high[2] = {near.high, far.high}, b_low[2] = {near.low, far.low};
-        ORTHO_UNROLL
-        for (int i = 0; i < block_rows; ++i) {
-          multiply_tf32(blocks[i][j], low[i], b_high);
-          multiply_tf32(blocks[i][j], high[i], b_low);
-          multiply_tf32(blocks[i][j], high[i], b_high);
-        }
+        multiply_tf32(blocks[i][j], low[i], b_high);
+        multiply_tf32(blocks[i][j], high[i], b_low);
+        multiply_tf32(blocks[i][j], high[i], b_high);
       }
     }
   }
@@ -73,28 +70,24 @@ struct TripleTf32 {
 struct SingleTf32 {
   using Entry = float;
   using Sum = float;
-  static constexpr int depth = 16;
+  static constexpr int depth = 16, step = 8, run = 16;
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
+    std::uint32_t left[block_rows][4];
     ORTHO_UNROLL
-    for (int k = 0; k < depth; k += 8) {
-      std::uint32_t left[block_rows][4];
+    for (int i = 0; i < block_rows; ++i) {
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e)
-          left[i][e] = round_to_tf32(a.at(row + 16 * i + g + 8 * (e % 2), k + t + 4 * (e / 2)));
-      }
+      for (int e = 0; e < 4; ++e)
+        left[i][e] = round_to_tf32(a.at(row + 16 * i + g + 8 * (e % 2), k + t + 4 * (e / 2)));
+    }
+    ORTHO_UNROLL
+    for (int j = 0; j < block_columns; ++j) {
+      const std::uint32_t right[2] = {round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t))),
+                                      round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t + 4)))};
       ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        const std::uint32_t right[2] = {
-            round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t))),
-            round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t + 4)))};
-        ORTHO_UNROLL
-        for (int i = 0; i < block_rows; ++i) multiply_tf32(blocks[i][j], left[i], right);
-      }
+      for (int i = 0; i < block_rows; ++i) multiply_tf32(blocks[i][j], left[i], right);
     }
   }
 };
@@ -104,7 +97,7 @@ template <class Half, class Stored>
 struct Halves {
   using Entry = Stored;
   using Sum = float;
-  static constexpr int depth = sizeof(Stored) == 4 ? 16 : 32;
+  static constexpr int depth = sizeof(Stored) == 4 ? 16 : 32, step = 16, run = depth;
 
   template <class P>
   static ORTHO_DEVICE std::uint32_t pair(const P& panel, int vector, int k) {
@@ -119,24 +112,21 @@ struct Halves {
   static ORTHO_DEVICE Half half(float number) { return stored_from<Half>(number); }
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
-    ORTHO_UNROLL_BY(1)  // fewer addresses at a time fit the registers
-    for (int k = 0; k < depth; k += 16) {
-      std::uint32_t left[block_rows][4];
+    std::uint32_t left[block_rows][4];
+    ORTHO_UNROLL
+    for (int i = 0; i < block_rows; ++i) {
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e)
-          left[i][e] = pair(a, row + 16 * i + g + 8 * (e % 2), k + 2 * t + 8 * (e / 2));
-      }
+      for (int e = 0; e < 4; ++e)
+        left[i][e] = pair(a, row + 16 * i + g + 8 * (e % 2), k + 2 * t + 8 * (e / 2));
+    }
+    ORTHO_UNROLL
+    for (int j = 0; j < block_columns; ++j) {
+      const std::uint32_t right[2] = {pair(b, column + 8 * j + g, k + 2 * t),
+                                      pair(b, column + 8 * j + g, k + 2 * t + 8)};
       ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        const std::uint32_t right[2] = {pair(b, column + 8 * j + g, k + 2 * t),
-                                        pair(b, column + 8 * j + g, k + 2 * t + 8)};
-        ORTHO_UNROLL
-        for (int i = 0; i < block_rows; ++i) multiply_halves<Half>(blocks[i][j], left[i], right);
-      }
+      for (int i = 0; i < block_rows; ++i) multiply_halves<Half>(blocks[i][j], left[i], right);
     }
   }
 };
@@ -144,25 +134,22 @@ struct Halves {
 struct InDouble {
   using Entry = double;
   using Sum = double;
-  static constexpr int depth = 8;
+  static constexpr int depth = 8, step = 4, run = 8;
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
+    double left[block_rows][2];
     ORTHO_UNROLL
-    for (int k = 0; k < depth; k += 4) {
-      double left[block_rows][2];
+    for (int i = 0; i < block_rows; ++i) {
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 2; ++e) left[i][e] = a.at(row + 16 * i + g + 8 * e, k + t);
-      }
+      for (int e = 0; e < 2; ++e) left[i][e] = a.at(row + 16 * i + g + 8 * e, k + t);
+    }
+    ORTHO_UNROLL
+    for (int j = 0; j < block_columns; ++j) {
+      const double right = b.at(column + 8 * j + g, k + t);
       ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        const double right = b.at(column + 8 * j + g, k + t);
-        ORTHO_UNROLL
-        for (int i = 0; i < block_rows; ++i) multiply_double(blocks[i][j], left[i], right);
-      }
+      for (int i = 0; i < block_rows; ++i) multiply_double(blocks[i][j], left[i], right);
     }
   }
 };
@@ -174,8 +161,8 @@ ORTHO_DEVICE int warp_row() { return thread_index() / warp_size / 2 * 32; }
 ORTHO_DEVICE int warp_column() { return thread_index() / warp_size % 2 * 32; }
 
 // Calls visit(row, column, sum) for the sums of this thread, rows and columns within the tile.
-template <class Total, class Visit>
-ORTHO_DEVICE void for_sums(Blocks<Total>& sums, const Visit& visit) {
+template <class Sum, class Visit>
+ORTHO_DEVICE void for_sums(Blocks<Sum>& sums, const Visit& visit) {
   ORTHO_UNROLL
   for (int i = 0; i < block_rows; ++i) {
     ORTHO_UNROLL
@@ -184,6 +171,31 @@ ORTHO_DEVICE void for_sums(Blocks<Total>& sums, const Visit& visit) {
       for (int e = 0; e < 4; ++e) {
         visit(warp_row() + 16 * i + lane::of_eight() + 8 * (e / 2),
               warp_column() + 8 * j + 2 * lane::of_four() + e % 2, sums[i][j][e]);
+      }
+    }
+  }
+}
+
+// sums += the products of the two panels for one run of the depth.
+template <class Products, class A, class B, class Sum = typename Products::Sum>
+ORTHO_DEVICE void add_run(const A& a, const B& b, int begin, Blocks<Sum>& sums) {
+  const auto multiply = [&](auto& blocks) {
+    ORTHO_UNROLL
+    for (int k = begin; k < begin + Products::run; k += Products::step)
+      Products::multiply(a, warp_row(), b, warp_column(), k, blocks);
+  };
+  if constexpr (std::is_same_v<Sum, double>) {
+    multiply(sums);
+  } else {
+    Blocks<Sum> part;
+    for_sums<Sum>(part, [](int, int, Sum& sum) { sum = 0; });
+    multiply(part);
+    ORTHO_UNROLL
+    for (int i = 0; i < block_rows; ++i) {
+      ORTHO_UNROLL
+      for (int j = 0; j < block_columns; ++j) {
+        ORTHO_UNROLL
+        for (int e = 0; e < 4; ++e) sums[i][j][e] += part[i][j][e];
       }
     }
   }
@@ -198,9 +210,9 @@ constexpr std::size_t tile_shared_bytes = std::size_t{2} * stages * panel_bytes;
 
 // sums = A B^T for `chunks` chunks. Left and Right bring a chunk of theirs into shared memory: stage(chunk,
 // panel). A warp that `idle` says has nothing to do only helps with that.
-template <class Products, class Left, class Right, class Total>
+template <class Products, class Left, class Right, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks, bool idle,
-                               Blocks<Total>& sums) {
+                               Blocks<Sum>& sums) {
   using LeftEntry = typename Left::Panel::Entry;
   using RightEntry = typename Right::Panel::Entry;
   static_assert(Left::Panel::Own::bytes <= panel_bytes && Right::Panel::Own::bytes <= panel_bytes);
@@ -218,7 +230,7 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     }
     commit_copies();  // an empty group keeps the count of groups right
   };
-  for_sums<Total>(sums, [](int, int, Total& sum) { sum = 0; });
+  for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   // The first rounds only fill the pipeline.
   ORTHO_UNROLL_BY(1)
   for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
@@ -230,21 +242,8 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     if (chunk < 0 || idle) continue;
     const typename Left::Panel a{left_panel(chunk)};
     const typename Right::Panel b{right_panel(chunk)};
-    if constexpr (std::is_same_v<Total, typename Products::Sum> && std::is_same_v<Total, double>) {
-      Products::multiply(a, warp_row(), b, warp_column(), sums);
-    } else {
-      Blocks<typename Products::Sum> part;
-      for_sums<typename Products::Sum>(part, [](int, int, auto& sum) { sum = 0; });
-      Products::multiply(a, warp_row(), b, warp_column(), part);
-      ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) {
-        ORTHO_UNROLL
-        for (int j = 0; j < block_columns; ++j) {
-          ORTHO_UNROLL
-          for (int e = 0; e < 4; ++e) sums[i][j][e] += static_cast<Total>(part[i][j][e]);
-        }
-      }
-    }
+    ORTHO_UNROLL
+    for (int begin = 0; begin < Products::depth; begin += Products::run) add_run<Products>(a, b, begin, sums);
   }
   await_copies<0>();
   block_barrier();  // the shared memory may be used for something else

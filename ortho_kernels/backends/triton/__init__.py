@@ -1,10 +1,66 @@
-"""The Triton kernels."""
+"""The Triton kernels: compiled on first use, by the triton that comes with torch. triton is imported when it is needed."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
 import torch
+
+from .device import device_facts
+from .heuristics import ARCHITECTURES
+
+OLDEST = (3, 4)  # the first whose interpreter and compilers these kernels were written for
 
 
 def reason_against(dtype: torch.dtype) -> str | None:
     """Why these kernels can't serve weights of this compute dtype on the GPU, or None if they can."""
-    return "this version has no Triton kernels yet"
+    if dtype is torch.float64:
+        return "it has no float64 products"
+    if (reason := _reason_against_triton()) is not None:
+        return reason
+    if not torch.cuda.is_available():
+        return "torch sees no GPU"
+    if (found := architecture()) not in ARCHITECTURES:
+        return f"it has no configuration for {found}: known are {', '.join(ARCHITECTURES)}"
+    return None
+
+
+def architecture() -> str:
+    """Of the current GPU, as triton's targets are called."""
+    return device_facts(torch.device("cuda", torch.cuda.current_device())).architecture
+
+
+def describe() -> str:
+    """The version of triton, or why there is none, for `doctor`."""
+    reason = _reason_against_triton()
+    return reason if reason is not None else f"{import_module('triton').__version__}, imported when a GPU is served"
+
+
+@cache
+def _reason_against_triton() -> str | None:
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return None  # part of another distribution, such as pytorch-triton-rocm
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        return f"triton {found} is too old: {OLDEST[0]}.{OLDEST[1]} is the oldest that serves"
+    return None
+
+
+def _operator(name: str):
+    def operator(*arguments):
+        return getattr(import_module(f"{__name__}.operators"), name)(*arguments)
+
+    operator.__name__ = name
+    return operator
+
+
+soft_orthogonality = _operator("soft_orthogonality")
+soft_orthogonality_backward = _operator("soft_orthogonality_backward")
+srip = _operator("srip")
+srip_backward = _operator("srip_backward")

@@ -6,15 +6,12 @@ Modules are named as torchvision names them, so weights of width 64 move between
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..errors import TrainerError
 
 STEMS = ("cifar", "imagenet")
-# torch 2.14's CPU backward of a 1 x 1 strided convolution writes beyond its memory in this format if it is narrower.
-CHANNELS_LAST_WIDTH = 8
 
 
 @dataclass
@@ -61,8 +58,7 @@ def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
     if settings.stem not in STEMS:
         raise TrainerError(f"backbone.stem must be one of {', '.join(STEMS)}; got {settings.stem}.")
     block, depths = LAYOUTS[settings.name]
-    encoder = ResNet(block, depths, channels, settings.width, settings.stem)
-    return encoder.to(memory_format=torch.channels_last) if settings.width >= CHANNELS_LAST_WIDTH else encoder
+    return ResNet(block, depths, channels, settings.width, settings.stem)
 
 
 def _stem(channels: int, width: int, stem: str) -> dict[str, nn.Module]:

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -68,4 +67,4 @@ def build_wide_resnet(settings: WideResNetSettings, channels: int, size: int) ->
         raise TrainerError(
             f"backbone.depth of a wide ResNet must be 6 n + 4 (10, 16, 22, 28, ...); got {settings.depth}."
         )
-    return WideResNet(settings.depth, settings.factor, channels).to(memory_format=torch.channels_last)
+    return WideResNet(settings.depth, settings.factor, channels)

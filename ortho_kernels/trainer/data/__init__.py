@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
 from .digits import DigitsSettings, load_digits
 from .fashion_mnist import FashionMNISTSettings, load_fashion_mnist
-from .imagefolder import ImageFolderSettings, load_imagefolder
-from .images import Images, Splits
+from .imagefolder import ImageFolderSettings, ImageNet100Settings, ImageNetSettings, load_imagefolder
+from .images import Images, MemoryImages, Splits
+from .stl10 import STL10Settings, load_stl10
 
 
 class Source(NamedTuple):
@@ -17,7 +19,12 @@ class Source(NamedTuple):
 SOURCES = {
     "fashion_mnist": Source(FashionMNISTSettings, load_fashion_mnist),
     "digits": Source(DigitsSettings, load_digits),
+    "cifar10": Source(CIFAR10Settings, load_cifar10),
+    "cifar100": Source(CIFAR100Settings, load_cifar100),
+    "stl10": Source(STL10Settings, load_stl10),
+    "imagenet100": Source(ImageNet100Settings, load_imagefolder),
+    "imagenet1k": Source(ImageNetSettings, load_imagefolder),
     "imagefolder": Source(ImageFolderSettings, load_imagefolder),
 }
 
-__all__ = ["SOURCES", "Images", "Source", "Splits"]
+__all__ = ["SOURCES", "Images", "MemoryImages", "Source", "Splits"]

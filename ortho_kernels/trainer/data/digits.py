@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..views import ViewSettings
-from .images import Images, Splits
+from .images import MemoryImages, Splits
 
 
 @dataclass
@@ -23,7 +23,7 @@ def load_digits(settings: DigitsSettings) -> Splits:
     labels = torch.from_numpy(bunch.target).long()
     test = torch.arange(len(labels)) % 4 == 3  # the file mixes writers, so every fourth is a fair sample
     return Splits(
-        train=Images(pixels[~test], labels[~test]),
-        test=Images(pixels[test], labels[test]),
+        train=MemoryImages(pixels[~test], labels[~test]),
+        test=MemoryImages(pixels[test], labels[test]),
         classes=[str(digit) for digit in range(10)],
     )

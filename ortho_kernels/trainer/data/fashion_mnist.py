@@ -6,13 +6,10 @@ Debian package `dataset-fashion-mnist`, fetched and unpacked into the data root 
 
 import contextlib
 import gzip
-import io
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +18,8 @@ from torchvision.datasets import FashionMNIST
 
 from ..errors import TrainerError
 from ..views import ViewSettings
-from .images import Images, Splits
+from .fetching import data_root, last_line, quiet_download
+from .images import Images, MemoryImages, Splits
 
 PACKAGE = "dataset-fashion-mnist"
 FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -36,15 +34,11 @@ class FashionMNISTSettings:
 
 
 def load_fashion_mnist(settings: FashionMNISTSettings) -> Splits:
-    root = Path(settings.root).expanduser() if settings.root else default_root()
+    root = data_root(settings.root)
     raw = root / "FashionMNIST" / "raw"
     if not _complete(raw):
         _obtain(root, raw)
     return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(FashionMNIST.classes))
-
-
-def default_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ortho_kernels"
 
 
 def _complete(raw: Path) -> bool:
@@ -63,7 +57,7 @@ def _read(root: Path, raw: Path, train: bool) -> Images:
             f"Fashion-MNIST in {raw} has {len(dataset.data)} pictures but {len(dataset.targets)} labels "
             f"({'train' if train else 't10k'}). Remove that folder and run again."
         )
-    return Images(dataset.data.unsqueeze(1).contiguous(), dataset.targets.to(torch.int64))
+    return MemoryImages(dataset.data.unsqueeze(1).contiguous(), dataset.targets.to(torch.int64))
 
 
 def _obtain(root: Path, raw: Path) -> None:
@@ -79,7 +73,7 @@ def _obtain(root: Path, raw: Path) -> None:
         try:
             attempt(root, raw)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            reasons.append(f"  {name}: {_last_line(error)}")
+            reasons.append(f"  {name}: {last_line(error)}")
         if _complete(raw):
             return
     raise TrainerError(
@@ -90,19 +84,8 @@ def _obtain(root: Path, raw: Path) -> None:
 
 
 def _download(root: Path, raw: Path) -> None:
-    # torchvision prints its progress and every failed mirror; ours is one line, and the reasons come if all fails.
-    with _socket_timeout(20), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with quiet_download():
         FashionMNIST(str(root), download=True)
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _unpack_debian_package(root: Path, raw: Path) -> None:
@@ -137,9 +120,3 @@ def _fetch_package(folder: Path) -> bool:
 
 def _run(command: list[str], folder: str | Path) -> None:
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
-
-
-def _last_line(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or getattr(error, "reason", None) or error
-    lines = str(said).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

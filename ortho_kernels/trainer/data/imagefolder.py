@@ -1,19 +1,17 @@
-"""Any folder of pictures: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg, decoded once into memory."""
+"""Any folder of pictures: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg (or val), ImageNet among them."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
 
 from ..errors import TrainerError
-from ..views import ViewSettings
-from .images import Images, Splits
+from ..views import LocalSettings, ViewSettings
+from .decoding import CORRUPT, EncodedImages
+from .images import Splits
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+TEST_NAMES = ("test", "val")
 GIB = 1024**3
 
 
@@ -21,38 +19,82 @@ GIB = 1024**3
 class ImageFolderSettings:
     name: str = "imagefolder"
     root: str | None = None
-    size: int = 32  # pictures are scaled and centre-cropped to size x size
-    memory_gib: float = 4.0  # the most that the decoded pictures may take
+    size: int = 32  # side of the large views
+    decode_size: int | None = None  # pictures are scaled and centre-cropped to this side; `size` by default
+    classes: str | None = None  # a file that lists the class folders to use, one a line; all by default
+    memory_gib: float = 4.0  # decoded once into memory if that takes no more than this, else for every batch anew
+    corrupt: str = "stop"  # at a picture that can't be decoded: stop, or skip it
     views: ViewSettings = field(default_factory=ViewSettings)
+
+
+def imagenet_views() -> ViewSettings:
+    """Of the libraries that the paper used, for BYOL on ImageNet; SwAV's and DINO's own crops are their recipes'."""
+    return ViewSettings(min_area=0.08, local=LocalSettings(size=96))
+
+
+@dataclass
+class ImageNetSettings(ImageFolderSettings):
+    """The folder of ImageNet, train/nXXXXXXXX/*.JPEG and val/nXXXXXXXX/*.JPEG: it is not to be had without an account."""
+
+    name: str = "imagenet1k"
+    size: int = 224
+    decode_size: int | None = 256
+    views: ViewSettings = field(default_factory=imagenet_views)
+
+
+@dataclass
+class ImageNet100Settings(ImageNetSettings):
+    """A folder of the hundred classes, or all of ImageNet with data.classes=FILE that lists them."""
+
+    name: str = "imagenet100"
 
 
 def load_imagefolder(settings: ImageFolderSettings) -> Splits:
     if not settings.root:
         raise TrainerError(
-            "data=imagefolder needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg."
+            f"data={settings.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
         )
+    if settings.corrupt not in CORRUPT:
+        raise TrainerError(f"data.corrupt must be one of {', '.join(CORRUPT)}; got {settings.corrupt}.")
     root = Path(settings.root).expanduser()
-    train, test = _listed(root / "train"), _listed(root / "test")
+    test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+    wanted = _wanted(settings.classes)
+    train, test = _listed(root / "train", wanted), _listed(test_folder, wanted)
     if unknown := sorted(set(test) - set(train)):
-        raise TrainerError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+        raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
     classes = sorted(train)
-    needed = 3 * settings.size**2 * sum(map(len, [*train.values(), *test.values()])) / GIB
+    size = settings.decode_size or settings.size
+    encoded = _encoded(train, classes, size, settings.corrupt), _encoded(test, classes, size, settings.corrupt)
+    needed = 3 * size**2 * sum(map(len, encoded)) / GIB
     if needed > settings.memory_gib:
-        raise TrainerError(
-            f"The pictures in {root} would take {needed:.1f} GiB at {settings.size} x {settings.size}, and "
-            f"data.memory_gib allows {settings.memory_gib:g}: raise it, or lower data.size."
-        )
-    return Splits(_decoded(train, classes, settings.size), _decoded(test, classes, settings.size), classes)
+        return Splits(encoded[0], encoded[1], classes)
+    return Splits(encoded[0].decode(), encoded[1].decode(), classes)
 
 
-def _listed(folder: Path) -> dict[str, list[Path]]:
+def _wanted(path: str | None) -> set[str] | None:
+    if path is None:
+        return None
+    try:
+        names = {line.strip() for line in Path(path).expanduser().read_text().splitlines() if line.strip()}
+    except OSError as error:
+        raise TrainerError(f"Cannot read data.classes={path}: {error.strerror}.") from None
+    if not names:
+        raise TrainerError(f"data.classes={path} lists no class folders.")
+    return names
+
+
+def _listed(folder: Path, wanted: set[str] | None) -> dict[str, list[Path]]:
     """The picture files of each class."""
     try:
         classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+        if wanted is not None:
+            if missing := sorted(wanted - {entry.name for entry in classes}):
+                raise TrainerError(f"{folder} lacks classes that data.classes lists: {', '.join(missing[:5])}.")
+            classes = [entry for entry in classes if entry.name in wanted]
         files = {entry.name: sorted(f for f in entry.iterdir() if f.suffix.lower() in SUFFIXES) for entry in classes}
     except OSError as error:
         raise TrainerError(
-            f"Cannot read {folder}: {error.strerror}. data.root needs train/CLASS/ and test/CLASS/."
+            f"Cannot read {folder}: {error.strerror}. data.root needs train/CLASS/ and test/CLASS/ (or val/CLASS/)."
         ) from None
     if not files:
         raise TrainerError(f"{folder} has no class folders: pictures belong in {folder}/CLASS/.")
@@ -61,18 +103,7 @@ def _listed(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _decoded(files: dict[str, list[Path]], classes: list[str], size: int) -> Images:
+def _encoded(files: dict[str, list[Path]], classes: list[str], size: int, corrupt: str) -> EncodedImages:
     paths = [path for name in classes for path in files.get(name, [])]
     labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
-    with ThreadPoolExecutor() as pool:  # PIL decodes outside Python's lock
-        pixels = list(pool.map(lambda path: _picture(path, size), paths))
-    return Images(torch.stack(pixels), torch.tensor(labels))
-
-
-def _picture(path: Path, size: int) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TrainerError(f"Cannot decode the picture {path}: {error}. Replace it or remove it.") from None
-    return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1)
+    return EncodedImages(paths, torch.tensor(labels), size, corrupt)

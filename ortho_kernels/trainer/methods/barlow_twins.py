@@ -6,8 +6,8 @@ import torch
 from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
-from torch.distributed.nn import all_reduce
 
+from ..collectives import sum_over_processes
 from .base import Method, MethodSettings, Output
 
 
@@ -43,4 +43,4 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Of standardized features `(batch, dim)`, over the joint batch of all processes: `(dim, dim)`."""
     correlation = first.T @ second / len(first)
     ranks = dist.world_size()
-    return all_reduce(correlation / ranks) if ranks > 1 else correlation
+    return sum_over_processes(correlation / ranks) if ranks > 1 else correlation

@@ -19,6 +19,7 @@ class DINO(Method):
         hidden: int = 2048
         projection: int = 256
         prototypes: int = 65536
+        fixed_lengths: bool = True  # of the prototypes
         batch_norm: bool = False  # in the projector: on for convolutional encoders, off for transformers
         freeze: float = 0.01  # share of the steps in which prototypes stay as they are
         student_temperature: float = 0.1
@@ -33,7 +34,7 @@ class DINO(Method):
         super().__init__(encoder, settings)
         self.settings = settings
         self.projector = projector(encoder.features, settings.hidden, settings.projection, settings.batch_norm)
-        self.prototypes = Prototypes(settings.projection, settings.prototypes)
+        self.prototypes = Prototypes(settings.projection, settings.prototypes, settings.fixed_lengths)
         self.teacher = Teacher(self.encoder, self.projector, self.prototypes)
         self.criterion = DINOLoss(
             settings.prototypes, student_temp=settings.student_temperature, center_momentum=settings.center_momentum

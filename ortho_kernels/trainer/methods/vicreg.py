@@ -15,13 +15,16 @@ class VICReg(Method):
         name: str = "vicreg"
         hidden: int = 2048
         projection: int = 2048
+        layers: int = 3  # of the projector
         invariance: float = 25.0  # the weights of the three terms
         variance: float = 25.0
         covariance: float = 1.0
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
-        self.projector = VICRegProjectionHead(encoder.features, settings.hidden, settings.projection)
+        self.projector = VICRegProjectionHead(
+            encoder.features, settings.hidden, settings.projection, num_layers=settings.layers
+        )
         self.criterion = VICRegLoss(
             settings.invariance, settings.variance, settings.covariance, gather_distributed=True
         )

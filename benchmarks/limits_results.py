@@ -1,0 +1,132 @@
+"""How near each step comes to the limit that binds it: rows of one run as CSV, as a table, as a roofline."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import ClassVar
+
+import pytest
+
+from .machine_limits import Rates
+from .results import FOLDER, machine
+
+
+@dataclass
+class Step:
+    """A forward and backward over all weights. Work: the least that the penalty needs, whoever computes it."""
+
+    threads: int
+    penalty: str
+    model: str
+    rival: str
+    seconds: list[float]
+    flop: float
+    traffic: float  # bytes: every weight read once, every gradient written once
+    rates: Rates
+
+    @property
+    def bound(self) -> str:
+        return "multiply-adds" if self.flop / self.rates.multiply_add > self.traffic / self.rates.copy else "memory"
+
+    @property
+    def share(self) -> float:
+        """Of the limit that binds: the least time that this machine could take over the shortest time seen."""
+        return max(self.flop / self.rates.multiply_add, self.traffic / self.rates.copy) / min(self.seconds)
+
+
+@dataclass
+class LimitsResults:
+    key: ClassVar[pytest.StashKey] = pytest.StashKey()
+    steps: list[Step] = field(default_factory=list)
+
+    def times_ours(self, step: Step) -> float:
+        """The rival's shortest time over ours, forward and backward with a graph."""
+        ours = next(s for s in self.steps if (s.threads, s.penalty, s.model, s.rival) ==
+                    (step.threads, step.penalty, step.model, "ours"))  # fmt: skip
+        return min(step.seconds) / min(ours.seconds)
+
+    def table(self) -> str:
+        lines = [f"{machine()}\n"]
+        for threads in dict.fromkeys(step.threads for step in self.steps):
+            rates = [step.rates for step in self.steps if step.threads == threads]
+            most = {
+                name: max(getattr(r, name) for r in rates) / 1e9 for name in ("multiply_add", "sgemm", "read", "copy")
+            }
+            lines.append(
+                f"{threads} threads: {most['multiply_add']:.0f} GFLOP/s multiply-add, {most['sgemm']:.0f} sgemm; "
+                f"{most['read']:.1f} GB/s read, {most['copy']:.1f} copied\n"
+            )
+        lines.append(
+            f"{'threads':>7} {'penalty':8}{'model':11}{'step':22}{'min ms':>9}{'median':>9}{'x ours':>8}{'share':>7} of\n"
+        )
+        for step in self.steps:
+            lines.append(
+                f"{step.threads:7} {step.penalty:8}{step.model:11}{step.rival:22}{1e3 * min(step.seconds):9.2f}"
+                f"{1e3 * median(step.seconds):9.2f}{self.times_ours(step):8.2f}{100 * step.share:6.0f}% {step.bound}\n"
+            )
+        return "".join(lines)
+
+    def write(self) -> list[Path]:
+        FOLDER.mkdir(exist_ok=True)
+        table = FOLDER / "limits.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(
+                ["threads", "penalty", "model", "step", "min_ms", "median_ms", "rounds", "times_ours", "gflop", "traffic_mb",
+                 "share_of_limit", "limit", "multiply_add_gflops", "sgemm_gflops", "read_gbs", "copy_gbs", "machine"]
+            )  # fmt: skip
+            for s in self.steps:
+                writer.writerow(
+                    [s.threads, s.penalty, s.model, s.rival, f"{1e3 * min(s.seconds):.3f}", f"{1e3 * median(s.seconds):.3f}",
+                     len(s.seconds), f"{self.times_ours(s):.3f}", f"{s.flop / 1e9:.3f}", f"{s.traffic / 1e6:.1f}",
+                     f"{s.share:.3f}", s.bound, f"{s.rates.multiply_add / 1e9:.1f}", f"{s.rates.sgemm / 1e9:.1f}",
+                     f"{s.rates.read / 1e9:.1f}", f"{s.rates.copy / 1e9:.1f}", machine()]
+                )  # fmt: skip
+        return [table, self.roofline(FOLDER / "cpu_roofline.svg")]
+
+    def roofline(self, path: Path) -> Path:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        threads = list(dict.fromkeys(step.threads for step in self.steps))
+        colors = {
+            "published": "#b0b7c3",
+            "eager": "#7c9cbf",
+            "compiled": "#4c78a8",
+            "ours": "#e4572e",
+            "ours, no graph": "#f2a541",
+        }
+        markers = {"so": "o", "srip": "s"}
+        figure, axes = plt.subplots(1, len(threads), figsize=(5.4 * len(threads), 4.0), squeeze=False, sharey=True)
+        for axis, count in zip(axes[0], threads, strict=True):
+            own = [step for step in self.steps if step.threads == count]
+            peak = max(step.rates.multiply_add for step in own)
+            copy = max(step.rates.copy for step in own)
+            intensities = [2.0**power for power in range(12)]
+            axis.plot(intensities, [min(peak, copy * x) / 1e9 for x in intensities], color="#333", linewidth=1)
+            axis.text(intensities[-1], peak / 1e9, f"{peak / 1e9:.0f} GFLOP/s", ha="right", va="bottom", fontsize=7)
+            axis.text(1, copy / 1e9, f" {copy / 1e9:.1f} GB/s", ha="left", va="bottom", fontsize=7)
+            for rival, color in colors.items():
+                for penalty, marker in markers.items():
+                    points = [s for s in own if (s.rival, s.penalty) == (rival, penalty)]
+                    axis.scatter(
+                        [s.flop / s.traffic for s in points], [s.flop / min(s.seconds) / 1e9 for s in points], s=22,
+                        color=color, marker=marker, label=rival if penalty == "so" else None,
+                    )  # fmt: skip
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_title(f"{count} thread{'s' if count > 1 else ''}", fontsize=10)
+            axis.set_xlabel("least work / least traffic, FLOP/byte")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0][0].set_ylabel("least work / time, GFLOP/s")
+        axes[0][0].legend(frameon=False, fontsize=7, loc="lower right")
+        figure.text(0.01, 0.005, f"{machine()}; circles SO, squares SRIP", fontsize=6.5, color="#555")
+        figure.tight_layout(rect=(0, 0.03, 1, 1))
+        figure.savefig(path)
+        plt.close(figure)
+        return path

@@ -1,0 +1,263 @@
+"""How the kernels are cut for each architecture: chosen here, never by trial on first use.
+
+The figures that limit a choice, shared memory and registers, are known in advance, so the table is tested on any machine.
+A file that `python -m ortho_kernels.tune` measured on a real card takes precedence over the table.
+
+Pure data: nothing here needs triton or a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WARP = {"cuda": 32, "hip": 64}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a multiprocessor of an architecture has. Shared memory in bytes, for one program; registers of 32 bits."""
+
+    target: str  # as triton calls it: cuda, hip
+    shared_memory: int
+    registers: int = 65536
+    registers_per_thread: int = 255
+    fast_products: str = "mma"  # the matrix instructions that triton reaches
+
+    @property
+    def warp(self) -> int:
+        return WARP[self.target]
+
+
+# CUDA C++ Programming Guide, technical specifications per compute capability; AMD CDNA 3 and 4 ISA guides.
+ARCHITECTURES = {
+    "sm_80": Limits("cuda", 163 * 1024),
+    "sm_86": Limits("cuda", 99 * 1024),
+    "sm_87": Limits("cuda", 163 * 1024),
+    "sm_89": Limits("cuda", 99 * 1024),
+    "sm_90": Limits("cuda", 227 * 1024, fast_products="wgmma"),
+    "sm_100": Limits("cuda", 227 * 1024, fast_products="tcgen05"),
+    "sm_103": Limits("cuda", 227 * 1024, fast_products="tcgen05"),
+    "sm_120": Limits("cuda", 99 * 1024),
+    "sm_121": Limits("cuda", 99 * 1024),
+    "gfx942": Limits("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
+    "gfx950": Limits("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
+}
+PASS_REGISTERS = 168  # a thread, at most, in the compiled passes (256 on AMD): those of a grid barrier must all fit
+INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One program's share: `rows` x `columns` of the result, summed `depth` at a time."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+    def shared_memory(self, element_size: int, split: bool) -> int:
+        """Bytes: the operands of all stages; and, where float32 is split, their parts of one stage once more."""
+        stage = (self.rows + self.columns) * self.depth
+        return stage * element_size * self.stages + (stage * 4 if split else 0)
+
+    def accumulators(self, warp: int) -> int:
+        """Registers a thread holds sums in."""
+        return self.rows * self.columns // (self.warps * warp)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One program's share of a pass over a matrix: `rows` along the order at a time, `columns` of its depth."""
+
+    rows: int
+    columns: int
+    warps: int
+    programs_per_multiprocessor: int = 2  # running at once
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The choices for one architecture. Tiles of a residual are square. Each is for weights of 4 and of 2 bytes.
+
+    `cooperative`: whether power iteration is one launch with a barrier over the grid, or two launches an application.
+    """
+
+    architecture: str
+    residual_float32: Tile
+    residual_half: Tile
+    product_float32: Tile  # in three products of tf32
+    product_tf32: Tile
+    product_half: Tile
+    passes: Pass
+    update: Pass
+    forward_precision: str
+    product_precisions: tuple[str, str, str] = ("tf32x3", "tf32", "bf16")  # highest, high, medium
+    cooperative: bool = True
+
+    def residual(self, storage: torch.dtype) -> Tile:
+        return self.residual_float32 if storage is torch.float32 else self.residual_half
+
+    def product_precision(self, storage: torch.dtype, precision: int) -> str:
+        """How R W is multiplied. A float16 is a tf32 exactly, and R might overflow it."""
+        if storage is torch.float32:
+            return self.product_precisions[precision]
+        return "bf16" if storage is torch.bfloat16 else self.product_precisions[1]
+
+    def product(self, storage: torch.dtype, precision: int) -> Tile:
+        chosen = self.product_precision(storage, precision)
+        if chosen == "bf16":
+            return self.product_half
+        return self.product_tf32 if chosen == "tf32" else self.product_float32
+
+
+_DEFAULT = Configuration(
+    architecture="",
+    residual_float32=Tile(64, 64, 16, 4, 3),
+    residual_half=Tile(128, 128, 32, 8, 3),
+    product_float32=Tile(64, 64, 32, 4, 2),
+    product_tf32=Tile(64, 128, 32, 8, 2),
+    product_half=Tile(64, 128, 32, 8, 3),
+    passes=Pass(16, 64, 4, 2),
+    update=Pass(32, 64, 4, 2),
+    forward_precision="tf32x3",
+)
+_LARGE = replace(
+    _DEFAULT,
+    passes=Pass(16, 128, 4, 2),
+    residual_float32=Tile(128, 128, 16, 8, 4),
+    product_float32=Tile(64, 128, 32, 8, 3),
+    product_tf32=Tile(64, 128, 32, 8, 3),
+)
+_AMD = replace(
+    _DEFAULT,
+    residual_float32=Tile(64, 64, 32, 4, 2),
+    residual_half=Tile(128, 128, 32, 4, 2),
+    product_tf32=Tile(64, 128, 32, 4, 2),
+    product_half=Tile(64, 128, 32, 4, 2),
+    passes=Pass(16, 128, 4, 2),
+    forward_precision="ieee",
+    product_precisions=("ieee", "tf32", "bf16"),
+)
+TABLE = {
+    "sm_80": _DEFAULT,
+    "sm_86": _DEFAULT,
+    "sm_87": _DEFAULT,
+    "sm_89": _DEFAULT,
+    "sm_90": _LARGE,
+    "sm_100": _LARGE,
+    "sm_103": _LARGE,
+    "sm_120": _DEFAULT,
+    "sm_121": _DEFAULT,
+    "gfx942": _AMD,
+    "gfx950": replace(_AMD, product_precisions=("ieee", "ieee", "bf16")),  # CDNA 4 has no tf32
+    INTERPRETER: replace(
+        _DEFAULT,
+        residual_float32=Tile(64, 64, 64, 4, 1),
+        passes=Pass(64, 256, 4),
+        update=Pass(64, 128, 4),
+        forward_precision="ieee",
+        product_precisions=("ieee", "ieee", "bf16"),
+    ),
+}
+TABLE = {architecture: replace(entry, architecture=architecture) for architecture, entry in TABLE.items()}
+
+_VARIABLE = "ORTHO_KERNELS_TUNED"
+_TUNABLE = {
+    each.name: {"Tile": Tile, "Pass": Pass}[each.type]
+    for each in fields(Configuration)
+    if each.type in ("Tile", "Pass")
+}
+
+
+def tuned_path(architecture: str) -> Path:
+    """Where a tuned table of an architecture lies; the environment variable ORTHO_KERNELS_TUNED names another folder."""
+    folder = os.environ.get(_VARIABLE) or Path.home() / ".cache" / "ortho_kernels"
+    return Path(folder) / f"triton_{architecture}.json"
+
+
+@cache
+def configuration(architecture: str) -> Configuration:
+    """The tuned configuration of an architecture where there is one, else that of the table.
+
+    Raises `KeyError` for an architecture that the table doesn't know, `ValueError` for a tuned file that doesn't fit.
+    """
+    base = TABLE[architecture]
+    path = tuned_path(architecture)
+    return tuned(base, path.read_text(), str(path)) if path.exists() else base
+
+
+def tuned(base: Configuration, text: str, source: str) -> Configuration:
+    """`base` with the entries of a JSON object in place of its own, such as {"passes": {"rows": 32, ...}}."""
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source} is not JSON ({error}); delete it, or run python -m ortho_kernels.tune") from None
+    unknown = sorted(set(entries) - set(_TUNABLE)) if isinstance(entries, dict) else ["not an object"]
+    if unknown:
+        raise ValueError(f"{source}: unknown entries {unknown}; expected some of {sorted(_TUNABLE)}")
+    try:
+        chosen: dict[str, Any] = {name: _TUNABLE[name](**entry) for name, entry in entries.items()}
+    except TypeError as error:
+        raise ValueError(f"{source}: {error}") from None
+    result = replace(base, **chosen)
+    problems = misfits(result)
+    if problems:
+        raise ValueError(f"{source}: {'; '.join(problems)}")
+    return result
+
+
+def as_json(configuration: Configuration) -> str:
+    """What `tuned` reads."""
+    return json.dumps({name: asdict(getattr(configuration, name)) for name in sorted(_TUNABLE)}, indent=2) + "\n"
+
+
+def misfits(configuration: Configuration) -> list[str]:
+    """What a configuration asks for that its architecture doesn't have; empty if it fits."""
+    limits = ARCHITECTURES.get(configuration.architecture)
+    problems = []
+    for name in sorted(_TUNABLE):
+        entry = getattr(configuration, name)
+        for each in fields(entry):
+            number = getattr(entry, each.name)
+            power_of_two = isinstance(number, int) and number > 0 and number & (number - 1) == 0
+            if not (power_of_two or (each.name in ("stages", "programs_per_multiprocessor") and number in range(1, 9))):
+                problems.append(f"{name}.{each.name} must be a power of two, got {number!r}")
+    if problems or limits is None:
+        return problems
+    for name in sorted(_TUNABLE):
+        entry = getattr(configuration, name)
+        threads = entry.warps * limits.warp
+        if threads > 1024:
+            problems.append(f"{name}: {threads} threads, of 1024 at most")
+        if isinstance(entry, Pass):
+            if threads * entry.programs_per_multiprocessor * PASS_REGISTERS > limits.registers:
+                problems.append(f"{name}: more threads a multiprocessor than have {PASS_REGISTERS} registers each")
+            continue
+        if name.startswith("residual") and entry.rows != entry.columns:
+            problems.append(f"{name}: tiles of a residual are square, got {entry.rows} x {entry.columns}")
+        if min(entry.rows, entry.columns, entry.depth) < 16:
+            problems.append(f"{name}: tensor cores want tiles of at least 16, got {entry}")
+        element, split = _operands(configuration, name)
+        if (needed := entry.shared_memory(element, split)) > limits.shared_memory:
+            problems.append(f"{name}: {needed} bytes of shared memory, of {limits.shared_memory}")
+        # Sums are added outside of the tensor cores in a residual: the same number of registers once more.
+        held = entry.accumulators(limits.warp) * (2 if name.startswith("residual") else 1)
+        if held > 5 * min(limits.registers_per_thread, limits.registers // threads) // 8:
+            problems.append(f"{name}: {held} registers of sums a thread leave too few for the rest")
+    return problems
+
+
+def _operands(configuration: Configuration, name: str) -> tuple[int, bool]:
+    """Bytes of an entry of the operands in shared memory, and whether they are split in parts there."""
+    if name == "residual_half":
+        return 2, False
+    precision = configuration.forward_precision if name == "residual_float32" else configuration.product_precisions[0]
+    return 4, name in ("residual_float32", "product_float32") and precision == "tf32x3"

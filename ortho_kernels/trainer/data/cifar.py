@@ -1,0 +1,105 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 pictures of 32 x 32 in 10 or 100 classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from ..errors import TrainerError
+from ..views import LocalSettings, PairSettings, ViewSettings
+from .decoding import EncodedImages
+from .fetching import data_root, fetched
+from .images import Images, MemoryImages, Splits
+
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def cifar_views() -> ViewSettings:
+    """The asymmetric pair that solo-learn trains BYOL and others with on CIFAR, and its small views for SwAV."""
+    return ViewSettings(
+        min_area=0.08,
+        blur=0.0,
+        asymmetric=PairSettings(blur=[0.0, 0.0], solarize=[0.0, 0.2]),
+        local=LocalSettings(size=18, min_area=0.08, max_area=0.5, blur=0.1, solarize=0.1),
+    )
+
+
+@dataclass
+class CIFAR10Settings:
+    name: str = "cifar10"
+    root: str | None = None  # a folder, the user's cache by default; or an .npz of JPEG pictures, see `load_archive`
+    size: int = 32
+    train_images: int | None = None  # pretrain and fit on this many, drawn by class in the order of the file
+    views: ViewSettings = field(default_factory=cifar_views)
+
+
+@dataclass
+class CIFAR100Settings(CIFAR10Settings):
+    name: str = "cifar100"
+
+
+def load_cifar10(settings: Any) -> Splits:
+    if settings.root and settings.root.endswith(".npz"):
+        splits = load_archive(Path(settings.root).expanduser())
+    else:
+        splits = _load(settings, "CIFAR-10", CIFAR10)
+    return _reduced(splits, settings.train_images)
+
+
+def load_cifar100(settings: Any) -> Splits:
+    return _reduced(_load(settings, "CIFAR-100", CIFAR100), settings.train_images)
+
+
+def load_archive(path: Path) -> Splits:
+    """CIFAR-10 as an .npz of JPEG pictures. For each of `train` and `test`: the concatenated files, each without the
+    `header` that all of them share; their offsets, `train_off` (images + 1); their classes, `train_y`."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = archive["header"].tobytes()
+            train, test = (
+                _decoded(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
+                for name in ("train", "test")
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainerError(
+            f"data.root={path} is no readable archive of pictures ({error}): it needs header, train, train_off, train_y, "
+            "test, test_off and test_y."
+        ) from None
+    return Splits(train, test, CIFAR10_CLASSES)
+
+
+def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
+    blob = files.tobytes()
+    pictures = [header + blob[start:end] for start, end in pairwise(offsets)]
+    return EncodedImages(pictures, torch.from_numpy(labels.astype(np.int64)), size=32).decode()
+
+
+def _load(settings: Any, title: str, dataset: Callable[..., CIFAR10]) -> Splits:
+    root = data_root(settings.root)
+    train, test = (fetched(title, root, partial(dataset, str(root), train=train)) for train in (True, False))
+    return Splits(_images(train), _images(test), list(train.classes))
+
+
+def _images(dataset: CIFAR10) -> Images:
+    pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return MemoryImages(pixels, torch.tensor(dataset.targets))
+
+
+def _reduced(splits: Splits, images: int | None) -> Splits:
+    """The first pictures of each class, as many of every class."""
+    if images is None:
+        return splits
+    labels, classes = splits.train.labels, len(splits.classes)
+    each = images // classes
+    if each == 0 or each > labels.bincount(minlength=classes).min():
+        raise TrainerError(
+            f"data.train_images={images} must be between {classes} and {len(labels)}: as many of each class."
+        )
+    chosen = torch.cat([(labels == label).nonzero().flatten()[:each] for label in range(classes)])
+    return Splits(splits.train.select(chosen.sort().values), splits.test, splits.classes)

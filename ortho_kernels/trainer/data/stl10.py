@@ -1,0 +1,47 @@
+"""STL-10 (Coates et al. 2011): 100,000 pictures without labels, 5,000 + 8,000 with, 96 x 96, 10 classes.
+
+The pictures without labels (2.8 GB) are mapped from their file, not read into memory.
+"""
+
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.datasets import STL10
+
+from ..views import ViewSettings
+from .fetching import data_root, fetched
+from .images import Images, MemoryImages, Splits
+
+UNLABELLED = "unlabeled_X.bin"
+
+
+@dataclass
+class STL10Settings:
+    name: str = "stl10"
+    root: str | None = None  # where the files lie or go; the user's cache folder by default
+    size: int = 96
+    views: ViewSettings = field(default_factory=lambda: ViewSettings(min_area=0.08))
+
+
+def load_stl10(settings: Any) -> Splits:
+    root = data_root(settings.root)
+    train, test = (fetched("STL-10", root, partial(STL10, str(root), split=split)) for split in ("train", "test"))
+    unlabelled = map_pictures(root / STL10.base_folder / UNLABELLED)
+    return Splits(
+        _images(train), _images(test), list(train.classes), MemoryImages(unlabelled, torch.full((len(unlabelled),), -1))
+    )
+
+
+def map_pictures(path: Path, size: int = 96) -> Tensor:
+    """The pictures of a file, each stored channel by channel and column by column, as `(images, 3, rows, columns)`."""
+    pixels = torch.from_file(str(path), shared=False, size=os.path.getsize(path), dtype=torch.uint8)
+    return pixels.view(-1, 3, size, size).transpose(2, 3)
+
+
+def _images(dataset: STL10) -> Images:
+    return MemoryImages(torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels).long())

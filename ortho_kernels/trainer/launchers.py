@@ -1,0 +1,83 @@
+"""Who carries out the runs of a sweep: this process one by one, several processes here, or a SLURM cluster."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from .errors import TrainerError
+
+LAUNCHERS = ("serial", "joblib", "submitit")
+
+
+@dataclass
+class SweepSettings:
+    """How `-m` runs its combinations; no part of what a run is."""
+
+    launcher: str = "serial"  # serial | joblib (several at a time on this machine) | submitit (SLURM)
+    jobs: int = 2  # of joblib, at a time
+    cluster: str = "slurm"  # of submitit; local and debug are for trying it out
+    slurm: dict[str, Any] = field(default_factory=dict)  # of submitit: {timeout_min: 600, slurm_partition: gpu, ...}
+
+
+class Outcome(NamedTuple):
+    """The folder of a run that has finished, or what stopped it."""
+
+    folder: Path | None
+    error: str = ""
+
+
+def launch(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
+    """One outcome a configuration; a run that fails stops no other."""
+    if settings.launcher not in LAUNCHERS:
+        raise TrainerError(f"sweep.launcher must be one of {', '.join(LAUNCHERS)}; got {settings.launcher}.")
+    launchers: dict[str, Callable[..., list[Outcome]]] = {"joblib": _by_joblib, "submitit": _by_submitit}
+    if settings.launcher in launchers:
+        return launchers[settings.launcher](settings, configs)
+    return [_attempted(config) for config in configs]
+
+
+def _attempted(config: DictConfig, threads: int | None = None) -> Outcome:
+    from .pretrain import pretrain
+
+    if threads is not None and config.trainer.threads is None:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        return Outcome(pretrain(config))
+    except TrainerError as error:
+        print(f"{config.title}: {error}", flush=True)
+        if "Stopped by SIG" in str(error):  # the user means all of them
+            raise
+        return Outcome(None, str(error))
+
+
+def _by_joblib(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
+    from joblib import Parallel, delayed
+
+    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
+    return Parallel(n_jobs=settings.jobs)(delayed(_attempted)(config, threads) for config in configs)
+
+
+def _by_submitit(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise TrainerError("sweep.launcher=submitit needs the package submitit: pip install submitit.") from None
+    folder = Path(configs[0].runs).expanduser() / "submitit"
+    executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster)
+    executor.update_parameters(**settings.slurm)
+    jobs = executor.map_array(_attempted, list(configs))
+    print(f"{len(jobs)} jobs; what they say goes to {folder}", flush=True)
+    return [_awaited(job) for job in jobs]
+
+
+def _awaited(job: Any) -> Outcome:
+    try:
+        return job.result()
+    except Exception as error:  # submitit has several for jobs that die, and passes on those of the job
+        return Outcome(None, f"job {job.job_id}: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")

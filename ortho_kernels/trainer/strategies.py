@@ -1,0 +1,64 @@
+"""Lightning's objects for the devices, the processes and the precision that a run asks for."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from .checkpoints import AtomicFiles
+from .errors import TrainerError
+from .processes import Ranks, started_from_outside
+from .trainer_settings import group_backend, on_gpu, process_count
+
+
+def build_trainer(
+    settings: Any, ranks: Ranks, folder: Path, loggers: Sequence[Logger], callbacks: Sequence[Callback]
+) -> Trainer:
+    """Lightning's trainer. The whole run is one of its epochs over one stream of batches, so that a resume is the same
+    in any place of it."""
+    plugins: list[Any] = [AtomicFiles()]
+    if ranks.count > 1 and not started_from_outside():
+        plugins.append(LightningEnvironment())
+    if settings.precision == "16-mixed" and not on_gpu(settings):
+        raise TrainerError("trainer.precision=16-mixed needs a GPU: on a CPU take bf16-mixed or 32-true.")
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=process_count(settings),
+            num_nodes=settings.nodes,
+            strategy=_strategy(settings, ranks),
+            precision=settings.precision,
+            max_epochs=1,
+            accumulate_grad_batches=settings.accumulate,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            plugins=plugins,
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:  # a device or a precision that is not to be had here
+        raise TrainerError(f"trainer: {error}") from None
+
+
+def _strategy(settings: Any, ranks: Ranks) -> Any:
+    timeout = timedelta(seconds=settings.timeout)
+    if settings.strategy == "ddp":
+        return DDPStrategy(process_group_backend=group_backend(settings), timeout=timeout)
+    if settings.strategy == "fsdp2":
+        return ModelParallelStrategy(
+            data_parallel_size=ranks.count,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one whole file, which one process can read
+            process_group_backend=group_backend(settings),
+            timeout=timeout,
+        )
+    return "auto"

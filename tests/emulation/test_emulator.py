@@ -1,0 +1,59 @@
+"""The emulator itself: faults are reported, by the name of the kernel, and right kernels run."""
+
+import ctypes
+import re
+
+import pytest
+import torch
+from emulation import HERE, build, reason_against
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    if (reason := reason_against()) is not None:
+        pytest.skip(f"emulator: {reason}")
+    sources = [HERE / name for name in ("faulty_kernels.cpp", "emulator.cpp", "fiber.cpp")]
+    library = ctypes.CDLL(str(build(tmp_path_factory.mktemp("faulty"), sources)))
+    library.run_faulty_kernel.restype = ctypes.c_char_p
+
+    def run(name, late=False):
+        numbers = torch.arange(64, dtype=torch.float32)
+        pointer = ctypes.c_void_p(numbers.data_ptr())
+        fault = library.run_faulty_kernel(name.encode(), pointer, int(late))
+        return fault and fault.decode(), numbers
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half_a_barrier", "divergent.*ended"),
+        ("two_barriers", "divergent"),
+        ("half_a_collective", "divergent"),
+        ("waits_for_ever", "waits for ever"),
+        ("misaligned_copy", "not aligned"),
+    ],
+)
+def test_a_fault_is_reported(run, name, words):
+    fault, _ = run(name)
+    assert fault is not None
+    assert fault.startswith(name)
+    assert re.search(words, fault, re.DOTALL), fault
+
+
+def test_shared_memory_begins_as_nan(run):
+    fault, numbers = run("reads_what_nobody_wrote")
+    assert fault is None
+    assert numbers.isnan().all()
+
+
+def test_collectives_reach_all_lanes_of_a_warp(run):
+    fault, numbers = run("adds_lanes")
+    assert fault is None
+    assert numbers.tolist() == [sum(range(32))] * 32 + [sum(range(32, 64))] * 32
+
+
+def test_a_copy_that_nobody_awaits_may_be_late(run):
+    assert not run("forgets_to_wait", late=False)[1].isnan().any()
+    assert run("forgets_to_wait", late=True)[1].isnan().all()

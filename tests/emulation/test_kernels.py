@@ -1,0 +1,167 @@
+"""The CUDA kernels, emulated, against their definitions in float64: what it shows holds for numbers, not for speed."""
+
+import pytest
+import torch
+from cases import (
+    CASES,
+    ROUNDING,
+    check_soft_orthogonality,
+    check_srip,
+    entry_order,
+    made,
+    residual,
+    run_in_all_ways,
+)
+
+f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_schedules_agree_and_are_right(emulator, name):
+    run_in_all_ways(emulator, name)
+
+
+@pytest.mark.parametrize("dtype", [f64, f32, bf16, f16], ids=str)
+@pytest.mark.parametrize("lies", ["along", "across"])
+@pytest.mark.parametrize("shape", [(64, 147), (130, 70), (1, 9), (9, 1), (64, 64)], ids=str)
+def test_shapes_on_both_sides(emulator, shape, lies, dtype):
+    matrix = made(*shape, dtype, lies)
+    check_soft_orthogonality(emulator, [matrix], 0.5, 2.0)
+    check_srip(emulator, [matrix])
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 5, 200])
+def test_any_size_of_gpu_gives_the_same_to_rounding(emulator, multiprocessors):
+    emulator.multiprocessors = multiprocessors
+    matrices = [made(70, 800, f32), made(20, 30, f32)]
+    check_soft_orthogonality(emulator, matrices)
+    check_srip(emulator, matrices)
+
+
+def test_near_orthogonality_small_orders_keep_their_digits(emulator):
+    for order in (16, 64):
+        matrix = torch.linalg.qr(torch.randn(4 * order, order, dtype=f64))[0].T + 1e-5 * torch.randn(order, 4 * order)
+        matrix = matrix.float().contiguous()
+        (value,), _ = emulator.soft_orthogonality([matrix])
+        truth = residual(matrix.double()).square().sum()
+        assert abs(value - truth) <= 1e-5 * truth
+
+
+def test_one_launch_each_way_for_all_matrices_of_a_model(emulator):
+    matrices = [made(3 + i % 5, 4 + i % 7, f32) for i in range(60)]
+    check_soft_orthogonality(emulator, matrices)
+    assert emulator.launches() == ["gram_residual", "residual_product"]
+    check_srip(emulator, matrices)
+    assert emulator.launches() == ["power_iteration", "rank_update"]
+
+
+def test_more_matrices_than_one_launch_takes(emulator):
+    matrices = [made(1 + i % 3, 2 + i % 2, f32) for i in range(700)]
+    check_soft_orthogonality(emulator, matrices)
+    assert emulator.launches() == ["gram_residual"] * 2 + ["residual_product"] * 2
+    check_srip(emulator, matrices)
+    assert emulator.launches() == ["power_iteration"] * 3 + ["rank_update"] * 3
+
+
+def test_without_cooperative_launch_each_phase_is_a_launch(emulator):
+    matrices = [made(70, 45, f32), made(20, 30, f32, "across")]
+    one_launch = check_srip(emulator, matrices)
+    emulator.launches()
+    emulator.cooperative = False
+    for given, expected in zip(check_srip(emulator, matrices), one_launch, strict=True):
+        assert torch.equal(given, expected)
+    # Two a pass over W, of which the adjoint takes one more than there are applications; the start and the end.
+    assert emulator.launches() == ["power_iteration"] * (2 * 3 + 2) + ["rank_update"]
+
+
+def test_nothing_is_kept_unless_asked_for(emulator):
+    matrix = made(70, 45, f32)
+    kept, _ = emulator.soft_orthogonality([matrix])
+    values, residuals = emulator.soft_orthogonality([matrix], keep=False)
+    assert torch.equal(values, kept)
+    assert residuals.numel() == 0
+    start = torch.randn(70)
+    kept, _ = emulator.srip([matrix], start, 3)
+    values, vectors = emulator.srip([matrix], start, 3, keep=False)
+    assert torch.equal(values, kept)
+    assert vectors.numel() == 0
+
+
+def test_a_gradient_may_have_other_strides_than_its_weight(emulator):
+    matrix = made(20, 30, f32)
+    _, residuals = emulator.soft_orthogonality([matrix])
+    _, vectors = emulator.srip([matrix], torch.randn(20))
+    one = torch.ones(1)
+    for backward, kept, rest in (
+        (emulator.soft_orthogonality_backward, residuals, ()),
+        (emulator.srip_backward, vectors, (2,)),
+    ):
+        (plain,) = backward(one, [matrix], kept, *rest)
+        (turned,) = backward(one, [matrix], kept, *rest, gradients=[torch.empty(30, 20).t()])
+        assert torch.equal(plain, turned)
+
+
+@pytest.mark.parametrize(
+    "matrix", [torch.zeros(6, 6), torch.eye(6), torch.eye(6, 9)], ids=["zero", "identity", "orthogonal"]
+)
+def test_zero_residuals_and_zero_matrices_have_finite_values(emulator, matrix):
+    values, residuals = emulator.soft_orthogonality([matrix])
+    (gradient,) = emulator.soft_orthogonality_backward(values, [matrix], residuals)
+    assert values.isfinite().all()
+    assert not gradient.any()  # R W = 0 in all three
+    values, vectors = emulator.srip([matrix], torch.randn(6))
+    (gradient,) = emulator.srip_backward(values, [matrix], vectors, 2)
+    assert values.isfinite().all()
+    assert not gradient.any()
+
+
+def test_a_zero_start_gives_zero(emulator):
+    values, vectors = emulator.srip([made(70, 30, f32)], torch.zeros(70))
+    assert values.item() == 0
+    assert not vectors.any()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_nan_and_inf_come_out(emulator, poison):
+    matrices = [made(5, 6, f32), made(80, 90, f32)]
+    matrices[1][79, 3] = poison
+    values, residuals = emulator.soft_orthogonality(matrices)
+    gradients = emulator.soft_orthogonality_backward(torch.ones(2), matrices, residuals)
+    assert values.isfinite().tolist() == [True, False]
+    assert [bool(g.isfinite().all()) for g in gradients] == [True, False]
+    values, vectors = emulator.srip(matrices, torch.randn(85))
+    gradients = emulator.srip_backward(torch.ones(2), matrices, vectors, 2)
+    assert values.isfinite().tolist() == [True, False]
+    assert [bool(g.isfinite().all()) for g in gradients] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+def test_every_half_number_is_read_exactly_and_rounded_as_torch_does(emulator, dtype):
+    patterns = torch.arange(-(2**15), 2**15, 17, dtype=torch.int32).to(torch.int16).view(dtype)
+    column = patterns[patterns.isfinite()].reshape(1, -1)
+    column = column[:, column[0].float().abs() < 1e4]
+    # A rank of one: the gradient is 4 (|w|^2 - 1) w, with a factor that tf32 holds exactly.
+    factor = torch.tensor([0.5])
+    (gradient,) = emulator.soft_orthogonality_backward(torch.ones(1), [column], factor)
+    assert torch.equal(gradient, (4 * factor * column.float()).to(dtype))
+
+
+def test_starts_of_any_size_give_the_same(emulator):
+    matrices, start = [made(70, 30, f32)], torch.randn(70)
+    values, _ = emulator.srip(matrices, start)
+    for size in (1e-30, 1e30):
+        scaled, _ = emulator.srip(matrices, size * start)
+        torch.testing.assert_close(scaled, values, rtol=4 * ROUNDING[f32], atol=0)
+
+
+def test_entry_order_numbers_a_channels_last_kernel():
+    c, s = 3, 4
+    index = torch.arange(c * s).view(c, s).t().flatten()  # memory goes through the channels first
+    assert torch.equal(entry_order([(s, 1), (c, s)]), index)
+
+
+def test_too_long_a_gradient_is_refused_by_name(emulator):
+    matrix = made(2, 3, f32)
+    vectors = torch.zeros(2 * 5000 * 2)
+    with pytest.raises(RuntimeError, match="5000 iterations"):
+        emulator.srip_backward(torch.ones(1), [matrix], vectors, 5000)

@@ -1,0 +1,94 @@
+"""The planner of the GPU's launches: every number is worked on exactly once, in as few launches as arguments allow."""
+
+import pytest
+
+planner = pytest.importorskip("ortho_kernels._introspect", reason="no introspection").cuda
+
+SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000), (64, 100_000)]
+DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@pytest.fixture(params=[1, 82, 132], ids="{} multiprocessors".format)
+def device(request):
+    return planner.Device(request.param)
+
+
+def up(a, b):
+    return -(-a // b)
+
+
+def consecutive(works, first, size):
+    """Each work begins where the one before it ended; the end of the last."""
+    end = 0
+    for work in works:
+        assert first(work) == end
+        end += size(work)
+    return end
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_residual_items_cover_every_tile_and_the_whole_depth(device, dtype):
+    (launch,) = planner.plan_residuals([(*shape, dtype) for shape in SHAPES], device)
+    assert sorted(w.matrix for w in launch.work) == list(range(len(SHAPES)))
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.tiles * w.parts) == launch.items
+    for work in launch.work:
+        order, depth = SHAPES[work.matrix]
+        side = max(up(order, planner.tile_side), 1)
+        assert work.tiles == side * (side + 1) // 2
+        assert work.parts == max(up(depth, work.part_depth), 1)
+        assert work.part_depth % (planner.chunk_bytes // DTYPES[dtype]) == 0
+    # Partial sums have room for the first items alone, so the cut tiles must be those.
+    split = [w.tiles * w.parts for w in launch.work if w.parts > 1]
+    assert launch.split_items == sum(split)
+    assert all(w.parts > 1 for w in launch.work[: len(split)])
+    assert 1 <= launch.blocks <= launch.items
+
+
+def test_a_short_fat_matrix_keeps_the_gpu_busy():
+    (launch,) = planner.plan_residuals([(128, 65_536, "float32")], planner.Device(132))
+    assert launch.items >= launch.blocks == 132 * planner.tile_blocks
+
+
+def test_gradient_items_cover_every_tile(device):
+    (launch,) = planner.plan_products([(*shape, "float32") for shape in SHAPES], device)
+    size = lambda w: w.row_tiles * w.column_tiles  # noqa: E731
+    assert consecutive(launch.work, lambda w: w.first_item, size) == launch.items
+    for work in launch.work:
+        order, depth = SHAPES[work.matrix]
+        assert (work.row_tiles, work.column_tiles) == (up(order, planner.tile_side), up(depth, planner.tile_side))
+
+
+def test_ranges_and_strips_cover_the_depth(device):
+    matrices = [(*shape, "float32") for shape in SHAPES]
+    (launch,) = planner.plan_iterations(matrices, 3, True, device)
+    assert launch.steps == 5
+    assert consecutive(launch.work, lambda w: w.first_range, lambda w: w.ranges) == launch.ranges
+    for work in launch.work:
+        order, depth = SHAPES[work.matrix]
+        assert work.ranges == (up(depth, work.range_depth) if order else 0)
+        assert work.range_depth % work.strip == 0
+    (launch,) = planner.plan_updates(matrices, 2, device)
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.strips) == launch.items
+    for work in launch.work:
+        order, depth = SHAPES[work.matrix]
+        assert work.strips == (up(depth, launch.strip) if order else 0)
+
+
+def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
+    device = planner.Device(132)
+    mixed = [(32, 64, dtype) for dtype in DTYPES] * 5
+    assert len(planner.plan_residuals(mixed, device)) == len(DTYPES)
+    many = [(32, 64, "float32")] * 1500
+    for launches in (
+        planner.plan_residuals(many, device),
+        planner.plan_products(many, device),
+        planner.plan_iterations(many, 2, True, device),
+        planner.plan_updates(many, 2, device),
+    ):
+        assert 2 <= len(launches) <= 6
+        assert sorted(w.matrix for launch in launches for w in launch.work) == list(range(1500))
+
+
+def test_what_a_launch_cannot_count_is_refused_by_name():
+    with pytest.raises(RuntimeError, match="depth of a matrix: 3000000000"):
+        planner.plan_residuals([(4, 3_000_000_000, "float32")], planner.Device(132))

@@ -1,0 +1,122 @@
+"""Two processes of a run: the gradients of one process with the joint batch, ranks that stay the same, one that dies."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from ortho_kernels.trainer.batch_norm import synchronized
+from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.data import SOURCES
+from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.pretrain import build_module, build_stream, fit, pretrain
+from ortho_kernels.trainer.processes import ALONE, launched
+from ortho_kernels.trainer.runs import open_run
+
+# Their losses are defined on the whole batch, so that two processes must see what one sees.
+GLOBAL = ["byol", "simclr", "vicreg", "barlow_twins"]
+WORDS = [
+    "data=digits",
+    "penalty=srip",
+    "penalty.gamma=1e-3",
+    "backbone.width=4",
+    "method.hidden=16",
+    "method.projection=8",
+    "trainer.batch_size=16",
+    "trainer.max_steps=2",
+    "trainer.precision=64-true",  # so that nothing but a difference in the mathematics shows
+    "trainer.tensorboard=false",
+]
+
+
+class Record(Callback):
+    """Writes the gradients of the first step and the weights after the last."""
+
+    def __init__(self, path):
+        self.path = path
+        self.content = {}
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.global_step == 0:
+            named = module.method.named_parameters()
+            self.content["gradients"] = {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    def on_train_end(self, trainer, module):
+        self.content["weights"] = dict(module.method.state_dict())
+        torch.save(self.content, f"{self.path}-{trainer.global_rank}.pt")
+
+
+def train(ranks, folder, words, name):
+    """A run without evaluation and report."""
+    torch.set_num_threads(1)
+    config = load_config([*WORDS, *words, f"runs={folder / 'runs'}"])
+    splits = SOURCES[config.data.name].load(config.data)
+    stream = build_stream(config, splits, ranks)
+    module = build_module(config, splits, ranks, steps=len(stream))
+    run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
+    fit(config, run, module, stream, ranks, [Record(folder / name)])
+    return run.folder
+
+
+def train_each(ranks, folder, words=()):
+    """Every method on these processes, one after the other."""
+    for method in GLOBAL:
+        done = train(ranks, folder, [f"method={method}", *words], f"{method}-of-{ranks.count}")
+    return done
+
+
+def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
+    train_each(ALONE, tmp_path)
+    launched(2, "gloo", 60.0, partial(train_each, folder=tmp_path, words=["trainer=ddp"]))
+    for method in GLOBAL:
+        one, first, second = (torch.load(tmp_path / f"{method}-of-{name}.pt") for name in ("1-0", "2-0", "2-1"))
+        assert one["gradients"].keys() == first["gradients"].keys()
+        for name, gradient in one["gradients"].items():
+            torch.testing.assert_close(first["gradients"][name], gradient, atol=1e-9, rtol=1e-7)
+        for name, weight in first["weights"].items():
+            assert torch.equal(weight, second["weights"][name]), f"{method} {name}"
+
+
+def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
+    words = ["method=byol", "trainer.precision=32-true"]
+    whole = train(ALONE, tmp_path, words, "whole")
+    shared = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="shared"))
+    expected, found = (
+        read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (whole, shared)
+    )
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-4, rtol=1e-4)
+
+
+class Die(Callback):
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_rank == 1 and trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_when_a_process_dies_the_others_stop_and_the_error_says_which(tmp_path):
+    config = load_config([*WORDS, "trainer=ddp", f"runs={tmp_path}"])
+    with pytest.raises(TrainerError, match=r"Process 1 was ended by SIGKILL.*resume=auto"):
+        pretrain(config, [Die()])
+
+
+def test_synchronized_batch_norm_keeps_names_and_values():
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm1d(3, affine=False)))
+    module[1].weight.data.fill_(0.3)
+    module[1].weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    after = synchronized(module, on_gpu=False)
+    assert {name: value.tolist() for name, value in after.state_dict().items()} == {
+        name: value.tolist() for name, value in before.items()
+    }
+    assert not after[1].weight.requires_grad
+    images = torch.randn(4, 2, 3, 3)
+    torch.testing.assert_close(
+        after[1](images), nn.functional.batch_norm(images, None, None, before["1.weight"], before["1.bias"], True)
+    )

@@ -1,0 +1,108 @@
+"""Recipes: each is built, made small, and runs two steps; and a few of their settings against their source."""
+
+import pytest
+import torch
+
+from ortho_kernels.trainer.config import load_config, option_groups
+from ortho_kernels.trainer.data import Splits
+from ortho_kernels.trainer.data.images import MemoryImages
+from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.optimizers import rate_factor
+from ortho_kernels.trainer.pretrain import build_module
+from ortho_kernels.trainer.processes import Ranks
+from ortho_kernels.trainer.recipes import paper_recipes
+
+RECIPES = option_groups()["experiment"]
+SMALLER = {
+    "method": {"hidden": 16, "projection": 8, "prediction_hidden": 16, "queue": 32, "prototypes": 10},
+    "backbone": {"width": 4, "depth": 1, "factor": 1, "patch": 8},
+    "data": {"size": 16},
+    "trainer": {"batch_size": 8},
+}
+
+
+def made_small(config):
+    """The same recipe at a size that a test can afford."""
+    for group, values in SMALLER.items():
+        for key, value in values.items():
+            if key in config[group]:
+                config[group][key] = value
+    if config.backbone.name == "wrn28_2":
+        config.backbone.depth = 10
+    config.data.views.local.size = 8
+    return config
+
+
+def two_steps(config):
+    """The losses of two steps on noise, and the module after them."""
+    channels = 1 if config.data.name in ("fashion_mnist", "digits") else 3
+    pixels = torch.randint(0, 256, (16, channels, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    images = MemoryImages(pixels, torch.zeros(16, dtype=torch.int64))
+    module = build_module(config, Splits(images, images, ["noise"]), Ranks(), steps=2)
+    setup = module.configure_optimizers()
+    optimizer, schedule = setup["optimizer"], setup["lr_scheduler"]["scheduler"]
+    losses = []
+    for step in range(2):
+        module.method.progress = step / 2
+        loss = module.method(module.views(pixels[:8], step)).loss
+        loss.backward()
+        module.method.before_step(step, 2)
+        (module.gamma * module.penalty()).backward()
+        optimizer.step()
+        schedule.step()
+        module.method.after_step(step, 2)
+        losses.append(loss.item())
+    return losses, module
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_runs_two_steps(recipe):
+    config = made_small(load_config([f"experiment={recipe}"]))
+    losses, module = two_steps(config)
+    assert torch.tensor(losses).isfinite().all()
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    if recipe.startswith("paper/"):
+        data, method, *_ = recipe.removeprefix("paper/").replace("/", " ").split()
+        assert config.data.name == data
+        assert method == f"{config.method.name}_{config.backbone.name}"
+        assert (config.penalty.kind, config.penalty.gamma) == ("so", 1e-6)
+
+
+def test_the_papers_first_experiment():
+    config = load_config(["experiment=paper/cifar100/byol_resnet18"])
+    assert (config.trainer.batch_size, config.trainer.max_epochs) == (256, 1000)
+    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("lars", 1.0, 1e-5)
+    assert (config.method.views, config.method.momentum) == ("asymmetric", 0.99)
+    assert list(config.data.views.asymmetric.solarize) == [0.0, 0.2]
+    assert (config.backbone.width, config.backbone.stem) == (64, "cifar")
+
+
+def test_all_thirteen_methods_have_recipes():
+    assert len(METHODS) == 13
+    for folder in ("cifar10", "cifar100", "imagenet100"):
+        assert {f"paper/{folder}/{name}_resnet18" for name in METHODS} <= paper_recipes().keys()
+
+
+def test_a_baseline_is_a_word_away():
+    recipe = "experiment=paper/cifar100/byol_resnet18"
+    whole, baseline = load_config([recipe]), load_config([recipe, "penalty=none"])
+    whole.penalty.gamma = 0.0
+    assert whole == baseline
+
+
+def test_large_images_get_the_large_stem_and_the_settings_of_their_own_runs():
+    config = load_config(["experiment=paper/imagenet100/byol_resnet50"])
+    assert (config.backbone.stem, config.method.prediction_hidden, config.optimizer.lr) == ("imagenet", 8192, 0.5)
+    assert (config.trainer.max_epochs, config.data.size) == (400, 224)
+
+
+def test_the_square_root_rule_of_lightlys_simclr():
+    optimizer = load_config(["experiment=paper/imagenet1k/simclr_resnet50"]).optimizer
+    for batch in (256, 1024):
+        assert optimizer.lr * rate_factor(optimizer.scaling, batch) == pytest.approx(0.075 * batch**0.5)
+
+
+def test_transformers_train_with_adamw():
+    config = load_config(["experiment=paper/imagenet100/dino_vit_tiny"])
+    assert (config.optimizer.name, config.optimizer.lr, config.backbone.patch) == ("adamw", 5e-3, 16)
+    assert (config.method.prototypes, config.method.fixed_lengths) == (65536, False)

@@ -1,0 +1,88 @@
+"""Sweeps: every combination, one table, failures that stop nobody else, and a second call that does what is missing."""
+
+import csv
+
+import pytest
+
+from ortho_kernels.trainer import launchers, sweep
+from ortho_kernels.trainer.config import combinations, load_config
+from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.launchers import Outcome, SweepSettings, launch
+
+WORDS = [
+    "data=digits",
+    "method=simclr",
+    "backbone.width=2",
+    "method.hidden=8",
+    "trainer.max_steps=1",
+    "trainer.threads=1",
+    "evaluation.train_images=60",
+    "evaluation.test_images=40",
+]
+
+
+def plan(folder, *words):
+    varied, chosen = zip(*combinations([*WORDS, *words, f"runs={folder}"]), strict=True)
+    return varied, [load_config([f"title='{', '.join(v)}'", *c]) for v, c in zip(varied, chosen, strict=True)]
+
+
+@pytest.fixture(autouse=True)
+def _without_report(monkeypatch):
+    monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
+    monkeypatch.setattr(sweep, "write_report", lambda path, runs: None)
+
+
+def rows(folder):
+    with open(folder / "sweep.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_ends_in_one_table_and_can_be_taken_up_again(tmp_path, capsys):
+    words = ["seed=0,1", "penalty.gamma=0,1e-6", "resume=auto"]
+    folder = sweep.sweep(*plan(tmp_path, *words))
+    said = capsys.readouterr().out
+    assert [(row["seed"], row["penalty.gamma"]) for row in rows(folder)] == [
+        ("0", "0"),
+        ("0", "1e-06"),
+        ("1", "0"),
+        ("1", "1e-06"),
+    ]
+    assert all(0 <= float(row["knn"]) <= 1 for row in rows(folder))
+    assert "penalty.gamma=1e-06, 2 seeds" in said
+    assert "±" in said
+    again = sweep.sweep(*plan(tmp_path, *words))
+    assert capsys.readouterr().out.count("is finished already") == 4
+    assert [row["knn"] for row in rows(again)] == [row["knn"] for row in rows(folder)]
+
+
+def test_a_run_that_fails_stops_no_other(tmp_path, capsys):
+    with pytest.raises(TrainerError, match=r"1 of 2 runs failed.*resume=auto"):
+        sweep.sweep(*plan(tmp_path, "trainer.batch_size=5000,16"))
+    [folder] = tmp_path.glob("sweep-*")
+    failed, done = rows(folder)
+    assert "larger than the data" in failed["error"]
+    assert float(done["knn"]) >= 0
+    assert "failed: trainer" in capsys.readouterr().out
+
+
+def test_joblib_runs_several_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(launchers, "_attempted", _titled)
+    _, configs = plan(tmp_path, "seed=0,1,2")
+    outcomes = launch(SweepSettings(launcher="joblib", jobs=2), configs)
+    assert [str(outcome.folder) for outcome in outcomes] == ["seed=0", "seed=1", "seed=2"]
+
+
+def _titled(config, threads=None):
+    return Outcome(config.title)
+
+
+def test_submitit_hands_out_jobs(tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    _, configs = plan(tmp_path, "trainer.batch_size=5000,6000")
+    settings = SweepSettings(launcher="submitit", cluster="debug")
+    assert ["larger than the data" in outcome.error for outcome in launch(settings, configs)] == [True, True]
+
+
+def test_a_launcher_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(TrainerError, match="serial, joblib, submitit; got rocket"):
+        launch(SweepSettings(launcher="rocket"), [])

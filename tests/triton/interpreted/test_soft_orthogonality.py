@@ -1,0 +1,126 @@
+"""Soft orthogonality and its gradient against float64, over the shapes of the CPU kernels' tests."""
+
+import pytest
+import torch
+from matrices import NAMES, SIDES, STORAGES, cpu_kernels
+
+from ortho_kernels.backends import triton as kernels
+from ortho_kernels.backends.triton import heuristics, tables
+
+FEW = ["odd", "tall", "channels_last, grouped", "overlapping"]
+CASES = [(name, torch.float32) for name in NAMES] + [(name, dtype) for name in FEW for dtype in STORAGES[1:]]
+
+
+@pytest.fixture(autouse=True)
+def own_operators(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "ops", kernels)
+
+
+@pytest.mark.parametrize("side", SIDES, ids=["rows", "cols"])
+@pytest.mark.parametrize(("name", "dtype"), CASES, ids=lambda each: str(each))
+def test_as_the_cpu_kernels(name, side, dtype):
+    cpu_kernels.test_soft_orthogonality(name, side, dtype)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Several tiles, cut in several parts, from small matrices; by way of a tuned configuration."""
+    base = heuristics.TABLE[heuristics.INTERPRETER]
+    tile = {"rows": 16, "columns": 16, "depth": 16, "warps": 4, "stages": 1}
+    text = heuristics.json.dumps({"residual_float32": tile, "product_float32": tile})
+    monkeypatch.setattr(tables, "configuration", lambda architecture: heuristics.tuned(base, text, "test"))
+    monkeypatch.setattr("ortho_kernels.backends.triton.plan.LEAST_PART_DEPTH", 48)
+    monkeypatch.setattr("ortho_kernels.backends.triton.plan.ITEMS_PER_MULTIPROCESSOR", 1000)
+    monkeypatch.setattr(tables, "_plans", type(tables._plans)())
+
+
+def test_parts_of_tiles_are_summed_before_squaring(small_tiles):
+    weights = [torch.randn(37, 200) / 14, torch.randn(9, 500) / 22, torch.randn(210, 20) / 14]
+    sides = [0, 0, 1]
+    values, residuals = kernels.soft_orthogonality(weights, [1] * 3, sides, 1.0, 1.0, True)
+    plan = tables.tables_for(weights, [1] * 3, sides).plan
+    assert {item[8] for item in plan.residuals.items[torch.float32]} == {5, 11}  # parts
+    matrices = [w.double() for w in weights]
+    R = [cpu_kernels.residual(w, side) for w, side in zip(matrices, sides, strict=True)]
+    assert cpu_kernels.close(values, torch.stack([r.square().sum() for r in R]), torch.float32)
+    lower = torch.cat([r[torch.tril_indices(*r.shape).unbind()] for r in R])
+    assert cpu_kernels.close(residuals, lower, torch.float32)
+    gradients = kernels.soft_orthogonality_backward(torch.ones(3), weights, [1] * 3, sides, residuals, 0, [1, 1, 1])
+    for gradient, w in zip(gradients, matrices, strict=True):
+        assert cpu_kernels.close(gradient, 4 * (w @ w.T @ w - w), torch.float32)
+    again, residuals_again = kernels.soft_orthogonality(weights, [1] * 3, sides, 1.0, 1.0, True)
+    assert torch.equal(values, again)  # counters are left as they were found
+    assert torch.equal(residuals, residuals_again)
+
+
+def near_orthogonal(*shape):
+    return torch.nn.init.orthogonal_(torch.empty(shape)) + 1e-3 * torch.randn(shape)
+
+
+def test_digits_near_orthogonality():
+    """Where R is a difference of nearly equal numbers: every value and every gradient within 1e-5."""
+    shapes = [(1, 7), (2, 3), (10, 130), (16, 16), (17, 40), (27, 64), (64, 147), (96, 257), (128, 500)]
+    weights = [near_orthogonal(*shape) for shape in shapes]
+    ones, sides = [1] * len(weights), [0] * len(weights)
+    values, residuals = kernels.soft_orthogonality(weights, ones, sides, 1.0, 1.0, True)
+    gradients = kernels.soft_orthogonality_backward(
+        torch.ones(len(weights)), weights, ones, sides, residuals, 0, ones
+    )
+    for shape, weight, value, gradient in zip(shapes, weights, values, gradients, strict=True):
+        W = weight.double()
+        R = cpu_kernels.residual(W, 0)
+        assert abs(value.item() / R.square().sum().item() - 1) < 1e-5, shape
+        assert (gradient.double() - 4 * R @ W).norm() < 1e-5 * (4 * R @ W).norm(), shape
+
+
+def test_mixed_dtypes_and_unwanted_gradients():
+    weights = [torch.randn(20, 40, dtype=dtype) / 6 for dtype in STORAGES]
+    values, residuals = kernels.soft_orthogonality(weights, [1] * 3, [0] * 3, 1.0, 1.0, True)
+    truth = torch.stack([cpu_kernels.residual(w.double(), 0).square().sum() for w in weights])
+    assert cpu_kernels.close(values, truth, torch.float32)
+    gradients = kernels.soft_orthogonality_backward(values, weights, [1] * 3, [0] * 3, residuals, 0, [1, 0, 1])
+    assert [g.dtype for g in gradients] == list(STORAGES)
+    assert [g.numel() for g in gradients] == [800, 0, 800]
+    nothing_kept = kernels.soft_orthogonality(weights, [1] * 3, [0] * 3, 1.0, 1.0, False)
+    assert torch.equal(nothing_kept[0], values)
+    assert nothing_kept[1].numel() == 0
+
+
+def test_medium_precision_rounds_to_bfloat16_alone():
+    weight = torch.randn(70, 130) / 11
+    values, residuals = kernels.soft_orthogonality([weight], [1], [0], 1.0, 1.0, True)
+    exact, medium = (
+        kernels.soft_orthogonality_backward(values, [weight], [1], [0], residuals, precision, [1])[0]
+        for precision in (0, 2)
+    )
+    assert (medium - exact).norm() <= 4e-3 * exact.norm()
+
+
+def test_zero_residuals_nan_and_inf():
+    cpu_kernels.test_nan_and_inf_come_out(0, float("nan"))
+    cpu_kernels.test_nan_and_inf_come_out(1, float("inf"))
+    for matrix in (torch.zeros(6, 6), torch.eye(6), torch.eye(20, 30)):
+        start = torch.randn(len(matrix))
+        values, residuals = kernels.soft_orthogonality([matrix], [1], [0], 1.0, 1.0, True)
+        (gradient,) = kernels.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, 0, [1])
+        assert not gradient.any()
+        values, vectors = kernels.srip([matrix], [1], [0], start, 2, True, True)
+        (gradient,) = kernels.srip_backward(values, [matrix], [1], [0], vectors, 2, [1])
+        assert values.isfinite().all()
+        assert not gradient.any()
+
+
+def test_bad_arguments_name_the_weight():
+    good = torch.randn(4, 4)
+    for weights, groups, words in (
+        ([good, torch.randn(4, 4, 4)[:, ::2, ::2]], [1, 1], r"weights\[1\].*contiguous"),
+        ([good, good.double()], [1, 1], r"weights\[1\].*float16"),
+        ([good, good[0]], [1, 1], r"weights\[1\].*dimensions"),
+        ([good, good], [1, 3], r"weights\[1\].*groups"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            kernels.soft_orthogonality(weights, groups, [0, 0], 1.0, 1.0, True)
+    with pytest.raises(RuntimeError, match="iterations"):
+        kernels.srip([good], [1], [0], torch.randn(4), 0, True, True)
+    with pytest.raises(RuntimeError, match="start: expected 4"):
+        kernels.srip([good], [1], [0], torch.randn(5), 2, True, True)

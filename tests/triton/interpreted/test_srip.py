@@ -1,0 +1,79 @@
+"""SRIP and its gradient against float64, over the shapes of the CPU kernels' tests."""
+
+import pytest
+import torch
+from matrices import NAMES, SIDES, STORAGES, cpu_kernels
+
+from ortho_kernels.backends import triton as kernels
+from ortho_kernels.backends.triton import heuristics, operators, tables
+
+CASES = [(name, side, torch.float32, 2, True) for name in NAMES for side in SIDES]
+CASES += [("odd", 0, dtype, 3, True) for dtype in STORAGES[1:]]
+CASES += [("channels_last, tall", 1, torch.float32, iterations, True) for iterations in (1, 9)]
+CASES += [("convolution", 0, torch.float32, 3, False)]
+
+
+@pytest.fixture(autouse=True)
+def own_operators(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "ops", kernels)
+
+
+@pytest.mark.parametrize(("name", "side", "dtype", "iterations", "through"), CASES, ids=lambda each: str(each))
+def test_as_the_cpu_kernels(name, side, dtype, iterations, through):
+    cpu_kernels.test_srip(name, side, dtype, iterations, through)
+
+
+def everything(weights):
+    count = len(weights)
+    start = torch.randn(sum(map(len, weights)), generator=torch.Generator().manual_seed(3))
+    values, vectors = kernels.srip(weights, [1] * count, [0] * count, start, 2, True, True)
+    return [
+        values, vectors, *kernels.srip_backward(values, weights, [1] * count, [0] * count, vectors, 2, [1] * count)
+    ]  # fmt: skip
+
+
+def test_one_launch_and_several_have_the_same_bits(monkeypatch):
+    weights = [torch.randn(70, 600) / 24, torch.randn(5, 30) / 5, torch.randn(300, 40) / 6]
+    launched = []
+    monkeypatch.setattr(operators, "iterate", Recorded(operators.iterate, launched))
+    together = everything(weights)
+    assert launched == ["iterate"]
+    alone = heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER], cooperative=False)
+    monkeypatch.setattr(tables, "configuration", lambda architecture: alone)
+    monkeypatch.setattr(tables, "_plans", type(tables._plans)())
+    assert all(torch.equal(a, b) for a, b in zip(together, everything(weights), strict=True))
+    assert launched == ["iterate"]
+
+
+class Recorded:
+    """A kernel that writes its name down when it is launched."""
+
+    def __init__(self, kernel, launched):
+        self.kernel, self.launched = kernel, launched
+
+    def __getitem__(self, grid):
+        self.launched.append(self.kernel.fn.__name__)
+        return self.kernel[grid]
+
+
+def test_a_zero_start_gives_zero():
+    values, vectors = kernels.srip([torch.randn(100, 300)], [1], [0], torch.zeros(100), 2, True, True)
+    assert values.item() == 0
+    assert not vectors.any()
+
+
+def test_digits_near_orthogonality():
+    shapes = [(1, 7), (10, 130), (17, 40), (64, 147), (96, 257), (300, 500)]
+    weights = [torch.nn.init.orthogonal_(torch.empty(shape)) + 1e-3 * torch.randn(shape) for shape in shapes]
+    starts = [torch.randn(len(weight)) for weight in weights]
+    ones, sides = [1] * len(weights), [0] * len(weights)
+    values, vectors = kernels.srip(weights, ones, sides, torch.cat(starts), 2, True, True)
+    gradients = kernels.srip_backward(torch.ones(len(weights)), weights, ones, sides, vectors, 2, ones)
+    for shape, weight, x, value, gradient in zip(shapes, weights, starts, values, gradients, strict=True):
+        leaf = weight.double().requires_grad_()
+        R, u = cpu_kernels.residual(leaf, 0), x.double()
+        u = R @ u
+        sigma = (R @ u).norm() / u.norm()
+        (truth,) = torch.autograd.grad(sigma, leaf)
+        assert abs(value.item() / sigma.item() - 1) < 1e-5, shape
+        assert (gradient.double() - truth).norm() < 1e-5 * truth.norm(), shape
