@@ -1,5 +1,5 @@
-// `ortho_kernels._introspect.cuda`: what the launches on a GPU do, for tests and for the roofline model. Needs
-// no GPU and no CUDA.
+// `ortho_kernels._introspect.cuda`: what the launches on a GPU do, for tests and for the roofline model.
+// Needs no GPU and no CUDA.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -107,7 +107,8 @@ void bind_cuda_planner(py::module_ parent) {
       [](const Matrices& matrices, const cuda::Device& device) {
         return cuda::plan_residuals(planned(matrices), device);
       },
-      py::arg("matrices"), py::arg("device"), "Launches for the residuals of (order, depth, storage format).");
+      py::arg("matrices"), py::arg("device"),
+      "Launches for the residuals of (order, depth, storage format).");
   m.def(
       "plan_products",
       [](const Matrices& matrices, const cuda::Device& device) {

@@ -117,7 +117,8 @@ std::vector<ortho::cuda::EntryDigits> entry_digits(const Tensors& weights, const
     if (views.views[w].side == ortho::Side::columns) {
       for (const auto& [size, step] : ortho::column_digits(weights[w], views.views[w])) {
         if (digits.count == EntryDigits::most) {
-          throw std::runtime_error("weights[" + std::to_string(w) + "]: its dimensions lie in memory in too " +
+          throw std::runtime_error("weights[" + std::to_string(w) +
+                                   "]: its dimensions lie in memory in too " +
                                    "unusual an order; pass weight.contiguous()");
         }
         digits.digits[digits.count++] = {static_cast<std::int32_t>(size), static_cast<std::int32_t>(step)};
@@ -172,8 +173,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     Tensor values = new_numbers<C>(weights, matrix_count(views));
-    Tensor vectors =
-        new_numbers<C>(weights, keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
+    Tensor vectors = new_numbers<C>(weights, keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
     ortho::cuda::srip<C>(views.matrices, entry_digits(weights, views),
                          place.numbers<C>(start, total_order(views), "start"), options,
                          static_cast<C*>(values.mutable_data_ptr()),
