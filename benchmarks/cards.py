@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU. `peak` by unit: `float32` and `float64` outside the tensor cores, `tf32` and `bfloat16` on them."""
+    """A GPU. `peak` by unit: `float32` outside the tensor cores, `tf32` and `bfloat16` on them, `float64` on the faster."""
 
     title: str
     multiprocessors: int
@@ -43,9 +43,9 @@ def _card(title, multiprocessors, megahertz, gigabytes, l2_megabytes, float32, f
 _HOPPER_MMA, _BLACKWELL_MMA = 0.63, 0.32
 
 CARDS = {
-    "a100": _card("A100 SXM 80 GB", 108, 1410, 2039, 40, 19.5, 9.7, 156, 312),
-    "h100": _card("H100 SXM 80 GB", 132, 1830, 3352, 50, 66.9, 33.5, 494.7, 989.4, _HOPPER_MMA),
-    "h200": _card("H200 SXM 141 GB", 132, 1830, 4800, 50, 66.9, 33.5, 494.7, 989.4, _HOPPER_MMA),
+    "a100": _card("A100 SXM 80 GB", 108, 1410, 2039, 40, 19.5, 19.5, 156, 312),
+    "h100": _card("H100 SXM 80 GB", 132, 1830, 3352, 50, 66.9, 66.9, 494.7, 989.4, _HOPPER_MMA),
+    "h200": _card("H200 SXM 141 GB", 132, 1830, 4800, 50, 66.9, 66.9, 494.7, 989.4, _HOPPER_MMA),
     "b200": _card("HGX B200", 148, 1850, 8000, 126, 80, 40, 1100, 2250, _BLACKWELL_MMA),
     "rtx4090": _card("RTX 4090", 128, 2520, 1008, 72, 82.6, 1.29, 82.6, 165.2),
     "rtx3090": _card("RTX 3090", 82, 1695, 936, 6, 35.6, 0.556, 35.6, 71.2),

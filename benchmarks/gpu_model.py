@@ -27,7 +27,8 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FORWARD = {"float32": ("tf32", 3), "bfloat16": ("bfloat16", 1), "float16": ("bfloat16", 1)}
 BACKWARD = {"highest": ("tf32", 3), "high": ("tf32", 1), "medium": ("bfloat16", 1)}
 BACKWARD_OF_HALVES = ("tf32", 1)
-ON_DIAGONAL = 0.75  # one of the four warps of a tile on the diagonal has nothing to do
+IN_DOUBLE = ("float64", 1)  # small orders, where few entries average rounding errors out
+SMALL_ORDER, TINY_ORDER = 64, 16  # of residuals up to it; of gradients below it, at the highest precision
 
 planner = _introspect.cuda
 TILE = planner.tile_side
@@ -61,11 +62,10 @@ def matrices(shapes: Sequence[tuple[int, ...]], dtype: str = "float32") -> list[
 
 @dataclass
 class Launch:
-    """One kernel launch. `work` is each item's operations, in the order in which blocks take them, on `unit`."""
+    """One kernel launch. `work` is each item's operations by unit, in the order in which blocks take them."""
 
     blocks: int
-    unit: str
-    work: np.ndarray
+    work: dict[str, np.ndarray]
     bytes: int  # of memory, read or written
     l2_bytes: int  # through L2
     barriers: int = 0
@@ -73,11 +73,12 @@ class Launch:
 
     @property
     def items(self) -> int:
-        return len(self.work)
+        return len(next(iter(self.work.values())))
 
     @property
-    def flops(self) -> float:
-        return float(self.work.sum()) * self.passes
+    def flops(self) -> dict[str, float]:
+        """Executed operations by unit, two a multiply-add."""
+        return {unit: float(work.sum()) * self.passes for unit, work in self.work.items() if work.any()}
 
     @property
     def waves(self) -> float:
@@ -88,19 +89,22 @@ class Launch:
         """The share of blocks that have an item in the last wave."""
         return ((self.items - 1) % self.blocks + 1) / self.blocks
 
-    def fullest(self, card: Card) -> float:
-        """Operations of the multiprocessor that has most of them."""
+    def arithmetic(self, card: Card) -> np.ndarray:
+        """Seconds of arithmetic of each multiprocessor."""
+        rates = {unit: card.rate(unit) / card.multiprocessors for unit in self.work}
+        seconds = sum(self.passes * work / rates[unit] for unit, work in self.work.items())
         block = np.arange(self.items) % self.blocks
-        return float(np.bincount(block % card.multiprocessors, self.work).max()) * self.passes
+        return np.bincount(block % card.multiprocessors, seconds, minlength=card.multiprocessors)
 
     def balance(self, card: Card) -> float:
-        """The work of all multiprocessors over what they could do while the fullest is at work."""
-        return self.flops / (self.fullest(card) * card.multiprocessors)
+        """The arithmetic of all multiprocessors over what they could do while the fullest is at work."""
+        seconds = self.arithmetic(card)
+        return float(seconds.mean() / seconds.max())
 
     def times(self, card: Card) -> dict[str, float]:
         """Seconds by what may bind."""
         return {
-            f"{self.unit} arithmetic": self.fullest(card) * card.multiprocessors / card.rate(self.unit),
+            "arithmetic": float(self.arithmetic(card).max()),
             "memory": self.bytes / card.bandwidth,
             "L2": self.l2_bytes / card.l2_bandwidth,
         }
@@ -122,8 +126,12 @@ class Phase:
         return sum(launch.bytes for launch in self.launches)
 
     @property
-    def flops(self) -> float:
-        return sum(launch.flops for launch in self.launches)
+    def flops(self) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for launch in self.launches:
+            for unit, flops in launch.flops.items():
+                total[unit] = total.get(unit, 0) + flops
+        return total
 
     def seconds(self, card: Card) -> float:
         return sum(launch.seconds(card) for launch in self.launches)
@@ -161,18 +169,18 @@ def srip(weights: Sequence[Matrix], card: Card, iterations: int = 2) -> list[Pha
 def _residuals(launch, weights: Sequence[Matrix], card: Card) -> Launch:
     # Sums of parts are read soon after they were written: from L2, if those of a wave fit there.
     of_a_wave = launch.partial_bytes * min(1, launch.blocks / max(launch.split_items, 1))
-    work, l2 = [], 2 * launch.partial_bytes
+    work, l2 = _Work(), 2 * launch.partial_bytes
     total = launch.partial_bytes * (1 if of_a_wave <= card.l2_bytes // 2 else 2)
     for each in launch.work:
         matrix = weights[each.matrix]
-        unit, products = FORWARD[matrix.dtype]
+        unit, products = IN_DOUBLE if matrix.order <= SMALL_ORDER else FORWARD[matrix.dtype]
         row, column = np.tril_indices(-(-matrix.order // TILE))
         depth = np.full(each.parts, each.part_depth)
         depth[-1] = matrix.depth - each.part_depth * (each.parts - 1)
         padded = _padded(depth, planner.chunk_bytes // ITEM_BYTES[matrix.dtype])
-        warps = np.where(row == column, ON_DIAGONAL, 1)
-        work.append(np.outer(warps, 2 * products * TILE * TILE * padded).ravel())
-        vectors = _length(row, matrix.order) + np.where(row == column, 0, _length(column, matrix.order))
+        high, wide = _length(row, matrix.order), _length(column, matrix.order)
+        work.add(unit, np.outer(_entries(high, wide, row == column), 2 * products * padded).ravel())
+        vectors = high + np.where(row == column, 0, wide)
         l2 += int(vectors.sum()) * matrix.depth * ITEM_BYTES[matrix.dtype] + matrix.residual_bytes
         if matrix.bytes <= card.l2_bytes // 2:
             read = matrix.bytes
@@ -182,17 +190,20 @@ def _residuals(launch, weights: Sequence[Matrix], card: Card) -> Launch:
             panels = [(wave, np.repeat(tile, each.parts) * each.parts + part) for tile in (row, column)]
             read = _distinct(*panels) * TILE * each.part_depth * ITEM_BYTES[matrix.dtype]
         total += read + matrix.residual_bytes
-    return Launch(launch.blocks, unit, np.concatenate(work), total, l2)
+    return Launch(launch.blocks, work.by_unit(), total, l2)
 
 
 def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> Launch:
-    work, total, l2 = [], 0, 0
+    work, total, l2 = _Work(), 0, 0
     for each in launch.work:
         matrix = weights[each.matrix]
         unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_OF_HALVES
+        if matrix.order < TINY_ORDER and (unit, products) == BACKWARD["highest"]:
+            unit, products = IN_DOUBLE
         column, row = (index.ravel() for index in np.indices((each.column_tiles, each.row_tiles)))
         padded = _padded(matrix.order, planner.chunk_bytes // ITEM_BYTES["float32"])
-        work.append(np.full(len(row), 2 * products * TILE * TILE * padded))
+        entries = _entries(_length(row, matrix.order), _length(column, matrix.depth))
+        work.add(unit, 2 * products * entries * padded)
         size = ITEM_BYTES[matrix.dtype]
         symmetric = 4 * matrix.order * matrix.order  # each entry of the triangle is used as two
         l2 += each.column_tiles * symmetric + each.row_tiles * matrix.bytes + matrix.bytes
@@ -205,7 +216,7 @@ def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> 
                 + _distinct((wave, column)) * TILE * matrix.order * size
             )
         total += read + matrix.bytes
-    return Launch(launch.blocks, unit, np.concatenate(work), total, l2)
+    return Launch(launch.blocks, work.by_unit(), total, l2)
 
 
 def _iterations(launch, weights: Sequence[Matrix], card: Card) -> Launch:
@@ -218,7 +229,8 @@ def _iterations(launch, weights: Sequence[Matrix], card: Card) -> Launch:
         work.append(4 * matrix.order * depth)
     read = W if card.l2_bytes // 2 >= W else launch.steps * W
     through = launch.steps * (2 * W + 2 * launch.partial_bytes)
-    return Launch(launch.blocks, "float32", np.concatenate(work), read, through, 2 * launch.steps, launch.steps)
+    operations = {"float32": np.concatenate(work)}
+    return Launch(launch.blocks, operations, read, through, 2 * launch.steps, launch.steps)
 
 
 def _updates(launch, weights: Sequence[Matrix], pairs: int) -> Launch:
@@ -229,7 +241,24 @@ def _updates(launch, weights: Sequence[Matrix], pairs: int) -> Launch:
         depth = np.full(each.strips, launch.strip)
         depth[-1] = matrix.depth - launch.strip * (each.strips - 1)
         work.append(8 * pairs * matrix.order * depth)
-    return Launch(launch.blocks, "float32", np.concatenate(work), 2 * W, 2 * W)
+    return Launch(launch.blocks, {"float32": np.concatenate(work)}, 2 * W, 2 * W)
+
+
+class _Work:
+    """Operations of items one after the other, by unit."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, np.ndarray]] = []
+
+    def add(self, unit: str, operations: np.ndarray) -> None:
+        self.items.append((unit, operations))
+
+    def by_unit(self) -> dict[str, np.ndarray]:
+        units = dict.fromkeys(unit for unit, _ in self.items)
+        return {
+            unit: np.concatenate([work if own == unit else np.zeros_like(work) for own, work in self.items])
+            for unit in units
+        }
 
 
 def _padded(length, step: int):
@@ -238,6 +267,14 @@ def _padded(length, step: int):
 
 def _length(tile: np.ndarray, order: int) -> np.ndarray:
     return np.minimum(TILE, order - TILE * tile)
+
+
+def _entries(high: np.ndarray, wide: np.ndarray, on_diagonal: np.ndarray | bool = False) -> np.ndarray:
+    """Entries that a tile's four warps compute, 32 x 32 each: none of those beyond the matrix or above its diagonal."""
+    warp = TILE // 2
+    rows, columns = -(-high // warp), -(-wide // warp)
+    idle = np.logical_and(on_diagonal, columns == 2).astype(int)
+    return warp * warp * (rows * columns - idle)
 
 
 def _distinct(*pairs: tuple[np.ndarray, np.ndarray]) -> int:

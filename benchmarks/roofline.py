@@ -73,7 +73,7 @@ def describe(step: Step) -> str:
     """The step as a table."""
     lines = [
         f"{step.penalty.upper()} over {step.model}, {step.dtype}, on {step.card.title}",
-        f"  {'modelled':20}{'launches':>9}{'items':>9}{'waves':>7}{'last wave':>10}{'balance':>8}{'unit':>10}{'GFLOP':>10}"
+        f"  {'modelled':20}{'launches':>9}{'items':>9}{'waves':>7}{'last wave':>10}{'balance':>8}{'GFLOP by unit':>28}"
         f"{'MiB':>10}{'x floor':>9}{'L2 MiB':>11}{'us':>10}  bound by",
     ]
     for phase in step.phases:
@@ -85,20 +85,24 @@ def describe(step: Step) -> str:
             )
             lines.append(
                 f"  {phase.name if number == 0 else '':20}{len(phase.launches) if number == 0 else '':>9}{launch.items:9}"
-                f"{launch.waves:7.1f}{launch.last_wave:10.0%}{launch.balance(step.card):8.0%}{launch.unit:>10}"
-                f"{launch.flops / 1e9:10.1f}{launch.bytes / 2**20:10.1f}" + (total if last else "")
+                f"{launch.waves:7.1f}{launch.last_wave:10.0%}{launch.balance(step.card):8.0%}{_by_unit(launch.flops):>28}"
+                f"{launch.bytes / 2**20:10.1f}" + (total if last else "")
             )
     lines.append(
-        f"  {'step':20}{step.launches:9}{'':54}{sum(p.bytes for p in step.phases) / 2**20:10.1f}"
+        f"  {'step':20}{step.launches:9}{'':62}{sum(p.bytes for p in step.phases) / 2**20:10.1f}"
         f"{step.over_floor:9.2f}{'':11}{1e6 * step.seconds:10.1f}"
     )
     for name, loop in step.loops.items():
         lines.append(
-            f"  {name + ' loop':20}{loop.launches:9}{'':44}{loop.flops / 1e9:10.1f}{loop.bytes / 2**20:10.1f}{'':20}"
-            f"{1e6 * loop.seconds:10.1f}  {loop.seconds / step.seconds:.1f} x ours; as a CUDA graph "
-            f"{1e6 * loop.graph_seconds:.1f} us, {loop.graph_seconds / step.seconds:.1f} x"
+            f"  {name + ' loop':20}{loop.launches:9}{'':34}{_by_unit({'products': loop.flops}):>28}"
+            f"{loop.bytes / 2**20:10.1f}{'':20}{1e6 * loop.seconds:10.1f}  {loop.seconds / step.seconds:.1f} x ours; "
+            f"as a CUDA graph {1e6 * loop.graph_seconds:.1f} us, {loop.graph_seconds / step.seconds:.1f} x"
         )
     return "\n".join(lines)
+
+
+def _by_unit(flops: dict[str, float]) -> str:
+    return " + ".join(f"{each / 1e9:.3g} {unit}" for unit, each in flops.items())
 
 
 def record(step: Step) -> dict:

@@ -40,40 +40,57 @@ def test_transformers_have_the_weights_that_their_names_say():
 def test_waves_and_balance():
     card = CARDS["h100"]
     blocks = 2 * card.multiprocessors
-    even = Launch(blocks, "tf32", np.full(3 * blocks, 10.0), 0, 0)
-    assert (even.waves, even.last_wave, even.balance(card)) == (3, 1, 1)
-    tail = Launch(blocks, "tf32", np.full(3 * blocks + 1, 10.0), 0, 0)
+    even = Launch(blocks, {"tf32": np.full(3 * blocks, 10.0)}, 0, 0)
+    assert (even.waves, even.last_wave, even.balance(card)) == (3, 1, pytest.approx(1))
+    tail = Launch(blocks, {"tf32": np.full(3 * blocks + 1, 10.0)}, 0, 0)
     assert tail.last_wave == 1 / blocks
-    assert tail.fullest(card) == 70  # one multiprocessor has seven items, the others six
-    assert tail.balance(card) == pytest.approx(tail.flops / (70 * card.multiprocessors))
+    assert tail.balance(card) == pytest.approx(
+        tail.items / (7 * card.multiprocessors)
+    )  # one has seven items, others six
 
 
 def test_time_is_that_of_what_binds():
-    one = Launch(1, "tf32", np.array([1e9]), bytes=8, l2_bytes=8, barriers=2)
+    one = Launch(1, {"tf32": np.array([1e9]), "float64": np.array([1e8])}, bytes=8, l2_bytes=8, barriers=2)
     alone = 1e9 / (H100.peak["tf32"] * H100.mma_share / H100.multiprocessors)
+    alone += 1e8 / (H100.peak["float64"] / H100.multiprocessors)
     assert one.seconds(H100) == pytest.approx(gpu_model.LAUNCH_SECONDS + 2 * gpu_model.BARRIER_SECONDS + alone)
-    flood = Launch(1, "tf32", np.array([1.0]), bytes=10**12, l2_bytes=0)
+    flood = Launch(1, {"tf32": np.array([1.0])}, bytes=10**12, l2_bytes=0)
     assert flood.seconds(H100) == pytest.approx(gpu_model.LAUNCH_SECONDS + 1e12 / H100.bandwidth)
 
 
-def test_one_tile_costs_what_its_products_cost():
-    forward, backward = gpu_model.soft_orthogonality([Matrix(64, 64)], H100)
-    assert forward.flops == 0.75 * backward.flops  # of a tile on the diagonal
-    assert backward.flops == 3 * 2 * 64**3  # three products of tf32
-    assert gpu_model.soft_orthogonality([Matrix(64, 64)], H100, "high")[1].flops == 2 * 64**3
-    assert gpu_model.soft_orthogonality([Matrix(64, 64, "bfloat16")], H100)[0].flops == 0.75 * 2 * 64**3
-    assert forward.bytes == forward.floor_bytes == 4 * (64 * 64 + 64 * 65 // 2)
-    assert backward.bytes == backward.floor_bytes == 4 * (2 * 64 * 64 + 64 * 65 // 2)
+def test_tiles_cost_what_their_products_cost():
+    """128 x 64: three tiles of R, of which two are on the diagonal; three products of tf32."""
+    wide = Matrix(128, 128)
+    forward, backward = gpu_model.soft_orthogonality([wide], H100)
+    assert forward.flops == {"tf32": 3 * 2 * 128 * (64 * 64 + 2 * 3 * 32 * 32)}
+    assert backward.flops == {"tf32": 3 * 2 * 128**3}
+    assert gpu_model.soft_orthogonality([wide], H100, "high")[1].flops == {"tf32": 2 * 128**3}
+    assert gpu_model.soft_orthogonality([wide], H100, "medium")[1].flops == {"bfloat16": 2 * 128**3}
+    halves = gpu_model.soft_orthogonality([Matrix(128, 128, "bfloat16")], H100)
+    assert [phase.flops for phase in halves] == [
+        {"bfloat16": 2 * 128 * (64 * 64 + 2 * 3 * 32 * 32)},
+        {"tf32": 2 * 128**3},
+    ]
+
+
+def test_small_orders_are_computed_in_double():
+    forward, backward = gpu_model.soft_orthogonality([Matrix(64, 16)], H100)
+    assert forward.flops == {"float64": 2 * 16 * 3 * 32 * 32}
+    assert set(backward.flops) == {"tf32"}
+    forward, backward = gpu_model.soft_orthogonality([Matrix(9, 64)], H100)
+    assert set(forward.flops) == set(backward.flops) == {"float64"}
 
 
 def test_whole_matrices_are_counted_whatever_the_cuts():
     """The executed operations are those of the lower triangle's tiles, over the whole depth, rounded up to chunks."""
-    for matrix in (Matrix(256, 4096), Matrix(65, 100_000), Matrix(1000, 1001)):
+    for matrix in (Matrix(256, 4096), Matrix(128, 100_000), Matrix(1024, 1001)):
         forward, backward = gpu_model.soft_orthogonality([matrix], H100)
-        side = -(-matrix.order // 64)
-        depth, order = (-(-length // 16) * 16 for length in (matrix.depth, matrix.order))
-        assert forward.flops == 3 * 2 * 64 * 64 * depth * (side * (side - 1) / 2 + 0.75 * side)
-        assert backward.flops == 3 * 2 * 64 * 64 * order * side * -(-matrix.depth // 64)
+        side = matrix.order // 64
+        depth = -(-matrix.depth // 16) * 16
+        entries = 64 * 64 * (side * (side - 1) // 2) + 3 * 32 * 32 * side
+        assert forward.flops == {"tf32": 3 * 2 * entries * depth}
+        columns = -(-matrix.depth // 32) * 32
+        assert backward.flops == {"tf32": 3 * 2 * matrix.order * matrix.order * columns}
 
 
 def test_what_does_not_fit_l2_is_read_again():
