@@ -27,7 +27,6 @@ def plan_for(weights, groups=None, sides=None, multiprocessors=132):
     return Plan(*matrices_of(weights, groups or [1] * count, sides or [0] * count), CONFIGURATION, multiprocessors)
 
 
-
 def rows_of(plan):
     return [dict(zip(RESIDUAL_ITEM, item, strict=True)) for items in plan.residuals.items.values() for item in items]
 

@@ -101,9 +101,7 @@ def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specializ
     return Specialization(constants, {"num_warps": chosen.warps})
 
 
-def rank_updates(
-    plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int
-) -> Specialization:
+def rank_updates(plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int) -> Specialization:
     chosen = plan.configuration.update
     vectors = LEAST_VECTORS
     while vectors < 2 * pairs:

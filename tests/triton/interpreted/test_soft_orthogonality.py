@@ -63,9 +63,7 @@ def test_digits_near_orthogonality():
     weights = [near_orthogonal(*shape) for shape in shapes]
     ones, sides = [1] * len(weights), [0] * len(weights)
     values, residuals = kernels.soft_orthogonality(weights, ones, sides, 1.0, 1.0, True)
-    gradients = kernels.soft_orthogonality_backward(
-        torch.ones(len(weights)), weights, ones, sides, residuals, 0, ones
-    )
+    gradients = kernels.soft_orthogonality_backward(torch.ones(len(weights)), weights, ones, sides, residuals, 0, ones)
     for shape, weight, value, gradient in zip(shapes, weights, values, gradients, strict=True):
         W = weight.double()
         R = cpu_kernels.residual(W, 0)

@@ -238,10 +238,14 @@ def apply(
                 # Small matrices in float64 (see plan.SMALL_ORDER); the others in short float32 sums, added up in float64.
                 if SIZES & 1:
                     if small == 0:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
+                        apply_in(
+                            item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX
+                        )
                 if SIZES & 2:
                     if small == 1:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
+                        apply_in(
+                            item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX
+                        )
 
 
 @triton.jit
@@ -328,9 +332,7 @@ def combine(item, step, iterations, matrices, vectors, sums, squares, total_orde
 
 
 @triton.jit
-def finish(
-    item, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, total_order, total_squares
-):
+def finish(item, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, total_order, total_squares):
     """The value, and the pairs (p_i, x_(i-1)) from i = m on; a value of zero has no direction: its gradient is zero."""
     matrix_index = tl.load(item + COMBINE_MATRIX)
     matrix = matrices + matrix_index * MATRIX_COLUMNS
