@@ -29,9 +29,13 @@ class Watch(Callback):
         self.losses.append(outputs["loss"].item())
 
 
-@pytest.mark.parametrize("penalty", ["none", "so", "srip"])
-@pytest.mark.parametrize("backbone", ["resnet18", "vit_tiny"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "backbone", "penalty"),
+    [
+        *((method, "resnet18", "so") for method in METHODS),
+        *(("byol", "vit_tiny", penalty) for penalty in ("none", "so", "srip", "decay")),
+    ],
+)
 def test_every_method_backbone_and_penalty_runs(run_tiny, method, backbone, penalty):
     folder = run_tiny(f"method={method}", f"backbone={backbone}", f"penalty={penalty}")
     results = json.loads((folder / "results.json").read_text())
