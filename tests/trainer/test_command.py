@@ -45,7 +45,9 @@ def test_a_mistake_is_one_line_and_no_traceback(tmp_path):
 def test_help_lists_groups_and_keys(capsys):
     command.main(["--help", "method=simclr"])
     said = capsys.readouterr().out
-    assert "method=byol|simclr" in said
+    assert "method=barlow_twins|byol|" in said
+    assert "experiment=quick/" in said
+    assert "|paper/cifar100/METHOD_wrn28_2|" in said
     assert "temperature: 0.2" in said
 
 
