@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import __version__, functional, reference
+from . import __version__, functional, ops, reference
 from .backends import cuda, native, triton
 from .backends.choose import BACKENDS, explain, reason_against, use_backend
 from .diagnostics import gpu_checks
@@ -80,8 +80,7 @@ def check(backend: str, device: str, dtype: torch.dtype = torch.float32) -> dict
     # Near orthogonality, where R is a difference of nearly equal numbers, is where precision shows.
     weights = [_near_orthogonal(shape, generator).to(device, dtype) for shape in _SHAPES]
     orders = [min(shape[0], weight[0].numel()) for shape, weight in zip(_SHAPES, weights, strict=True)]
-    compute = torch.float64 if dtype is torch.float64 else torch.float32
-    start = [torch.randn(1, n, generator=generator).to(device, compute) for n in orders]
+    start = [torch.randn(1, n, generator=generator).to(device, ops.compute_dtype(weights)) for n in orders]
     errors = {}
     for name, compute, define, options in (
         ("so", functional.soft_orthogonality, reference.soft_orthogonality, {}),
