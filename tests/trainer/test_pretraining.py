@@ -140,15 +140,6 @@ def test_the_layer_that_first_gives_something_not_finite_is_named():
     assert first_non_finite_layer(network, lambda: network(torch.randn(50, 3))) is None
 
 
-def test_a_compiled_step_is_the_same_step(run_tiny):
-    words = ["method=simclr", "trainer.max_steps=2", "backbone.width=2"]
-    eager, compiled = (
-        read_metrics(run_tiny(*words, f"trainer.compile={backend}") / "metrics.csv")
-        for backend in ("null", "aot_eager")
-    )
-    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
-
-
 def test_a_logger_that_is_not_installed_is_named(run_tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
