@@ -27,7 +27,6 @@ def plan_for(weights, groups=None, sides=None, multiprocessors=132):
     return Plan(*matrices_of(weights, groups or [1] * count, sides or [0] * count), CONFIGURATION, multiprocessors)
 
 
-
 def rows_of(plan):
     return [dict(zip(RESIDUAL_ITEM, item, strict=True)) for items in plan.residuals.items.values() for item in items]
 
@@ -99,7 +98,7 @@ def test_passes_cover_the_depth_in_a_bounded_number_of_parts():
 
 def test_matrices_without_numbers_still_have_a_value():
     plan = plan_for([torch.empty(5, 0), torch.empty(0, 5)])
-    assert [item[:2] for item in plan.residuals.items[torch.float32]] == [(0, Kind.TINY), (1, Kind.TINY)]
+    assert sorted(item[:2] for item in plan.residuals.items[torch.float32]) == [(0, Kind.TINY), (1, Kind.TINY)]
     assert plan.products([True, True], 0) == {}
     assert [item[:2] for item in plan.passes.combines[torch.float32]] == [(0, 0), (1, 0)]
 

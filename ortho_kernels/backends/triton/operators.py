@@ -95,9 +95,7 @@ def srip(
     vectors = new(2 * iterations * plan.total_order, torch.float64)
     squares = new((iterations + 1) * total_squares, torch.float64)
     sums = new(plan.pass_sums, torch.float64)
-    combines = {
-        launch.storage: launch for launch in tables.launches("combines", lambda: plan.passes.combines)
-    }
+    combines = {launch.storage: launch for launch in tables.launches("combines", lambda: plan.passes.combines)}
     with _on(tables):
         for launch in tables.launches("passes", lambda: plan.passes.passes):
             _iterate(

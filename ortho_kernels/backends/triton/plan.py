@@ -234,9 +234,7 @@ class Plan:
 
     @cached_property
     def widest_stride(self) -> int:
-        return max(
-            max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices
-        )
+        return max(max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices)
 
     @cached_property
     def widest_order(self) -> int:
@@ -266,9 +264,7 @@ class Plan:
         residuals = _offsets(triangle(matrix.order) for matrix in self.matrices)
         vectors = _offsets(matrix.order for matrix in self.matrices)
         groups = _offsets(self.residuals.groups_of)
-        sums = _offsets(
-            matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True)
-        )
+        sums = _offsets(matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True))
         squares = _offsets(self.passes.squares_of)
         entry_orders = self._entry_orders[1]
         return [

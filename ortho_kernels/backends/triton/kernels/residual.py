@@ -100,9 +100,7 @@ def residuals(
                     if kind == TINY_KIND:
                         tiny = tiny_sums(data, item, matrix, order, LAYOUT, ALIGNED, INDEX)
                         places = tl.arange(0, TINY)[:, None] * TINY + tl.arange(0, TINY)[None, :]
-                        tiny, complete = with_other_parts(
-                            tiny, places, TINY * TINY, item, partial_sums, counter
-                        )
+                        tiny, complete = with_other_parts(tiny, places, TINY * TINY, item, partial_sums, counter)
                         if complete:
                             square = finish_tiny(tiny, own_kept, order, diagonal, off_diagonal, KEEP)
                 if HAS_NORMS:
