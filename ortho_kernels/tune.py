@@ -21,8 +21,10 @@ from .backends.triton import heuristics
 from .backends.triton.heuristics import Configuration, Pass, Tile
 
 # What a model's weights look like: those of a ResNet-50's stages and of a ViT-B's block.
-SHAPES = [(64, 64, 1, 1), (64, 64, 3, 3), (256, 64, 1, 1), (128, 128, 3, 3), (512, 128, 1, 1), (256, 256, 3, 3),
-          (1024, 256, 1, 1), (512, 512, 3, 3), (2048, 512, 1, 1), (2304, 768), (768, 768), (3072, 768), (768, 3072)]  # fmt: skip
+SHAPES = [
+    (64, 64, 1, 1), (64, 64, 3, 3), (256, 64, 1, 1), (128, 128, 3, 3), (512, 128, 1, 1), (256, 256, 3, 3),
+    (1024, 256, 1, 1), (512, 512, 3, 3), (2048, 512, 1, 1), (2304, 768), (768, 768), (3072, 768), (768, 3072),
+]  # fmt: skip
 _SIDES, _DEPTHS, _WARPS, _STAGES = (64, 128), (16, 32, 64), (4, 8), (2, 3, 4)
 
 
@@ -47,7 +49,7 @@ def candidates(base: Configuration, entry: str) -> Iterator[Configuration]:
             for stages in _STAGES
         ]
     for choice in choices:
-        candidate = replace(base, **{entry: choice})
+        candidate = replace(base, **{entry: choice})  # type: ignore[arg-type]
         if candidate != base and not heuristics.misfits(candidate):
             yield candidate
 
@@ -110,7 +112,7 @@ def _measure(candidate: Configuration, storage: torch.dtype, precision: int, ste
     ones = torch.ones(len(weights), device="cuda")
     with tables.configured(candidate):
         try:
-            values, residuals = operators.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
+            _, residuals = operators.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
             order = tables.tables_for(weights, groups, sides).plan.total_order
             start = torch.randn(order, device="cuda")
             launches: dict[str, Callable[[], object]] = {

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ class Launch(NamedTuple):
     items: Tensor
 
     @property
-    def count(self) -> int:
+    def programs(self) -> int:
         return len(self.rows)
 
 
@@ -65,8 +66,7 @@ class Tables:
         if key not in self._launches:
             self._launches[key] = [(storage, rows, (key, storage)) for storage, rows in plan_items().items()]
         return [
-            Launch(storage, rows, self._table(name, lambda rows=rows: rows))
-            for storage, rows, name in self._launches[key]
+            Launch(storage, rows, self._table(name, partial(list, rows))) for storage, rows, name in self._launches[key]
         ]
 
     def addresses(self, weights: Sequence[Tensor]) -> Tensor:

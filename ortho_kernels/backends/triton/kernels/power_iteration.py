@@ -242,7 +242,8 @@ def apply(
     for LAYOUT in tl.static_range(3):
         if LAYOUTS & (1 << LAYOUT):
             if layout == LAYOUT:
-                # Small matrices in float64 (see plan.SMALL_ORDER); the others in short float32 sums, added up in float64.
+                # W^T x of small matrices in float64 (see plan.SMALL_ORDER), of others in float32. W (W^T x), from which x is
+                # taken away, always in float64.
                 if SIZES & 1:
                     if small == 0:
                         apply_in(
@@ -287,14 +288,14 @@ def apply_in(
             )  # fmt: skip
             own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
             products += W.to(NUMBER) * own_x.to(NUMBER)[:, None]
-        along_depth = tl.sum(products, axis=0)
+        along_depth = tl.sum(products, axis=0).to(tl.float64)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
             W = load_block(
                 here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
-            own_sums = tl.sum(W.to(NUMBER) * along_depth[None, :], axis=1).to(tl.float64)
+            own_sums = tl.sum(W.to(tl.float64) * along_depth[None, :], axis=1)
             before = tl.load(sums + rows, mask=(rows < order) & (depth > begin), other=0.0)
             tl.store(sums + rows, before + own_sums, mask=rows < order)
         tl.debug_barrier()  # the next columns add to what was stored
