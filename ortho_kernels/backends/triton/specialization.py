@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
+from .heuristics import ARCHITECTURES, PASS_REGISTERS
 from .matrices import VECTOR_BYTES
 from .plan import PASS_ITEM, PRODUCT_ITEM, RESIDUAL_ITEM, UPDATE_ITEM, Item, Kind, Plan
 
@@ -98,7 +99,11 @@ def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specializ
         "ROWS": chosen.rows,
         "COLUMNS": chosen.columns,
     }
-    return Specialization(constants, {"num_warps": chosen.warps})
+    options = {"num_warps": chosen.warps}
+    limits = ARCHITECTURES.get(plan.configuration.architecture)
+    if limits is not None and limits.target == "cuda":
+        options["maxnreg"] = PASS_REGISTERS  # left alone, ptxas aims for a higher occupancy and spills for it
+    return Specialization(constants, options)
 
 
 def rank_updates(plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int) -> Specialization:

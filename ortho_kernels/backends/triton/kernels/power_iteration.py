@@ -12,7 +12,7 @@ squares in parts beside it; p_i stands at place m + i. R itself is never formed.
 import triton
 import triton.language as tl
 
-from ..plan import COMBINE_ITEM, COMBINED_ROWS, PASS_ITEM
+from ..plan import COMBINE_ITEM, COMBINED_ROWS, PASS_ITEM, SMALL_ORDER
 from .blocks import (
     DEPTH_STRIDE,
     FIRST_SQUARES,
@@ -41,7 +41,8 @@ COMBINE_COLUMNS = tl.constexpr(len(COMBINE_ITEM))
 COMBINE_MATRIX = tl.constexpr(COMBINE_ITEM.index("matrix"))
 COMBINE_ROW = tl.constexpr(COMBINE_ITEM.index("row"))
 COMBINED = tl.constexpr(COMBINED_ROWS)
-PARTS_AT_ONCE = tl.constexpr(8)
+SMALL = tl.constexpr(SMALL_ORDER)
+PARTS_AT_ONCE = tl.constexpr(4)
 SQUARES_AT_ONCE = tl.constexpr(64)
 
 
@@ -159,21 +160,27 @@ def finish_all(
 
 
 @triton.jit
-def inverse_length(matrix, squares):
-    """1 / |x| from the squares of its parts; 0 for a zero vector, which stays one. A NaN stays one too."""
-    length = length_of(matrix, squares)
-    return tl.where(length == 0.0, 0.0, 1.0 / length)
-
-
-@triton.jit
-def length_of(matrix, squares):
+def sum_of_squares(matrix, squares):
     own = squares + tl.load(matrix + FIRST_SQUARES)
     count = tl.load(matrix + SQUARES)
     total = tl.zeros((SQUARES_AT_ONCE,), tl.float64)
     for first in range(0, count, SQUARES_AT_ONCE):
         which = first + tl.arange(0, SQUARES_AT_ONCE)
         total += tl.load(own + which, mask=which < count, other=0.0, cache_modifier=".cg")
-    return tl.sqrt(tl.sum(total))
+    return tl.sum(total)
+
+
+@triton.jit
+def inverse_length(matrix, squares):
+    """1 / |x| from the squares of its parts; 0 for a zero vector, which stays one. A NaN stays one too."""
+    total = sum_of_squares(matrix, squares)
+    return tl.where(total == 0.0, 0.0, tl.rsqrt(total))
+
+
+@triton.jit
+def length_of(matrix, squares):
+    total = sum_of_squares(matrix, squares)
+    return tl.where(total == 0.0, 0.0, total * tl.rsqrt(total))  # no division: its subroutine costs registers
 
 
 @triton.jit
@@ -235,7 +242,8 @@ def apply(
     for LAYOUT in tl.static_range(3):
         if LAYOUTS & (1 << LAYOUT):
             if layout == LAYOUT:
-                # Small matrices in float64 (see plan.SMALL_ORDER); the others in short float32 sums, added up in float64.
+                # W^T x of small matrices in float64 (see plan.SMALL_ORDER), of others in float32. W (W^T x), from which x is
+                # taken away, always in float64.
                 if SIZES & 1:
                     if small == 0:
                         apply_in(
@@ -280,14 +288,14 @@ def apply_in(
             )  # fmt: skip
             own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
             products += W.to(NUMBER) * own_x.to(NUMBER)[:, None]
-        along_depth = tl.sum(products, axis=0)
+        along_depth = tl.sum(products, axis=0).to(tl.float64)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
             W = load_block(
                 here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
-            own_sums = tl.sum(W.to(NUMBER) * along_depth[None, :], axis=1).to(tl.float64)
+            own_sums = tl.sum(W.to(tl.float64) * along_depth[None, :], axis=1)
             before = tl.load(sums + rows, mask=(rows < order) & (depth > begin), other=0.0)
             tl.store(sums + rows, before + own_sums, mask=rows < order)
         tl.debug_barrier()  # the next columns add to what was stored
@@ -316,18 +324,21 @@ def combine(item, step, iterations, matrices, vectors, sums, squares, total_orde
         )
     place = input_of(step, iterations)
     x = tl.load(own_vectors + place * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
-    R_x = tl.sum(added, axis=0) - x * input_scale(matrix, squares, step, iterations, total_squares)
+    x *= input_scale(matrix, squares, step, iterations, total_squares)
+    x = tl.where(order <= SMALL, x, x.to(tl.float32).to(tl.float64))  # what W W^T was applied to
+    R_x = tl.sum(added, axis=0) - x
     if step < iterations:
         tl.store(own_vectors + (step + 1) * total_order + rows, R_x, mask=inside)
         own_squares = squares + (step + 1) * total_squares + tl.load(matrix + FIRST_SQUARES)
         tl.store(own_squares + row // COMBINED, tl.sum(tl.where(inside, R_x * R_x, 0.0)))
     else:
         i = 2 * iterations - step - 1  # this makes p_i
+        inverse = inverse_length(matrix, squares + i * total_squares)
         if step == iterations:
             before = tl.load(own_vectors + i * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
             sigma = length_of(matrix, squares + iterations * total_squares)
-            R_x -= sigma * inverse_length(matrix, squares + i * total_squares) * before
-        p = R_x * inverse_length(matrix, squares + i * total_squares)
+            R_x -= sigma * inverse * before
+        p = R_x * inverse
         tl.store(own_vectors + (iterations + i) * total_order + rows, p, mask=inside)
 
 
@@ -342,6 +353,7 @@ def finish(item, iterations, pairs, matrices, entry_orders, values, kept, vector
     inside = rows < order
     own = tl.load(matrix + VECTOR_OFFSET)
     sigma = length_of(matrix, squares + iterations * total_squares)
+    inverse_sigma = inverse_length(matrix, squares + iterations * total_squares)
     if row == 0:
         tl.store(values + matrix_index, sigma.to(tl.float32))
     places = entries_in_caller_order(entry_orders, matrix, rows, order)
@@ -349,7 +361,7 @@ def finish(item, iterations, pairs, matrices, entry_orders, values, kept, vector
         i = iterations - pair
         left_place = tl.where(pair == 0, iterations, iterations + i)
         left = tl.load(vectors + left_place * total_order + own + rows, mask=inside, other=0.0, cache_modifier=".cg")
-        left *= tl.where(pair == 0, inverse_length(matrix, squares + iterations * total_squares), 1.0)
+        left *= tl.where(pair == 0, inverse_sigma, 1.0)
         right = tl.load(vectors + (i - 1) * total_order + own + rows, mask=inside, other=0.0, cache_modifier=".cg")
         right *= inverse_length(matrix, squares + (i - 1) * total_squares)
         target = kept + 2 * pairs * own + 2 * pair * order + places

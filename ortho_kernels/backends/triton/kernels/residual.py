@@ -70,7 +70,7 @@ def residuals(
     INDEX: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """`LAYOUTS` is the bit set of the layouts among the items, and `HAS_...` says which kinds are: other code is left out."""
+    """`LAYOUTS` is the bit set of the layouts among the items, `HAS_...` their kinds: other code is left out."""
     item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
     matrix_index = tl.load(item + MATRIX)
     matrix = matrices + matrix_index * MATRIX_COLUMNS

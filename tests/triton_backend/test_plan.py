@@ -1,6 +1,7 @@
 """What each launch does, as tables: every entry once, offsets beyond 2^31, thousands of matrices. No triton, no GPU."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_every_entry_of_every_triangle_is_in_one_tile_for_every_depth(multiproce
     for covered, (_, depth) in zip(found, SHAPES, strict=True):
         assert torch.equal(covered, torch.full_like(covered, depth).tril())
     slots.sort()  # parts lie apart, and within what is allocated
-    assert all(a + size <= b for (a, size), (b, _) in zip(slots, slots[1:], strict=False))
+    assert all(a + size <= b for (a, size), (b, _) in pairwise(slots))
     assert not slots or sum(slots[-1]) <= plan.residuals.partial_sums
     groups = {(row["group"], row["matrix"], row["row"], row["column"], row["kind"]) for row in rows_of(plan)}
     assert sorted(group[0] for group in groups) == list(range(sum(plan.residuals.groups_of)))
@@ -98,7 +99,7 @@ def test_passes_cover_the_depth_in_a_bounded_number_of_parts():
 
 def test_matrices_without_numbers_still_have_a_value():
     plan = plan_for([torch.empty(5, 0), torch.empty(0, 5)])
-    assert [item[:2] for item in plan.residuals.items[torch.float32]] == [(0, Kind.TINY), (1, Kind.TINY)]
+    assert sorted(item[:2] for item in plan.residuals.items[torch.float32]) == [(0, Kind.TINY), (1, Kind.TINY)]
     assert plan.products([True, True], 0) == {}
     assert [item[:2] for item in plan.passes.combines[torch.float32]] == [(0, 0), (1, 0)]
 
