@@ -66,9 +66,10 @@ def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Modu
     _replace(
         network, [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1], nn.Identity()
     )
+    stem: Any  # torch types its sizes as tuples of any length, which its constructor does not take
     name, stem = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
     if stem.in_channels != channels:
-        form: Any = (stem.out_channels, stem.kernel_size, stem.stride, stem.padding)
+        form = stem.out_channels, stem.kernel_size, stem.stride, stem.padding
         _replace(network, name, nn.Conv2d(channels, *form, bias=stem.bias is not None))
     return network
 
