@@ -89,7 +89,7 @@ def test_passes_cover_the_depth_in_a_bounded_number_of_parts():
     plan = plan_for([torch.empty(3, 5), torch.empty(300, 70_000), torch.empty(2000, 64)])
     for index, matrix in enumerate(plan.matrices):
         items = sorted(item for item in plan.passes.passes[torch.float32] if item[0] == index)
-        bounds = sorted((item[3], item[4], item[5]) for item in items)
+        bounds = sorted((item[2], item[3], item[4]) for item in items)
         assert [b[0] for b in bounds] == [0, *(b[1] for b in bounds[:-1])]
         assert bounds[-1][1] == matrix.depth
         assert [b[2] for b in bounds] == list(range(len(bounds)))

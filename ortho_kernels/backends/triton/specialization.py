@@ -47,6 +47,15 @@ def _read_as(storage: torch.dtype, widest_stride: int) -> dict[str, Any]:
     }
 
 
+def _options(plan: Plan, warps: int, registers: int | None = None, **options: int) -> dict[str, Any]:
+    """The compiler's options. Left alone, ptxas aims for a higher occupancy than a tile has, and spills for it."""
+    limits = ARCHITECTURES.get(plan.configuration.architecture)
+    if limits is not None and limits.target == "cuda":
+        most = min(limits.registers_per_thread, limits.registers // (warps * limits.warp))
+        options["maxnreg"] = most if registers is None else min(most, registers)
+    return {"num_warps": warps, **options}
+
+
 def residuals(
     plan: Plan, storage: torch.dtype, items: Sequence[Item], keep: bool, interpreted: bool = False
 ) -> Specialization:
@@ -64,7 +73,7 @@ def residuals(
         "PRECISION": plan.configuration.forward_precision if storage is torch.float32 else "ieee",
         "UPCAST": interpreted and storage is torch.bfloat16,  # the interpreter's own product of bfloat16 is wrong
     }
-    return Specialization(constants, {"num_warps": tile.warps, "num_stages": tile.stages})
+    return Specialization(constants, _options(plan, tile.warps, num_stages=tile.stages))
 
 
 def residual_products(
@@ -87,7 +96,7 @@ def residual_products(
         "PRECISION": "ieee" if chosen == "bf16" else chosen,
         "PACKED": tl.int32 if plan.widest_order * (plan.widest_order + 1) < 2**31 else tl.int64,
     }
-    return Specialization(constants, {"num_warps": tile.warps, "num_stages": tile.stages})
+    return Specialization(constants, _options(plan, tile.warps, num_stages=tile.stages))
 
 
 def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specialization:
@@ -95,15 +104,10 @@ def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specializ
     constants = {
         **_read_as(storage, plan.widest_stride),
         "LAYOUTS": _bits(_found(items, PASS_ITEM, "layout")),
-        "SIZES": _bits(_found(items, PASS_ITEM, "small")),
         "ROWS": chosen.rows,
         "COLUMNS": chosen.columns,
     }
-    options = {"num_warps": chosen.warps}
-    limits = ARCHITECTURES.get(plan.configuration.architecture)
-    if limits is not None and limits.target == "cuda":
-        options["maxnreg"] = PASS_REGISTERS  # left alone, ptxas aims for a higher occupancy and spills for it
-    return Specialization(constants, options)
+    return Specialization(constants, _options(plan, chosen.warps, PASS_REGISTERS))
 
 
 def rank_updates(plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int) -> Specialization:
@@ -119,7 +123,7 @@ def rank_updates(plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs:
         "COLUMNS": chosen.columns,
         "PRECISION": plan.configuration.forward_precision,
     }
-    return Specialization(constants, {"num_warps": chosen.warps})
+    return Specialization(constants, _options(plan, chosen.warps))
 
 
 # The types of the kernels' arguments that are not constants; those of weights' numbers depend on the dtype.

@@ -7,12 +7,15 @@ The gradient is the sum of (p_i x_(i-1)^T + x_(i-1) p_i^T) W over i: for i = m a
 Steps 0 to m-1 make x_1 to x_m, steps m to 2m-2 make p_(m-1) to p_1. Each is a pass over all matrices, W (W^T x) in parts
 of the depth, and then the sums of the parts. In the workspace, x_i stands at place i, not yet divided by s_i, with its
 squares in parts beside it; p_i stands at place m + i. R itself is never formed.
+
+All arithmetic is in float64, which a pass that waits for memory has time for on data-center GPUs: R x is a difference of
+nearly equal numbers, and so are the adjoints.
 """
 
 import triton
 import triton.language as tl
 
-from ..plan import COMBINE_ITEM, COMBINED_ROWS, PASS_ITEM, SMALL_ORDER
+from ..plan import COMBINE_ITEM, COMBINED_ROWS, PASS_ITEM
 from .blocks import (
     DEPTH_STRIDE,
     FIRST_SQUARES,
@@ -33,7 +36,6 @@ from .blocks import (
 PASS_COLUMNS = tl.constexpr(len(PASS_ITEM))
 PASS_MATRIX = tl.constexpr(PASS_ITEM.index("matrix"))
 PASS_LAYOUT = tl.constexpr(PASS_ITEM.index("layout"))
-PASS_SMALL = tl.constexpr(PASS_ITEM.index("small"))
 PASS_BEGIN = tl.constexpr(PASS_ITEM.index("begin"))
 PASS_END = tl.constexpr(PASS_ITEM.index("end"))
 PASS_PART = tl.constexpr(PASS_ITEM.index("part"))
@@ -41,7 +43,6 @@ COMBINE_COLUMNS = tl.constexpr(len(COMBINE_ITEM))
 COMBINE_MATRIX = tl.constexpr(COMBINE_ITEM.index("matrix"))
 COMBINE_ROW = tl.constexpr(COMBINE_ITEM.index("row"))
 COMBINED = tl.constexpr(COMBINED_ROWS)
-SMALL = tl.constexpr(SMALL_ORDER)
 PARTS_AT_ONCE = tl.constexpr(4)
 SQUARES_AT_ONCE = tl.constexpr(64)
 
@@ -75,14 +76,12 @@ def iterate(
     pairs,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """All steps, with barriers over the grid: every program must be running at once. `SIZES` is the bit set of the items'
-    `small`."""
+    """All steps, with barriers over the grid: every program must be running at once."""
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     for i in range(program, combine_count, programs):
@@ -92,7 +91,7 @@ def iterate(
         for i in range(program, pass_count, programs):
             apply(
                 passes + i * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-                total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
+                total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
             )  # fmt: skip
         wait_for_all(barrier, programs, 2 * step + 2)
         for i in range(program, combine_count, programs):
@@ -131,7 +130,6 @@ def apply_all(
     total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -139,7 +137,7 @@ def apply_all(
 ):
     apply(
         passes + tl.program_id(0) * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-        total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
+        total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
     )  # fmt: skip
 
 
@@ -225,7 +223,6 @@ def apply(
     total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -234,7 +231,6 @@ def apply(
     """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache."""
     matrix = matrices + tl.load(item + PASS_MATRIX) * MATRIX_COLUMNS
     layout = tl.load(item + PASS_LAYOUT)
-    small = tl.load(item + PASS_SMALL)
     data = matrix_data(pointers, matrix, STORAGE)
     x = vectors + input_of(step, iterations) * total_order + tl.load(matrix + VECTOR_OFFSET)
     scale = input_scale(matrix, squares, step, iterations, total_squares)
@@ -242,18 +238,7 @@ def apply(
     for LAYOUT in tl.static_range(3):
         if LAYOUTS & (1 << LAYOUT):
             if layout == LAYOUT:
-                # W^T x of small matrices in float64 (see plan.SMALL_ORDER), of others in float32. W (W^T x), from which x is
-                # taken away, always in float64.
-                if SIZES & 1:
-                    if small == 0:
-                        apply_in(
-                            item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX
-                        )
-                if SIZES & 2:
-                    if small == 1:
-                        apply_in(
-                            item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX
-                        )
+                apply_in(item, matrix, data, x, scale, own_sums, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
 
 
 @triton.jit
@@ -264,7 +249,6 @@ def apply_in(
     x,
     scale,
     sums,
-    NUMBER: tl.constexpr,
     LAYOUT: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -279,7 +263,7 @@ def apply_in(
     for depth in range(begin, end, COLUMNS):
         here = data + depth * depth_stride
         depths_left = left_of(end, depth, COLUMNS)
-        products = tl.zeros((ROWS, COLUMNS), NUMBER)
+        products = tl.zeros((ROWS, COLUMNS), tl.float64)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
             W = load_block(
@@ -287,8 +271,8 @@ def apply_in(
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
             own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
-            products += W.to(NUMBER) * own_x.to(NUMBER)[:, None]
-        along_depth = tl.sum(products, axis=0).to(tl.float64)
+            products += W.to(tl.float64) * own_x[:, None]
+        along_depth = tl.sum(products, axis=0)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
             W = load_block(
@@ -325,7 +309,6 @@ def combine(item, step, iterations, matrices, vectors, sums, squares, total_orde
     place = input_of(step, iterations)
     x = tl.load(own_vectors + place * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
     x *= input_scale(matrix, squares, step, iterations, total_squares)
-    x = tl.where(order <= SMALL, x, x.to(tl.float32).to(tl.float64))  # what W W^T was applied to
     R_x = tl.sum(added, axis=0) - x
     if step < iterations:
         tl.store(own_vectors + (step + 1) * total_order + rows, R_x, mask=inside)
