@@ -29,7 +29,7 @@ THREADS = sorted({torch.get_num_threads(), 1}, reverse=True)
 SELDOM = 4  # the published loop takes seconds: it runs once in so many rounds
 
 
-@pytest.fixture(params=THREADS, ids=lambda count: f"{count} threads")
+@pytest.fixture(params=THREADS, ids=lambda count: f"{count}-threads")
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -77,7 +77,7 @@ def steps_of(penalty):
     return steps
 
 
-@pytest.mark.parametrize(("penalty", "model"), CASES, ids="-".join)
+@pytest.mark.parametrize(("penalty", "model"), CASES, ids=["-".join(case) for case in CASES])
 def test_share_of_limit(benchmark, request, folder, threads, penalty, model):
     weights = weights_of(model)
     gradients = [torch.zeros_like(weight, requires_grad=False) for weight in weights]

@@ -80,8 +80,8 @@ def explain(device_type: str) -> str:
     if architecture not in _FAST_PRODUCTS:
         return f"cuda (triton has no faster instructions for {architecture}, and slower launches)"
     return (
-        f"triton from {_PRODUCTS_FOR_TRITON:.1e} multiplications a step of soft orthogonality on, which {architecture}'s own "
-        "matrix instructions make up for slower launches; else cuda"
+        f"triton from {_PRODUCTS_FOR_TRITON:.1e} multiplications a step of soft orthogonality on, which "
+        f"{architecture}'s own matrix instructions make up for slower launches; else cuda"
     )
 
 

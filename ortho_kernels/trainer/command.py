@@ -56,8 +56,12 @@ def help_text(words: Sequence[str]) -> str:
     from omegaconf import OmegaConf
 
     from .config import load_config, option_groups
+    from .recipes import paper_recipes, recipe_patterns
 
-    groups = "".join(f"  {name}={'|'.join(options)}\n" for name, options in option_groups().items())
+    options = option_groups()
+    quick = [name for name in options["experiment"] if name not in paper_recipes()]
+    options["experiment"] = [*quick, *recipe_patterns()]
+    groups = "".join(f"  {name}={'|'.join(valid)}\n" for name, valid in options.items())
     return HELP.format(groups=groups, options=OmegaConf.to_yaml(load_config(words)))
 
 

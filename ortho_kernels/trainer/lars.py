@@ -35,7 +35,7 @@ class LARS(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -43,11 +43,10 @@ class LARS(Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if weights:
-                self._step(group, weights)
+                self._step(group, weights, [weight.grad for weight in weights])
         return loss
 
-    def _step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        gradients = [weight.grad for weight in weights]
+    def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
         updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapt"]:
             torch._foreach_mul_(updates, self._rates(group, weights, gradients))
@@ -58,7 +57,7 @@ class LARS(Optimizer):
         torch._foreach_add_(buffers, updates)
         torch._foreach_add_(weights, buffers, alpha=-group["lr"])
 
-    def _rates(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Any]) -> list[Tensor]:
+    def _rates(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         rates = []
         for weight, gradient in zip(torch._foreach_norm(weights), torch._foreach_norm(gradients), strict=True):
             rate = group["trust"] * weight / (gradient + group["weight_decay"] * weight + 1e-8)

@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+from .backbones.resnet import STEMS
 from .config import flattened, plain
 from .data.decoding import CORRUPT
 from .errors import TrainerError
+from .optimizers import SCALINGS
 from .trainer_settings import STRATEGIES
 from .views import KINDS
 
@@ -22,16 +24,26 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_size": POSITIVE_INT,
     "blur_sigma": (0.1, 100.0),
     "brightness": SHARE,
+    "center_momentum": SHARE,
     "checkpoint_every": POSITIVE_INT,
     "contrast": SHARE,
+    "covariance": NOT_NEGATIVE,
     "decode_size": POSITIVE_INT,
     "depth": POSITIVE_INT,
     "devices": POSITIVE_INT,
+    "epsilon": (TINY, math.inf),
+    "factor": POSITIVE_INT,
+    "final_momentum": SHARE,
+    "final_teacher_temperature": (TINY, math.inf),
+    "final_weight_decay": NOT_NEGATIVE,
+    "freeze": SHARE,
     "gamma": NOT_NEGATIVE,
     "hidden": POSITIVE_INT,
     "hue": (0.0, 0.5),
+    "invariance": NOT_NEGATIVE,
     "iterations": POSITIVE_INT,
     "keep_checkpoints": POSITIVE_INT,
+    "layers": (2, 10),
     "local.blur": SHARE,
     "local.count": (0, 100),
     "local.solarize": SHARE,
@@ -46,17 +58,29 @@ RANGES: dict[str, tuple[float, float]] = {
     "min_area": (TINY, 1.0),
     "neighbours": POSITIVE_INT,
     "nodes": POSITIVE_INT,
+    "off_diagonal": NOT_NEGATIVE,
     "optimizer.momentum": SHARE,
     "patch": POSITIVE_INT,
+    "prediction_hidden": POSITIVE_INT,
     "probe_decay": NOT_NEGATIVE,
     "projection": POSITIVE_INT,
+    "prototypes": POSITIVE_INT,
+    "queue": (0, math.inf),
+    "queue_start": SHARE,
     "saturation": SHARE,
+    "scale": (TINY, math.inf),
+    "sigma": (TINY, math.inf),
     "size": POSITIVE_INT,
+    "student_temperature": (TINY, math.inf),
+    "teacher_temperature": (TINY, math.inf),
     "temperature": (TINY, math.inf),
+    "temperature_warmup": SHARE,
     "test_images": POSITIVE_INT,
     "threads": POSITIVE_INT,
     "timeout": (TINY, math.inf),
     "train_images": POSITIVE_INT,
+    "trust": (TINY, math.inf),
+    "variance": NOT_NEGATIVE,
     "trainer.batch_size": (2, math.inf),  # batch statistics of one image say nothing
     "views.blur": SHARE,
     "views.flip": SHARE,
@@ -69,8 +93,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "workers": (0, 1000),
 }
 CHOICES = {
+    "backbone.stem": STEMS,
     "data.corrupt": CORRUPT,
     "method.views": KINDS,
+    "optimizer.scaling": SCALINGS,
     "trainer.strategy": STRATEGIES,
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": ("32-true", "64-true", "bf16-mixed", "16-mixed"),

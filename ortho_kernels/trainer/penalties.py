@@ -62,6 +62,11 @@ class WeightDecay(OrthogonalityPenalty):
     def penalty(self) -> Tensor:
         return 2 * self.gamma * torch.stack([weight.float().square().sum() for _, weight, _ in self.weights()]).sum()
 
+    def accumulate_gradients(self, scale: float = 1.0) -> Tensor:
+        value = self.penalty()
+        (scale * value).backward()
+        return value.detach()
+
 
 def build_penalty(settings: Any, encoder: nn.Module) -> OrthogonalityPenalty:
     """The plain sum, gamma not yet applied."""

@@ -111,6 +111,8 @@ def _rank_main(
 
 @contextmanager
 def _group(backend: str, timeout: float, store: str, rank: int, count: int) -> Iterator[Ranks]:
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))
     yield Ranks(rank, count)
     dist.destroy_process_group()

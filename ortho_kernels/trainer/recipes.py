@@ -7,42 +7,60 @@ over both regularizers, with the baseline, is one sweep:
     -m experiment=paper/cifar100/byol_resnet18 penalty=none,so_weak,so,so_strong,srip_weak,srip,srip_strong
 """
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RECIPES = Path(__file__).parent / "configs" / "recipe"
 ON_CIFAR = {"cifar10": ("resnet18",), "cifar100": ("resnet18", "resnet50", "wrn28_2")}
 TRANSFORMERS = {"dino": ("vit_tiny", "vit_small"), "mocov3": ("vit_small",)}
 
 
+class Recipe(NamedTuple):
+    data: str
+    method: str
+    backbone: str
+    parts: list[str]  # files under configs/recipe; those that are there
+    options: dict[str, Any]  # of the backbone
+
+
 @cache
 def paper_recipes() -> dict[str, dict[str, Any]]:
     """Hydra's nodes of the experiments, by name."""
-    nodes = {}
+    return {f"paper/{recipe.data}/{recipe.method}_{recipe.backbone}": _node(recipe) for recipe in _recipes()}
+
+
+def recipe_patterns() -> list[str]:
+    """The names for people: METHOD stands for those that a data set and a backbone have in common."""
+    patterns = []
+    for data, method, backbone, *_ in _recipes():
+        few = backbone in TRANSFORMERS.get(method, ())
+        patterns.append(f"paper/{data}/{method if few else 'METHOD'}_{backbone}")
+    return list(dict.fromkeys(patterns))
+
+
+def _recipes() -> Iterator[Recipe]:
     for method in _methods("cifar"):
         for data, backbones in ON_CIFAR.items():
             for backbone in backbones:
-                nodes[f"paper/{data}/{method}_{backbone}"] = _node(data, backbone, [f"cifar/{method}"])
+                yield Recipe(data, method, backbone, [f"cifar/{method}"], {})
         for backbone in ("resnet18", "resnet50"):
             parts = [f"cifar/{method}", "imagenet100/base", f"imagenet100/{method}"]
-            nodes[f"paper/imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, stem="imagenet")
+            yield Recipe("imagenet100", method, backbone, parts, {"stem": "imagenet"})
     for method, backbones in TRANSFORMERS.items():
         for backbone in backbones:
             parts = [f"cifar/{method}", "imagenet100/base", f"imagenet100/{method}_vit"]
-            nodes[f"paper/imagenet100/{method}_{backbone}"] = _node("imagenet100", backbone, parts, patch=16)
+            yield Recipe("imagenet100", method, backbone, parts, {"patch": 16})
     for method in _methods("imagenet1k"):
-        parts = [f"imagenet1k/{method}"]
-        nodes[f"paper/imagenet1k/{method}_resnet50"] = _node("imagenet1k", "resnet50", parts, stem="imagenet")
-    return nodes
+        yield Recipe("imagenet1k", method, "resnet50", [f"imagenet1k/{method}"], {"stem": "imagenet"})
+
+
+def _node(recipe: Recipe) -> dict[str, Any]:
+    present = [part for part in recipe.parts if (RECIPES / f"{part}.yaml").is_file()]
+    overrides = [{"override /data": recipe.data}, {"override /backbone": recipe.backbone}]
+    return {"defaults": [*(f"/recipe/{part}" for part in present), *overrides, "_self_"], "backbone": recipe.options}
 
 
 def _methods(kind: str) -> list[str]:
     return sorted(path.stem for path in (RECIPES / kind).glob("*.yaml") if path.stem != "base")
-
-
-def _node(data: str, backbone: str, parts: list[str], **options: Any) -> dict[str, Any]:
-    present = [part for part in parts if (RECIPES / f"{part}.yaml").is_file()]
-    defaults = [f"/recipe/{part}" for part in present]
-    overrides = [{"override /data": data}, {"override /backbone": backbone}]
-    return {"defaults": [*defaults, *overrides, "_self_"], "backbone": options}

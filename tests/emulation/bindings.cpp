@@ -61,6 +61,12 @@ const char* guarded(const Request& request, const Body& body) {
 
 extern "C" {
 
+// Whoever fills these structures from another language can see whether they agree.
+std::int32_t emulator_size_of_Matrix() { return sizeof(Matrix); }
+std::int32_t emulator_size_of_Gradient() { return sizeof(Gradient); }
+std::int32_t emulator_size_of_EntryDigits() { return sizeof(EntryDigits); }
+std::int32_t emulator_size_of_Request() { return sizeof(Request); }
+
 void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::int32_t resident_blocks,
                   std::int64_t seed) {
   emulator::settings() = {static_cast<emulator::Schedule>(schedule), copies_arrive_late != 0, resident_blocks,

@@ -75,6 +75,7 @@ class _Gradient(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("order_stride", ctypes.c_int64),
         ("depth_stride", ctypes.c_int64),
+        ("add", ctypes.c_bool),
     )
 
 
@@ -110,6 +111,10 @@ class Emulator:
             getattr(self.library, f"emulated_soft_orthogonality{name}").restype = ctypes.c_char_p
             getattr(self.library, f"emulated_srip{name}").restype = ctypes.c_char_p
         self.library.emulator_launches.restype = ctypes.c_char_p
+        for structure in (_Matrix, _Gradient, _EntryDigits, _Request):
+            size = getattr(self.library, f"emulator_size_of{structure.__name__}")()
+            if size != ctypes.sizeof(structure):
+                raise TypeError(f"{structure.__name__} has {size} bytes in C++, {ctypes.sizeof(structure)} here")
         self.multiprocessors, self.cooperative = 2, True
         self.run_as()
 
@@ -137,9 +142,9 @@ class Emulator:
         self._call("soft_orthogonality", request, *weights, values, residuals if keep else None)
         return values, residuals
 
-    def soft_orthogonality_backward(self, grad_values, matrices, residuals, precision=0, gradients=None):
+    def soft_orthogonality_backward(self, grad_values, matrices, residuals, precision=0, gradients=None, add=False):
         gradients = _like(matrices) if gradients is None else gradients
-        request, _ = self._request(matrices, gradients)
+        request, _ = self._request(matrices, gradients, add=add)
         self._call("soft_orthogonality_backward", request, grad_values, residuals, ctypes.c_int32(precision))
         return gradients
 
@@ -153,9 +158,9 @@ class Emulator:
         self._call("srip", request, start, *options, values, vectors if keep else None)
         return values, vectors
 
-    def srip_backward(self, grad_values, matrices, vectors, pairs, gradients=None, digits=None):
+    def srip_backward(self, grad_values, matrices, vectors, pairs, gradients=None, digits=None, add=False):
         gradients = _like(matrices) if gradients is None else gradients
-        request, _ = self._request(matrices, gradients, digits)
+        request, _ = self._request(matrices, gradients, digits, add)
         self._call("srip_backward", request, grad_values, vectors, ctypes.c_int64(pairs))
         return gradients
 
@@ -165,7 +170,7 @@ class Emulator:
         if fault is not None:
             raise RuntimeError(fault.decode())
 
-    def _request(self, matrices, gradients=None, digits=None):
+    def _request(self, matrices, gradients=None, digits=None, add=False):
         double = any(m.dtype is torch.float64 for m in matrices)
         count = len(matrices)
         made = (_Matrix * count)()
@@ -175,7 +180,7 @@ class Emulator:
             storage = STORAGES.index(matrix.dtype)
             made[i] = _Matrix(matrix.data_ptr(), storage, *matrix.shape, *matrix.stride())
             if gradients is not None and gradients[i] is not None:
-                targets[i] = _Gradient(gradients[i].data_ptr(), *gradients[i].stride())
+                targets[i] = _Gradient(gradients[i].data_ptr(), *gradients[i].stride(), add)
             for d, (size, step) in enumerate(digits[i] if digits else ()):
                 orders[i].digits[d] = _Digit(size, step)
                 orders[i].count = d + 1

@@ -3,8 +3,8 @@
     python tests/emulation/mutate.py [--only TEXT] [--minutes 10]
 
 A fault is a barrier, a wait for asynchronous copies or a mask that is not there. All of them are compiled into one library
-that takes the number of the fault to commit, so each costs a run of the cases in `cases.py` and no compilation. Memory fences
-are left alone: the emulator's memory is always in order. The exit status is 1 where fewer than 95 % are caught.
+that takes the number of the fault to commit, so each costs a run of the cases in `cases.py` and no compilation. Memory
+fences are left alone: the emulator's memory is always in order. The exit status is 1 where fewer than 95 % are caught.
 """
 
 from __future__ import annotations

@@ -18,12 +18,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import sklearn.datasets  # noqa: F401 (what a run would import, imported once)
 import torch
 
+from ortho_kernels.trainer import pretrain as pretraining
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.metrics_file import read_metrics
-from ortho_kernels.trainer.pretrain import pretrain
 
 WORDS = [
     "method=mocov2plus",  # has a teacher and a queue
@@ -57,7 +58,8 @@ def started(runs: Path) -> int:
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
-        pretrain(load_config([*WORDS, f"runs={runs}"]))
+        pretraining.write_report = lambda path, runs: None  # takes longer than the run, and comes after it
+        pretraining.pretrain(load_config([*WORDS, f"runs={runs}"]))
         status = 0
     finally:
         sys.stderr.flush()
@@ -70,13 +72,20 @@ def finished(runs: Path) -> None:
         raise SystemExit(f"the run in {runs} ended with status {status}")
 
 
-def killed(runs: Path, after: float, while_writing: bool) -> bool:
-    """Whether there was still something to kill."""
-    child = started(runs)
-    time.sleep(after)
-    deadline = time.monotonic() + 5.0
-    while while_writing and time.monotonic() < deadline and not any(runs.rglob("*.partial")):
+def wait_for(pattern: str, runs: Path, seconds: float) -> None:
+    """Until there is such a file, at most so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not any(runs.glob(pattern)):
         time.sleep(0.0002)
+
+
+def killed(runs: Path, after: float, while_writing: bool) -> bool:
+    """Kills a run so long after its first step began; whether there was still something to kill."""
+    child = started(runs)
+    wait_for("*/metrics.csv", runs, seconds=60)
+    time.sleep(after)
+    if while_writing:
+        wait_for("*/checkpoints/*.partial", runs, seconds=5)
     gone, _ = os.waitpid(child, os.WNOHANG)
     if not gone:
         os.kill(child, signal.SIGKILL)
@@ -116,9 +125,12 @@ def main(kills: int, seed: int) -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        undisturbed = started(root / "whole")
+        wait_for("*/metrics.csv", root / "whole", seconds=60)
         start = time.monotonic()
-        finished(root / "whole")
+        wait_for("*/checkpoints/step-000000024.ckpt", root / "whole", seconds=60)
         seconds = time.monotonic() - start
+        os.waitpid(undisturbed, 0)
         whole = outcome(root / "whole")
         print(f"undisturbed: {seconds:.1f} s, {len(whole['metrics'])} steps, {len(whole['state_dict'])} tensors")
         for number in range(kills):

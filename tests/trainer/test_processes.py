@@ -14,12 +14,13 @@ from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import SOURCES
 from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.pretrain import build_module, build_stream, fit, pretrain
 from ortho_kernels.trainer.processes import ALONE, launched
 from ortho_kernels.trainer.runs import open_run
 
-# Their losses are defined on the whole batch, so that two processes must see what one sees.
-GLOBAL = ["byol", "simclr", "vicreg", "barlow_twins"]
+# What queues and prototypes there are is small, and takes part from the first step on.
+HEADS = {"prototypes": 16, "freeze": 0.0, "queue": 64, "queue_start": 0.0}
 WORDS = [
     "data=digits",
     "penalty=srip",
@@ -27,6 +28,7 @@ WORDS = [
     "backbone.width=4",
     "method.hidden=16",
     "method.projection=8",
+    "data.views.local.count=1",
     "trainer.batch_size=16",
     "trainer.max_steps=2",
     "trainer.precision=64-true",  # so that nothing but a difference in the mathematics shows
@@ -65,15 +67,16 @@ def train(ranks, folder, words, name):
 
 def train_each(ranks, folder, words=()):
     """Every method on these processes, one after the other."""
-    for method in GLOBAL:
-        done = train(ranks, folder, [f"method={method}", *words], f"{method}-of-{ranks.count}")
+    for name, method in METHODS.items():
+        heads = [f"method.{key}={value}" for key, value in HEADS.items() if hasattr(method.Settings, key)]
+        done = train(ranks, folder, [f"method={name}", *heads, *words], f"{name}-of-{ranks.count}")
     return done
 
 
 def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
     train_each(ALONE, tmp_path)
     launched(2, "gloo", 60.0, partial(train_each, folder=tmp_path, words=["trainer=ddp"]))
-    for method in GLOBAL:
+    for method in METHODS:
         one, first, second = (torch.load(tmp_path / f"{method}-of-{name}.pt") for name in ("1-0", "2-0", "2-1"))
         assert one["gradients"].keys() == first["gradients"].keys()
         for name, gradient in one["gradients"].items():

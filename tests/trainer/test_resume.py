@@ -54,6 +54,21 @@ def assert_same(ours, theirs, path=""):
         ["method=byol", "penalty=srip", "+penalty.warm_start=true"],
         ["method=simclr", "penalty=srip", "optimizer=adamw"],
         ["method=simclr", "optimizer=lars", "trainer.accumulate=2"],
+        ["method=mocov2plus", "method.queue=700"],  # which the second step fills
+        [
+            "method=dino",
+            "method.prototypes=16",
+            "data.views.local.count=2",
+            "optimizer=adamw",
+            "optimizer.final_weight_decay=0.4",
+        ],
+        [
+            "method=swav",
+            "method.prototypes=16",
+            "data.views.local.count=1",
+            "method.queue=700",
+            "method.queue_start=0.5",
+        ],
     ],
 )
 def test_bit_identical_wherever_it_stops(run_tiny, tmp_path, words):

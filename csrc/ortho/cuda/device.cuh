@@ -173,6 +173,11 @@ ORTHO_DEVICE S stored_from(T number) {
   }
 }
 
+template <class S, class T>
+ORTHO_DEVICE void write_gradient(S* target, T number, bool add) {
+  *target = stored_from<S>(add ? number_from<T>(*target) + number : number);
+}
+
 // ---- tensor cores: sums += a b for the 16 x 8 block of a warp --------------------------------------------
 //
 // Lane l holds of the sums the entries (l / 4, 2 (l % 4) + {0, 1}) and, as its third and fourth, those eight

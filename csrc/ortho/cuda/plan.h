@@ -41,7 +41,7 @@ constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
-constexpr std::size_t residual_matrices = 600, product_matrices = 440, iteration_matrices = 256,
+constexpr std::size_t residual_matrices = 600, product_matrices = 400, iteration_matrices = 256,
                       update_matrices = 256;
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------

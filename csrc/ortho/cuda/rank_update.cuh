@@ -16,6 +16,7 @@ struct UpdateMatrix {
   std::int32_t order, depth;
   std::int32_t first_item;
   std::int32_t index;  // of its value
+  std::int32_t add;    // to the gradient that is there
   EntryDigits digits;
 };
 
@@ -131,8 +132,8 @@ ORTHO_DEVICE void update_strip(const UpdateArguments& arguments, const UpdateMat
       C sum = 0;
       for (std::int32_t v = 0; v < count; ++v)
         sum += vectors.at(v, row) * products[partner(v) * arguments.strip + column];
-      gradient[row * matrix.gradient_order_stride + column * matrix.gradient_depth_stride] =
-          stored_from<S>(scale * sum);
+      write_gradient(gradient + row * matrix.gradient_order_stride + column * matrix.gradient_depth_stride,
+                     scale * sum, matrix.add);
     }
   }
   block_barrier();  // the next strip writes the products anew

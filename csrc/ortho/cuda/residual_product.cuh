@@ -16,6 +16,7 @@ struct ProductMatrix {
   std::int32_t order, depth;
   std::int32_t first_item;
   std::int32_t index;  // of its value
+  std::int32_t add;    // to the gradient that is there
 };
 
 struct ProductArguments {
@@ -85,8 +86,9 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
   S* const gradient = static_cast<S*>(matrix.gradient);
   for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
     if (!within(row + r, matrix.order) || !within(column + c, matrix.depth)) return;
-    gradient[(row + r) * matrix.gradient_order_stride + (column + c) * matrix.gradient_depth_stride] =
-        stored_from<S>(scale * sum);
+    write_gradient(
+        gradient + (row + r) * matrix.gradient_order_stride + (column + c) * matrix.gradient_depth_stride,
+        scale * sum, matrix.add);
   });
 }
 

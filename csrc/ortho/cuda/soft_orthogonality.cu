@@ -60,7 +60,8 @@ ProductArguments product_arguments(const ProductLaunch& launch, const std::vecto
                              static_cast<std::int32_t>(m.shape.order),
                              static_cast<std::int32_t>(m.shape.depth),
                              work.first_item,
-                             work.matrix};
+                             work.matrix,
+                             g.add};
   }
   return arguments;
 }

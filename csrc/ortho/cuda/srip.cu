@@ -78,6 +78,7 @@ UpdateArguments update_arguments(const UpdateLaunch& launch, const std::vector<M
                              static_cast<std::int32_t>(m.shape.depth),
                              work.first_item,
                              work.matrix,
+                             g.add,
                              entry_orders[work.matrix]};
   }
   return arguments;

@@ -148,7 +148,8 @@ def compile_for(architecture: str, compilation: Compilation) -> Compiled:
     assembly = compiled.asm["ptx" if "ptx" in compiled.asm else "amdgcn"]
     registers, spilled = _usage(compiled)
     return Compiled(
-        kernel=kernel.fn.__name__, storage=str(compilation.storage).removeprefix("torch."), architecture=architecture, constants=constants,
+        kernel=kernel.fn.__name__, storage=str(compilation.storage).removeprefix("torch."),
+        architecture=architecture, constants=constants,
         threads=compiled.metadata.num_warps * ARCHITECTURES[architecture].warp, stages=compiled.metadata.num_stages,
         shared_memory=compiled.metadata.shared, registers=registers, spilled=spilled, seconds=seconds,
         assembly=assembly,

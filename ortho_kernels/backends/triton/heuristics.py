@@ -160,7 +160,8 @@ TABLE = {
     "gfx950": replace(_AMD, product_precisions=("ieee", "ieee", "bf16")),  # CDNA 4 has no tf32
     INTERPRETER: replace(
         _DEFAULT,
-        residual_float32=Tile(64, 64, 64, 4, 1),
+        residual_float32=Tile(64, 64, 128, 4, 1),
+        product_float32=Tile(64, 256, 64, 4, 1),
         passes=Pass(64, 256, 4),
         update=Pass(64, 128, 4),
         forward_precision="ieee",

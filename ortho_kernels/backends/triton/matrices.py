@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -132,7 +133,7 @@ def _check(weight: Tensor, index: int, groups: int) -> None:
 
 def _column_stride(shape: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> int:
     """The stride of the columns if these dimensions, slowest first, follow each other at one stride; -1 if not."""
-    for slow, fast in zip(dims, dims[1:], strict=False):
+    for slow, fast in pairwise(dims):
         if strides[slow] != strides[fast] * shape[fast]:
             return -1
     return strides[dims[-1]] if dims else 1

@@ -39,7 +39,7 @@ def soft_orthogonality(
     with _on(tables):
         for launch in tables.launches("residuals", lambda: plan.residuals.items):
             constants, options = specialization.residuals(plan, launch.storage, launch.rows, keep, interpreting())
-            residuals_kernel[(launch.count,)](
+            residuals_kernel[(launch.programs,)](
                 tables.addresses(weights), tables.matrices(), launch.items, values, residuals, partial_sums, squares,
                 tile_counters, matrix_counters, float(diagonal), float(off_diagonal), **constants, **options,
             )  # fmt: skip
@@ -66,7 +66,7 @@ def soft_orthogonality_backward(
             constants, options = specialization.residual_products(
                 plan, launch.storage, launch.rows, precision, interpreting()
             )
-            residual_products[(launch.count,)](
+            residual_products[(launch.programs,)](
                 tables.addresses(weights), tables.matrices(wants), launch.items, grad_values, residuals,
                 gradients.buffers[launch.storage], **constants, **options,
             )  # fmt: skip
@@ -95,9 +95,7 @@ def srip(
     vectors = new(2 * iterations * plan.total_order, torch.float64)
     squares = new((iterations + 1) * total_squares, torch.float64)
     sums = new(plan.pass_sums, torch.float64)
-    combines = {
-        launch.storage: launch for launch in tables.launches("combines", lambda: plan.passes.combines)
-    }
+    combines = {launch.storage: launch for launch in tables.launches("combines", lambda: plan.passes.combines)}
     with _on(tables):
         for launch in tables.launches("passes", lambda: plan.passes.passes):
             _iterate(
@@ -129,21 +127,21 @@ def _iterate(
     totals = (plan.total_order, total_squares)
     if plan.configuration.cooperative:
         _, _, barrier = tables.counters()
-        programs = 1 if interpreting() else plan.cooperative_programs(launch.count)
+        programs = 1 if interpreting() else plan.cooperative_programs(launch.programs)
         cooperative = {} if interpreting() else {"launch_cooperative_grid": True}
         iterate[(programs,)](
-            addresses, matrices, launch.items, launch.count, combines.items, combines.count, entry_orders, start, values,
-            kept, vectors, sums, squares, barrier, *totals, iterations, steps, pairs, **constants, **options,
+            addresses, matrices, launch.items, launch.programs, combines.items, combines.programs, entry_orders, start,
+            values, kept, vectors, sums, squares, barrier, *totals, iterations, steps, pairs, **constants, **options,
             **cooperative,
         )  # fmt: skip
         return
-    begin_all[(combines.count,)](combines.items, matrices, entry_orders, start, vectors, squares)
+    begin_all[(combines.programs,)](combines.items, matrices, entry_orders, start, vectors, squares)
     for step in range(steps):
-        apply_all[(launch.count,)](
+        apply_all[(launch.programs,)](
             launch.items, step, iterations, addresses, matrices, vectors, sums, squares, *totals, **constants, **options
         )
-        combine_all[(combines.count,)](combines.items, step, iterations, matrices, vectors, sums, squares, *totals)
-    finish_all[(combines.count,)](
+        combine_all[(combines.programs,)](combines.items, step, iterations, matrices, vectors, sums, squares, *totals)
+    finish_all[(combines.programs,)](
         combines.items, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, *totals
     )
 
@@ -166,7 +164,7 @@ def srip_backward(
     with _on(tables):
         for launch in tables.launches(("updates", wants), lambda: plan.updates(wants)):
             constants, options = specialization.rank_updates(plan, launch.storage, launch.rows, pairs)
-            rank_updates[(launch.count,)](
+            rank_updates[(launch.programs,)](
                 tables.addresses(weights), tables.matrices(wants), launch.items, tables.entry_orders(), grad_values,
                 vectors, gradients.buffers[launch.storage], pairs, **constants, **options,
             )  # fmt: skip

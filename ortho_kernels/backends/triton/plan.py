@@ -20,12 +20,11 @@ import torch
 from .heuristics import Configuration
 from .matrices import GradientLayout, Matrix
 
-# So few entries don't average rounding errors out, and near orthogonality, where R is a difference of nearly equal
-# numbers, those would show: up to these orders products and sums are in float64. The diagonal of R, where the errors of
-# the larger orders would be, always is.
-TINY_ORDER = 16  # of a residual
+# Up to this order products and sums of a residual are in float64: so few entries don't average rounding errors out, and near
+# orthogonality, where R is a difference of nearly equal numbers, those would show. The errors of larger orders would be in
+# the diagonal, which always is in float64.
+TINY_ORDER = 16
 TINY_BLOCK_DEPTH = 8
-SMALL_ORDER = 64  # of a pass of the power iteration
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
 COMBINED_ROWS = 256  # entries of a vector that one item sums up
 MOST_PARTS = 64  # in which a pass over a matrix is summed up
@@ -50,7 +49,7 @@ MATRIX = (
 )  # fmt: skip
 RESIDUAL_ITEM = ("matrix", "kind", "layout", "row", "column", "begin", "end", "part", "parts", "group", "slot")
 PRODUCT_ITEM = ("matrix", "layout", "row", "column")
-PASS_ITEM = ("matrix", "layout", "small", "begin", "end", "part")
+PASS_ITEM = ("matrix", "layout", "begin", "end", "part")
 COMBINE_ITEM = ("matrix", "row")
 UPDATE_ITEM = ("matrix", "layout", "begin")
 
@@ -171,10 +170,7 @@ def plan_passes(matrices: Sequence[Matrix], configuration: Configuration) -> Pas
         parts_of.append(len(begins))
         for part, begin in enumerate(begins):
             end = min(matrix.depth, begin + length)
-            small = int(matrix.order <= SMALL_ORDER)
-            found[matrix.storage].append(
-                ((end - begin) * matrix.order, (index, matrix.layout, small, begin, end, part))
-            )
+            found[matrix.storage].append(((end - begin) * matrix.order, (index, matrix.layout, begin, end, part)))
         rows = _blocks(matrix.order, COMBINED_ROWS)
         squares_of.append(len(rows))
         combines[matrix.storage] += [(len(begins), (index, row)) for row in rows]
@@ -234,9 +230,7 @@ class Plan:
 
     @cached_property
     def widest_stride(self) -> int:
-        return max(
-            max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices
-        )
+        return max(max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices)
 
     @cached_property
     def widest_order(self) -> int:
@@ -266,9 +260,7 @@ class Plan:
         residuals = _offsets(triangle(matrix.order) for matrix in self.matrices)
         vectors = _offsets(matrix.order for matrix in self.matrices)
         groups = _offsets(self.residuals.groups_of)
-        sums = _offsets(
-            matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True)
-        )
+        sums = _offsets(matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True))
         squares = _offsets(self.passes.squares_of)
         entry_orders = self._entry_orders[1]
         return [

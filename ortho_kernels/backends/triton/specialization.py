@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
+from .heuristics import ARCHITECTURES, PASS_REGISTERS
 from .matrices import VECTOR_BYTES
 from .plan import PASS_ITEM, PRODUCT_ITEM, RESIDUAL_ITEM, UPDATE_ITEM, Item, Kind, Plan
 
@@ -46,6 +47,15 @@ def _read_as(storage: torch.dtype, widest_stride: int) -> dict[str, Any]:
     }
 
 
+def _options(plan: Plan, warps: int, registers: int | None = None, **options: int) -> dict[str, Any]:
+    """The compiler's options. Left alone, ptxas aims for a higher occupancy than a tile has, and spills for it."""
+    limits = ARCHITECTURES.get(plan.configuration.architecture)
+    if limits is not None and limits.target == "cuda":
+        most = min(limits.registers_per_thread, limits.registers // (warps * limits.warp))
+        options["maxnreg"] = most if registers is None else min(most, registers)
+    return {"num_warps": warps, **options}
+
+
 def residuals(
     plan: Plan, storage: torch.dtype, items: Sequence[Item], keep: bool, interpreted: bool = False
 ) -> Specialization:
@@ -63,7 +73,7 @@ def residuals(
         "PRECISION": plan.configuration.forward_precision if storage is torch.float32 else "ieee",
         "UPCAST": interpreted and storage is torch.bfloat16,  # the interpreter's own product of bfloat16 is wrong
     }
-    return Specialization(constants, {"num_warps": tile.warps, "num_stages": tile.stages})
+    return Specialization(constants, _options(plan, tile.warps, num_stages=tile.stages))
 
 
 def residual_products(
@@ -86,7 +96,7 @@ def residual_products(
         "PRECISION": "ieee" if chosen == "bf16" else chosen,
         "PACKED": tl.int32 if plan.widest_order * (plan.widest_order + 1) < 2**31 else tl.int64,
     }
-    return Specialization(constants, {"num_warps": tile.warps, "num_stages": tile.stages})
+    return Specialization(constants, _options(plan, tile.warps, num_stages=tile.stages))
 
 
 def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specialization:
@@ -94,16 +104,13 @@ def passes(plan: Plan, storage: torch.dtype, items: Sequence[Item]) -> Specializ
     constants = {
         **_read_as(storage, plan.widest_stride),
         "LAYOUTS": _bits(_found(items, PASS_ITEM, "layout")),
-        "SIZES": _bits(_found(items, PASS_ITEM, "small")),
         "ROWS": chosen.rows,
         "COLUMNS": chosen.columns,
     }
-    return Specialization(constants, {"num_warps": chosen.warps})
+    return Specialization(constants, _options(plan, chosen.warps, PASS_REGISTERS))
 
 
-def rank_updates(
-    plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int
-) -> Specialization:
+def rank_updates(plan: Plan, storage: torch.dtype, items: Sequence[Item], pairs: int) -> Specialization:
     chosen = plan.configuration.update
     vectors = LEAST_VECTORS
     while vectors < 2 * pairs:
@@ -116,7 +123,7 @@ def rank_updates(
         "COLUMNS": chosen.columns,
         "PRECISION": plan.configuration.forward_precision,
     }
-    return Specialization(constants, {"num_warps": chosen.warps})
+    return Specialization(constants, _options(plan, chosen.warps))
 
 
 # The types of the kernels' arguments that are not constants; those of weights' numbers depend on the dtype.

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .device import DeviceFacts, device_facts
-from .heuristics import configuration
+from .heuristics import Configuration, configuration
 from .matrices import alignment, matrices_of
 from .plan import Item, Items, Plan
 
@@ -31,7 +33,7 @@ class Launch(NamedTuple):
     items: Tensor
 
     @property
-    def count(self) -> int:
+    def programs(self) -> int:
         return len(self.rows)
 
 
@@ -64,8 +66,7 @@ class Tables:
         if key not in self._launches:
             self._launches[key] = [(storage, rows, (key, storage)) for storage, rows in plan_items().items()]
         return [
-            Launch(storage, rows, self._table(name, lambda rows=rows: rows))
-            for storage, rows, name in self._launches[key]
+            Launch(storage, rows, self._table(name, partial(list, rows))) for storage, rows, name in self._launches[key]
         ]
 
     def addresses(self, weights: Sequence[Tensor]) -> Tensor:
@@ -126,6 +127,7 @@ class Tables:
 
 _read_by_graphs: dict[int, Tensor] = {}
 _plans: OrderedDict[Hashable, Tables] = OrderedDict()
+_chosen: Configuration | None = None
 _lock = threading.Lock()
 
 
@@ -143,12 +145,26 @@ def tables_for(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence
         if tables is None:
             facts = device_facts(device)
             matrices, gradients = matrices_of(weights, groups, sides)
-            plan = Plan(matrices, gradients, configuration(facts.architecture), facts.multiprocessors)
+            chosen = _chosen if _chosen is not None else configuration(facts.architecture)
+            plan = Plan(matrices, gradients, chosen, facts.multiprocessors)
             tables = _plans[key] = Tables(plan, device, facts)
             if len(_plans) > PLANS:
                 _plans.popitem(last=False)
         _plans.move_to_end(key)
     return tables
+
+
+@contextmanager
+def configured(chosen: Configuration) -> Iterator[None]:
+    """Plans within the block are of this configuration; those kept from before are put aside."""
+    global _plans, _chosen
+    with _lock:
+        before, _plans, _chosen = (_plans, _chosen), OrderedDict(), chosen
+    try:
+        yield
+    finally:
+        with _lock:
+            _plans, _chosen = before
 
 
 def _capturing(device: torch.device) -> bool:

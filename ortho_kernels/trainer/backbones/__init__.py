@@ -8,9 +8,17 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .library import TimmSettings, TorchvisionSettings, Wrapped, build_timm, build_torchvision
-from .resnet import ResNet, ResNet18Settings, ResNet50Settings, build_resnet
-from .vit import ViTBaseSettings, ViTSmallSettings, ViTTinySettings, build_vit
+from .library import (
+    TimmSettings,
+    TorchvisionSettings,
+    Wrapped,
+    build_timm,
+    build_torchvision,
+    timm_network,
+    torchvision_network,
+)
+from .resnet import ResNet, ResNet18Settings, ResNet50Settings, ResNetSettings, build_resnet, torchvision_resnet
+from .vit import ViTBaseSettings, ViTSettings, ViTSmallSettings, ViTTinySettings, build_vit, vit_network
 from .wide_resnet import WideResNet, WideResNetSettings, build_wide_resnet
 
 
@@ -36,4 +44,15 @@ def build_backbone(settings: Any, channels: int, size: int) -> nn.Module:
     return BACKBONES[settings.name].build(settings, channels, size)
 
 
-__all__ = ["BACKBONES", "Backbone", "ResNet", "WideResNet", "Wrapped", "build_backbone"]
+def library_network(settings: Any, channels: int, size: int) -> nn.Module | None:
+    """timm's or torchvision's own network with the weights' names and shapes of such an encoder, if there is one."""
+    if isinstance(settings, ViTSettings):
+        return vit_network(settings, channels, size)
+    if isinstance(settings, TimmSettings):
+        return timm_network(settings, channels)
+    if isinstance(settings, TorchvisionSettings):
+        return torchvision_network(settings, channels)
+    return torchvision_resnet(settings, channels) if isinstance(settings, ResNetSettings) else None
+
+
+__all__ = ["BACKBONES", "Backbone", "ResNet", "WideResNet", "Wrapped", "build_backbone", "library_network"]

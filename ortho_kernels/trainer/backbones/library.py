@@ -68,10 +68,8 @@ def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Modu
     )
     name, stem = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
     if stem.in_channels != channels:
-        taking = nn.Conv2d(
-            channels, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=stem.bias is not None
-        )
-        _replace(network, name, taking)
+        form: dict[str, Any] = {"kernel_size": stem.kernel_size, "stride": stem.stride, "padding": stem.padding}
+        _replace(network, name, nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **form))
     return network
 
 

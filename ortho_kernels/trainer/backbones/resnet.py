@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import nn
+from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..errors import TrainerError
@@ -59,6 +60,17 @@ def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
         raise TrainerError(f"backbone.stem must be one of {', '.join(STEMS)}; got {settings.stem}.")
     block, depths = LAYOUTS[settings.name]
     return ResNet(block, depths, channels, settings.width, settings.stem)
+
+
+def torchvision_resnet(settings: ResNetSettings, channels: int) -> nn.Module | None:
+    """torchvision's network of standard width with this stem, and without its classifier."""
+    if settings.width != 64:
+        return None
+    network = getattr(models, settings.name)()
+    stem = _stem(channels, settings.width, settings.stem)
+    network.conv1, network.maxpool = stem["conv1"], stem.get("maxpool", nn.Identity())
+    network.fc = nn.Identity()
+    return network
 
 
 def _stem(channels: int, width: int, stem: str) -> dict[str, nn.Module]:

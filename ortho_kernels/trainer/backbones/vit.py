@@ -1,6 +1,7 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021; DeiT's sizes) as timm builds them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -43,7 +44,8 @@ def build_vit(settings: ViTSettings, channels: int, size: int) -> Wrapped:
             f"choose one that does, or another data.size."
         )
     network = vit_network(settings, channels, size)
-    return Wrapped(network, features=network.num_features)
+    features: Any = network.num_features
+    return Wrapped(network, features)
 
 
 def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:

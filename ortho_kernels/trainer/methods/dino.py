@@ -1,6 +1,7 @@
 """DINO (Caron et al., ICCV 2021): a student tells the same soft classes of every crop as its teacher of a large one."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lightly.loss import DINOLoss
 from lightly.models.modules.heads import ProjectionHead
@@ -33,7 +34,8 @@ class DINO(Method):
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.settings = settings
-        self.projector = projector(encoder.features, settings.hidden, settings.projection, settings.batch_norm)
+        features: Any = encoder.features
+        self.projector = projector(features, settings.hidden, settings.projection, settings.batch_norm)
         self.prototypes = Prototypes(settings.projection, settings.prototypes, settings.fixed_lengths)
         self.teacher = Teacher(self.encoder, self.projector, self.prototypes)
         self.criterion = DINOLoss(

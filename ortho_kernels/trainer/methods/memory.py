@@ -5,6 +5,8 @@ from typing import TypeVar
 from lightly.models.modules import NNMemoryBankModule
 from lightly.models.modules.memory_bank import MemoryBankModule
 
+from ..errors import TrainerError
+
 Bank = TypeVar("Bank", bound=MemoryBankModule)
 
 
@@ -22,6 +24,8 @@ def neighbours(size: int, dim: int) -> NNMemoryBankModule:
 
 def kept(bank: Bank) -> Bank:
     """Lightly leaves what a bank holds out of checkpoints; a resumed run would start from noise."""
+    if bank.size[0] == 0:
+        raise TrainerError("method.queue must be 1 or more: this method compares with what its queue holds.")
     bank.register_buffer("bank", bank.bank, persistent=True)
     bank.register_buffer("bank_ptr", bank.bank_ptr, persistent=True)
     return bank

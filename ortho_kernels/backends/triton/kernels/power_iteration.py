@@ -7,6 +7,9 @@ The gradient is the sum of (p_i x_(i-1)^T + x_(i-1) p_i^T) W over i: for i = m a
 Steps 0 to m-1 make x_1 to x_m, steps m to 2m-2 make p_(m-1) to p_1. Each is a pass over all matrices, W (W^T x) in parts
 of the depth, and then the sums of the parts. In the workspace, x_i stands at place i, not yet divided by s_i, with its
 squares in parts beside it; p_i stands at place m + i. R itself is never formed.
+
+All arithmetic is in float64, which a pass that waits for memory has time for on data-center GPUs: R x is a difference of
+nearly equal numbers, and so are the adjoints.
 """
 
 import triton
@@ -33,7 +36,6 @@ from .blocks import (
 PASS_COLUMNS = tl.constexpr(len(PASS_ITEM))
 PASS_MATRIX = tl.constexpr(PASS_ITEM.index("matrix"))
 PASS_LAYOUT = tl.constexpr(PASS_ITEM.index("layout"))
-PASS_SMALL = tl.constexpr(PASS_ITEM.index("small"))
 PASS_BEGIN = tl.constexpr(PASS_ITEM.index("begin"))
 PASS_END = tl.constexpr(PASS_ITEM.index("end"))
 PASS_PART = tl.constexpr(PASS_ITEM.index("part"))
@@ -41,7 +43,7 @@ COMBINE_COLUMNS = tl.constexpr(len(COMBINE_ITEM))
 COMBINE_MATRIX = tl.constexpr(COMBINE_ITEM.index("matrix"))
 COMBINE_ROW = tl.constexpr(COMBINE_ITEM.index("row"))
 COMBINED = tl.constexpr(COMBINED_ROWS)
-PARTS_AT_ONCE = tl.constexpr(8)
+PARTS_AT_ONCE = tl.constexpr(4)
 SQUARES_AT_ONCE = tl.constexpr(64)
 
 
@@ -74,14 +76,12 @@ def iterate(
     pairs,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """All steps, with barriers over the grid: every program must be running at once. `SIZES` is the bit set of the items'
-    `small`."""
+    """All steps, with barriers over the grid: every program must be running at once."""
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     for i in range(program, combine_count, programs):
@@ -91,7 +91,7 @@ def iterate(
         for i in range(program, pass_count, programs):
             apply(
                 passes + i * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-                total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
+                total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
             )  # fmt: skip
         wait_for_all(barrier, programs, 2 * step + 2)
         for i in range(program, combine_count, programs):
@@ -130,7 +130,6 @@ def apply_all(
     total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -138,7 +137,7 @@ def apply_all(
 ):
     apply(
         passes + tl.program_id(0) * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-        total_order, total_squares, STORAGE, LAYOUTS, SIZES, ROWS, COLUMNS, ALIGNED, INDEX,
+        total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
     )  # fmt: skip
 
 
@@ -159,21 +158,27 @@ def finish_all(
 
 
 @triton.jit
-def inverse_length(matrix, squares):
-    """1 / |x| from the squares of its parts; 0 for a zero vector, which stays one. A NaN stays one too."""
-    length = length_of(matrix, squares)
-    return tl.where(length == 0.0, 0.0, 1.0 / length)
-
-
-@triton.jit
-def length_of(matrix, squares):
+def sum_of_squares(matrix, squares):
     own = squares + tl.load(matrix + FIRST_SQUARES)
     count = tl.load(matrix + SQUARES)
     total = tl.zeros((SQUARES_AT_ONCE,), tl.float64)
     for first in range(0, count, SQUARES_AT_ONCE):
         which = first + tl.arange(0, SQUARES_AT_ONCE)
         total += tl.load(own + which, mask=which < count, other=0.0, cache_modifier=".cg")
-    return tl.sqrt(tl.sum(total))
+    return tl.sum(total)
+
+
+@triton.jit
+def inverse_length(matrix, squares):
+    """1 / |x| from the squares of its parts; 0 for a zero vector, which stays one. A NaN stays one too."""
+    total = sum_of_squares(matrix, squares)
+    return tl.where(total == 0.0, 0.0, tl.rsqrt(total))
+
+
+@triton.jit
+def length_of(matrix, squares):
+    total = sum_of_squares(matrix, squares)
+    return tl.where(total == 0.0, 0.0, total * tl.rsqrt(total))  # no division: its subroutine costs registers
 
 
 @triton.jit
@@ -218,7 +223,6 @@ def apply(
     total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
-    SIZES: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -227,7 +231,6 @@ def apply(
     """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache."""
     matrix = matrices + tl.load(item + PASS_MATRIX) * MATRIX_COLUMNS
     layout = tl.load(item + PASS_LAYOUT)
-    small = tl.load(item + PASS_SMALL)
     data = matrix_data(pointers, matrix, STORAGE)
     x = vectors + input_of(step, iterations) * total_order + tl.load(matrix + VECTOR_OFFSET)
     scale = input_scale(matrix, squares, step, iterations, total_squares)
@@ -235,13 +238,7 @@ def apply(
     for LAYOUT in tl.static_range(3):
         if LAYOUTS & (1 << LAYOUT):
             if layout == LAYOUT:
-                # Small matrices in float64 (see plan.SMALL_ORDER); the others in short float32 sums, added up in float64.
-                if SIZES & 1:
-                    if small == 0:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float32, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
-                if SIZES & 2:
-                    if small == 1:
-                        apply_in(item, matrix, data, x, scale, own_sums, tl.float64, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
+                apply_in(item, matrix, data, x, scale, own_sums, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
 
 
 @triton.jit
@@ -252,7 +249,6 @@ def apply_in(
     x,
     scale,
     sums,
-    NUMBER: tl.constexpr,
     LAYOUT: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -267,7 +263,7 @@ def apply_in(
     for depth in range(begin, end, COLUMNS):
         here = data + depth * depth_stride
         depths_left = left_of(end, depth, COLUMNS)
-        products = tl.zeros((ROWS, COLUMNS), NUMBER)
+        products = tl.zeros((ROWS, COLUMNS), tl.float64)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
             W = load_block(
@@ -275,7 +271,7 @@ def apply_in(
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
             own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
-            products += W.to(NUMBER) * own_x.to(NUMBER)[:, None]
+            products += W.to(tl.float64) * own_x[:, None]
         along_depth = tl.sum(products, axis=0)
         for row in range(0, order, ROWS):
             rows = row + tl.arange(0, ROWS)
@@ -283,7 +279,7 @@ def apply_in(
                 here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
-            own_sums = tl.sum(W.to(NUMBER) * along_depth[None, :], axis=1).to(tl.float64)
+            own_sums = tl.sum(W.to(tl.float64) * along_depth[None, :], axis=1)
             before = tl.load(sums + rows, mask=(rows < order) & (depth > begin), other=0.0)
             tl.store(sums + rows, before + own_sums, mask=rows < order)
         tl.debug_barrier()  # the next columns add to what was stored
@@ -312,25 +308,25 @@ def combine(item, step, iterations, matrices, vectors, sums, squares, total_orde
         )
     place = input_of(step, iterations)
     x = tl.load(own_vectors + place * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
-    R_x = tl.sum(added, axis=0) - x * input_scale(matrix, squares, step, iterations, total_squares)
+    x *= input_scale(matrix, squares, step, iterations, total_squares)
+    R_x = tl.sum(added, axis=0) - x
     if step < iterations:
         tl.store(own_vectors + (step + 1) * total_order + rows, R_x, mask=inside)
         own_squares = squares + (step + 1) * total_squares + tl.load(matrix + FIRST_SQUARES)
         tl.store(own_squares + row // COMBINED, tl.sum(tl.where(inside, R_x * R_x, 0.0)))
     else:
         i = 2 * iterations - step - 1  # this makes p_i
+        inverse = inverse_length(matrix, squares + i * total_squares)
         if step == iterations:
             before = tl.load(own_vectors + i * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
             sigma = length_of(matrix, squares + iterations * total_squares)
-            R_x -= sigma * inverse_length(matrix, squares + i * total_squares) * before
-        p = R_x * inverse_length(matrix, squares + i * total_squares)
+            R_x -= sigma * inverse * before
+        p = R_x * inverse
         tl.store(own_vectors + (iterations + i) * total_order + rows, p, mask=inside)
 
 
 @triton.jit
-def finish(
-    item, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, total_order, total_squares
-):
+def finish(item, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, total_order, total_squares):
     """The value, and the pairs (p_i, x_(i-1)) from i = m on; a value of zero has no direction: its gradient is zero."""
     matrix_index = tl.load(item + COMBINE_MATRIX)
     matrix = matrices + matrix_index * MATRIX_COLUMNS
@@ -340,6 +336,7 @@ def finish(
     inside = rows < order
     own = tl.load(matrix + VECTOR_OFFSET)
     sigma = length_of(matrix, squares + iterations * total_squares)
+    inverse_sigma = inverse_length(matrix, squares + iterations * total_squares)
     if row == 0:
         tl.store(values + matrix_index, sigma.to(tl.float32))
     places = entries_in_caller_order(entry_orders, matrix, rows, order)
@@ -347,7 +344,7 @@ def finish(
         i = iterations - pair
         left_place = tl.where(pair == 0, iterations, iterations + i)
         left = tl.load(vectors + left_place * total_order + own + rows, mask=inside, other=0.0, cache_modifier=".cg")
-        left *= tl.where(pair == 0, inverse_length(matrix, squares + iterations * total_squares), 1.0)
+        left *= tl.where(pair == 0, inverse_sigma, 1.0)
         right = tl.load(vectors + (i - 1) * total_order + own + rows, mask=inside, other=0.0, cache_modifier=".cg")
         right *= inverse_length(matrix, squares + (i - 1) * total_squares)
         target = kept + 2 * pairs * own + 2 * pair * order + places

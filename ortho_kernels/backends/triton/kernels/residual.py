@@ -70,7 +70,7 @@ def residuals(
     INDEX: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """`LAYOUTS` is the bit set of the layouts among the items, and `HAS_...` says which kinds are: other code is left out."""
+    """`LAYOUTS` is the bit set of the layouts among the items, `HAS_...` their kinds: other code is left out."""
     item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
     matrix_index = tl.load(item + MATRIX)
     matrix = matrices + matrix_index * MATRIX_COLUMNS
@@ -100,9 +100,7 @@ def residuals(
                     if kind == TINY_KIND:
                         tiny = tiny_sums(data, item, matrix, order, LAYOUT, ALIGNED, INDEX)
                         places = tl.arange(0, TINY)[:, None] * TINY + tl.arange(0, TINY)[None, :]
-                        tiny, complete = with_other_parts(
-                            tiny, places, TINY * TINY, item, partial_sums, counter
-                        )
+                        tiny, complete = with_other_parts(tiny, places, TINY * TINY, item, partial_sums, counter)
                         if complete:
                             square = finish_tiny(tiny, own_kept, order, diagonal, off_diagonal, KEEP)
                 if HAS_NORMS:

@@ -13,5 +13,3 @@ _spec.loader.exec_module(cpu_kernels)
 NAMES = list(cpu_kernels.WEIGHTS)
 SIDES = (0, 1)
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)
-
-

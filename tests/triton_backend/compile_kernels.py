@@ -34,7 +34,11 @@ def main(jobs):
             if compilation.kernel.fn.__name__ not in kernels.split(","):
                 continue
             compiled = compile_for(architecture, compilation)
-            row = {name: value for name, value in dataclasses.asdict(compiled).items() if name not in ("assembly", "constants")}
+            row = {
+                name: value
+                for name, value in dataclasses.asdict(compiled).items()
+                if name not in ("assembly", "constants")
+            }
             row |= {
                 "precision": int(precision), "products": compiled.products(), "wide_copies": compiled.wide_copies(),
                 "additions": len(re.findall(r"\badd\.(?:rn\.)?f32(?:x2)?\b", compiled.assembly)),

@@ -39,9 +39,8 @@ def test_one_launch_and_several_have_the_same_bits(monkeypatch):
     together = everything(weights)
     assert launched == ["iterate"]
     alone = heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER], cooperative=False)
-    monkeypatch.setattr(tables, "configuration", lambda architecture: alone)
-    monkeypatch.setattr(tables, "_plans", type(tables._plans)())
-    assert all(torch.equal(a, b) for a, b in zip(together, everything(weights), strict=True))
+    with tables.configured(alone):
+        assert all(torch.equal(a, b) for a, b in zip(together, everything(weights), strict=True))
     assert launched == ["iterate"]
 
 

@@ -1,7 +1,7 @@
 """These tests run in triton's interpreter, in a process of their own: it is chosen when kernels are decorated.
 
-`tests/triton/test_numbers.py` starts that process; on its own, TRITON_INTERPRET=1 and OPENBLAS_NUM_THREADS=1 (a tile is
-seven times faster on one thread) must be set.
+`tests/triton_backend/test_numbers.py` starts that process; on its own, TRITON_INTERPRET=1 and OPENBLAS_NUM_THREADS=1 (a tile
+is seven times faster on one thread) must be set.
 """
 
 import os

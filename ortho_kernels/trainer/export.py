@@ -1,0 +1,105 @@
+"""The encoder of a run as a safetensors file, which timm and torchvision load.
+
+    python -m ortho_kernels.trainer.export RUN [encoder.safetensors]
+
+Names and shapes are those of the library that the network comes from; what it takes to build it stands in the file's
+metadata, so that `load_encoder(file)` gives that library's own network, ready to use, whenever it has one of that form.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .backbones import BACKBONES, build_backbone, library_network
+from .checkpoints import checkpoint_files, read_checkpoint
+from .errors import TrainerError, writing
+
+PREFIX = "method.encoder."
+
+
+def export_encoder(run: Path, target: Path) -> None:
+    """Writes the encoder of the run's newest checkpoint, whole or not at all."""
+    checkpoints = checkpoint_files(run / "checkpoints")
+    if not checkpoints:
+        raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
+    config = _run_config(run)
+    state = read_checkpoint(checkpoints[0])["state_dict"]
+    encoder = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    weights = {name.removeprefix("network."): value.contiguous() for name, value in encoder.items()}
+    description = {
+        "backbone": OmegaConf.to_container(config.backbone, resolve=True),
+        "channels": _channels(weights),
+        "size": config.data.size,
+    }
+    partial = target.with_suffix(".partial")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(weights, partial, metadata={"encoder": json.dumps(description)})
+        except SafetensorError as error:
+            partial.unlink(missing_ok=True)
+            raise TrainerError(f"Cannot write {target}: {error}.") from None
+        os.replace(partial, target)
+
+
+def load_encoder(path: str | Path) -> nn.Module:
+    """The network in an exported file, in evaluation mode: images `(batch, channels, size, size)`, normalized as in
+    training, to features `(batch, features)`.
+
+    It is timm's or torchvision's own network, without its classifier, where the library has one of that form; a narrow
+    ResNet or a wide one is this package's.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainerError(f"Cannot read {path} ({error}): give a file that `export` has written.") from None
+    if "encoder" not in metadata:
+        raise TrainerError(f"{path} does not say which network it holds: give a file that `export` has written.")
+    description = json.loads(metadata["encoder"])
+    options = description["backbone"]
+    settings = BACKBONES[options["name"]].settings(**options)
+    network = library_network(settings, description["channels"], description["size"])
+    if network is None:
+        network = build_backbone(settings, description["channels"], description["size"])
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _run_config(run: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(run / "config.yaml")
+    except OSError as error:
+        raise TrainerError(f"{run} is no run's folder: config.yaml cannot be read ({error.strerror}).") from None
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _channels(weights: dict[str, Tensor]) -> int:
+    """Of the images: what the first convolution takes."""
+    return next(value.shape[1] for value in weights.values() if value.dim() == 4)
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m ortho_kernels.trainer.export", description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("target", type=Path, nargs="?", help="the file to write; RUN/encoder.safetensors by default")
+    options: Any = parser.parse_args(words)
+    target = options.target or options.run / "encoder.safetensors"
+    export_encoder(options.run, target)
+    network = load_encoder(target)
+    kind = f"{type(network).__module__}.{type(network).__name__}"
+    print(f"{target}: {kind}, {sum(weight.numel() for weight in network.parameters()):,} weights")
+    print(f"Load it with ortho_kernels.trainer.export.load_encoder({str(target)!r}).")
+
+
+if __name__ == "__main__":
+    main()

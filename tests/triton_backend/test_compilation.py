@@ -1,0 +1,98 @@
+"""The kernels compiled ahead of time, without a GPU: the right instructions, wide copies, no spills, within the limits.
+
+`benchmarks/bench_triton.py` compiles every kernel for every architecture and prints the table; here is a choice of them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from ortho_kernels.backends.triton.heuristics import ARCHITECTURES, PASS_REGISTERS, TABLE
+
+SCRIPT = Path(__file__).with_name("compile_kernels.py")
+# architecture:dtype:precision:kernels, those that take longest first
+JOBS = (
+    "sm_90:float32:0:residuals,residual_products,iterate",
+    "sm_100:float32:1:residuals,residual_products",
+    "sm_80:float32:0:residuals,iterate",
+    "sm_120:float32:1:residuals,residual_products",
+    "gfx942:bfloat16:0:residuals,residual_products",
+    "sm_89:bfloat16:0:residuals",
+    "sm_90:bfloat16:0:residuals",
+    "sm_86:bfloat16:0:residual_products,rank_updates",
+)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    environment.pop("TRITON_INTERPRET", None)
+
+    def run(job):
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), job], env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{job}\n{done.stderr[-4000:]}"
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [row for rows in pool.map(run, JOBS) for row in rows]
+
+
+def test_all_were_compiled(compiled):
+    assert {row["architecture"] for row in compiled} == {
+        "sm_80",
+        "sm_86",
+        "sm_89",
+        "sm_90",
+        "sm_100",
+        "sm_120",
+        "gfx942",
+    }
+    assert len(compiled) == sum(len(job.split(":")[3].split(",")) for job in JOBS)
+
+
+def test_no_spills_and_within_the_limits(compiled):
+    for row in compiled:
+        limits = ARCHITECTURES[row["architecture"]]
+        assert row["spilled"] == 0, row
+        assert row["registers"] <= limits.registers_per_thread, row
+        assert row["registers"] * row["threads"] <= limits.registers, row
+        assert row["shared_memory"] <= limits.shared_memory, row
+
+
+def test_products_are_made_by_the_fastest_instructions(compiled):
+    for row in compiled:
+        if row["kernel"] in ("residuals", "residual_products"):
+            assert row["products"].get(ARCHITECTURES[row["architecture"]].fast_products), row
+
+
+def test_aligned_matrices_are_copied_16_bytes_at_a_time(compiled):
+    for row in compiled:
+        if row["kernel"] == "residuals" and row["architecture"].startswith("sm_"):
+            assert row["wide_copies"], row
+
+
+def test_sums_are_added_outside_of_the_tensor_cores(compiled):
+    """At least one addition for each sum that a thread holds: the compiler has not fused them into the product."""
+    for row in compiled:
+        if row["kernel"] == "residuals" and row["architecture"].startswith("sm_"):
+            packed = 2 if row["architecture"] == "sm_100" else 1  # two in one instruction
+            assert row["additions"] >= row["tile"] ** 2 // row["threads"] // packed, row
+
+
+def test_all_programs_of_a_grid_barrier_fit_at_once(compiled):
+    for row in compiled:
+        if row["kernel"] == "iterate":
+            assert row["registers"] <= PASS_REGISTERS
+            together = TABLE[row["architecture"]].passes.programs_per_multiprocessor
+            limits = ARCHITECTURES[row["architecture"]]
+            assert row["registers"] * row["threads"] * together <= limits.registers, row
+            assert row["shared_memory"] * together <= limits.shared_memory, row
