@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def _rank_main(
     folder: Path, rank: int, count: int, backend: str, timeout: float, work: Callable[[Ranks], Path]
 ) -> None:
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes are there already
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         with _group(backend, timeout, f"file://{folder / 'store'}", rank, count) as ranks:
             result = work(ranks)
@@ -107,6 +109,14 @@ def _rank_main(
         os._exit(1)
     if rank == 0:
         (folder / "result").write_text(str(result))
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would go on alone, with nobody to stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The batches of a whole run as one numbered stream, which can be entered anywhere."""
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -83,14 +84,16 @@ class BatchStream:
         batches = _Batches(self.images, self.order)
         if self.workers == 0:
             return (batches[number] for number in numbers)
+        # Forking a process that computes in threads can hang; a server that has this module forks clean workers at once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         return DataLoader(
             batches,
             sampler=numbers,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
-            # Forking a process that computes in threads can hang; a server forks from a clean one.
-            multiprocessing_context="forkserver",
+            multiprocessing_context=context,
         )
 
 
