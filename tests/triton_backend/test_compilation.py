@@ -20,12 +20,12 @@ SCRIPT = Path(__file__).with_name("compile_kernels.py")
 # architecture:dtype:precision:kernels, those that take longest first
 JOBS = (
     "sm_90:float32:0:residuals,residual_products,iterate",
+    "sm_120:float32:0:residuals,residual_products",
     "sm_100:float32:1:residuals,residual_products",
+    "sm_100:bfloat16:0:residuals",
     "sm_80:float32:0:residuals,iterate",
-    "sm_120:float32:1:residuals,residual_products",
     "gfx942:bfloat16:0:residuals,residual_products",
     "sm_89:bfloat16:0:residuals",
-    "sm_90:bfloat16:0:residuals",
     "sm_86:bfloat16:0:residual_products,rank_updates",
 )
 
