@@ -125,7 +125,7 @@ class Emulator:
     def in_all_ways(self):
         """Sets one schedule after the other, with copies that arrive at once and late."""
         for schedule, late in product(SCHEDULES, (False, True)):
-            self.run_as(schedule, late, resident_blocks=1 + SCHEDULES.index(schedule) % 3)
+            self.run_as(schedule, late, resident_blocks=1 + SCHEDULES.index(schedule) % 3, seed=1 + late)
             yield schedule, late
         self.run_as()
 

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int warp_size = 32;
 constexpr std::size_t widest_gift = 64;  // bytes that a lane may hand to a collective
-constexpr int patience = 200'000;        // rounds of waiting loops in which nothing else happens
+constexpr std::uint64_t lowest_priority = 1;
+constexpr int patience = 200'000;  // rounds of waiting loops in which nothing else happens
 
 struct Copy {
   void* target;
@@ -39,7 +40,8 @@ struct Warp {
   std::uint32_t patient = 0;   // those that let others run first
   std::uint32_t arrived = 0, mask = 0;
   std::size_t bytes = 0;
-  int collectives = 0;  // that are complete
+  int collectives = 0;         // that are complete
+  std::uint64_t priority = 0;  // in a random schedule
   alignas(16) unsigned char gifts[2][warp_size * widest_gift];
 };
 
@@ -141,15 +143,35 @@ int pick_lane(std::uint32_t lanes, Schedule schedule) {
   return __builtin_ctz(lanes);
 }
 
+// In a random schedule the warp of the highest priority runs for as long as it can; now and then priorities
+// change. That lets some warps of a block get far ahead of the others (Burckhardt et al., ASPLOS 2010).
+bool choose_by_priority() {
+  constexpr std::uint64_t steps_between_changes = 5000;
+  const Warp* chosen = nullptr;
+  for (std::size_t b = 0; b < grid.blocks.size(); ++b) {
+    for (std::size_t w = 0; w < grid.blocks[b].warps.size(); ++w) {
+      Warp& warp = grid.blocks[b].warps[w];
+      if ((warp.runnable & ~warp.patient) == 0) continue;
+      if (warp.priority == 0 || random_number() % steps_between_changes == 0) warp.priority = random_number();
+      if (chosen && chosen->priority > warp.priority) continue;
+      chosen = &warp;
+      grid.block = static_cast<int>(b);
+      grid.warp = static_cast<int>(w);
+    }
+  }
+  if (chosen) grid.lane = pick_lane(chosen->runnable & ~chosen->patient, Schedule::random);
+  return chosen != nullptr;
+}
+
 // Chooses who runs next; false if nobody can. Those that let others run first come last.
 bool choose(bool patient_too) {
   // Those that wait for others take turns, whatever the schedule.
   const Schedule schedule = patient_too ? Schedule::forward : settings().schedule;
+  if (schedule == Schedule::random) return choose_by_priority();
   const int warps = grid.launch->threads / warp_size;
   const int count = static_cast<int>(grid.blocks.size()) * warps;
   const bool downwards = schedule == Schedule::reverse || schedule == Schedule::last_warp_first;
   int start = grid.block * warps + grid.warp;  // forward and reverse go round
-  if (schedule == Schedule::random) start = static_cast<int>(random_number() % count);
   if (schedule == Schedule::first_warp_first) start = 0;
   if (schedule == Schedule::last_warp_first) start = count - 1;
   for (int i = 0; i <= count; ++i) {
@@ -267,6 +289,11 @@ void block_barrier(int line) {
 void let_others_run() {
   grid.own_warp().patient |= 1u << grid.lane;
   grid.own_thread().fiber.leave(false);
+}
+
+// Other blocks may act on what they were told at once, before the rest of this block goes on.
+void told_other_blocks() {
+  for (Warp& warp : grid.own_block().warps) warp.priority = lowest_priority;
 }
 
 const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t bytes) {

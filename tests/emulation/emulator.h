@@ -51,6 +51,7 @@ int block_count();
 unsigned char* shared_memory();
 void block_barrier(int line);
 void let_others_run();
+void told_other_blocks();
 void copy_async(void* target, const void* source, int bytes, int valid_bytes);
 void commit_copies();
 void await_copies(int groups_that_may_be_missing);

@@ -36,10 +36,23 @@ MASK = re.compile(r"\bwithin\(")
 DEFINING = ("device.cuh", "runtime.cuh")  # define what is left out elsewhere
 
 
+# Faults that no test can show, by file and comment.
+KNOWN_SURVIVORS = {
+    ("rank_update.cuh", "the next strip writes the products anew"): (
+        "each warp overwrites only what it read itself, and the shuffles in between keep the emulator's memory in order, "
+        "which CUDA doesn't promise of them"
+    ),
+}
+
+
 class Fault(NamedTuple):
     file: str
     line: int
     text: str
+    comment: str  # behind it in its line
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {' '.join(self.text.split())}"
 
 
 def end_of_call(text: str, opening: int) -> int:
@@ -61,7 +74,8 @@ def planted(name: str, text: str, faults: list[Fault]) -> str:
         if start < done:
             raise ValueError(f"{name}: a mask within a mask")
         number = len(faults)
-        faults.append(Fault(name, text.count("\n", 0, start) + 1, text[start:end]))
+        comment = text[end:].partition("\n")[0].partition("//")[2].strip()
+        faults.append(Fault(name, text.count("\n", 0, start) + 1, text[start:end], comment))
         code = text[start:end]
         switch = (
             f"(emulator::fault_is({number}) || {code})" if is_mask else f"if (!emulator::fault_is({number})) {code}"
@@ -132,7 +146,7 @@ def main() -> int:
         emulator = emulation.Emulator(library)
         if by := verdict(emulator, -1):
             parser.exit(2, f"the cases fail without a fault: {by}\n")
-        chosen = [n for n, f in enumerate(faults) if options.only in f"{f.file}:{f.line} {f.text}"]
+        chosen = [number for number, fault in enumerate(faults) if options.only in str(fault)]
         end = time.monotonic() + 60 * options.minutes
 
         def outcome(number: int) -> str | None:
@@ -141,21 +155,19 @@ def main() -> int:
         caught, survivors, late = 0, [], []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, by in zip(chosen, pool.map(outcome, chosen), strict=True):
-                fault = faults[number]
-                place = f"{fault.file}:{fault.line}: {' '.join(fault.text.split())}"
                 if by is None:
-                    late.append(place)
+                    late.append(faults[number])
                     continue
                 caught += bool(by)
                 if not by:
-                    survivors.append(place)
-                print(f"caught   {place}  ({by})" if by else f"SURVIVED {place}", flush=True)
+                    survivors.append(faults[number])
+                print(f"caught   {faults[number]}  ({by})" if by else f"SURVIVED {faults[number]}", flush=True)
     run = len(chosen) - len(late)
-    for place in late:
-        print(f"not run  {place}")
+    for fault in late:
+        print(f"not run  {fault}")
     print(f"{caught} of {run} planted faults were caught ({100 * caught / max(run, 1):.1f} %)")
-    for place in survivors:
-        print(f"  survived: {place}")
+    for fault in survivors:
+        print(f"  survived: {fault}: {KNOWN_SURVIVORS.get((fault.file, fault.comment), 'a test is missing')}")
     return 0 if run and not late and caught >= REQUIRED * run else 1
 
 

@@ -228,7 +228,7 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
       left.stage(chunk, left_panel(chunk));
       right.stage(chunk, right_panel(chunk));
     }
-    commit_copies();  // an empty group keeps the count of groups right
+    commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
   };
   for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   // The first rounds only fill the pipeline.
@@ -245,7 +245,6 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     ORTHO_UNROLL
     for (int begin = 0; begin < Products::depth; begin += Products::run) add_run<Products>(a, b, begin, sums);
   }
-  await_copies<0>();
   block_barrier();  // the shared memory may be used for something else
 }
 
