@@ -25,6 +25,7 @@ JOBS = (
     "sm_100:bfloat16:0:residuals",
     "sm_80:float32:0:residuals,iterate",
     "gfx942:bfloat16:0:residuals,residual_products",
+    "sm_120:bfloat16:0:residuals",
     "sm_89:bfloat16:0:residuals",
     "sm_86:bfloat16:0:residual_products,rank_updates",
 )

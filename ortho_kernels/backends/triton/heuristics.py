@@ -136,6 +136,8 @@ _LARGE = replace(
     product_float32=Tile(64, 128, 32, 8, 3),
     product_tf32=Tile(64, 128, 32, 8, 3),
 )
+# What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
+_CONSUMER_BLACKWELL = replace(_DEFAULT, residual_half=Tile(64, 64, 32, 4, 3), product_float32=Tile(64, 64, 16, 4, 3))
 _AMD = replace(
     _DEFAULT,
     residual_float32=Tile(64, 64, 32, 4, 2),
@@ -154,8 +156,8 @@ TABLE = {
     "sm_90": _LARGE,
     "sm_100": _LARGE,
     "sm_103": _LARGE,
-    "sm_120": _DEFAULT,
-    "sm_121": _DEFAULT,
+    "sm_120": _CONSUMER_BLACKWELL,
+    "sm_121": _CONSUMER_BLACKWELL,
     "gfx942": _AMD,
     "gfx950": replace(_AMD, product_precisions=("ieee", "ieee", "bf16")),  # CDNA 4 has no tf32
     INTERPRETER: replace(
