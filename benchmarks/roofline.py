@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script
@@ -144,16 +145,18 @@ def record(step: Step) -> dict:
 
 
 def chart(steps: Sequence[Step], path: Path) -> None:
-    """Modelled times of all steps as bars: ours and the loops, one panel a penalty."""
+    """Modelled times of all steps as bars: ours and the loops, one panel for each card and penalty."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     penalties = list(dict.fromkeys(step.penalty for step in steps))
-    figure, axes = plt.subplots(1, len(penalties), figsize=(6.2 * len(penalties), 3.8), squeeze=False)
-    for axis, penalty in zip(axes[0], penalties, strict=True):
-        own = [step for step in steps if step.penalty == penalty]
+    cards = list(dict.fromkeys(step.card.title for step in steps))
+    size = (6.2 * len(penalties), 3.4 * len(cards) + 0.3)
+    figure, axes = plt.subplots(len(cards), len(penalties), figsize=size, squeeze=False)
+    for axis, (card, penalty) in zip(axes.flat, product(cards, penalties), strict=True):
+        own = [step for step in steps if (step.card.title, step.penalty) == (card, penalty)]
         series = {
             "published loop": ([step.loops["published"].seconds for step in own], "#b0b7c3"),
             "eager loop": ([step.loops["eager"].seconds for step in own], "#7c9cbf"),
@@ -168,13 +171,14 @@ def chart(steps: Sequence[Step], path: Path) -> None:
                 axis.bar_label(bars, ratios, fontsize=6, rotation=90, padding=2)
         axis.set_yscale("log")
         axis.margins(y=0.18)
-        axis.set_xticks(range(len(own)), [f"{step.model}\n{step.card.title}" for step in own], fontsize=6.5)
-        axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty] + " (model)", fontsize=10)
+        axis.set_xticks(range(len(own)), [step.model.replace("_", "\n") for step in own], fontsize=6.5)
+        axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty] + f" on {card} (model)", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("modelled time of forward + backward, us")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("forward + backward, us")
     axes[0][0].legend(frameon=False, fontsize=7)
-    figure.text(0.01, 0.005, f"{WARNING} Labels: times as long as ours.", fontsize=6.5, color="#555")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.text(0.01, 0.05 / size[1], f"{WARNING} Labels: times as long as ours.", fontsize=6.5, color="#555")
+    figure.tight_layout(rect=(0, 0.12 / size[1], 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
