@@ -18,7 +18,8 @@ using Register = Vector<float>;
 // Enough chains to hide the latency of a multiply-add (4 or 5 cycles, two a cycle), few enough for 16
 // registers.
 constexpr int chains = 12;
-constexpr std::int64_t rounds = 200'000;
+// Some 10 ms: long beside the start of a thread.
+constexpr std::int64_t rounds = 5'000'000;
 
 // Runs `work` on so many threads at once and returns the seconds until the last of them is done.
 double seconds_of(std::int64_t threads, const std::function<void(std::int64_t)>& work) {
