@@ -107,7 +107,7 @@ class LimitsResults:
             own = [step for step in self.steps if step.threads == count]
             peak = max(step.rates.multiply_add for step in own)
             copy = max(step.rates.copy for step in own)
-            intensities = [2.0**power for power in range(12)]
+            intensities = [1.0, peak / copy, 2.0**11]
             axis.plot(intensities, [min(peak, copy * x) / 1e9 for x in intensities], color="#333", linewidth=1)
             axis.text(intensities[-1], peak / 1e9, f"{peak / 1e9:.0f} GFLOP/s", ha="right", va="bottom", fontsize=7)
             axis.text(1, copy / 1e9, f" {copy / 1e9:.1f} GB/s", ha="left", va="bottom", fontsize=7)
