@@ -21,11 +21,11 @@ struct ResidualBlocks {
 
   void operator()(const Block& block, const T* gram) {
     const std::int64_t rows = smaller(block_rows, tile.rows - block.row);
-    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block.column);
+    const std::int64_t columns = smaller(block_columns<T>, tile.columns - block.column);
     Vector<T> squares{};
     T squares_at_edge = 0;
     for (std::int64_t r = 0; r < rows; ++r) {
-      const T* entries = gram + r * panel_width<T>;
+      const T* entries = gram + r * block_columns<T>;
       const std::int64_t row = tile.row + block.row + r;
       const std::int64_t column = tile.column + block.column;
       const std::int64_t before_diagonal = smaller(columns, row - column);
@@ -62,7 +62,7 @@ void gram_tile(const ResidualJob& job, T* memory, T* blocks, Finish& finish) {
   using P = PlainPanels<T>;
   const StridedOperand<P, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride,
                                      matrix.depth_stride};
-  T* right = memory + round_up(tile.rows, panel_width<T>) * depth_chunk<P>;
+  T* right = memory + packed<T>(tile.rows) * depth_chunk<P>;
   tile_product<P>(vectors, vectors, tile, {memory, right, blocks}, gram_summed_at_once, finish);
 }
 
@@ -112,7 +112,7 @@ SquaredSums residual_from_parts(const ResidualJob& job, T* partials, std::int64_
       T* sums = partials + block.index * block_size<T>;
       for (std::int64_t part = 1; part < parts; ++part) {
         for (int i = 0; i < block_size<T>; i += lanes<T>) {
-          if (i % panel_width<T> >= block.vectors * lanes<T>) continue;
+          if (i % block_columns<T> >= block.vectors * lanes<T>) continue;
           store<T, T>(sums + i, load<T>(sums + i) + load<T>(sums + part * part_size + i));
         }
       }

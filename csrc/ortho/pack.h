@@ -1,14 +1,13 @@
-// Packing: both operands of every product are copied to panels [panel][depth][panel_width], zeros in the
-// place of missing vectors. After that the product kernel knows neither strides nor formats.
+// Packing: both operands of every product are copied to panels [panel][depth][lanes], each a register wide,
+// zeros in the place of missing vectors. After that the product kernel knows neither strides nor formats,
+// reads both operands in the order in which they lie, and can take either side of a symmetric product from
+// the same panels.
 #pragma once
 
 #include "simd.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
-
-template <class T>
-constexpr int panel_width = block_vectors * lanes<T>;
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;
@@ -28,7 +27,7 @@ struct PlainPanels {
 
   static void put(Entry* out, Vector<T> even, Vector<T> odd, bool both) {
     store<T, T>(out, even);
-    if (both) store<T, T>(out + panel_width<T>, odd);
+    if (both) store<T, T>(out + lanes<T>, odd);
   }
   static ORTHO_INLINE Vector<T> multiply_add(Entry factor, const Entry* entries, Vector<T> sum) {
     return sum + broadcast(factor) * load<T>(entries);
@@ -52,7 +51,7 @@ struct BfloatPanels {
 #endif
 
 template <class P>
-constexpr int width = panel_width<typename P::Number>;
+constexpr int width = lanes<typename P::Number>;
 
 // A chunk of the depth, and how many entries one vector of it takes.
 template <class P>
@@ -62,15 +61,21 @@ constexpr std::int64_t entries_of(std::int64_t depth) {
   return (depth + P::depth_of_entry - 1) / P::depth_of_entry;
 }
 
-// ---- packing one register's width of a panel -------------------------------------------------------------
+// So many vectors are packed, at least: whole panels, and whole blocks.
+template <class T>
+constexpr std::int64_t packed(std::int64_t vectors) {
+  return round_up(vectors, lanes<T> < block_rows ? block_rows : lanes<T>);
+}
+
+// ---- packing one panel -----------------------------------------------------------------------------------
 // Depths begin at even numbers.
 
 // Packing waits for memory more than it works. The hardware foresees long runs; a matrix is many short ones.
 constexpr int lines_ahead = 4, rows_ahead = 8;
 
 template <class P>
-ORTHO_INLINE typename P::Entry* at_depth(typename P::Entry* part, std::int64_t depth) {
-  return part + depth / P::depth_of_entry * width<P>;
+ORTHO_INLINE typename P::Entry* at_depth(typename P::Entry* panel, std::int64_t depth) {
+  return panel + depth / P::depth_of_entry * width<P>;
 }
 
 // Up to `lanes` vectors whose numbers lie next to each other along the depth: transposed on the way.
@@ -136,15 +141,13 @@ void pack_elements(const Element& element, std::int64_t count, std::int64_t dept
   }
 }
 
-// Calls pack(first vector, number of vectors, where to) for each register's width of each panel.
+// Calls pack(first vector, number of vectors, where to) for each panel.
 template <class P, class Pack>
-ORTHO_INLINE void for_panel_columns(std::int64_t vectors, std::int64_t depth, typename P::Entry* out,
-                                    const Pack& pack) {
-  constexpr int n = lanes<typename P::Number>;
-  for (std::int64_t v = 0; v < round_up(vectors, width<P>); v += n) {
-    const std::int64_t panel = v / width<P>, offset = v % width<P>;
-    const std::int64_t count = v < vectors ? smaller(n, vectors - v) : 0;
-    pack(v, count, out + panel * entries_of<P>(depth) * width<P> + offset);
+ORTHO_INLINE void for_panels(std::int64_t vectors, std::int64_t depth, typename P::Entry* out,
+                             const Pack& pack) {
+  for (std::int64_t v = 0; v < packed<typename P::Number>(vectors); v += width<P>) {
+    const std::int64_t count = v < vectors ? smaller(width<P>, vectors - v) : 0;
+    pack(v, count, out + v * entries_of<P>(depth));
   }
 }
 
@@ -164,28 +167,39 @@ struct StridedOperand {
       pack_across(corner, vectors, depth, out);
       return;
     }
-    for_panel_columns<P>(
-        vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
-          const S* base = corner + v * vector_stride;
-          if (depth_stride == 1) {
-            pack_lines<P>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, part);
-          } else {
-            const auto element = [&](std::int64_t i, std::int64_t d) {
-              return load_one<T>(base + i * vector_stride + d * depth_stride);
-            };
-            pack_elements<P>(element, count, depth, part);
-          }
-        });
+    for_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* panel) {
+      const S* base = corner + v * vector_stride;
+      if (depth_stride == 1) {
+        pack_lines<P>([&](std::int64_t i) { return base + i * vector_stride; }, count, depth, panel);
+      } else {
+        const auto element = [&](std::int64_t i, std::int64_t d) {
+          return load_one<T>(base + i * vector_stride + d * depth_stride);
+        };
+        pack_elements<P>(element, count, depth, panel);
+      }
+    });
   }
 
   // All panels side by side: memory is read in the order in which it lies.
   void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, typename P::Entry* out) const {
+    constexpr int n = lanes<T>;
+    const std::int64_t whole = vectors / n * n, panel = entries_of<P>(depth) * n;
     for (std::int64_t d = 0; d < depth; d += 2) {
-      for_panel_columns<P>(
-          vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
-            pack_rows<P>([&](std::int64_t next) { return corner + (d + next) * depth_stride + v; }, count,
-                         smaller(2, depth - d), at_depth<P>(part, d));
-          });
+      const bool both = d + 1 < depth;
+      const S* even = corner + d * depth_stride;
+      const S* odd = even + (both ? depth_stride : 0);
+      const S* ahead = even + rows_ahead * depth_stride;
+      typename P::Entry* target = at_depth<P>(out, d);
+      for (std::int64_t v = 0; v < whole; v += n, target += panel) {
+        __builtin_prefetch(ahead + v);
+        __builtin_prefetch(ahead + depth_stride + v);
+        P::put(target, load<T>(even + v), both ? load<T>(odd + v) : Vector<T>{}, both);
+      }
+      for (std::int64_t v = whole; v < packed<T>(vectors); v += n, target += panel) {
+        const std::int64_t count = v < vectors ? vectors - v : 0;
+        P::put(target, load_some<T>(even + v, count), both ? load_some<T>(odd + v, count) : Vector<T>{},
+               both);
+      }
     }
   }
 };
@@ -201,22 +215,21 @@ struct SymmetricOperand {
   void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth,
             typename P::Entry* out) const {
     constexpr int n = lanes<T>;
-    for_panel_columns<P>(
-        vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* part) {
-          const std::int64_t row = first + v, end = from + depth;
-          const std::int64_t diagonal_begin = row < from ? from : smaller(row, end);
-          const std::int64_t diagonal_end = row + n < from ? from : smaller(row + n, end);
-          const auto at = [&](std::int64_t column) { return at_depth<P>(part, column - from); };
-          pack_lines<P>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
-                        diagonal_begin - from, at(from));
-          const auto element = [&](std::int64_t i, std::int64_t d) {
-            const std::int64_t a = row + i, b = diagonal_begin + d;
-            return a < b ? lower[triangle(b) + a] : lower[triangle(a) + b];
-          };
-          pack_elements<P>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
-          pack_rows<P>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
-                       end - diagonal_end, at(diagonal_end));
-        });
+    for_panels<P>(vectors, depth, out, [&](std::int64_t v, std::int64_t count, typename P::Entry* panel) {
+      const std::int64_t row = first + v, end = from + depth;
+      const std::int64_t diagonal_begin = row < from ? from : smaller(row, end);
+      const std::int64_t diagonal_end = row + n < from ? from : smaller(row + n, end);
+      const auto at = [&](std::int64_t column) { return at_depth<P>(panel, column - from); };
+      pack_lines<P>([&](std::int64_t i) { return lower + triangle(row + i) + from; }, count,
+                    diagonal_begin - from, at(from));
+      const auto element = [&](std::int64_t i, std::int64_t d) {
+        const std::int64_t a = row + i, b = diagonal_begin + d;
+        return a < b ? lower[triangle(b) + a] : lower[triangle(a) + b];
+      };
+      pack_elements<P>(element, count, diagonal_end - diagonal_begin, at(diagonal_begin));
+      pack_rows<P>([&](std::int64_t d) { return lower + triangle(diagonal_end + d) + row; }, count,
+                   end - diagonal_end, at(diagonal_end));
+    });
   }
 };
 

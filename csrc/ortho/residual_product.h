@@ -35,9 +35,9 @@ struct GradientBlocks {
   }
 
   void operator()(const Block& block, const T* sums) const {
-    const std::int64_t columns = smaller(panel_width<T>, tile.columns - block.column);
+    const std::int64_t columns = smaller(block_columns<T>, tile.columns - block.column);
     S* target = corner(block);
-    for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride, sums += panel_width<T>) {
+    for (std::int64_t r = 0; r < rows(block); ++r, target += row_stride, sums += block_columns<T>) {
       if constexpr (std::is_same_v<S, T>) {
         if (streamed) {
           write_line(reinterpret_cast<Streamed<S>*>(target), column_stride, sums, columns, scale, false);
@@ -59,7 +59,7 @@ void product_tile(const Left& left, const Right& right, const TileExtent& tile, 
   using T = typename P::Number;
   S* gradient = static_cast<S*>(job.gradient.data);
   auto* left_panels = reinterpret_cast<typename P::Entry*>(memory);
-  auto* right_panels = left_panels + round_up(tile.rows, width<P>) * entries_of<P>(depth_chunk<P>);
+  auto* right_panels = left_panels + packed<T>(tile.rows) * entries_of<P>(depth_chunk<P>);
   T* blocks = memory + panels_memory<T>(tile.rows, tile.columns, false);
   const bool streamed = job.past_cache && column_stride == 1 && can_stream<T>(gradient, row_stride);
   const GradientBlocks<T, S> write{

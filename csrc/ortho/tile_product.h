@@ -10,16 +10,19 @@ namespace ortho::ORTHO_LEVEL {
 namespace {
 
 template <class T>
-constexpr int block_size = block_rows * panel_width<T>;
+constexpr int block_columns = block_vectors * lanes<T>;
+template <class T>
+constexpr int block_size = block_rows * block_columns<T>;
 
-// block[r][c] (+)= sum over d of a[d][r] * b[d][c]; a and b are columns of panels. Of each row of the block
-// the first `Vectors` registers are computed. The rounding error of a sum grows with its length: sums of
-// `summed_at_once` products are formed apart and then added.
+// block[r][c] (+)= sum over d of a[d][r] * b[d][c], from the panels of which a and b are the first. Of each
+// row of the block the first `Vectors` registers are computed. The rounding error of a sum grows with its
+// length: sums of `summed_at_once` products are formed apart and then added.
 template <class P, int Vectors>
 void block_product(const typename P::Entry* a, const typename P::Entry* b, std::int64_t depth,
                    std::int64_t summed_at_once, typename P::Number* block, bool accumulate) {
   using T = typename P::Number;
   std::int64_t entries = entries_of<P>(depth);
+  const std::int64_t panel = entries * width<P>;
   do {
     const std::int64_t some = smaller(entries, summed_at_once);
     Vector<T> sums[block_rows][Vectors] = {};
@@ -27,7 +30,10 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
 #pragma GCC unroll 8
       for (int r = 0; r < block_rows; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) sums[r][v] = P::multiply_add(a[r], b + v * lanes<T>, sums[r][v]);
+        for (int v = 0; v < Vectors; ++v) {
+          const auto factor = a[r / width<P> * panel + r % width<P>];
+          sums[r][v] = P::multiply_add(factor, b + v * panel, sums[r][v]);
+        }
       }
       a += width<P>;
       b += width<P>;
@@ -36,7 +42,7 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
     for (int r = 0; r < block_rows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) {
-        T* target = block + r * width<P> + v * lanes<T>;
+        T* target = block + r * block_columns<T> + v * lanes<T>;
         store<T, T>(target, accumulate ? sums[r][v] + load<T>(target) : sums[r][v]);
       }
     }
@@ -67,13 +73,13 @@ struct Block {
   int vectors;
 };
 
-// Calls visit(block) for each block that the tile needs, down the rows of one right panel after the other.
+// Calls visit(block) for each block that the tile needs, down all rows for some right panels after the other.
 template <class T, class Visit>
 ORTHO_INLINE void for_blocks(const TileExtent& tile, const Visit& visit) {
   std::int64_t index = 0;
-  for (std::int64_t column = 0; column < tile.columns; column += panel_width<T>) {
+  for (std::int64_t column = 0; column < tile.columns; column += block_columns<T>) {
     for (std::int64_t row = tile.triangular ? column : 0; row < tile.rows; row += block_rows) {
-      std::int64_t columns = smaller(panel_width<T>, tile.columns - column);
+      std::int64_t columns = smaller(block_columns<T>, tile.columns - column);
       if (tile.triangular) columns = smaller(columns, row + block_rows - column);
       visit(Block{row, column, index++, static_cast<int>((columns + lanes<T> - 1) / lanes<T>)});
     }
@@ -84,15 +90,14 @@ ORTHO_INLINE void for_blocks(const TileExtent& tile, const Visit& visit) {
 template <class T>
 std::int64_t blocks_memory(std::int64_t rows, std::int64_t columns, bool triangular) {
   std::int64_t blocks = 0;
-  for (std::int64_t column = 0; column < columns; column += panel_width<T>) {
+  for (std::int64_t column = 0; column < columns; column += block_columns<T>) {
     blocks += round_up(triangular ? rows - column : rows, block_rows) / block_rows;
   }
   return blocks * block_size<T>;
 }
 template <class T>
 constexpr std::int64_t panels_memory(std::int64_t rows, std::int64_t columns, bool triangular) {
-  return (round_up(rows, panel_width<T>) + (triangular ? 0 : round_up(columns, panel_width<T>))) *
-         depth_chunk<PlainPanels<T>>;
+  return (packed<T>(rows) + (triangular ? 0 : packed<T>(columns))) * depth_chunk<PlainPanels<T>>;
 }
 // A tile may be taken either way round, which pads the other side.
 template <class T>
@@ -122,8 +127,8 @@ void tile_product(const Left& left, const Right& right, const TileExtent& tile, 
       right_panels = memory.right;
     }
     for_blocks<T>(tile, [&](const Block& block) {
-      const std::int64_t panel = block.row / width<P>, offset = block.row % width<P>;
-      const typename P::Entry* a = memory.left + panel * entries * width<P> + offset;
+      const std::int64_t offset = block.row % width<P>;
+      const typename P::Entry* a = memory.left + (block.row - offset) * entries + offset;
       const typename P::Entry* b = right_panels + block.column * entries;
       T* sums = memory.blocks + block.index * block_size<T>;
       if (last) finish.prepare(block);
