@@ -4,8 +4,8 @@
 
 Minima are compared: other tenants of a shared machine only ever add time. Every step has the same time a round. Counted
 work is the least that the penalty needs, whoever computes it: for SO n^2 k for the residual's triangle and 2 n^2 k for R W;
-for SRIP with m applications through which a gradient goes, 2 m - 1 products of 4 n k and the gradient's 8 m n k. Autograd over
-the smaller Gram does 6 n^2 k, so that no kernel at the same share of the peak can be more than twice as fast.
+for SRIP with m applications through which a gradient goes, 2 m - 1 products of 4 n k and the gradient's 8 m n k. Autograd
+over the smaller Gram does 6 n^2 k, so that no kernel at the same share of the peak can be more than twice as fast.
 """
 
 import time
