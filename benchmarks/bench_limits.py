@@ -26,7 +26,7 @@ from .weight_sets import weights_of
 CASES = [(penalty, model) for penalty in ("so", "srip") for model in ("resnet18", "resnet50", "vit_small")]
 APPLICATIONS = 2
 THREADS = sorted({torch.get_num_threads(), 1}, reverse=True)
-TURN = 0.5  # seconds, the same for every step of a round: a step begun is ended
+TURN = 0.5  # seconds, the same for every step of a round
 SELDOM = 4  # the published loop takes seconds: it runs once in so many rounds
 
 
@@ -94,14 +94,7 @@ def test_share_of_limit(benchmark, request, limits_at, threads, penalty, model):
         for name, step in steps.items():
             if name == "published" and rounds % SELDOM:
                 continue
-            turn = time.perf_counter() + TURN
-            while True:
-                start = time.perf_counter()
-                step(weights, gradients)
-                end_of_step = time.perf_counter()
-                seconds[name].append(end_of_step - start)
-                if end_of_step > turn:
-                    break
+            seconds[name] += turn(partial(step, weights, gradients))
         rounds += 1
     flop, traffic = least_work(penalty, weights)
     request.config.stash[LimitsResults.key].steps += [
@@ -109,6 +102,16 @@ def test_share_of_limit(benchmark, request, limits_at, threads, penalty, model):
     ]
     benchmark.extra_info.update({name: min(taken) for name, taken in seconds.items()})
     benchmark.pedantic(partial(steps["ours"], weights, gradients), rounds=3)
+
+
+def turn(call):
+    """The times of one call, and of as many more as begin within a turn."""
+    taken, end = [], time.perf_counter() + TURN
+    while not taken or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 def agree(steps, weights):
@@ -132,9 +135,7 @@ def test_growth(benchmark, request, threads, penalty):
     least = dict.fromkeys(lists, float("inf"))
     for _ in range(7):
         for copies, weights in lists.items():
-            start = time.perf_counter()
-            with_graph(compute, weights, None)
-            least[copies] = min(least[copies], time.perf_counter() - start)
+            least[copies] = min(least[copies], *turn(partial(with_graph, compute, weights, None)))
     growth = {copies: taken / least[1] / copies for copies, taken in least.items()}
     benchmark.extra_info.update({str(copies): value for copies, value in growth.items()})
     request.config.stash[Results.key].notes.append(
