@@ -166,18 +166,9 @@ def test_small_model(benchmark, request, threads, kind):
     for name, penalty in penalties.items():
         graph(penalty)  # gradients are there, as they are when a loss has been differentiated
         for way, call in (("forward + backward", partial(graph, penalty)), ("no graph", penalty.accumulate_gradients)):
-            taken[f"{name}, {way}"] = 1e6 * least_seconds(call)
+            taken[f"{name}, {way}"] = 1e6 * min(turn(call))
     benchmark.extra_info.update(taken)
     request.config.stash[Results.key].notes.append(
         f"{kind}, {threads} threads, 21 weights: " + "; ".join(f"{name} {us:.0f} us" for name, us in taken.items())
     )
     benchmark.pedantic(penalties["width 8"].accumulate_gradients, rounds=100, warmup_rounds=10)
-
-
-def least_seconds(call, rounds=500):
-    least = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        least = min(least, time.perf_counter() - start)
-    return least

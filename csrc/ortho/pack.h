@@ -183,22 +183,22 @@ struct StridedOperand {
   // All panels side by side: memory is read in the order in which it lies.
   void pack_across(const S* corner, std::int64_t vectors, std::int64_t depth, typename P::Entry* out) const {
     constexpr int n = lanes<T>;
-    const std::int64_t whole = vectors / n * n, panel = entries_of<P>(depth) * n;
+    const std::int64_t whole = vectors / n * n;
     for (std::int64_t d = 0; d < depth; d += 2) {
       const bool both = d + 1 < depth;
       const S* even = corner + d * depth_stride;
-      const S* odd = even + (both ? depth_stride : 0);
-      const S* ahead = even + rows_ahead * depth_stride;
+      const S* odd = even + depth_stride;
       typename P::Entry* target = at_depth<P>(out, d);
-      for (std::int64_t v = 0; v < whole; v += n, target += panel) {
-        __builtin_prefetch(ahead + v);
-        __builtin_prefetch(ahead + depth_stride + v);
-        P::put(target, load<T>(even + v), both ? load<T>(odd + v) : Vector<T>{}, both);
+      const auto put = [&](std::int64_t v, const auto& read) {
+        P::put(target + v * entries_of<P>(depth), read(even + v), both ? read(odd + v) : Vector<T>{}, both);
+      };
+      for (std::int64_t v = 0; v < whole; v += n) {
+        __builtin_prefetch(even + rows_ahead * depth_stride + v);
+        __builtin_prefetch(odd + rows_ahead * depth_stride + v);
+        put(v, [](const S* row) { return load<T>(row); });
       }
-      for (std::int64_t v = whole; v < packed<T>(vectors); v += n, target += panel) {
-        const std::int64_t count = v < vectors ? vectors - v : 0;
-        P::put(target, load_some<T>(even + v, count), both ? load_some<T>(odd + v, count) : Vector<T>{},
-               both);
+      for (std::int64_t v = whole; v < packed<T>(vectors); v += n) {
+        put(v, [&](const S* row) { return load_some<T>(row, v < vectors ? vectors - v : 0); });
       }
     }
   }

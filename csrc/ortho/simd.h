@@ -27,7 +27,7 @@ namespace {
 
 // The width of a register; the block of sums, so many rows of so many registers, that the register file holds
 // beside what is multiplied; and how many bytes of the depth of every vector are multiplied at a time, so
-// that a panel of each operand fits L1. Each sum waits 4 cycles for the one before it, and two multiply-adds
+// that the panels of a block fit L1. Each sum waits 4 cycles for the one before it, and two multiply-adds
 // begin in each: fewer than 9 sums would leave gaps.
 #if defined(__AVX512F__)
 constexpr int vector_bytes = 64, block_rows = 8, block_vectors = 2, chunk_bytes = 1024;

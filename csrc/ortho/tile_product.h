@@ -1,7 +1,7 @@
 // One tile of a product A B^T, in the way of Goto and van de Geijn: panels of both operands are packed for a
-// chunk of the depth; a panel of the right operand then stays in L1 while a register-blocked kernel runs down
-// all rows of the left one, which come from L2. The residual (A = B = W) and the backward product (R times W)
-// both come down to this.
+// chunk of the depth; the panels of a block's columns then stay in L1 while a register-blocked kernel runs
+// down all rows of the left operand, which come from L2. The residual (A = B = W) and the backward product (R
+// times W) both come down to this.
 #pragma once
 
 #include "pack.h"
