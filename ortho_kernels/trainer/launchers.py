@@ -30,40 +30,27 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def launch(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
-    """One outcome a configuration; a run that fails stops no other."""
+Attempt = Callable[[DictConfig, int | None], Outcome]  # does one run, with so many threads; None: as it is set
+
+
+def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
+    """One outcome a configuration. Other processes find `attempt` by its name: it stands at the top of a module."""
     if settings.launcher not in LAUNCHERS:
         raise TrainerError(f"sweep.launcher must be one of {', '.join(LAUNCHERS)}; got {settings.launcher}.")
     launchers: dict[str, Callable[..., list[Outcome]]] = {"joblib": _by_joblib, "submitit": _by_submitit}
     if settings.launcher in launchers:
-        return launchers[settings.launcher](settings, configs)
-    return [_attempted(config) for config in configs]
+        return launchers[settings.launcher](settings, configs, attempt)
+    return [attempt(config, None) for config in configs]
 
 
-def _attempted(config: DictConfig, threads: int | None = None) -> Outcome:
-    from .pretrain import pretrain
-
-    if threads is not None and config.trainer.threads is None:
-        import torch
-
-        torch.set_num_threads(threads)
-    try:
-        return Outcome(pretrain(config))
-    except TrainerError as error:
-        print(f"{config.title}: {error}", flush=True)
-        if "Stopped by SIG" in str(error):  # the user means all of them
-            raise
-        return Outcome(None, str(error))
-
-
-def _by_joblib(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
+def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
     from joblib import Parallel, delayed
 
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
-    return Parallel(n_jobs=settings.jobs)(delayed(_attempted)(config, threads) for config in configs)
+    return Parallel(n_jobs=settings.jobs)(delayed(attempt)(config, threads) for config in configs)
 
 
-def _by_submitit(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
+def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
     try:
         import submitit
     except ModuleNotFoundError:
@@ -71,7 +58,7 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig]) -> list[Outcome]:
     folder = Path(configs[0].runs).expanduser() / "submitit"
     executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster)
     executor.update_parameters(**settings.slurm)
-    jobs = executor.map_array(_attempted, list(configs))
+    jobs = executor.map_array(attempt, list(configs), [None] * len(configs))
     print(f"{len(jobs)} jobs; what they say goes to {folder}", flush=True)
     return [_awaited(job) for job in jobs]
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
 from ortho_kernels.diagnostics.record import RunRecord, write_whole
@@ -15,6 +16,7 @@ from ortho_kernels.diagnostics.report import write_report
 from .config import fingerprint
 from .errors import TrainerError, writing
 from .launchers import Outcome, launch
+from .pretrain import pretrain
 
 # Columns: key in results.json, title, factor, digits.
 COLUMNS = [
@@ -26,33 +28,15 @@ COLUMNS = [
 ]
 # Student's t for 95 % confidence, by degrees of freedom; from 30 on the normal distribution's.
 T95 = [
-    12.71,
-    4.30,
-    3.18,
-    2.78,
-    2.57,
-    2.45,
-    2.36,
-    2.31,
-    2.26,
-    2.23,
-    2.20,
-    2.18,
-    2.16,
-    2.14,
-    2.13,
-    2.12,
-    2.11,
-    2.10,
-    2.09,
-]
-T95 += [2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05]
+    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
+    2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05,
+]  # fmt: skip
 
 
 def sweep(varied: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> Path:
     """Runs all configurations; returns the folder of the table (sweep.csv) and the report (report.html). With
     `resume=auto`, runs that are finished already are taken as they are."""
-    outcomes = launch(configs[0].sweep, configs)
+    outcomes = launch(configs[0].sweep, configs, attempt)
     name = f"sweep-{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(configs[-1])}"
     folder = Path(configs[-1].runs).expanduser() / name
     records = [None if outcome.folder is None else RunRecord.read(outcome.folder) for outcome in outcomes]
@@ -69,6 +53,19 @@ def sweep(varied: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> Pat
             "Once the cause is mended, the same words with resume=auto run what is missing."
         )
     return folder
+
+
+def attempt(config: DictConfig, threads: int | None) -> Outcome:
+    """One run of a sweep: one that fails stops no other."""
+    if threads is not None and config.trainer.threads is None:
+        torch.set_num_threads(threads)
+    try:
+        return Outcome(pretrain(config))
+    except TrainerError as error:
+        print(f"{config.title}: {error}", flush=True)
+        if "Stopped by SIG" in str(error):  # the user means all of them
+            raise
+        return Outcome(None, str(error))
 
 
 def table(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]) -> str:

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from ortho_kernels.trainer import launchers, sweep
+from ortho_kernels.trainer import sweep
 from ortho_kernels.trainer.config import combinations, load_config
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.launchers import Outcome, SweepSettings, launch
@@ -65,14 +65,13 @@ def test_a_run_that_fails_stops_no_other(tmp_path, capsys):
     assert "failed: trainer" in capsys.readouterr().out
 
 
-def test_joblib_runs_several_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(launchers, "_attempted", _titled)
+def test_joblib_runs_several_at_a_time(tmp_path):
     _, configs = plan(tmp_path, "seed=0,1,2")
-    outcomes = launch(SweepSettings(launcher="joblib", jobs=2), configs)
+    outcomes = launch(SweepSettings(launcher="joblib", jobs=2), configs, _titled)
     assert [str(outcome.folder) for outcome in outcomes] == ["seed=0", "seed=1", "seed=2"]
 
 
-def _titled(config, threads=None):
+def _titled(config, threads):
     return Outcome(config.title)
 
 
@@ -80,9 +79,12 @@ def test_submitit_hands_out_jobs(tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed")
     _, configs = plan(tmp_path, "trainer.batch_size=5000,6000")
     settings = SweepSettings(launcher="submitit", cluster="debug")
-    assert ["larger than the data" in outcome.error for outcome in launch(settings, configs)] == [True, True]
+    assert ["larger than the data" in outcome.error for outcome in launch(settings, configs, sweep.attempt)] == [
+        True,
+        True,
+    ]
 
 
 def test_a_launcher_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TrainerError, match="serial, joblib, submitit; got rocket"):
-        launch(SweepSettings(launcher="rocket"), [])
+        launch(SweepSettings(launcher="rocket"), [], sweep.attempt)
