@@ -79,10 +79,8 @@ def test_submitit_hands_out_jobs(tmp_path):
     pytest.importorskip("submitit", reason="submitit is not installed")
     _, configs = plan(tmp_path, "trainer.batch_size=5000,6000")
     settings = SweepSettings(launcher="submitit", cluster="debug")
-    assert ["larger than the data" in outcome.error for outcome in launch(settings, configs, sweep.attempt)] == [
-        True,
-        True,
-    ]
+    outcomes = launch(settings, configs, sweep.attempt)
+    assert ["larger than the data" in outcome.error for outcome in outcomes] == [True, True]
 
 
 def test_a_launcher_that_is_not_there_is_refused(tmp_path):
