@@ -5,6 +5,7 @@
 #include "../ortho/parallel.h"
 #include "../ortho/soft_orthogonality.h"
 #include "../ortho/srip.h"
+#include "../ortho/start_vectors.h"
 #include "numbers.h"
 
 namespace {
@@ -93,7 +94,7 @@ Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers&
 
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
-  ortho::check_iterations(iterations);
+  ortho::check_count("iterations", iterations);
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkers workers;
@@ -112,6 +113,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
 Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
                       const Integers& sides, const Tensor& vectors, std::int64_t pairs,
                       const Integers& wanted) {
+  ortho::check_count("pairs", pairs);
   const WeightViews views(weights, groups, sides);
   WeightGradients gradients(weights, views, wanted);
   TorchWorkers workers;
@@ -130,7 +132,7 @@ std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Int
                                                std::int64_t iterations, bool through, bool squared,
                                                double scale, bool add, const Tensors& gradients,
                                                const Integers& wanted) {
-  ortho::check_iterations(iterations);
+  ortho::check_count("iterations", iterations);
   const WeightViews views(weights, groups, sides);
   const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
   TorchWorkers workers;
@@ -146,6 +148,14 @@ std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Int
   });
 }
 
+Tensor start_vectors(const Tensor& keys, const Tensor& step) {
+  Tensor vectors = new_numbers<float>(keys.numel());
+  ortho::start_vectors(numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
+                       *numbers<std::int64_t>(step, 1, "step"),
+                       static_cast<float*>(vectors.mutable_data_ptr()));
+  return vectors;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
@@ -155,4 +165,5 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
   m.impl("srip_value_and_grad", TORCH_BOX(&srip_value_and_grad));
+  m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }

@@ -165,7 +165,7 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
 
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
-  ortho::check_iterations(iterations);
+  ortho::check_count("iterations", iterations);
   const Place place(weights);
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
@@ -186,6 +186,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
 Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
                       const Integers& sides, const Tensor& vectors, std::int64_t pairs,
                       const Integers& wanted) {
+  ortho::check_count("pairs", pairs);
   const Place place(weights);
   const WeightViews views(weights, groups, sides);
   WeightGradients gradients(weights, views, wanted);

@@ -4,11 +4,15 @@
 #include <stdexcept>
 #include <string>
 
+#include "memory.h"
+
 namespace ortho {
 namespace {
 
+std::string weight_name(std::size_t index) { return "weights[" + std::to_string(index) + "]"; }
+
 std::runtime_error bad_weight(std::size_t index, const std::string& problem) {
-  return std::runtime_error("weights[" + std::to_string(index) + "]: " + problem);
+  return std::runtime_error(weight_name(index) + ": " + problem);
 }
 
 // The stride of the columns if these dimensions, slowest first, follow each other at one stride; -1 if not.
@@ -77,7 +81,7 @@ WeightViews::WeightViews(const std::vector<Tensor>& weights, const std::vector<s
     const WeightView& view = views.emplace_back(view_weight(weights[w], w, groups[w], sides[w]));
     const Storage storage = storage_of(weights[w], w);
     const auto bytes = static_cast<std::int64_t>(weights[w].element_size());
-    const auto* data = static_cast<const char*>(weights[w].const_data_ptr());
+    const auto* data = static_cast<const char*>(address(weights[w], [w] { return weight_name(w); }));
     for (std::int64_t g = 0; g < view.groups; ++g) {
       matrices.push_back({data ? data + g * view.group_stride() * bytes : nullptr, storage, view.shape(),
                           view.order_stride(), view.depth_stride()});
@@ -129,11 +133,12 @@ std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vect
 namespace {
 
 // The matrices of one weight's gradient, whose columns are known to have one stride.
-void append_gradients(const Tensor& target, const WeightView& view, bool add,
+void append_gradients(const Tensor& target, const WeightView& view, std::size_t index, bool add,
                       std::vector<Gradient>& gradients) {
   const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
   const auto bytes = static_cast<std::int64_t>(target.element_size());
-  auto* data = static_cast<char*>(target.mutable_data_ptr());
+  auto* data = static_cast<char*>(
+      mutable_address(target, [index] { return "the gradient of " + weight_name(index); }));
   for (std::int64_t g = 0; g < view.groups; ++g) {
     void* own = data ? data + g * view.rows * row * bytes : nullptr;
     gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, add}
@@ -176,7 +181,7 @@ std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const W
         (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0)) {
       throw bad_weight(w, "its gradient must have its dtype, its shape and its order of strides");
     }
-    append_gradients(gradient, view, add, result);
+    append_gradients(gradient, view, w, add, result);
   }
   return result;
 }
@@ -194,7 +199,7 @@ WeightGradients::WeightGradients(const std::vector<Tensor>& weights, const Weigh
       continue;
     }
     results_.push_back(torch::stable::empty_like(weights[w]));
-    append_gradients(target_for(results_.back(), view, w), view, false, gradients_);
+    append_gradients(target_for(results_.back(), view, w), view, w, false, gradients_);
   }
 }
 
