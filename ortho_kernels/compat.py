@@ -31,6 +31,9 @@ def l2_reg_ortho(model: nn.Module, *, side: str = "small", start: str = "uniform
 
     Returns:
         The sum, differentiable; `None`, as the released code has it, for a model without such a parameter.
+
+    Raises:
+        ValueError: for a sharded parameter (`DTensor`), for which each process would draw another v.
     """
     if start not in _STARTS:
         raise ValueError(f"start must be 'uniform' or 'normal'; got {start!r}")

@@ -1,16 +1,77 @@
-"""Weights that several processes share out among them (FSDP2, tensor parallelism)."""
+"""Weights that several processes share out among them (FSDP, tensor parallelism)."""
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from torch import Tensor, nn
 
-_PLAIN = (nn.Parameter, Tensor)
+from .matrix_view import PLAIN
 
 
-def whole(weight: Tensor) -> Tensor:
+def full_tensor(weight: Tensor) -> Tensor:
     """The full weight where a process holds but a part of it (a `DTensor`): a collective, so every process must ask. In
     the backward, each keeps its part of the gradient, which all of them compute alike."""
-    if type(weight) in _PLAIN:  # asked once a weight in every step: the usual answer comes first
+    if type(weight) in PLAIN:  # asked once a weight in every step: the usual answer comes first
         return weight
-    gather = getattr(weight, "full_tensor", None)  # torch.distributed.tensor takes a while to import: ask the weight
-    return weight if gather is None else gather()
+    return weight.full_tensor() if is_sharded(weight) else weight  # type: ignore[attr-defined]
+
+
+def is_sharded(weight: Tensor) -> bool:
+    """Whether it is a `DTensor`. By its name: to import its class takes a while, and Dynamo doesn't see its attributes."""
+    return type(weight).__name__ == "DTensor"
+
+
+def full_tensors(weights: list[Tensor]) -> list[Tensor]:
+    """`full_tensor` of each weight."""
+    if PLAIN.issuperset(map(type, weights)):  # the usual answer, at a third of the cost
+        return weights
+    return [full_tensor(weight) for weight in weights]
+
+
+class Shards:
+    """The parameters of an encoder that FSDP2 shards, each with the place in which it puts gathered ones meanwhile.
+
+    It does so in forward and backward, and the root's stay until the backward or `reshard()`. What is added to the gradient
+    of a gathered parameter may never reach the sharded one, and its numbers may have been cast to a lower precision.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._modules = set(map(id, encoder.modules()))
+        self._states = 0  # how many there were when the places were looked up
+        self._shards: list[Any] = []
+
+    def replaced(self) -> dict[int, Tensor]:
+        """The sharded parameters for which others stand now, by the identity of those."""
+        found = {}
+        for shard in self._all():
+            place = shard._module_info
+            current = place.module._parameters.get(place.param_name)
+            if current is not shard.sharded_param:
+                found[id(current)] = shard.sharded_param
+        return found
+
+    def _all(self) -> list[Any]:
+        composable = sys.modules.get("torch.distributed._composable_state")
+        states = getattr(composable, "_module_state_mapping", {})
+        if len(states) != self._states:
+            self._states, self._shards = len(states), []
+            for state in (reference() for reference in list(states.values())):
+                # One group a state until torch 2.13, then several; FSDP1's states have none.
+                groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+                for shard in (shard for group in groups if group is not None for shard in group.fsdp_params):
+                    if id(shard._module_info.module) in self._modules:
+                        self._shards.append(shard)
+        return self._shards
+
+
+def explained(error: ValueError, encoder: nn.Module) -> ValueError:
+    """The error, with what to do where FSDP1 keeps the encoder's weights flat, which marks its parameters."""
+    if not any(getattr(parameter, "_fsdp_flattened", False) for parameter in encoder.parameters()):
+        return error
+    return ValueError(
+        f"{error}. FullyShardedDataParallel keeps weights flat between uses: make and call the penalty within "
+        "FullyShardedDataParallel.summon_full_params(model, with_grads=True), which needs use_orig_params=True, or shard "
+        "with fully_shard (FSDP2)"
+    )

@@ -14,7 +14,8 @@ from torch import Tensor
 from . import ops, reference
 from .backends import eager, gpu  # noqa: F401  gpu registers
 from .backends.choose import choose
-from .matrix_view import check_side, is_count
+from .distributed import full_tensors
+from .matrix_view import check_side, check_storage, is_count, wraps_tensors
 from .plan import Plan, plan_of
 
 REDUCTIONS = ("sum", "mean", "none")
@@ -36,7 +37,8 @@ def soft_orthogonality(
     Args:
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
             one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
-            weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first.
+            weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first. Sharded
+            weights (`DTensor`) are gathered, a collective; each process gets its part of the gradient.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
         side: the Gram: `"rows"` W W^T, `"cols"` W^T W, `"small"` or `"large"` whichever is smaller or larger. With equal
             factors the gradient is the same on all sides, and values differ by the constant |rows - cols|.
@@ -50,9 +52,10 @@ def soft_orthogonality(
 
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
+        RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
     check_soft_orthogonality(side, diagonal, off_diagonal, reduction)
-    weights = as_list(weights)
+    weights = full_tensors(as_list(weights))
     values = soft_orthogonality_values(
         weights, plan_of(weights, groups), side=side, diagonal=diagonal, off_diagonal=off_diagonal, squared=squared
     )
@@ -82,7 +85,8 @@ def srip(
         iterations: m, the number of applications of R; the paper's 2 by default. More come closer to the norm.
         start: x_0, one `(groups, n)` tensor for each weight, n the order of its Gram; a constant, to which no gradient
             flows. A fresh Gaussian vector by default.
-        generator: draws the fresh vectors; torch's default generator if None.
+        generator: draws the fresh vectors; torch's default generator if None. That all processes draw the same ones is the
+            caller's duty, and sharded weights need `start` or this. `OrthogonalityPenalty` has the same on all.
         gradient: `"through"` differentiates the iteration (exact); `"envelope"` holds its last vector fixed, the gradient
             to which the exact one tends as the iteration converges.
         squared: sigma^2 instead (Bansal et al., NeurIPS 2018).
@@ -92,9 +96,12 @@ def srip(
 
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
+        RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
     check_srip(side, iterations, generator, gradient, reduction)
     weights = as_list(weights)
+    if start is not None or generator is not None:  # else each process would draw its own: `plan_of` refuses
+        weights = full_tensors(weights)
     plan = plan_of(weights, groups)
     packed = pack_start(start, weights, plan, side, generator)
     values, _ = srip_values(weights, plan, packed, side=side, iterations=iterations, gradient=gradient, squared=squared)
@@ -120,28 +127,26 @@ def soft_orthogonality_values(
             reference.soft_orthogonality, weights, groups=plan.groups, side=side, diagonal=diagonal,
             off_diagonal=off_diagonal, squared=squared, reduction="none",
         )  # fmt: skip
-    computed_side, extra = side_by_constant(plan, side, diagonal, off_diagonal)
+    by_constant = differs_by_constant(side, diagonal, off_diagonal)
     values, _ = ops.soft_orthogonality(
         plan.addressable(weights),
         plan.groups,
-        plan.sides(computed_side),
+        plan.sides("small" if by_constant else side),
         float(diagonal),
         float(off_diagonal),
         _wants_gradient(weights),
     )
-    if extra is not None:
-        values = values + torch.tensor(extra, dtype=values.dtype, device=values.device)
+    if by_constant:
+        values = values.add(plan.null_space(side), alpha=float(diagonal))
     return values if squared else reference.square_root(values)
 
 
-def side_by_constant(plan: Plan, side: str, diagonal: float, off_diagonal: float) -> tuple[str, list[float] | None]:
-    """The side to compute SO on, and what to add to each value for that of the side asked for (None: nothing).
+def differs_by_constant(side: str, diagonal: float, off_diagonal: float) -> bool:
+    """Whether SO on this side is that on the small one plus `diagonal * plan.null_space(side)`.
 
-    With equal factors the larger Gram's value is the smaller's plus one for each eigenvalue -1 of its null space.
+    With equal factors each eigenvalue -1 of the larger Gram's null space adds its square.
     """
-    if side == "small" or diagonal != off_diagonal:
-        return side, None
-    return "small", [diagonal * (n - small) for n, small in zip(plan.orders(side), plan.orders("small"), strict=True)]
+    return side != "small" and diagonal == off_diagonal
 
 
 def srip_values(
@@ -192,8 +197,11 @@ def pack_start(
     """The start vectors of all matrices, packed: those given, or fresh Gaussian ones from one draw."""
     if start is not None:
         _check_start(start, weights, plan, side)
+        check_storage(start, [f"start[{index}]" for index in range(len(start))])
         return torch.cat([x.detach().reshape(-1).to(plan.dtype) for x in start]) if start else torch.zeros(0)
-    own = weights[0].device if weights else torch.device("cpu")
+    if ops.under_vmap(weights) and not serves_torch(weights, plan):
+        ops.refuse_vmap()  # before vmap has its word on random numbers
+    own = plan.device
     device = own if generator is None else generator.device
     return torch.randn(sum(plan.orders(side)), dtype=plan.dtype, device=device, generator=generator).to(own)
 
@@ -246,8 +254,10 @@ def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], plan: Plan,
         )
     for index, (vectors, weight, view) in enumerate(zip(start, weights, views, strict=True)):
         expected = (view.groups, view.order(side))
-        if not isinstance(vectors, Tensor) or not vectors.is_floating_point():
-            raise TypeError(f"start[{index}] must be a floating-point tensor of shape {expected}; got {vectors!r:.60}")
+        if not isinstance(vectors, Tensor) or wraps_tensors(vectors) or not vectors.is_floating_point():
+            raise TypeError(
+                f"start[{index}] must be a plain floating-point tensor of shape {expected}; got {vectors!r:.60}"
+            )
         if tuple(vectors.shape) != expected:
             raise ValueError(
                 f"start[{index}] has shape {tuple(vectors.shape)}; expected {expected}: one vector a group, of the order of "

@@ -13,8 +13,12 @@ from numbers import Integral
 from typing import NamedTuple, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+PLAIN = frozenset((nn.Parameter, Tensor))  # the types whose memory is their own
 SIDES = ("small", "large", "rows", "cols")
 DTYPES = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 
@@ -90,13 +94,16 @@ def _problem(weight: object, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
     if not isinstance(weight, Tensor):
         return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
+    if wraps_tensors(weight):
+        return _wrapper_problem(weight)
     if weight.dtype not in DTYPES:
         return TypeError(f"has dtype {weight.dtype}; expected float64, float32, bfloat16 or float16")
     if weight.layout is not torch.strided:
         return TypeError(f"has layout {weight.layout}; expected a dense tensor (try weight.to_dense())")
     if weight.device.type == "meta":
         return ValueError(
-            "is on the meta device and holds no numbers; materialize the model first (to_empty, then load)"
+            "is on the meta device and holds no numbers; materialize the model first (to_empty, then load), "
+            "or leave out what is offloaded"
         )
     if weight.dim() < 2:
         return ValueError(
@@ -108,6 +115,55 @@ def _problem(weight: object, groups: int) -> Exception | None:
     if weight.shape[0] % groups:
         return ValueError(f"has {weight.shape[0]} output channels, which {groups} groups don't divide")
     return None
+
+
+def _wrapper_problem(weight: Tensor) -> Exception:
+    if hasattr(weight, "full_tensor"):
+        return ValueError(
+            "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which gathers it, has the same "
+            "start vectors on every rank and gives each its part of the gradient"
+        )
+    return TypeError(
+        f"is a {type(weight).__name__}, which wraps other tensors; expected a plain dense tensor "
+        "(of a quantized weight: weight.dequantize())"
+    )
+
+
+def wraps_tensors(tensor: Tensor) -> bool:
+    """Whether this holds its numbers in other tensors: a `DTensor`, a quantized weight of torchao."""
+    return type(tensor) not in PLAIN and is_traceable_wrapper_subclass(tensor)
+
+
+def check_storage(tensors: Iterable[Tensor], names: Sequence[str] | None = None) -> None:
+    """Raises `RuntimeError`, naming the weight, where its storage ends before its shape and strides do.
+
+    FSDP1 frees the storage of parameters between uses. To be called wherever torch reads a weight; the native kernels
+    check for themselves. What is being traced passes: it has no numbers.
+    """
+    if torch.compiler.is_compiling():
+        return
+    for index, tensor in enumerate(tensors):
+        while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            tensor = torch._C._functorch.get_unwrapped(tensor)
+        if isinstance(tensor, FakeTensor | FunctionalTensor):
+            continue
+        needed, held = _bytes_reached(tensor), tensor.untyped_storage().nbytes()
+        if held < needed:
+            name = names[index] if names is not None else f"weights[{index}]"
+            raise RuntimeError(
+                f"{name} has {f'a storage of {held} bytes' if held else 'no storage'}, but its shape and strides need "
+                f"{needed} bytes; FSDP frees parameters between uses: compute the penalty where they are gathered "
+                "(FSDP.summon_full_params), or use FSDP2 (fully_shard)"
+            )
+
+
+def _bytes_reached(tensor: Tensor) -> int:
+    """How many bytes of its storage a tensor reaches into."""
+    if tensor.is_contiguous():
+        entries = tensor.numel()
+    else:
+        entries = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (int(tensor.storage_offset()) + entries) * tensor.element_size() if entries else 0
 
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

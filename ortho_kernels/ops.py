@@ -19,6 +19,8 @@ or, not `squared`, its root; SRIP's sigma or, `squared`, its square) and writes 
 tells `last`, the vectors the iteration ended with, packed as `start`. Where a backend has no operator of its own for this,
 its forward and backward are called one after the other.
 
+`start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
+
 Implementations are registered by the backends, one for each dispatch key.
 """
 
@@ -30,7 +32,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .matrix_view import matrix_view
+from . import reference
+from .matrix_view import check_storage, matrix_view
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
@@ -53,9 +56,10 @@ VALUE_AND_GRAD_SCHEMAS = (
     "srip_value_and_grad(Tensor[] weights, int[] groups, int[] sides, Tensor start, int iterations, bool through,"
     " bool squared, float scale, bool add, Tensor(a!)[] gradients, int[] wanted) -> (Tensor values, Tensor last)",
 )
+START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in SCHEMAS + VALUE_AND_GRAD_SCHEMAS:
+for schema in (*SCHEMAS, *VALUE_AND_GRAD_SCHEMAS, START_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -118,6 +122,39 @@ torch.library.register_fake(
 )
 
 
+# vmap would need operators with a batch dimension: matrices of one shape are groups of one weight already.
+
+_INSTEAD_OF_VMAP = (
+    "torch.func.vmap can't batch the kernels: pass the matrices as groups of one weight, soft_orthogonality("
+    '[batch.reshape(b * out, in)], groups=b, reduction="none"), or as a list of weights'
+)
+
+
+def refuse_vmap(*_):
+    raise RuntimeError(f"{_INSTEAD_OF_VMAP}, or take vmap under ortho_kernels.use_backend('torch')")
+
+
+def _refuse_vmap_of_value_and_grad(*_):
+    raise RuntimeError(_INSTEAD_OF_VMAP)
+
+
+def under_vmap(weights: Sequence[Tensor]) -> bool:
+    """Whether vmap, among other transforms or alone, hides a dimension of any of these."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    functorch, layers = torch._C._functorch, list(weights)
+    while layers := [tensor for tensor in layers if functorch.is_functorch_wrapped_tensor(tensor)]:
+        if any(map(functorch.is_batchedtensor, layers)):
+            return True
+        layers = [functorch.get_unwrapped(tensor) for tensor in layers]
+    return False
+
+
+for name in NAMES:
+    library.impl(name, refuse_vmap, "FuncTorchBatched")
+    library.impl(name, refuse_vmap, "Batched")  # autograd's is_grads_batched
+
+
 # Gradients. The operators have an autograd kernel; called from Python it is entered directly, ahead of the dispatcher,
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
@@ -176,6 +213,7 @@ def _differentiable(forward, backward, constant):
     class Transformable(Differentiable):
         """The same for torch.func, which wants its context set up apart: 45 us more a call."""
 
+        vmap = staticmethod(refuse_vmap)
         forward = staticmethod(compute)
         setup_context = staticmethod(remember)
 
@@ -199,6 +237,8 @@ class _SecondDerivative(torch.autograd.Function):
     @staticmethod
     def forward(compute, *inputs):
         return tuple(compute())
+
+    vmap = staticmethod(refuse_vmap)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -245,9 +285,16 @@ srip = _differentiable(
 # Forward and backward in one
 
 
+def gradient_name(index: int) -> str:
+    """What errors call the tensor that gets the gradient of this weight."""
+    return f"the gradient of weights[{index}]"
+
+
 def _write(gradients, computed, wanted, add):
-    for target, gradient in zip(gradients, (g for g, want in zip(computed, wanted, strict=True) if want), strict=True):
-        target.add_(gradient) if add else target.copy_(gradient)
+    indices = [index for index, want in enumerate(wanted) if want]
+    check_storage(gradients, [gradient_name(index) for index in indices])
+    for target, index in zip(gradients, indices, strict=True):
+        target.add_(computed[index]) if add else target.copy_(computed[index])
 
 
 def _soft_orthogonality_in_two_calls(
@@ -281,6 +328,7 @@ def _value_and_grad(name, in_two_calls, fake):
     """An operator `(*options, gradients, wanted)` that is no part of any graph."""
     operator = getattr(_operators, name).default
     library.impl(operator, in_two_calls, "CompositeExplicitAutograd")
+    library.impl(operator, _refuse_vmap_of_value_and_grad, "FuncTorchBatched")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
 
     def call(*arguments):
@@ -306,4 +354,13 @@ srip_value_and_grad = _value_and_grad(
         _fake_srip(weights, groups, sides, start, 1, False, False)[0],
         torch.empty_like(start),
     ),
+)
+
+
+# Start vectors: the definition serves where a backend has no operator of its own
+
+start_vectors = _operators.start_vectors.default
+library.impl(start_vectors, reference.start_vectors, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    f"{NAMESPACE}::start_vectors", lambda keys, step: torch.empty_like(keys, dtype=torch.float32), lib=library
 )

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+GOLDEN = -0x61C8864680B583EB  # SplitMix64's step: 2^64 over the golden ratio, as an int64
+
 
 def soft_orthogonality(
     weights: Sequence[Tensor],
@@ -119,6 +121,22 @@ def draw_start(Ws: Sequence[Tensor], side: str, generator: torch.Generator | Non
     return list(
         torch.randn(sum(orders), dtype=Ws[0].dtype, device=device, generator=generator).to(Ws[0].device).split(orders)
     )
+
+
+def start_vectors(keys: Tensor, step: Tensor) -> Tensor:
+    """A standard Gaussian float32 for each int64 of `keys`, a function of it and of `step` alone.
+
+    SplitMix64 begun at the key gives 64 bits; an odd number of 25 of them stands for a uniform one within (-1, 1).
+    """
+    odd = (splitmix64(keys + (step + 1) * GOLDEN) >> 39) | 1
+    return (odd.float() / 2**24).erfinv() * 2**0.5
+
+
+def splitmix64(z: Tensor) -> Tensor:
+    """The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) on int64, which wraps around."""
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
+    return z ^ ((z >> 31) & (2**33 - 1))
 
 
 def normalize(x: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from . import functional, ops, reference
-from .backends import eager
+from .matrix_view import check_storage, wraps_tensors
 from .plan import Plan, plan_of
 
 
@@ -39,7 +40,8 @@ def soft_orthogonality_value_and_grad(
             None in the place of a weight whose gradient is not wanted. By default new tensors are made, for every weight.
         reduction: for `"none"` the gradients are those of the sum of all values.
 
-    The other arguments, and what is raised, are those of `soft_orthogonality`.
+    The other arguments, and what is raised, are those of `soft_orthogonality`; but sharded weights are a `ValueError`:
+    `OrthogonalityPenalty.accumulate_gradients` gives each process its part.
 
     Returns:
         The value, and the list of the tensors that hold the gradients.
@@ -87,14 +89,14 @@ def srip_value_and_grad(
 
 
 # The same for weights that are planned and arguments that are checked: one value a matrix; None among the gradients where
-# none is wanted.
+# none is wanted. A scale that is a tensor stays on its device, where autograd takes it, since the operators take a number.
 
 
 def soft_orthogonality_values_and_gradients(
     weights: list[Tensor],
     plan: Plan,
     gradients: Sequence[Tensor | None],
-    scale: float,
+    scale: float | Tensor,
     add: bool,
     *,
     side: str = "small",
@@ -104,20 +106,21 @@ def soft_orthogonality_values_and_gradients(
 ) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    if functional.serves_torch(weights, plan):
+    if isinstance(scale, Tensor) or functional.serves_torch(weights, plan):
         compute = partial(
-            eager.call, reference.soft_orthogonality, groups=plan.groups, side=side, diagonal=diagonal,
-            off_diagonal=off_diagonal, squared=squared, reduction="none",
+            functional.soft_orthogonality_values, plan=plan, side=side, diagonal=diagonal, off_diagonal=off_diagonal,
+            squared=squared,
         )  # fmt: skip
         return _by_autograd(compute, weights, gradients, scale, add)
     # The root of a larger Gram's value is no matter of a constant.
-    computed_side, extra = functional.side_by_constant(plan, side, diagonal, off_diagonal) if squared else (side, None)
+    by_constant = squared and functional.differs_by_constant(side, diagonal, off_diagonal)
+    sides = plan.sides("small" if by_constant else side)
     with _Layout(weights, plan, gradients, add) as layout:
         values = ops.soft_orthogonality_value_and_grad(
-            layout.weights, plan.groups, plan.sides(computed_side), float(diagonal), float(off_diagonal), squared,
-            scale, ops.backward_precision(), add, layout.targets, layout.wanted,
+            layout.weights, plan.groups, sides, float(diagonal), float(off_diagonal), squared, scale,
+            ops.backward_precision(), add, layout.targets, layout.wanted,
         )  # fmt: skip
-    return values if extra is None else values + torch.tensor(extra, dtype=values.dtype, device=values.device)
+    return values.add(plan.null_space(side), alpha=float(diagonal)) if by_constant else values
 
 
 def srip_values_and_gradients(
@@ -125,7 +128,7 @@ def srip_values_and_gradients(
     plan: Plan,
     start: Tensor,
     gradients: Sequence[Tensor | None],
-    scale: float,
+    scale: float | Tensor,
     add: bool,
     *,
     side: str = "small",
@@ -133,14 +136,16 @@ def srip_values_and_gradients(
     gradient: str = "through",
     squared: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """And the normalised vectors that the iteration ended with, packed; of the torch backend none."""
+    """And the normalized vectors that the iteration ended with, packed; none where autograd serves."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    if functional.serves_torch(weights, plan):
-        compute = partial(
-            eager.call, reference.srip, groups=plan.groups, side=side, iterations=iterations, gradient=gradient,
-            squared=squared, start=functional.unpack_start(start, plan, side), reduction="none",
-        )  # fmt: skip
+    if isinstance(scale, Tensor) or functional.serves_torch(weights, plan):
+
+        def compute(leaves: list[Tensor]) -> Tensor:
+            return functional.srip_values(
+                leaves, plan, start, side=side, iterations=iterations, gradient=gradient, squared=squared
+            )[0]
+
         values = _by_autograd(compute, weights, gradients, scale, add)
         return values, values.new_empty(0)
     with _Layout(weights, plan, gradients, add) as layout:
@@ -153,8 +158,8 @@ def srip_values_and_gradients(
 class _Layout:
     """Weights and gradients as the operators take them: each gradient with its weight's strides, and a tensor of its own.
 
-    Where that is not so (a sliced weight, a gradient in another memory format, one weight listed twice), the gradient is
-    computed apart and added at the end.
+    Where that is not so (a sliced weight, a gradient in another memory format or dtype, one weight listed twice), the
+    gradient is computed apart and added at the end.
     """
 
     def __init__(self, weights: list[Tensor], plan: Plan, gradients: Sequence[Tensor | None], add: bool) -> None:
@@ -167,11 +172,13 @@ class _Layout:
         for index, gradient in enumerate(gradients):
             if gradient is None:
                 continue
-            if gradient.stride() != self.weights[index].stride() or id(gradient) in seen:
+            weight = self.weights[index]
+            if gradient.stride() != weight.stride() or gradient.dtype != weight.dtype or id(gradient) in seen:
+                check_storage([weights[index], gradient], [f"weights[{index}]", ops.gradient_name(index)])
                 if self.weights is weights:
                     self.weights = list(weights)
                 self.weights[index] = weights[index].detach().contiguous()
-                computed = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
+                computed = torch.zeros_like(gradient, dtype=weight.dtype, memory_format=torch.contiguous_format)
                 self._apart.append((gradient, computed))
                 gradient = computed
             seen.add(id(gradient))
@@ -190,18 +197,25 @@ def _by_autograd(
     compute: Callable[..., Tensor],
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    scale: float,
+    scale: float | Tensor,
     add: bool,
 ) -> Tensor:
+    targets = {ops.gradient_name(index): gradient for index, gradient in enumerate(gradients) if gradient is not None}
+    check_storage(targets.values(), list(targets))
     with torch.enable_grad():
         leaves = [w.detach().requires_grad_(g is not None) for w, g in zip(weights, gradients, strict=True)]
         values = compute(leaves)
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         computed = torch.autograd.grad(scale * values.sum(), wanted) if wanted else ()
     with torch.no_grad():
-        for target, gradient in zip((g for g in gradients if g is not None), computed, strict=True):
+        for target, gradient in zip(targets.values(), computed, strict=True):
             target.add_(gradient) if add else target.copy_(gradient)
     return values.detach()
+
+
+def check_scale(scale: object) -> None:
+    if not isinstance(scale, (int, float, Real)) or not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number; got {scale!r}")
 
 
 def _factor(scale: float, reduction: str, plan: Plan) -> float:
@@ -213,8 +227,7 @@ def _targets(
     weights: Sequence[Tensor], scale: float, accumulate_into: Sequence[Tensor | None] | None
 ) -> list[Tensor | None]:
     """The tensors that get the gradients: new ones, or those given, which are checked."""
-    if not isinstance(scale, (int, float)) or not math.isfinite(scale):
-        raise ValueError(f"scale must be a finite number; got {scale!r}")
+    check_scale(scale)
     if accumulate_into is None:
         return [torch.empty_like(weight, requires_grad=False) for weight in weights]
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
@@ -225,8 +238,10 @@ def _targets(
     for index, (weight, target) in enumerate(zip(weights, accumulate_into, strict=True)):
         if target is None:
             continue
-        if not isinstance(target, Tensor):
-            raise TypeError(f"accumulate_into[{index}] is a {type(target).__name__}; expected a torch.Tensor or None")
+        if not isinstance(target, Tensor) or wraps_tensors(target):
+            raise TypeError(
+                f"accumulate_into[{index}] is a {type(target).__name__}; expected a plain torch.Tensor or None"
+            )
         given, expected = ((t.shape, t.dtype, t.device) for t in (target, weight))
         if given != expected or target.layout is not torch.strided:
             raise ValueError(

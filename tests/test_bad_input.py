@@ -99,8 +99,8 @@ def test_gradient_kind():
         (torch.ones(1, 4), ValueError, "got one tensor for 1 weights"),
         ([torch.ones(4)], ValueError, r"start\[0\] has shape \(4,\); expected \(1, 4\)"),
         ([torch.ones(1, 6)], ValueError, r"shape \(1, 6\); expected \(1, 4\).*weights\[0\], a 4 x 6 view"),
-        ([torch.ones(1, 4, dtype=torch.int32)], TypeError, r"start\[0\] must be a floating-point tensor"),
-        (["ones"], TypeError, r"start\[0\] must be a floating-point tensor"),
+        ([torch.ones(1, 4, dtype=torch.int32)], TypeError, r"start\[0\] must be a plain floating-point tensor"),
+        (["ones"], TypeError, r"start\[0\] must be a plain floating-point tensor"),
     ],
 )
 def test_start(start, error, words):

@@ -6,18 +6,23 @@ import warnings
 
 import torch
 
+from ..matrix_view import check_storage
+
 _warned = False
 
 
 def call(penalty, weights, **options):
     """Runs a function of `reference.py` as a float32 island: autocast would round the Grams of which R is the difference."""
     _warn_of_low_precision()
+    check_storage(weights)
     with torch.autocast(device_type=weights[0].device.type, enabled=False):
         return penalty(weights, **options)
 
 
 def _warn_of_low_precision() -> None:
     global _warned
+    if torch.compiler.is_compiling():  # Dynamo can't trace the question
+        return
     precision = torch.get_float32_matmul_precision()
     if precision != "highest" and not _warned:
         _warned = True

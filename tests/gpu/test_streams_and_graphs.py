@@ -28,8 +28,10 @@ def starts():
 
 def step_of(penalty, weights, start):
     """One forward and backward: values and gradients."""
-    if penalty == "so":
-        values = soft_orthogonality(weights, reduction="none")
+    if penalty.startswith("so"):
+        values = soft_orthogonality(
+            weights, reduction="none", side="large" if penalty == "so, larger side" else "small"
+        )
     else:
         values = srip(weights, start=start, reduction="none")
     return [values.detach(), *torch.autograd.grad(values.sum(), weights)]
@@ -39,7 +41,7 @@ def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("penalty", [*PENALTIES, "so, larger side"])
 def test_a_captured_step_replays_on_the_weights_of_then(kernels, penalty):
     weights, start = leaves(), starts()
     side = torch.cuda.Stream()

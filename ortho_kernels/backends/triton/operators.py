@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ...matrix_view import check_storage
 from . import specialization
 from .kernels.power_iteration import apply_all, begin_all, combine_all, finish_all, iterate
 from .kernels.product import residual_products
@@ -217,3 +218,4 @@ def _check(tensor: Tensor, count: int, name: str) -> None:
             f"{name}: expected {count} contiguous numbers of float32, got {tensor.numel()} of {tensor.dtype}"
             f"{'' if tensor.is_contiguous() else ', not contiguous'}"
         )
+    check_storage([tensor], [name])

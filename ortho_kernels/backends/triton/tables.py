@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...matrix_view import check_storage
 from .device import DeviceFacts, device_facts
 from .heuristics import Configuration, configuration
 from .matrices import alignment, matrices_of
@@ -133,6 +134,7 @@ _lock = threading.Lock()
 
 def tables_for(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> Tables:
     """The tables of these weights' plan, which shapes, strides, dtypes, alignment, sides and device determine."""
+    check_storage(weights)
     device = weights[0].device
     key = (
         tuple((weight.shape, weight.stride(), weight.dtype, alignment(weight)) for weight in weights),

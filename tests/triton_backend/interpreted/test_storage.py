@@ -1,0 +1,43 @@
+"""Every tensor of which a kernel would get the address is refused where its storage was freed."""
+
+import pytest
+import torch
+
+from ortho_kernels.backends import triton as kernels
+
+
+def freed(*shape):
+    tensor = torch.randn(shape)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def operators(weight, grad_values, residuals, start, vectors):
+    """The calls of all operators, for one weight of order 4."""
+    views = [weight], [1], [0]
+    return [
+        lambda: kernels.soft_orthogonality(*views, 1.0, 1.0, True),
+        lambda: kernels.soft_orthogonality_backward(grad_values, *views, residuals, 0, [1]),
+        lambda: kernels.srip(*views, start, 2, True, True),
+        lambda: kernels.srip_backward(grad_values, *views, vectors, 2, [1]),
+    ]
+
+
+SHAPES = {"weight": (4, 6), "grad_values": (1,), "residuals": (10,), "start": (4,), "vectors": (16,)}
+READERS = {"weight": [0, 1, 2, 3], "grad_values": [1, 3], "residuals": [1], "start": [2], "vectors": [3]}
+
+
+@pytest.mark.parametrize(("name", "reader"), [(name, reader) for name in READERS for reader in READERS[name]])
+def test_storage_that_was_freed(name, reader):
+    given = {key: (freed if key == name else torch.randn)(*shape) for key, shape in SHAPES.items()}
+    said = r"weights\[0\]" if name == "weight" else name
+    with pytest.raises(RuntimeError, match=rf"{said} has no storage.* need {given[name].nbytes} bytes"):
+        operators(**given)[reader]()
+
+
+def test_storage_freed_after_a_plan_was_kept():
+    weight = torch.randn(4, 6)
+    kernels.soft_orthogonality([weight], [1], [0], 1.0, 1.0, False)
+    weight.untyped_storage().resize_(90)
+    with pytest.raises(RuntimeError, match=r"weights\[0\] has a storage of 90 bytes.* need 96 bytes"):
+        kernels.soft_orthogonality([weight], [1], [0], 1.0, 1.0, False)
