@@ -1,0 +1,179 @@
+"""Where SRIP's power iteration starts in a model: fresh vectors, from a seed or from a generator.
+
+`SeededStart` computes them from (seed, step, the weight's name): no generator is read, so nothing has to be agreed on.
+Every process, whatever it has drawn before, computes the same vectors, and a resumed run goes on with those of the run
+that was cut off. Each entry has a stream of SplitMix64 of its own, begun at a hash of seed, name and place; the step is
+its position. The operator `start_vectors` makes a standard Gaussian number of each.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional, ops, reference
+from ..plan import Plan
+from ..value_and_grad import srip_values_and_gradients
+
+
+class Start(nn.Module):
+    """The start vectors of a list of weights, which are others at each step: each call in training mode is one.
+
+    Args:
+        side: the Gram whose order the vectors have.
+    """
+
+    def __init__(self, side: str) -> None:
+        super().__init__()
+        self.side = side
+
+    def fit(self, names: Sequence[str], plan: Plan) -> None:
+        """Takes up the weights of this plan, whose names these are. A weight that stays keeps what is its own."""
+
+    def draw(self, plan: Plan) -> Tensor:
+        """The packed vectors of this step, of the weights that were taken up."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Goes on to the next step."""
+
+    def values(self, weights: list[Tensor], plan: Plan, options: dict[str, Any]) -> Tensor:
+        """The differentiable penalty of every matrix; options as of `functional.srip_values`.
+
+        Raises:
+            RuntimeError: where `torch.utils.checkpoint` runs a part of the model for the second time.
+        """
+        if self.training:
+            refuse_recomputation()
+        values, _ = functional.srip_values(weights, plan, self.draw(plan), **options)
+        if self.training:  # after what may fail, lest one process count a call that others don't
+            self.advance()
+        return values
+
+    def values_and_gradients(
+        self,
+        weights: list[Tensor],
+        plan: Plan,
+        gradients: Sequence[Tensor | None],
+        scale: float | Tensor,
+        options: dict[str, Any],
+    ) -> Tensor:
+        """As `values`, without a graph; `scale` times the gradients are added to those given."""
+        start = self.draw(plan)
+        values, _ = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
+        if self.training:
+            self.advance()
+        return values
+
+
+class SeededStart(Start):
+    """Vectors that are a function of a seed, a step and each weight's name.
+
+    Args:
+        seed: any int; the same in every process, as a constant is.
+
+    Attributes:
+        step: the count of calls in training mode, which a checkpoint keeps.
+    """
+
+    step: Tensor
+
+    def __init__(self, side: str, seed: int) -> None:
+        super().__init__(side)
+        self.seed = seed
+        with torch.inference_mode(False):  # what is made within it can't count outside
+            self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
+        # No buffer: what to_empty, averaging or broadcasting does to those would be another random stream.
+        self._keys = torch.zeros(0, dtype=torch.int64, device="cpu")
+        self._plan: Plan | None = None
+        self._names: Sequence[str] = ()
+        self._sizes: dict[str, int] = {}
+
+    def fit(self, names: Sequence[str], plan: Plan) -> None:
+        if plan is self._plan and names is self._names:
+            return
+        sizes = {name: view.groups * view.order(self.side) for name, view in zip(names, plan.views, strict=True)}
+        if list(sizes.items()) != list(self._sizes.items()):
+            keys = [entry_keys(self.seed, name, size) for name, size in sizes.items()]
+            self._keys, self._sizes = torch.cat(keys), sizes
+        self._keys = self._keys.to(plan.device)
+        if self.step.device != plan.device:  # the model has moved and left its penalty behind
+            self.to(plan.device)
+        self._plan, self._names = plan, names
+
+    def draw(self, plan: Plan) -> Tensor:
+        return ops.start_vectors(self._keys, self.step).to(plan.dtype)
+
+    def advance(self) -> None:
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "a penalty in training mode counts its calls, which torch.func's transforms don't allow: call "
+                "penalty.eval(), which leaves the count and so the start vectors as they are"
+            )
+        self.step.add_(1)
+
+    def extra_repr(self) -> str:
+        return f"seed={self.seed}"
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest) -> None:
+        """A checkpoint from before the count begins at 0."""
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *rest)
+        if (key := f"{prefix}step") in missing_keys:
+            missing_keys.remove(key)
+            with torch.no_grad():
+                self.step.zero_()
+
+
+class GeneratorStart(Start):
+    """Vectors from a generator. That it is in the same state in every process is the caller's duty."""
+
+    def __init__(self, side: str, generator: torch.Generator) -> None:
+        super().__init__(side)
+        self.generator = generator
+
+    def draw(self, plan: Plan) -> Tensor:
+        """Leaves the generator as it was outside training mode."""
+        state = None if self.training else self.generator.get_state()
+        size, device = sum(plan.orders(self.side)), self.generator.device
+        vectors = torch.randn(size, dtype=plan.dtype, device=device, generator=self.generator).to(plan.device)
+        if state is not None:
+            self.generator.set_state(state)
+        return vectors
+
+
+def first_vectors(seed: int, name: str, size: int) -> Tensor:
+    """The start vectors of one weight at step 0, packed: float32, on the CPU."""
+    return ops.start_vectors(entry_keys(seed, name, size), torch.zeros((), dtype=torch.int64, device="cpu"))
+
+
+def entry_keys(seed: int, name: str, size: int) -> Tensor:
+    """Where the streams of a weight's entries begin: int64, on the CPU."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    first = int.from_bytes(digest, "little", signed=True)
+    return reference.splitmix64(torch.arange(size, device="cpu") * reference.GOLDEN + first)
+
+
+def refuse_recomputation() -> None:
+    """While autograd is at work, a penalty is computed only to have again what a checkpoint dropped."""
+    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(_RECOMPUTED.format("computed while autograd is at work, as"))
+
+
+def refuse_tracing_apart() -> None:
+    """The same, asked outside the graph while Dynamo traces: it traces a checkpoint's function apart from what calls it."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    try:
+        translator = InstructionTranslator.current_tx()
+    except AttributeError:  # an export that is not strict traces without Dynamo
+        return
+    if translator.output.current_tracer.parent is not None:
+        raise RuntimeError(_RECOMPUTED.format("traced"))
+
+
+_RECOMPUTED = (
+    "the penalty is {} within torch.utils.checkpoint, whose second run would start from other vectors than the first: "
+    "call it outside, or in eval mode"
+)

@@ -1,0 +1,141 @@
+"""SRIP's vectors, kept from step to step: with them the power iteration converges over a training run at no cost."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional, ops, reference
+from ..plan import Plan
+from ..value_and_grad import srip_values_and_gradients
+from .start import Start, first_vectors, refuse_recomputation
+
+
+class WarmStart(Start):
+    """The vectors x_m of every weight after the last step: a buffer each, so they survive checkpoints and moves.
+
+    Buffers are named as their weights, with slashes for dots (`buffer_name`). In training mode the vectors move on with
+    every evaluation, else they stay. A weight that is new, or has another order than before, starts from `first_vectors`.
+
+    `load_state_dict(strict=False)` gives first vectors, and a warning, to weights whose vectors are missing or of another
+    size in the checkpoint; with `strict=True` these are torch's usual errors.
+    """
+
+    def __init__(self, side: str, seed: int) -> None:
+        super().__init__(side)
+        self.seed = seed
+        self._matrix = torch.zeros(0, dtype=torch.int64, device="cpu")  # of each entry
+        self._own: dict[str, str] = {}  # the weight of each buffer
+        self._sizes: list[int] = []
+        self._plan: Plan | None = None
+        self._names: Sequence[str] = ()
+
+    def fit(self, names: Sequence[str], plan: Plan) -> None:
+        if plan is self._plan and names is self._names:
+            return
+        before, self._own = self._own, {buffer_name(name): name for name in names}
+        for gone in before.keys() - self._own.keys():
+            del self._buffers[gone]
+        self._sizes = [view.groups * view.order(self.side) for view in plan.views]
+        with torch.inference_mode(False):  # lest what is made here could not be trained with
+            for (own, name), size in zip(self._own.items(), self._sizes, strict=True):
+                if own not in self._buffers or self._buffers[own].numel() != size:  # type: ignore[union-attr]
+                    self.register_buffer(own, first_vectors(self.seed, name, size).to(plan.dtype))
+            orders = torch.tensor(plan.orders(self.side), device="cpu")
+            self._matrix = torch.arange(len(orders), device="cpu").repeat_interleave(orders).to(plan.device)
+            if any(vector.device != plan.device for vector in self._vectors()):
+                self.to(plan.device)  # the model may have moved and left its penalty behind
+        self._plan, self._names = plan, names
+
+    def draw(self, plan: Plan) -> Tensor:
+        return torch.cat(self._vectors()).to(plan.device, plan.dtype)
+
+    def values(self, weights: list[Tensor], plan: Plan, options: dict[str, Any]) -> Tensor:
+        if self.training:
+            refuse_recomputation()
+        start = self.draw(plan)
+        values, kept = functional.srip_values(weights, plan, start, **options, keep=self.training)
+        if self.training:
+            with torch.no_grad():
+                pairs = options["iterations"] if options["gradient"] == "through" else 1
+                last = ops.last_vectors(kept, plan.orders(self.side), pairs) if kept.numel() else None
+                self._move_on(last, values, start, weights, plan, options)
+        return values
+
+    def values_and_gradients(
+        self,
+        weights: list[Tensor],
+        plan: Plan,
+        gradients: Sequence[Tensor | None],
+        scale: float | Tensor,
+        options: dict[str, Any],
+    ) -> Tensor:
+        start = self.draw(plan)
+        values, last = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
+        if self.training:
+            with torch.no_grad():
+                self._move_on(last if last.numel() else None, values, start, weights, plan, options)
+        return values
+
+    def _vectors(self) -> list[Tensor]:
+        return [self._buffers[name] for name in self._own]  # type: ignore[misc]
+
+    def _move_on(
+        self,
+        last: Tensor | None,
+        values: Tensor,
+        start: Tensor,
+        weights: Sequence[Tensor],
+        plan: Plan,
+        options: dict[str, Any],
+    ) -> None:
+        if last is None:  # autograd served, which returns values alone
+            Ws = reference.matrices(weights, plan.groups)
+            xs = start.split(plan.orders(self.side))
+            last = torch.cat(
+                [reference.iterate(W, x, self.side, options["iterations"]) for W, x in zip(Ws, xs, strict=True)]
+            )
+        # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes: the
+        # one before it is kept instead. Only a finite number that is not 0 is 1 over itself.
+        moved = torch.where((values / values == 1)[self._matrix.to(values.device)], last, start)
+        torch._foreach_copy_(self._vectors(), moved.split(self._sizes))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest) -> None:
+        fresh = [
+            own
+            for own in self._own
+            if (given := state_dict.get(prefix + own)) is None or given.shape != self._buffers[own].shape  # type: ignore[union-attr]
+        ]
+        unknown = [
+            key for key in state_dict if key.startswith(prefix) and key.removeprefix(prefix) not in self._buffers
+        ]
+        if (fresh or unknown) and not _loading_strictly():
+            for own in fresh:
+                state_dict.pop(prefix + own, None)
+                vector: Any = self._buffers[own]
+                vector.copy_(first_vectors(self.seed, self._own[own], vector.numel()))
+            warnings.warn(
+                f"warm start: the checkpoint has no fitting vectors for {fresh}, which start afresh, and has {unknown}, "
+                "which no weight here is called",
+                stacklevel=2,
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *rest)
+
+
+def buffer_name(weight: str) -> str:
+    """A weight's name without dots, which buffers can't have, and with a slash, which no attribute has."""
+    name = weight.replace("/", "//").replace(".", "/")
+    return name if "/" in name else f"/{name}"
+
+
+def _loading_strictly() -> bool:
+    """The `strict` of the `load_state_dict` under way: torch hands True to the modules in either case."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is nn.Module.load_state_dict.__code__:
+            return frame.f_locals.get("strict", True)
+        frame = frame.f_back  # type: ignore[assignment]
+    return True
