@@ -9,12 +9,13 @@ The formulas are in `ortho_kernels.reference`; names that existing code imports 
 
 from .backends.choose import use_backend
 from .functional import soft_orthogonality, srip
-from .penalty import OrthogonalityPenalty
+from .penalty import OrthogonalityPenalty, paper_gamma
 from .value_and_grad import soft_orthogonality_value_and_grad, srip_value_and_grad
 
 __version__ = "0.1.0"
 __all__ = [
     "OrthogonalityPenalty",
+    "paper_gamma",
     "soft_orthogonality",
     "soft_orthogonality_value_and_grad",
     "srip",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .diagnostics.spectra import effective_rank, singular_values
-from .matrix_view import MatrixView
+from ..diagnostics.spectra import effective_rank, singular_values
+from ..matrix_view import MatrixView
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class PenaltyReport:
     kind: str
     gamma: float
     rows: list[LayerReport]
+    uncovered: dict[str, str]  # the reason against every other parameter of two or more dimensions
 
     @property
     def non_finite(self) -> list[str]:
@@ -75,4 +76,5 @@ class PenaltyReport:
         lines.append(f"{self.kind}: sum {total:.6g}, times gamma {self.gamma:g} = {self.gamma * total:.6g}")
         if self.non_finite:
             lines.append(f"NaN or Inf in: {', '.join(self.non_finite)}")
+        lines += [f"not covered: {name}, {reason}" for name, reason in self.uncovered.items()]
         return "\n".join(lines)

@@ -1,11 +1,12 @@
 """OrthogonalityPenalty: what it covers, what it reports, how it lives in a model."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from truth import as_matrices, so_from_spectrum
 
-from ortho_kernels import OrthogonalityPenalty, soft_orthogonality, srip
+from ortho_kernels import OrthogonalityPenalty, soft_orthogonality
 
 
 def encoder():
@@ -55,16 +56,18 @@ def test_fused_projections_count_as_three_matrices_where_that_is_asked_for():
     rest = soft_orthogonality([layer.self_attn.out_proj.weight])
     torch.testing.assert_close(split(), soft_orthogonality(list(parts)) + rest)
     torch.testing.assert_close(fused(), soft_orthogonality([layer.self_attn.in_proj_weight]) + rest)
-    timms = nn.ModuleDict({"attn": nn.ModuleDict({"qkv": nn.Linear(4, 12), "proj": nn.Linear(4, 4)})})
-    groups = {name: count for name, _, count in OrthogonalityPenalty(timms, split_qkv=True).weights()}
+    own = nn.ModuleDict({"attn": nn.ModuleDict({"qkv": nn.Linear(4, 12), "proj": nn.Linear(4, 4)})})
+    groups = {name: count for name, _, count in OrthogonalityPenalty(own, split_qkv="*.qkv").weights()}
     assert groups == {"attn.qkv.weight": 3, "attn.proj.weight": 1}
+    with pytest.raises(ValueError, match=r'attn.qkv.weight: .*cut is unknown.*split_qkv="attn.qkv"'):
+        OrthogonalityPenalty(own, split_qkv=True)
     with pytest.raises(ValueError, match=r"split_qkv needs a fused .* among the weights: 0.weight"):
         OrthogonalityPenalty(encoder(), split_qkv=True)
 
 
 def test_default_gamma_is_the_papers():
     assert OrthogonalityPenalty(encoder()).gamma == 1e-6
-    assert OrthogonalityPenalty(encoder(), "srip").gamma == 1e-4
+    assert OrthogonalityPenalty(encoder(), "srip").gamma == 1e-3
 
 
 def test_gamma_can_be_scheduled():
@@ -102,16 +105,23 @@ def test_unknown_kinds_and_options():
         OrthogonalityPenalty(torch.randn(3, 4))
     with pytest.raises(ValueError, match="gamma must be a finite number; got '1'"):
         OrthogonalityPenalty(encoder(), gamma="1")
-    with pytest.raises(ValueError, match="gamma must be a finite number; got nan"):
-        OrthogonalityPenalty(encoder(), gamma=float("nan"))
-    with pytest.raises(ValueError, match="warm_start keeps its vectors"):
+    for gamma in (float("nan"), True):
+        with pytest.raises(ValueError, match=f"gamma must be a finite number; got {gamma}"):
+            OrthogonalityPenalty(encoder(), gamma=gamma)
+    assert OrthogonalityPenalty(encoder(), gamma=np.float32(0.5)).gamma == 0.5
+    with pytest.raises(TypeError, match="warm_start must be True or False; got 'no'"):
+        OrthogonalityPenalty(encoder(), "srip", warm_start="no")
+    for scale in (float("inf"), "2"):
+        with pytest.raises(ValueError, match=f"scale must be a finite number; got {scale!r}"):
+            OrthogonalityPenalty(encoder()).accumulate_gradients(scale)
+    with pytest.raises(ValueError, match="warm_start makes the start vectors, so a generator has nothing to draw"):
         OrthogonalityPenalty(encoder(), "srip", warm_start=True, generator=torch.Generator())
 
 
 def test_bad_weights_are_named():
     model = encoder()
     model[6].weight = nn.Parameter(torch.ones(5, 6, dtype=torch.int64), requires_grad=False)
-    with pytest.raises(TypeError, match=r"6.weight has dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"6.weight has dtype torch.int64; .*; `exclude` leaves it out"):
         OrthogonalityPenalty(model)
     with torch.device("meta"):
         meta = encoder()
@@ -142,15 +152,9 @@ def test_the_encoder_is_referred_to_not_owned():
     model = nn.Module()
     model.encoder = encoder()
     before = set(model.state_dict())
-    model.penalty = OrthogonalityPenalty(model.encoder, "srip", warm_start=True)
-    assert set(model.state_dict()) == before | {"penalty.warm.vectors"}
+    model.penalty = OrthogonalityPenalty(model.encoder)
+    assert set(model.state_dict()) == before
     assert not list(model.penalty.parameters())
-    other = nn.Module()
-    other.encoder = encoder()
-    other.penalty = OrthogonalityPenalty(other.encoder, "srip", warm_start=True)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.encoder[0].weight, model.encoder[0].weight)
-    assert torch.equal(other.penalty.warm.vectors, model.penalty.warm.vectors)
 
 
 def test_report(backend):
@@ -199,33 +203,25 @@ def encoder_without_draws(state):
 
 def test_repr_says_what_is_covered():
     text = repr(OrthogonalityPenalty(encoder(), "srip", gamma=1e-3, iterations=4, warm_start=True))
-    assert "kind='srip', gamma=0.001, iterations=4, warm_start=True" in text
+    assert "kind='srip', gamma=0.001, iterations=4\n" in text
+    assert "(start): WarmStart(" in text
     assert "covers 4 weights" in text
     assert "0.weight, 2.weight, 3.weight, 6.weight" in text
 
 
-def test_warm_start_goes_on_where_the_last_step_ended(backend):
-    """Ten steps of two applications are one of twenty."""
-    model = nn.Linear(60, 40)
-    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
-    start = penalty.warm.vectors.clone()
-    for _ in range(10):
-        last = penalty()
-    truth = srip([model.weight.double()], start=[start[None]], iterations=20)
-    torch.testing.assert_close(last.double(), truth, rtol=1e-5, atol=0)
-    penalty.eval()
-    assert penalty() == penalty()  # evaluation moves nothing
-
-
-def test_warm_start_survives_an_orthogonal_weight(backend):
-    model = nn.Linear(6, 4, bias=False)
-    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True)
-    with torch.no_grad():
-        model.weight.copy_(torch.eye(4, 6))
-    assert penalty() == 0
-    with torch.no_grad():
-        model.weight.mul_(2)
-    assert penalty().item() == pytest.approx(3)
+def test_gradients_of_another_dtype_than_their_weights(backend):
+    """Gradients in float32 of weights in bfloat16, as torch allows: as the penalty in the loss adds them."""
+    found = []
+    for in_loss in (True, False):
+        torch.manual_seed(0)
+        layer = nn.Linear(8, 6).bfloat16()
+        layer.weight.grad_dtype = torch.float32
+        penalty = OrthogonalityPenalty(layer, gamma=1.0)
+        for _ in range(2):  # where there is none yet, and where there is one
+            penalty().backward() if in_loss else penalty.accumulate_gradients()
+        assert layer.weight.grad.dtype == torch.float32
+        found.append(layer.weight.grad)
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("moved", [True, False], ids=["with its model", "left behind"])
@@ -236,3 +232,46 @@ def test_follows_the_model_to_another_dtype(backend, moved):
     if moved:
         penalty.double()
     assert penalty().dtype == torch.float64
+
+
+@pytest.mark.parametrize("call", ["penalty", "accumulate_gradients", "report"])
+@pytest.mark.parametrize("kind", ["so", "srip"])
+def test_a_weight_without_storage_is_named(backend, kind, call):
+    """FSDP1 leaves weights so between uses."""
+    model = encoder()
+    penalty = OrthogonalityPenalty(model, kind)
+    before = {name: value.clone() for name, value in penalty.state_dict().items()}
+    model[2].weight.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"2\.weight has no storage, but its shape and strides need 576 bytes"):
+        getattr(penalty, call)()
+    assert penalty.training
+    assert penalty.state_dict() == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("call", ["penalty", "accumulate_gradients", "report", "weights"])
+@pytest.mark.parametrize(
+    "computed",
+    [
+        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.orthogonal,
+    ],
+)
+def test_a_computed_weight_without_storage_is_not_read(call, computed):
+    layer = computed(nn.Linear(6, 4))
+    penalty = OrthogonalityPenalty(layer)
+    for parameter in layer.parameters():
+        if parameter.dim() == 2:
+            parameter.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"a parameter of which weight of .*Linear is computed has no storage"):
+        getattr(penalty, call)()
+
+
+def test_a_gradient_without_storage_is_named(backend):
+    model = encoder()
+    penalty = OrthogonalityPenalty(model)
+    penalty.accumulate_gradients()
+    model[2].weight.grad.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"2\.weight\.grad has no storage"):
+        penalty.accumulate_gradients()

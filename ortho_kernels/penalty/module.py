@@ -1,0 +1,369 @@
+"""`OrthogonalityPenalty`: the penalty over a model's conv and linear weights, as a module."""
+
+import logging
+import math
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from .. import functional
+from ..distributed import Shards, explained, full_tensors
+from ..matrix_view import check_storage
+from ..plan import Plan, plan_of
+from ..value_and_grad import check_scale, soft_orthogonality_values_and_gradients
+from .computed_weights import compute_weight
+from .gradient_scaling import scale_factor
+from .module_tree import ModuleTree
+from .paper_gamma import DEFAULT_GAMMA
+from .report import LayerReport, PenaltyReport
+from .selection import Selector, abridged, described
+from .start import GeneratorStart, SeededStart, Start, refuse_tracing_apart
+from .warm_start import WarmStart
+
+_OPTIONS = {
+    "so": {"side", "diagonal", "off_diagonal", "squared"},
+    "srip": {"side", "iterations", "seed", "generator", "gradient", "squared", "warm_start"},
+}
+_SRIP_DEFAULTS: dict[str, Any] = {"side": "small", "iterations": 2, "gradient": "through", "squared": False}
+
+_log = logging.getLogger("ortho_kernels")
+
+
+class Weights(NamedTuple):
+    """All covered weights at one moment: the tensors that the model holds, and the matrices that the functions take."""
+
+    parameters: list[Tensor]
+    matrices: list[Tensor]
+    plan: Plan
+
+
+class OrthogonalityPenalty(nn.Module):
+    """`gamma * sum of penalty(W)` over the conv and linear weights of an encoder (arXiv 2411.00392).
+
+    Add `penalty()` to the loss once an optimizer step. The penalty refers to the encoder without owning it: it has no
+    parameters of its own, nothing in a checkpoint appears twice, and weights are looked up when it is computed, so that it
+    follows `.to()`, parametrizations and `torch.func.functional_call` of the model. A weight that two layers share counts
+    once. Where modules or parameters came or went since the last call (a new head, PEFT's adapters), the weights are
+    selected anew, and a log line names the difference; under `torch.compile` they are those of the time of tracing. After
+    weights were tied or untied, which changes no module, call `refresh()`.
+
+    Args:
+        encoder: the module whose weights are penalized: every `nn.Conv*d`, `nn.ConvTranspose*d`, `nn.Linear`, `Conv1D` of
+            transformers and the projections of `nn.MultiheadAttention`; no norm, bias or embedding, nor an output layer
+            that is tied to an embedding. `uncovered` says what else there is.
+        kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
+        gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. An attribute: change it to schedule it.
+        include: narrows what is covered to this: patterns of names (as in a shell) of weights or of modules that hold them
+            (`"layer4"`, `"blocks.*.attn"`), parameters, modules, module types, or callables of a name and a weight; one or
+            several. Patterns ignore the components that wrappers add (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`, and
+            PEFT's `base_layer.`). A module counts by its place: what takes its place later is meant too.
+        exclude: what to leave out, given likewise.
+        extra: what to add to the default, given likewise: weights of an LSTM (one matrix each, all gates together), bare
+            parameters, entries of a ParameterDict, embeddings. A parameter of three or more dimensions that is no
+            convolution's is a batch of matrices, which is not supported yet.
+        split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one. `True`
+            for the models whose cut is known; patterns of names say of others that q, k and v follow each other.
+        groups: a grouped convolution counts as one matrix a group (`"split"`, the default: what it multiplies with) or as
+            one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
+        options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
+            three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
+            training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
+            `warm_start=True`: each step starts from the vectors of the step before. `generator`: draws the start vectors
+            instead; that all processes draw the same ones is then the caller's duty.
+
+    Attributes:
+        names: the covered weights, by the names of the encoder's parameters.
+        uncovered: the reason against every other parameter of two or more dimensions, by name.
+
+    Raises:
+        ValueError: for an unknown kind or option, what matches nothing, an encoder with nothing to penalize.
+        TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
+    """
+
+    __jit_unused_properties__ = ("encoder",)  # torch.jit.script compiles what a model's parts have, used or not
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        kind: str = "so",
+        *,
+        gamma: float | None = None,
+        include: Any = None,
+        exclude: Any = None,
+        extra: Any = None,
+        split_qkv: Any = False,
+        groups: str = "split",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"encoder must be an nn.Module; got a {type(encoder).__name__}")
+        if kind not in tuple(_OPTIONS):
+            raise ValueError(f"kind must be one of {', '.join(map(repr, _OPTIONS))}; got {kind!r}")
+        for option in options:
+            if option not in _OPTIONS[kind]:
+                raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(_OPTIONS[kind]))}")
+        self.kind = kind
+        self.gamma = DEFAULT_GAMMA[kind] if gamma is None else gamma
+        is_number = isinstance(self.gamma, (int, float, Real)) and not isinstance(self.gamma, bool)  # numpy's too
+        if not is_number or not math.isfinite(self.gamma):
+            raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
+        self.start = _choose_start(options) if kind == "srip" else None
+        self.options = options
+        self._srip_options = _SRIP_DEFAULTS | options
+        # What doesn't fit fails here, not in the first step.
+        (functional.soft_orthogonality if kind == "so" else functional.srip)([], **options)
+        # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
+        self._referred = (encoder,)
+        self._tree: ModuleTree | None = None
+        self._shards: Shards
+        try:
+            self._selector = Selector(encoder, include, exclude, extra, split_qkv, groups)
+            self._select(again=False)
+        except ValueError as error:
+            raise explained(error, encoder) from None
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self._referred[0]
+
+    def weights(self) -> list[tuple[str, Tensor, int]]:
+        """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
+        _, matrices, plan = self._current_weights()
+        return list(zip(self.names, matrices, plan.groups, strict=True))
+
+    def refresh(self) -> None:
+        """Selects the weights anew, as is done by itself when modules or parameters came or went.
+
+        Raises:
+            ValueError: where what the user named by `include` or `extra` is gone, or nothing is left.
+        """
+        before = set(self.names)
+        try:
+            self._select(again=True)
+        except ValueError as error:
+            raise ValueError(f"the model has changed: {explained(error, self.encoder)}") from None
+        came, gone = [name for name in self.names if name not in before], sorted(before - set(self.names))
+        if came or gone:
+            _log.warning(
+                "the model has changed: the penalty now covers %s%s",
+                f"{abridged(came)} too" if came else "fewer weights",
+                f", no longer {abridged(gone)}" if gone else "",
+            )
+
+    def penalty(self) -> Tensor:
+        """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
+        _, matrices, plan = self._current_weights()
+        return self.gamma * self._values(matrices, plan).sum()
+
+    def accumulate_gradients(self, scale: float = 1.0, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
+        """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and returns its value.
+
+        To be called between the loss's backward and the optimizer's step, where it does as `(scale * penalty()).backward()`
+        does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
+        see what is added. Weights that are frozen get none. Those that are computed (parametrizations) or sharded pass
+        theirs on by a backward of their own, which hooks see.
+
+        With a GradScaler, `.grad` holds scaled gradients until `scaler.unscale_(optimizer)`, which `scaler.step` calls. Call
+        this after `unscale_`, or before it with `scaler=scaler`: its scale, which stays on its device, is then a factor too,
+        and autograd computes the gradients apart before they are added.
+
+        Returns:
+            The detached scalar `gamma * sum of penalty(W)`, without `scale`.
+
+        Raises:
+            RuntimeError: where a scaler is given whose gradients are unscaled already.
+        """
+        check_scale(scale)
+        with torch.enable_grad():  # for parametrizations
+            weights = self._current_weights()
+        _, matrices, plan = weights
+        factor = scale * self.gamma * scale_factor(scaler, plan.device)
+        targets, computed, made = self._targets(weights)
+        try:
+            values = self._add_gradients(matrices, plan, targets, factor)
+        except Exception:
+            for parameter in made:
+                parameter.grad = None
+            raise
+        if computed:
+            torch.autograd.backward(list(computed), list(computed.values()))
+        return (self.gamma * values.sum()).detach()
+
+    @torch.jit.unused
+    def forward(self) -> Tensor:
+        return self.penalty()
+
+    def report(self) -> PenaltyReport:
+        """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped, and so are the
+        weights that are not covered. SRIP's values are those of the next call: looking changes nothing."""
+        moving = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                _, matrices, plan = self._current_weights()
+                values = self._values(matrices, plan).split(plan.groups)
+        finally:
+            self.train(moving)
+        layers = zip(self.names, matrices, plan.views, values, strict=True)
+        return PenaltyReport(self.kind, self.gamma, [LayerReport.of(*layer) for layer in layers], self.uncovered)
+
+    def extra_repr(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
+        uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
+        return f"kind={self.kind!r}, gamma={self.gamma:g}{options}\n{covered}{uncovered}"
+
+    def _select(self, *, again: bool) -> None:
+        covered, self.uncovered = self._selector.select(again=again)
+        sites, keys, groups = zip(*covered, strict=True)
+        self.names = tuple(site.name for site in sites)
+        self._keys, self._groups = keys, list(groups)
+        self._places = [(site.owner._parameters, site.attribute, site.owner) for site in sites]
+        self._transposed = [index for index, site in enumerate(sites) if site.is_transposed]
+        self._entries = sum(site.weight.numel() for site in sites)
+        if not any(site.weight.requires_grad for site in sites):
+            _log.warning(
+                "no weight that the penalty covers requires a gradient: it can be measured, but changes nothing"
+            )
+        self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
+        self._fit(self._weights().plan)
+
+    def _fit(self, plan: Plan) -> None:
+        if self.start is not None:
+            self.start.fit(self._keys, plan)
+
+    def _current_weights(self) -> Weights:
+        """The weights, selected anew where the model has changed."""
+        if torch.compiler.is_compiling():
+            self._settle()
+            return self._weights()
+        self._refresh_if_changed()
+        weights = self._weights()
+        self._fit(weights.plan)
+        return weights
+
+    def _refresh_if_changed(self) -> None:
+        if self._tree is None or self._tree.has_changed():
+            self.refresh()
+
+    def _settle(self) -> bool:
+        """Selects anew, once and outside the graph, when a call is traced; an export has taken the old vectors by then."""
+        if torch.compiler.is_exporting() and self._tree is not None and self._tree.has_changed():
+            raise RuntimeError("the model has changed: call penalty.refresh() before it is exported")
+        if self.start is not None and self.training:
+            refuse_tracing_apart()
+        with unset_fake_temporarily():
+            self._refresh_if_changed()
+            self._fit(self._weights().plan)
+        return True
+
+    # What torch.compiler.assume_constant_result does, without the import of Dynamo, which takes a second.
+    _settle._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy may have other modules than those that the tree has seen (an fx GraphModule makes new ones)."""
+        return self.__dict__ | {"_tree": None, "_shards": None}
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """What is loaded fits the model as it is now."""
+        self._refresh_if_changed()
+        super()._load_from_state_dict(*arguments)
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        self._refresh_if_changed()
+        super()._save_to_state_dict(*arguments)
+
+    def _weights(self) -> Weights:
+        parameters: list[Tensor] = []
+        replaced = {} if torch.compiler.is_compiling() else self._shards.replaced()
+        for own, attribute, owner in self._places:
+            parameter = own.get(attribute)
+            if parameter is None:
+                parameter = compute_weight(owner, attribute, replaced)
+                if parameter is None:  # it was taken away, which no module shows
+                    self.refresh()
+                    return self._weights()
+            parameters.append(parameter)
+        if replaced:
+            parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
+        matrices = full_tensors(parameters)
+        if self._transposed:
+            check_storage([matrices[index] for index in self._transposed], [self.names[i] for i in self._transposed])
+            matrices = list(matrices)
+            for index in self._transposed:
+                matrices[index] = matrices[index].t()
+        try:
+            plan = plan_of(matrices, self._groups, self.names)
+        except ValueError as error:
+            raise explained(error, self.encoder) from None
+        except TypeError as error:
+            raise TypeError(f"{error}; `exclude` leaves it out") from None
+        return Weights(parameters, matrices, plan)
+
+    def _values(self, matrices: list[Tensor], plan: Plan) -> Tensor:
+        """The penalty of every matrix."""
+        try:
+            if self.start is None:
+                return functional.soft_orthogonality_values(matrices, plan, **self.options)
+            return self.start.values(matrices, plan, self._srip_options)
+        except RuntimeError:
+            check_storage(matrices, self.names)  # the operators know weights by their place alone
+            raise
+
+    def _add_gradients(
+        self, matrices: list[Tensor], plan: Plan, targets: list[Tensor | None], factor: float | Tensor
+    ) -> Tensor:
+        """As `_values`; `factor` times the gradients are added to the targets."""
+        try:
+            if self.start is None:
+                return soft_orthogonality_values_and_gradients(matrices, plan, targets, factor, True, **self.options)
+            return self.start.values_and_gradients(matrices, plan, targets, factor, self._srip_options)
+        except RuntimeError:
+            check_storage(matrices, self.names)
+            given = {
+                f"{name}.grad": target for name, target in zip(self.names, targets, strict=True) if target is not None
+            }
+            check_storage(given.values(), list(given))
+            raise
+
+    def _targets(self, weights: Weights) -> tuple[list[Tensor | None], dict[Tensor, Tensor], list[Tensor]]:
+        """Where each gradient goes: into `.grad`, or for a weight that is computed or sharded into a tensor of its own,
+        which then goes backward from the weight; None where none is wanted. And the parameters that had no `.grad`."""
+        targets: list[Tensor | None] = []
+        computed, made = {}, []
+        for parameter, matrix in zip(weights.parameters, weights.matrices, strict=True):
+            if not parameter.requires_grad:
+                targets.append(None)
+            elif parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
+                gradient = parameter.grad
+                if gradient is None:
+                    dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
+                    gradient = parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+                    made.append(parameter)
+                targets.append(gradient if matrix is parameter else gradient.t())
+            else:
+                computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
+                targets.append(computed[matrix])
+        return targets, computed, made
+
+
+def _choose_start(options: dict[str, Any]) -> Start:
+    """What SRIP's options ask for; those that are the class's own are taken out."""
+    side, generator = options.get("side", "small"), options.pop("generator", None)
+    seed, warm_start = options.pop("seed", None), options.pop("warm_start", False)
+    if type(warm_start) is not bool:
+        raise TypeError(f"warm_start must be True or False; got {warm_start!r}")
+    if seed is not None and (not isinstance(seed, Integral) or isinstance(seed, bool)):
+        raise TypeError(f"seed must be an int; got {seed!r}")
+    if generator is None:
+        return (WarmStart if warm_start else SeededStart)(side, int(seed or 0))
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
+    for name, given in (("warm_start", warm_start), ("seed", seed is not None)):
+        if given:
+            raise ValueError(f"{name} makes the start vectors, so a generator has nothing to draw: give one of the two")
+    return GeneratorStart(side, generator)
