@@ -9,7 +9,7 @@ HELP = """\
 Self-supervised pretraining with an orthogonality penalty.
 
   python -m ortho_kernels.trainer [GROUP=OPTION ...] [KEY=VALUE ...]
-  python -m ortho_kernels.trainer -m penalty.gamma=1e-7,1e-6 seed=0,1 ...    every combination, one table, one report
+  python -m ortho_kernels.trainer -m seed=0,1 penalty.gamma=1e-7,1e-6,1e-5 ...    all combinations, one table and report
   python -m ortho_kernels.trainer.compare ...    the run and its baseline, which differ in gamma alone
 
 Groups:
@@ -17,10 +17,14 @@ Groups:
 Keys, as these words set them:
 
 {options}
+Unless it is given, penalty.gamma is the paper's for the penalty and the backbone; penalty=none is always 0.
+
 Examples:
   method=byol data=fashion_mnist penalty=so penalty.gamma=1e-6 backbone=resnet18 backbone.width=16
   method=simclr data=digits backbone=vit_tiny backbone.patch=4 trainer.max_steps=2
   data=imagefolder data.root=FOLDER penalty=srip resume=auto
+  -m experiment=paper/cifar100/byol_resnet18 penalty=so penalty.gamma=1e-7,1e-6,1e-5
+  -m experiment=paper/cifar100/byol_resnet18 penalty=srip penalty.gamma=1e-5,1e-4,1e-3
 """
 
 

@@ -29,7 +29,7 @@ from .evaluation import EvaluationSettings
 from .launchers import SweepSettings
 from .methods import METHODS
 from .optimizers import OPTIMIZERS
-from .penalties import PENALTIES
+from .penalties import PENALTIES, chosen_gamma
 from .recipes import paper_recipes
 from .trainer_settings import TRAINERS, TrainerSettings
 
@@ -103,9 +103,13 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         register_recipe(word)
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
-            return compose("config", overrides=list(overrides))
+            config = compose("config", overrides=list(overrides))
+            given = any(word.startswith("penalty.gamma=") for word in overrides)
+            # A number, whatever it comes from: it is part of the run's identity.
+            config.penalty.gamma = chosen_gamma(config.penalty, config.backbone, given)
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(_explained(error, overrides)) from None
+    return config
 
 
 def combinations(words: Sequence[str]) -> list[tuple[list[str], list[str]]]:

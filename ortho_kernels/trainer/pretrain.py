@@ -121,7 +121,7 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     views = plan_views(config.method.views, view_settings, config.data.size)
     return Pretraining(
         method=method,
-        penalty=build_penalty(config.penalty, encoder),
+        penalty=build_penalty(config.penalty, encoder, config.seed),
         gamma=config.penalty.gamma,
         views=Views(views, config.data.size, splits.pretraining.sample(), config.seed, ranks),
         optimizer_settings=config.optimizer,

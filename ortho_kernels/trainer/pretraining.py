@@ -99,8 +99,6 @@ class Pretraining(LightningModule):
             return self.penalty()
 
     def _add_penalty(self) -> None:
-        # Start vectors have to be the same on every rank, whatever each of them has drawn before.
-        seed_globally(self.seed, "penalty", self.trainer.global_step)
         self._wait_for_device()
         start = time.perf_counter()
         self.last_residual = self.penalty.accumulate_gradients(self.gamma)

@@ -1,10 +1,12 @@
 """The experiments of arXiv 2411.00392, each put together from a data set, a method and a backbone.
 
 What a method needs on a kind of data stands in `configs/recipe`, with its source; here is what goes with what. They are
-chosen by name, `experiment=paper/cifar100/byol_resnet18`, and regularized with SO at the paper's 1e-6. The paper's grid
-over both regularizers, with the baseline, is one sweep:
+chosen by name, `experiment=paper/cifar100/byol_resnet18`, and regularized with SO at the paper's gamma for the backbone.
+`-m` compares both regularizers at that gamma with the baseline, and searches gamma over the paper's grid:
 
-    -m experiment=paper/cifar100/byol_resnet18 penalty=none,so_weak,so,so_strong,srip_weak,srip,srip_strong
+    -m experiment=paper/cifar100/byol_resnet18 penalty=none,so,srip
+    -m experiment=paper/cifar100/byol_resnet18 penalty=so penalty.gamma=1e-7,1e-6,1e-5
+    -m experiment=paper/cifar100/byol_resnet18 penalty=srip penalty.gamma=1e-5,1e-4,1e-3
 """
 
 from collections.abc import Iterator

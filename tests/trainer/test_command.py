@@ -61,6 +61,22 @@ def test_several_values_become_several_runs(monkeypatch, capsys):
     assert "here" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "gammas"),
+    [
+        (["penalty=so", "penalty.gamma=1e-7,1e-6,1e-5"], [1e-7, 1e-6, 1e-5]),
+        (["penalty=srip", "penalty.gamma=1e-5,1e-4,1e-3"], [1e-5, 1e-4, 1e-3]),
+        (["penalty=none,so,srip,decay"], [0, 1e-6, 1e-3, 1e-6]),
+        (["penalty=srip", "backbone=resnet18,wrn28_2"], [1e-3, 1e-4]),
+    ],
+)
+def test_the_papers_search(monkeypatch, words, gammas):
+    seen = []
+    monkeypatch.setattr(sweep, "sweep", lambda varied, configs: seen.extend(configs))
+    command.main(["-m", "experiment=paper/cifar100/byol_resnet18", *words])
+    assert [config.penalty.gamma for config in seen] == gammas
+
+
 def test_combinations_name_what_varies():
     assert combinations(["seed=0,1", "data=digits"])[1] == (["seed=1"], ["seed=1", "data=digits"])
     assert combinations(["data=digits"]) == [([], ["data=digits"])]
@@ -71,11 +87,12 @@ def test_a_comparison_differs_in_gamma_alone(monkeypatch):
     monkeypatch.setattr(series, "pretrain_all", lambda configs: seen.extend(configs))
     compare.main(["data=digits", "penalty=srip"])
     baseline, regularized = seen
-    assert (baseline.penalty.gamma, regularized.penalty.gamma) == (0, 1e-4)
+    assert (baseline.penalty.gamma, regularized.penalty.gamma) == (0, 1e-3)
     baseline.penalty.gamma = regularized.penalty.gamma
     assert baseline == regularized
 
 
 def test_a_comparison_without_a_penalty_is_refused():
-    with pytest.raises(TrainerError, match="needs a penalty"):
-        compare.main(["penalty=none"])
+    for words in (["penalty=none"], ["penalty=none", "experiment=quick/fashion_mnist"], ["penalty.gamma=0"]):
+        with pytest.raises(TrainerError, match="needs a penalty"):
+            compare.main(words)

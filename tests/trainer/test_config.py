@@ -2,7 +2,7 @@
 
 import pytest
 
-from ortho_kernels.trainer.config import GROUPS, differences, fingerprint, flattened, load_config
+from ortho_kernels.trainer.config import GROUPS, differences, fingerprint, flattened, identity, load_config
 from ortho_kernels.trainer.errors import TrainerError
 
 
@@ -23,7 +23,7 @@ def test_every_option_of_every_group_composes(group, option):
         ("experiment=paper/cifar100/byol_resnet81", "Did you mean paper/cifar100/byol_resnet18?"),
         ("optimizer=adam", "no optimizer=adam. Did you mean adamw? Valid: sgd, lars, adamw"),
         ("backbone=resnet20", "no backbone=resnet20. Did you mean resnet50?"),
-        ("penalty=soo", "no penalty=soo. Did you mean so?"),
+        ("penalty=soo", "no penalty=soo. Did you mean so? Valid: none, so, srip, decay."),
         ("method.momentun=0.9", "no option method.momentun. Did you mean method.momentum?"),
         ("optimizer.wieght_decay=0", "no option optimizer.wieght_decay. Did you mean optimizer.weight_decay?"),
         ("backbone.stm=cifar", "no option backbone.stm. Did you mean backbone.stem?"),
@@ -49,6 +49,16 @@ def test_the_fingerprint_is_that_of_what_decides_the_result():
     assert fingerprint(load_config(["resume=auto", "runs=elsewhere", "title=mine"])) == base
     assert fingerprint(load_config(["seed=1"])) != base
     assert fingerprint(load_config(["penalty.gamma=1e-5"])) != base
+
+
+@pytest.mark.parametrize(
+    ("words", "gamma"),
+    [(["penalty=so"], "1e-6"), (["penalty=srip"], "1e-3"), (["penalty=srip", "backbone=wrn28_2"], "1e-4")],
+)
+def test_a_run_is_the_same_whether_its_gamma_is_given_or_the_papers(words, gamma):
+    default, given = load_config(words), load_config([*words, f"penalty.gamma={gamma}"])
+    assert identity(default)["penalty"]["gamma"] == float(gamma)
+    assert fingerprint(default) == fingerprint(given)
 
 
 def test_differences_name_the_keys():
