@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,9 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .weight_sites import WRAPPED, Site
-
-_WRAPPERS = re.compile(rf"(?:(?<=\.)|^)(?:module|{'|'.join(WRAPPED)})(?:\.|$)")
+from .weight_sites import Site
 
 
 class Sites:
@@ -47,14 +44,15 @@ class ObjectMatcher:
 
     description: str
     part: nn.Module | Tensor
-    keys: tuple[str, ...]  # its names or paths, without wrappers
+    places: tuple[str, ...]  # its names or its path
 
     def hits(self, sites: Sites) -> list[Site]:
         return sites.of(self.part) or [site for site in sites.all if self._has_place(site)]
 
     def _has_place(self, site: Site) -> bool:
-        own = unwrapped(site.key)
-        return any(not key or own == key or own.startswith(f"{key}.") for key in self.keys)
+        return any(
+            not place or name == place or name.startswith(f"{place}.") for name in site.names for place in self.places
+        )
 
 
 def matchers(
@@ -81,9 +79,9 @@ def matchers(
         if isinstance(one, str):
             found.append(Matcher(f"pattern {one!r}", partial(matches_within if within else matches_name, pattern=one)))
         elif isinstance(one, Tensor):
-            keys = tuple(unwrapped(site.key) for site in sites.of(one))
-            if keys:
-                found.append(ObjectMatcher(f"parameter {sites.of(one)[0].name!r}", one, keys))
+            names = tuple(name for site in sites.of(one) for name in site.names)
+            if names:
+                found.append(ObjectMatcher(f"parameter {names[0]!r}", one, names))
             elif id(one) not in own:
                 raise ValueError(f"{option}: the tensor of shape {tuple(one.shape)} is no parameter of the encoder")
         elif isinstance(one, type):
@@ -92,7 +90,7 @@ def matchers(
             if id(one) not in paths:
                 raise ValueError(f"{option}: the module {type(one).__name__} is no part of the encoder")
             path = paths[id(one)]
-            found.append(ObjectMatcher(f"module {path!r}", one, (unwrapped(path),)))
+            found.append(ObjectMatcher(f"module {path!r}", one, (path,)))
         elif callable(one):
             found.append(Matcher(f"{one!r:.60}", partial(_passes, test=one)))
         else:
@@ -113,17 +111,8 @@ def matches_within(site: Site, pattern: str) -> bool:
     return _matches(site, pattern, _prefixes)
 
 
-def unwrapped(name: str) -> str:
-    """A name or a pattern without the components that wrappers add."""
-    return _WRAPPERS.sub("", name).rstrip(".")
-
-
 def _matches(site: Site, pattern: str, parts: Callable[[str], Iterable[str]]) -> bool:
-    return any(
-        part == wanted or fnmatchcase(part, wanted)
-        for name, wanted in ((site.name, pattern), (site.key, pattern), (unwrapped(site.key), unwrapped(pattern)))
-        for part in parts(name)
-    )
+    return any(part == pattern or fnmatchcase(part, pattern) for name in site.names for part in parts(name))
 
 
 def _prefixes(name: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 _TRANSPOSED_LINEAR = ("transformers.pytorch_utils", "Conv1D")
 _DEFORMABLE_CONVOLUTION = ("torchvision.ops.deform_conv", "DeformConv2d")
 # What torch.compile, FSDP, checkpoint wrappers and PEFT's adapters call the module that they wrap.
-WRAPPED = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"))
+_WRAPPED = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"))
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,27 @@ class Site:
     """A place in a model where a weight is found.
 
     Attributes:
-        name: as `named_parameters` gives it, or the attribute's path if the weight is computed.
-        key: the name without the components that wrappers add (`module.`, `_orig_mod.`, ...).
+        names: first as `named_parameters` gives it, or the attribute's path if the weight is computed; then without one
+            or more of the components that wrappers add (`module.`, `_orig_mod.`, ...); last without any of them.
         attribute: the weight's name in the module that owns it.
         modules: from the encoder down to the owner.
         weight: the tensor as it stood when the site was found.
         sources: the parameters from which it is computed, if it is.
     """
 
-    name: str
-    key: str
+    names: tuple[str, ...]
     attribute: str
     modules: tuple[nn.Module, ...]
     weight: Tensor
     sources: tuple[Tensor, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def key(self) -> str:
+        return self.names[-1]
 
     @property
     def owner(self) -> nn.Module:
@@ -114,7 +121,7 @@ def find_sites(encoder: nn.Module) -> list[Site]:
         ValueError: where a layer's weight is not initialized yet.
     """
     with torch.enable_grad():  # a computed weight then shows whether it is trained
-        return list(_walk((encoder,), "", ""))
+        return list(_walk((encoder,), ("",)))
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
@@ -129,7 +136,7 @@ def quantized_layers(encoder: nn.Module) -> Iterator[str]:
             yield f"{path}.weight" if path else "weight"
 
 
-def _walk(modules: tuple[nn.Module, ...], path: str, key_path: str) -> Iterator[Site]:
+def _walk(modules: tuple[nn.Module, ...], paths: tuple[str, ...]) -> Iterator[Site]:
     module = modules[-1]
     computed = computed_weights(module)
     sources = {id(source) for parameters in computed.values() for source in parameters}
@@ -141,7 +148,7 @@ def _walk(modules: tuple[nn.Module, ...], path: str, key_path: str) -> Iterator[
         if weight is None:
             continue
         origin = tuple(computed.get(attribute, ()))
-        site = Site(path + attribute, key_path + attribute, attribute, modules, weight, origin)
+        site = Site(tuple(path + attribute for path in paths), attribute, modules, weight, origin)
         lazy = nn.parameter.is_lazy(weight)
         if lazy and site.is_layer:
             raise ValueError(f"{site.name} is not initialized yet; run one batch through the encoder first")
@@ -149,8 +156,9 @@ def _walk(modules: tuple[nn.Module, ...], path: str, key_path: str) -> Iterator[
             yield site
     for name, child in module._modules.items():
         if child is not None and all(child is not above for above in modules):
-            key = key_path if name in WRAPPED or _wraps(module, name) else f"{key_path}{name}."
-            yield from _walk((*modules, child), f"{path}{name}.", key)
+            below = tuple(f"{path}{name}." for path in paths)
+            wraps = name in _WRAPPED or _wraps(module, name)
+            yield from _walk((*modules, child), (*below, *paths) if wraps else below)
 
 
 def _wraps(module: nn.Module, name: str) -> bool:

@@ -381,6 +381,12 @@ def test_a_wrapper_that_comes_later_hides_nothing(exclude):
     assert OrthogonalityPenalty(model, exclude="module.head").names == penalty.names
 
 
+def test_a_module_that_is_called_module_is_no_wrapper():
+    model = nn.ModuleDict({"module": nn.Linear(3, 3), "head": nn.Linear(3, 3)})
+    assert OrthogonalityPenalty(model, exclude="module.*").names == ("head.weight",)
+    assert OrthogonalityPenalty(model, include="module").names == ("module.weight",)
+
+
 def test_the_object_counts_while_it_is_there():
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
     for given in (model[2], model[2].weight):
