@@ -167,9 +167,10 @@ def refuse_tracing_apart() -> None:
 
     try:
         translator = InstructionTranslator.current_tx()
-    except AttributeError:  # an export that is not strict traces without Dynamo
-        return
-    if translator.output.current_tracer.parent is not None:
+    except AttributeError:
+        translator = None
+    # An export that is not strict traces without Dynamo, whose last translator may be there still.
+    if translator is not None and translator.output.current_tracer.parent is not None:
         raise RuntimeError(_RECOMPUTED.format("traced"))
 
 
