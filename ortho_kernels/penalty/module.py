@@ -222,7 +222,7 @@ class OrthogonalityPenalty(nn.Module):
         sites, keys, groups = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
         self._keys, self._groups = keys, list(groups)
-        self._places = [(site.owner._parameters, site.attribute, site.owner) for site in sites]
+        self._places = [(site.owner, site.attribute) for site in sites]
         self._transposed = [index for index, site in enumerate(sites) if site.is_transposed]
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
@@ -280,8 +280,8 @@ class OrthogonalityPenalty(nn.Module):
     def _weights(self) -> Weights:
         parameters: list[Tensor] = []
         replaced = {} if torch.compiler.is_compiling() else self._shards.replaced()
-        for own, attribute, owner in self._places:
-            parameter = own.get(attribute)
+        for owner, attribute in self._places:
+            parameter = owner._parameters.get(attribute)
             if parameter is None:
                 parameter = compute_weight(owner, attribute, replaced)
                 if parameter is None:  # it was taken away, which no module shows

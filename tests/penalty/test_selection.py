@@ -515,6 +515,7 @@ def test_a_changed_model_is_refreshed_before_it_is_exported(strict, options):
     eager = copy.deepcopy(model)
     exported = torch.export.export(model, (x,), strict=strict).module()
     torch.testing.assert_close(exported(x), eager(x))
+    torch.testing.assert_close(model.eval()(x), eager.eval()(x))
     assert all(type(buffer) is torch.Tensor for buffer in model.penalty.buffers())  # nothing fake was left behind
 
 
