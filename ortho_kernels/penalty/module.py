@@ -112,6 +112,7 @@ class OrthogonalityPenalty(nn.Module):
         if not is_number or not math.isfinite(self.gamma):
             raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
         self.start = _choose_start(options) if kind == "srip" else None
+        self._start = (self.start,)  # torch looks for a module's parts in four dictionaries: 1 us each time
         self.options = options
         self._srip_options = _SRIP_DEFAULTS | options
         # What doesn't fit fails here, not in the first step.
@@ -233,8 +234,9 @@ class OrthogonalityPenalty(nn.Module):
         self._fit(self._weights().plan)
 
     def _fit(self, plan: Plan) -> None:
-        if self.start is not None:
-            self.start.fit(self._keys, plan)
+        [start] = self._start
+        if start is not None:
+            start.fit(self._keys, plan)
 
     def _current_weights(self) -> Weights:
         """The weights, selected anew where the model has changed."""
@@ -306,10 +308,11 @@ class OrthogonalityPenalty(nn.Module):
 
     def _values(self, matrices: list[Tensor], plan: Plan) -> Tensor:
         """The penalty of every matrix."""
+        [start] = self._start
         try:
-            if self.start is None:
+            if start is None:
                 return functional.soft_orthogonality_values(matrices, plan, **self.options)
-            return self.start.values(matrices, plan, self._srip_options)
+            return start.values(matrices, plan, self._srip_options)
         except RuntimeError:
             check_storage(matrices, self.names)  # the operators know weights by their place alone
             raise
@@ -318,10 +321,11 @@ class OrthogonalityPenalty(nn.Module):
         self, matrices: list[Tensor], plan: Plan, targets: list[Tensor | None], factor: float | Tensor
     ) -> Tensor:
         """As `_values`; `factor` times the gradients are added to the targets."""
+        [start] = self._start
         try:
-            if self.start is None:
+            if start is None:
                 return soft_orthogonality_values_and_gradients(matrices, plan, targets, factor, True, **self.options)
-            return self.start.values_and_gradients(matrices, plan, targets, factor, self._srip_options)
+            return start.values_and_gradients(matrices, plan, targets, factor, self._srip_options)
         except RuntimeError:
             check_storage(matrices, self.names)
             given = {

@@ -104,7 +104,8 @@ class SeededStart(Start):
         self._plan, self._names = plan, names
 
     def draw(self, plan: Plan) -> Tensor:
-        return ops.start_vectors(self._keys, self.step).to(plan.dtype)
+        vectors = ops.start_vectors(self._keys, self._buffers["step"])
+        return vectors if plan.dtype is torch.float32 else vectors.to(plan.dtype)
 
     def advance(self) -> None:
         if torch._C._are_functorch_transforms_active():
@@ -112,7 +113,7 @@ class SeededStart(Start):
                 "a penalty in training mode counts its calls, which torch.func's transforms don't allow: call "
                 "penalty.eval(), which leaves the count and so the start vectors as they are"
             )
-        self.step.add_(1)
+        self._buffers["step"].add_(1)  # type: ignore[union-attr]
 
     def extra_repr(self) -> str:
         return f"seed={self.seed}"
