@@ -48,7 +48,7 @@ class Shards:
         for shard in self._all():
             place = shard._module_info
             current = place.module._parameters.get(place.param_name)
-            if current is not shard.sharded_param:
+            if current is not None and current is not shard.sharded_param:
                 found[id(current)] = shard.sharded_param
         return found
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
+from ..distributed import is_sharded
 from .computed_weights import compute_weight, computed_weights
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -142,7 +143,7 @@ def _walk(modules: tuple[nn.Module, ...], paths: tuple[str, ...]) -> Iterator[Si
     sources = {id(source) for parameters in computed.values() for source in parameters}
     # What a parametrization keeps stands for the weight that is computed from it.
     own = {} if isinstance(module, ParametrizationList) else module._parameters
-    weights = {attribute: compute_weight(module, attribute) for attribute in computed}
+    weights = {attribute: _look_at(module, attribute, parameters) for attribute, parameters in computed.items()}
     weights |= {name: weight for name, weight in own.items() if id(weight) not in sources}
     for attribute, weight in weights.items():
         if weight is None:
@@ -159,6 +160,13 @@ def _walk(modules: tuple[nn.Module, ...], paths: tuple[str, ...]) -> Iterator[Si
             below = tuple(f"{path}{name}." for path in paths)
             wraps = name in _WRAPPED or _wraps(module, name)
             yield from _walk((*modules, child), (*below, *paths) if wraps else below)
+
+
+def _look_at(module: nn.Module, attribute: str, sources: list[Tensor]) -> Tensor | None:
+    """A computed weight; where it can't be computed, the largest of its parameters in its place: it can be left out."""
+    if any(map(is_sharded, sources)):
+        return max(sources, key=Tensor.numel)
+    return compute_weight(module, attribute)
 
 
 def _wraps(module: nn.Module, name: str) -> bool:

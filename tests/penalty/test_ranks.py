@@ -74,13 +74,17 @@ def gathered_gradients(rank, count):
                 value.backward()
             model.reshard()
             found[f"{kind} {way}"] = value.detach(), full_gradients(model)
-    return found | refusals(model)
+    return found | refusals(count)
 
 
-def refusals(model):
+def refusals(count):
     """What is said of computed weights, gathered and sharded, and of a model without shards beside them."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model, found = network(), {}
     nn.utils.parametrizations.weight_norm(model[4])
-    found = {}
+    fully_shard(model, mesh=init_device_mesh("cpu", (count,)))
     for state in ("sharded", "gathered"):
         if state == "gathered":
             model.unshard()
@@ -88,6 +92,7 @@ def refusals(model):
             OrthogonalityPenalty(model)
         except RuntimeError as error:
             found[state] = str(error)
+        found[f"{state} but left out"] = OrthogonalityPenalty(model, exclude="4").names
     OrthogonalityPenalty(network())()
     return found
 
@@ -101,6 +106,7 @@ def test_gradients_reach_the_shards_while_weights_are_gathered(tmp_path):
     for rank in on_ranks(2, tmp_path, gathered_gradients, 2):
         for state in ("sharded", "gathered"):
             assert "of which weight of ParametrizedLinear is computed is sharded" in rank.pop(state)
+            assert rank.pop(f"{state} but left out") == ("0.weight", "3.weight")
         torch.testing.assert_close(rank, alone)
 
 
