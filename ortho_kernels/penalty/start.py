@@ -25,19 +25,23 @@ class Start(nn.Module):
         side: the Gram whose order the vectors have.
     """
 
+    follows = False  # whether a step begins where the last one ended
+
     def __init__(self, side: str) -> None:
         super().__init__()
         self.side = side
+        self._plan: Plan | None = None
+        self._names: Sequence[str] = ()
 
     def fit(self, names: Sequence[str], plan: Plan) -> None:
         """Takes up the weights of this plan, whose names these are. A weight that stays keeps what is its own."""
+        if plan is not self._plan or names is not self._names:
+            self._take_up(names, plan)
+            self._plan, self._names = plan, names
 
     def draw(self, plan: Plan) -> Tensor:
         """The packed vectors of this step, of the weights that were taken up."""
         raise NotImplementedError
-
-    def advance(self) -> None:
-        """Goes on to the next step."""
 
     def values(self, weights: list[Tensor], plan: Plan, options: dict[str, Any]) -> Tensor:
         """The differentiable penalty of every matrix; options as of `functional.srip_values`.
@@ -47,9 +51,14 @@ class Start(nn.Module):
         """
         if self.training:
             refuse_recomputation()
-        values, _ = functional.srip_values(weights, plan, self.draw(plan), **options)
+        start, keep = self.draw(plan), self.follows and self.training
+        values, kept = functional.srip_values(weights, plan, start, **options, keep=keep)
         if self.training:  # after what may fail, lest one process count a call that others don't
-            self.advance()
+            last = None
+            if keep and kept.numel():
+                pairs = options["iterations"] if options["gradient"] == "through" else 1
+                last = ops.last_vectors(kept, plan.orders(self.side), pairs)
+            self._advance(weights, plan, options, start, values, last)
         return values
 
     def values_and_gradients(
@@ -62,10 +71,24 @@ class Start(nn.Module):
     ) -> Tensor:
         """As `values`, without a graph; `scale` times the gradients are added to those given."""
         start = self.draw(plan)
-        values, _ = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
+        values, last = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
         if self.training:
-            self.advance()
+            self._advance(weights, plan, options, start, values, last if last.numel() else None)
         return values
+
+    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
+        """What `fit` does for weights that are not those of the last call."""
+
+    def _advance(
+        self,
+        weights: list[Tensor],
+        plan: Plan,
+        options: dict[str, Any],
+        start: Tensor,
+        values: Tensor,
+        last: Tensor | None,
+    ) -> None:
+        """Goes on to the next step: `last` are the vectors that this one ended with, None where autograd served."""
 
 
 class SeededStart(Start):
@@ -87,13 +110,9 @@ class SeededStart(Start):
             self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         # No buffer: what to_empty, averaging or broadcasting does to those would be another random stream.
         self._keys = torch.zeros(0, dtype=torch.int64, device="cpu")
-        self._plan: Plan | None = None
-        self._names: Sequence[str] = ()
         self._sizes: dict[str, int] = {}
 
-    def fit(self, names: Sequence[str], plan: Plan) -> None:
-        if plan is self._plan and names is self._names:
-            return
+    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
         sizes = {name: view.groups * view.order(self.side) for name, view in zip(names, plan.views, strict=True)}
         if list(sizes.items()) != list(self._sizes.items()):
             keys = [entry_keys(self.seed, name, size) for name, size in sizes.items()]
@@ -101,13 +120,12 @@ class SeededStart(Start):
         self._keys = self._keys.to(plan.device)
         if self.step.device != plan.device:  # the model has moved and left its penalty behind
             self.to(plan.device)
-        self._plan, self._names = plan, names
 
     def draw(self, plan: Plan) -> Tensor:
         vectors = ops.start_vectors(self._keys, self._buffers["step"])
         return vectors if plan.dtype is torch.float32 else vectors.to(plan.dtype)
 
-    def advance(self) -> None:
+    def _advance(self, *_: Any) -> None:
         if torch._C._are_functorch_transforms_active():
             raise RuntimeError(
                 "a penalty in training mode counts its calls, which torch.func's transforms don't allow: call "

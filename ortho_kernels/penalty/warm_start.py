@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import functional, ops, reference
+from .. import reference
 from ..plan import Plan
-from ..value_and_grad import srip_values_and_gradients
-from .start import Start, first_vectors, refuse_recomputation
+from .start import Start, first_vectors
 
 
 class WarmStart(Start):
@@ -24,18 +23,16 @@ class WarmStart(Start):
     size in the checkpoint; with `strict=True` these are torch's usual errors.
     """
 
+    follows = True
+
     def __init__(self, side: str, seed: int) -> None:
         super().__init__(side)
         self.seed = seed
         self._matrix = torch.zeros(0, dtype=torch.int64, device="cpu")  # of each entry
         self._own: dict[str, str] = {}  # the weight of each buffer
         self._sizes: list[int] = []
-        self._plan: Plan | None = None
-        self._names: Sequence[str] = ()
 
-    def fit(self, names: Sequence[str], plan: Plan) -> None:
-        if plan is self._plan and names is self._names:
-            return
+    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
         before, self._own = self._own, {buffer_name(name): name for name in names}
         for gone in before.keys() - self._own.keys():
             del self._buffers[gone]
@@ -47,61 +44,34 @@ class WarmStart(Start):
             orders = torch.tensor(plan.orders(self.side), device="cpu")
             self._matrix = torch.arange(len(orders), device="cpu").repeat_interleave(orders).to(plan.device)
             if any(vector.device != plan.device for vector in self._vectors()):
-                self.to(plan.device)  # the model may have moved and left its penalty behind
-        self._plan, self._names = plan, names
+                self.to(plan.device)  # the model has moved and left its penalty behind
 
     def draw(self, plan: Plan) -> Tensor:
         return torch.cat(self._vectors()).to(plan.device, plan.dtype)
 
-    def values(self, weights: list[Tensor], plan: Plan, options: dict[str, Any]) -> Tensor:
-        if self.training:
-            refuse_recomputation()
-        start = self.draw(plan)
-        values, kept = functional.srip_values(weights, plan, start, **options, keep=self.training)
-        if self.training:
-            with torch.no_grad():
-                pairs = options["iterations"] if options["gradient"] == "through" else 1
-                last = ops.last_vectors(kept, plan.orders(self.side), pairs) if kept.numel() else None
-                self._move_on(last, values, start, weights, plan, options)
-        return values
-
-    def values_and_gradients(
-        self,
-        weights: list[Tensor],
-        plan: Plan,
-        gradients: Sequence[Tensor | None],
-        scale: float | Tensor,
-        options: dict[str, Any],
-    ) -> Tensor:
-        start = self.draw(plan)
-        values, last = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
-        if self.training:
-            with torch.no_grad():
-                self._move_on(last if last.numel() else None, values, start, weights, plan, options)
-        return values
-
     def _vectors(self) -> list[Tensor]:
         return [self._buffers[name] for name in self._own]  # type: ignore[misc]
 
-    def _move_on(
+    def _advance(
         self,
-        last: Tensor | None,
-        values: Tensor,
-        start: Tensor,
-        weights: Sequence[Tensor],
+        weights: list[Tensor],
         plan: Plan,
         options: dict[str, Any],
+        start: Tensor,
+        values: Tensor,
+        last: Tensor | None,
     ) -> None:
-        if last is None:  # autograd served, which returns values alone
-            Ws = reference.matrices(weights, plan.groups)
-            xs = start.split(plan.orders(self.side))
-            last = torch.cat(
-                [reference.iterate(W, x, self.side, options["iterations"]) for W, x in zip(Ws, xs, strict=True)]
-            )
-        # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes: the
-        # one before it is kept instead. Only a finite number that is not 0 is 1 over itself.
-        moved = torch.where((values / values == 1)[self._matrix.to(values.device)], last, start)
-        torch._foreach_copy_(self._vectors(), moved.split(self._sizes))
+        with torch.no_grad():
+            if last is None:
+                Ws = reference.matrices(weights, plan.groups)
+                xs = start.split(plan.orders(self.side))
+                last = torch.cat(
+                    [reference.iterate(W, x, self.side, options["iterations"]) for W, x in zip(Ws, xs, strict=True)]
+                )
+            # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes:
+            # the one before it is kept instead. Only a finite number that is not 0 is 1 over itself.
+            moved = torch.where((values / values == 1)[self._matrix.to(values.device)], last, start)
+            torch._foreach_copy_(self._vectors(), moved.split(self._sizes))
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest) -> None:
         fresh = [
