@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from ranks import on_ranks
 from torch import nn
 
 from ortho_kernels import soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad, use_backend
@@ -19,31 +21,19 @@ GATHERING = {
 BACKENDS = ("cpu", "torch")
 
 
-def in_processes(count, work, folder):
-    torch.multiprocessing.spawn(_in_group, (count, work, str(folder / "store")), nprocs=count)
-
-
-def _in_group(rank, count, work, store):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
-    try:
-        work(torch.distributed.init_device_mesh("cpu", (count,)))
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def sharded(mesh):
+def sharded():
     """Each process holds some rows of the first weight and some columns of the second."""
     from torch.distributed.tensor import Shard, distribute_tensor
 
+    mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     return [distribute_tensor(w, mesh, [Shard(dim)]).requires_grad_() for dim, w in enumerate(FULL)]
 
 
-def values_and_gradients_of_the_full_weights(mesh):
+def values_and_gradients_of_the_full_weights(rank):
     for backend in BACKENDS:
         for name, penalty in GATHERING.items():
             with use_backend(backend):
-                plain, parts = [w.clone().requires_grad_() for w in FULL], sharded(mesh)
+                plain, parts = [w.clone().requires_grad_() for w in FULL], sharded()
                 # Plain weights of the same shapes first: what is kept for them must not serve the others.
                 truth, value = penalty(plain), penalty(parts)
                 assert type(value) is torch.Tensor, (backend, name)
@@ -56,11 +46,11 @@ def values_and_gradients_of_the_full_weights(mesh):
 
 
 def test_sharded_weights_are_gathered(tmp_path):
-    in_processes(2, values_and_gradients_of_the_full_weights, tmp_path)
+    on_ranks(2, tmp_path, values_and_gradients_of_the_full_weights)
 
 
-def words_for_sharded_weights(mesh):
-    parts = sharded(mesh)
+def words_for_sharded_weights(rank):
+    parts = sharded()
     model = nn.Sequential(nn.Linear(4, 6), nn.Linear(4, 6))
     for layer, part in zip(model, parts, strict=True):
         layer.weight = nn.Parameter(part.detach())
@@ -88,7 +78,7 @@ def words_for_sharded_weights(mesh):
 
 
 def test_sharded_weights_are_refused_where_ranks_would_differ(tmp_path):
-    in_processes(1, words_for_sharded_weights, tmp_path)
+    on_ranks(1, tmp_path, words_for_sharded_weights)
 
 
 @pytest.mark.parametrize("penalty", [soft_orthogonality, srip, soft_orthogonality_value_and_grad, srip_value_and_grad])

@@ -3,6 +3,7 @@
 Under torchrun or SLURM the processes are there already, and only the group is joined.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -96,19 +97,23 @@ def _rank_main(
 ) -> None:
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes are there already
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    code = 1
     try:
         with _group(backend, timeout, f"file://{folder / 'store'}", rank, count) as ranks:
             result = work(ranks)
+        if rank == 0:
+            (folder / "result").write_text(str(result))
+        atexit._run_exitfuncs()
+        code = 0
     except TrainerError as error:
         (folder / f"error-{rank}").write_text(str(error))
-        sys.stdout.flush()
-        os._exit(1)  # a group that has lost a member cannot be taken down in an orderly way
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    if rank == 0:
-        (folder / "result").write_text(str(result))
+    # Python's shutdown ends with its exit functions here: what follows waits for a group that has lost a member, and
+    # gloo's threads, which DTensors keep alive, abort the process when they free a tensor meanwhile.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_with_parent() -> None:

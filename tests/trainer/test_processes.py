@@ -1,13 +1,16 @@
 """Two processes of a run: the gradients of one process with the joint batch, ranks that stay the same, one that dies."""
 
+import atexit
 import os
 import signal
 from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback
 from torch import nn
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from ortho_kernels.trainer.batch_norm import synchronized
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
@@ -107,6 +110,20 @@ def test_when_a_process_dies_the_others_stop_and_the_error_says_which(tmp_path):
     config = load_config([*WORDS, "trainer=ddp", f"runs={tmp_path}"])
     with pytest.raises(TrainerError, match=r"Process 1 was ended by SIGKILL.*resume=auto"):
         pretrain(config, [Die()])
+
+
+def leave_collectives_running(ranks, folder):
+    shard = distribute_tensor(torch.ones(2), dist.init_device_mesh("cpu", (ranks.count,)), [Shard(0)])
+    shard.full_tensor()
+    for _ in range(3000):
+        dist.all_reduce(torch.ones(100_000), async_op=True)
+    atexit.register((folder / f"left-{ranks.rank}").touch)
+    return folder
+
+
+def test_what_torch_still_frees_when_a_process_ends_is_no_failure(tmp_path):
+    assert launched(2, "gloo", 60.0, partial(leave_collectives_running, folder=tmp_path)) == tmp_path
+    assert {path.name for path in tmp_path.iterdir()} == {"left-0", "left-1"}
 
 
 def test_synchronized_batch_norm_keeps_names_and_values():

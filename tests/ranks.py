@@ -1,5 +1,6 @@
 """Runs a function on several processes of a gloo group, each seeded differently, as MAE's and DeiT's scripts do."""
 
+import os
 from datetime import timedelta
 
 import torch
@@ -22,3 +23,5 @@ def _run(rank, count, folder, function, arguments):
     torch.save(function(rank, *arguments), f"{folder}/{count}-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    # DTensors keep the group's threads alive, and one that frees a tensor while Python shuts down aborts the process.
+    os._exit(0)
