@@ -208,8 +208,8 @@ def pack_start(
 
 def unpack_start(start: Tensor, plan: Plan, side: str) -> list[Tensor]:
     """One `(groups, n)` tensor for each weight."""
-    sizes = [(view.groups, view.order(side)) for view in plan.views]
-    return [x.view(size) for x, size in zip(start.split([g * n for g, n in sizes]), sizes, strict=True)]
+    vectors = start.split(plan.vector_sizes(side))
+    return [x.view(view.groups, view.order(side)) for x, view in zip(vectors, plan.views, strict=True)]
 
 
 def as_list(weights: Sequence[Tensor]) -> list[Tensor]:

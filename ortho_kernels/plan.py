@@ -40,6 +40,10 @@ class Plan:
             self._orders[side] = [view.order(side) for view in self.views for _ in range(view.groups)]
         return self._orders[side]
 
+    def vector_sizes(self, side: str) -> list[int]:
+        """The number of entries of each weight's start vectors, those of all its groups."""
+        return [view.groups * view.order(side) for view in self.views]
+
     def null_space(self, side: str) -> Tensor:
         """How many more eigenvalues -1 the residual of each matrix has on that side than on the small one.
 

@@ -53,12 +53,11 @@ class Start(nn.Module):
             refuse_recomputation()
         start, keep = self.draw(plan), self.follows and self.training
         values, kept = functional.srip_values(weights, plan, start, **options, keep=keep)
-        if self.training:  # after what may fail, lest one process count a call that others don't
-            last = None
-            if keep and kept.numel():
-                pairs = options["iterations"] if options["gradient"] == "through" else 1
-                last = ops.last_vectors(kept, plan.orders(self.side), pairs)
-            self._advance(weights, plan, options, start, values, last)
+        last = kept
+        if keep and kept.numel():
+            pairs = options["iterations"] if options["gradient"] == "through" else 1
+            last = ops.last_vectors(kept, plan.orders(self.side), pairs)
+        self._finish(weights, plan, options, start, values, last)
         return values
 
     def values_and_gradients(
@@ -72,23 +71,32 @@ class Start(nn.Module):
         """As `values`, without a graph; `scale` times the gradients are added to those given."""
         start = self.draw(plan)
         values, last = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
-        if self.training:
-            self._advance(weights, plan, options, start, values, last if last.numel() else None)
+        self._finish(weights, plan, options, start, values, last)
         return values
 
     def _take_up(self, names: Sequence[str], plan: Plan) -> None:
         """What `fit` does for weights that are not those of the last call."""
 
-    def _advance(
+    def _finish(
         self,
         weights: list[Tensor],
         plan: Plan,
         options: dict[str, Any],
         start: Tensor,
         values: Tensor,
-        last: Tensor | None,
+        last: Tensor,
     ) -> None:
-        """Goes on to the next step: `last` are the vectors that this one ended with, None where autograd served."""
+        """Ends a step in training mode, after all that may fail, lest one process count a call that others don't."""
+        if not self.training:
+            return
+        if self.follows and not last.numel():  # autograd served
+            with torch.no_grad():
+                xs = zip(reference.matrices(weights, plan.groups), start.split(plan.orders(self.side)), strict=True)
+                last = torch.cat([reference.iterate(W, x, self.side, options["iterations"]) for W, x in xs])
+        self._advance(start, values, last)
+
+    def _advance(self, start: Tensor, values: Tensor, last: Tensor) -> None:
+        """Goes on to the next step. `last` are the vectors with which this one ended, for a start that follows."""
 
 
 class SeededStart(Start):
@@ -113,7 +121,7 @@ class SeededStart(Start):
         self._sizes: dict[str, int] = {}
 
     def _take_up(self, names: Sequence[str], plan: Plan) -> None:
-        sizes = {name: view.groups * view.order(self.side) for name, view in zip(names, plan.views, strict=True)}
+        sizes = dict(zip(names, plan.vector_sizes(self.side), strict=True))
         if list(sizes.items()) != list(self._sizes.items()):
             keys = [entry_keys(self.seed, name, size) for name, size in sizes.items()]
             self._keys, self._sizes = torch.cat(keys), sizes

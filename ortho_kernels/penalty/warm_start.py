@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import reference
 from ..plan import Plan
 from .start import Start, first_vectors
 
@@ -36,7 +35,7 @@ class WarmStart(Start):
         before, self._own = self._own, {buffer_name(name): name for name in names}
         for gone in before.keys() - self._own.keys():
             del self._buffers[gone]
-        self._sizes = [view.groups * view.order(self.side) for view in plan.views]
+        self._sizes = plan.vector_sizes(self.side)
         with torch.inference_mode(False):  # lest what is made here could not be trained with
             for (own, name), size in zip(self._own.items(), self._sizes, strict=True):
                 if own not in self._buffers or self._buffers[own].numel() != size:  # type: ignore[union-attr]
@@ -52,22 +51,8 @@ class WarmStart(Start):
     def _vectors(self) -> list[Tensor]:
         return [self._buffers[name] for name in self._own]  # type: ignore[misc]
 
-    def _advance(
-        self,
-        weights: list[Tensor],
-        plan: Plan,
-        options: dict[str, Any],
-        start: Tensor,
-        values: Tensor,
-        last: Tensor | None,
-    ) -> None:
+    def _advance(self, start: Tensor, values: Tensor, last: Tensor) -> None:
         with torch.no_grad():
-            if last is None:
-                Ws = reference.matrices(weights, plan.groups)
-                xs = start.split(plan.orders(self.side))
-                last = torch.cat(
-                    [reference.iterate(W, x, self.side, options["iterations"]) for W, x in zip(Ws, xs, strict=True)]
-                )
             # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes:
             # the one before it is kept instead. Only a finite number that is not 0 is 1 over itself.
             moved = torch.where((values / values == 1)[self._matrix.to(values.device)], last, start)
