@@ -7,27 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .matrix_view import PLAIN
-
-
-def full_tensor(weight: Tensor) -> Tensor:
-    """The full weight where a process holds but a part of it (a `DTensor`): a collective, so every process must ask. In
-    the backward, each keeps its part of the gradient, which all of them compute alike."""
-    if type(weight) in PLAIN:  # asked once a weight in every step: the usual answer comes first
-        return weight
-    return weight.full_tensor() if is_sharded(weight) else weight  # type: ignore[attr-defined]
-
-
-def is_sharded(weight: Tensor) -> bool:
-    """Whether it is a `DTensor`. By its name: to import its class takes a while, and Dynamo doesn't see its attributes."""
-    return type(weight).__name__ == "DTensor"
+from .matrix_view import PLAIN, is_sharded
 
 
 def full_tensors(weights: list[Tensor]) -> list[Tensor]:
-    """`full_tensor` of each weight."""
-    if PLAIN.issuperset(map(type, weights)):  # the usual answer, at a third of the cost
+    """Each weight, in full where a process holds but a part of it: a collective, so every process must ask. In the
+    backward, each keeps its part of the gradient, which all of them compute alike."""
+    if PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
         return weights
-    return [full_tensor(weight) for weight in weights]
+    return [weight.full_tensor() if is_sharded(weight) else weight for weight in weights]  # type: ignore[attr-defined]
 
 
 class Shards:

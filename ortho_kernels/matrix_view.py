@@ -94,8 +94,16 @@ def _problem(weight: object, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
     if not isinstance(weight, Tensor):
         return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
+    if is_sharded(weight):
+        return ValueError(
+            "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which gathers it, has the same "
+            "start vectors on every rank and gives each its part of the gradient"
+        )
     if wraps_tensors(weight):
-        return _wrapper_problem(weight)
+        return TypeError(
+            f"is a {type(weight).__name__}, which wraps other tensors; expected a plain dense tensor "
+            "(of a quantized weight: weight.dequantize())"
+        )
     if weight.dtype not in DTYPES:
         return TypeError(f"has dtype {weight.dtype}; expected float64, float32, bfloat16 or float16")
     if weight.layout is not torch.strided:
@@ -117,16 +125,9 @@ def _problem(weight: object, groups: int) -> Exception | None:
     return None
 
 
-def _wrapper_problem(weight: Tensor) -> Exception:
-    if hasattr(weight, "full_tensor"):
-        return ValueError(
-            "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which gathers it, has the same "
-            "start vectors on every rank and gives each its part of the gradient"
-        )
-    return TypeError(
-        f"is a {type(weight).__name__}, which wraps other tensors; expected a plain dense tensor "
-        "(of a quantized weight: weight.dequantize())"
-    )
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a `DTensor`. By its name: to import its class takes a while, and Dynamo doesn't see its attributes."""
+    return type(tensor).__name__ == "DTensor"
 
 
 def wraps_tensors(tensor: Tensor) -> bool:

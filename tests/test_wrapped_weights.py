@@ -75,6 +75,8 @@ def words_for_sharded_weights(rank):
             srip([FULL[0].T], start=[parts[0][:1].detach()])
         with pytest.raises(TypeError, match=r"accumulate_into\[0\] is a DTensor"):
             soft_orthogonality_value_and_grad(FULL[:1], accumulate_into=[parts[0].detach()])
+    with pytest.raises(ValueError, match=r"weights\[0\] is a DTensor.*use OrthogonalityPenalty"):
+        torch.compile(srip, backend="eager")(parts)
 
 
 def test_sharded_weights_are_refused_where_ranks_would_differ(tmp_path):
