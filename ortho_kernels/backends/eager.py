@@ -21,7 +21,7 @@ def call(penalty, weights, **options):
 
 def _warn_of_low_precision() -> None:
     global _warned
-    if torch.compiler.is_compiling():  # Dynamo can't trace the question
+    if torch.compiler.is_compiling():  # Dynamo can't trace what follows
         return
     precision = torch.get_float32_matmul_precision()
     if precision != "highest" and not _warned:

@@ -109,8 +109,8 @@ def _rank_main(
         (folder / f"error-{rank}").write_text(str(error))
     except BaseException:
         traceback.print_exc()
-    # Python's shutdown ends with its exit functions here: what follows waits for a group that has lost a member, and
-    # gloo's threads, which DTensors keep alive, abort the process when they free a tensor meanwhile.
+    # Python's own shutdown would wait for a group that has lost a member. And gloo's threads, which DTensors keep alive,
+    # would abort the process if they freed a tensor meanwhile.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
