@@ -139,7 +139,7 @@ def _iterate(
     begin_all[(combines.programs,)](combines.items, matrices, entry_orders, start, vectors, squares)
     for step in range(steps):
         apply_all[(launch.programs,)](
-            launch.items, step, iterations, addresses, matrices, vectors, sums, squares, *totals, **constants, **options
+            launch.items, step, iterations, addresses, matrices, vectors, sums, plan.total_order, **constants, **options
         )
         combine_all[(combines.programs,)](combines.items, step, iterations, matrices, vectors, sums, squares, *totals)
     finish_all[(combines.programs,)](

@@ -158,8 +158,9 @@ def argument_types(kernel: str, storage: torch.dtype) -> dict[str, str]:
             "values": "*fp32", "kept": "*fp32", "vectors": "*fp64", "squares": "*fp64", "total_order": "i32",
             "total_squares": "i32",
         },
-        "apply_all": _WORKSPACE | {
-            "pointers": "*i64", "matrices": "*i64", "passes": "*i64", "step": "i32", "iterations": "i32",
+        "apply_all": {
+            "passes": "*i64", "step": "i32", "iterations": "i32", "pointers": "*i64", "matrices": "*i64",
+            "vectors": "*fp64", "sums": "*fp64", "total_order": "i32",
         },
     }  # fmt: skip
     return types[kernel]

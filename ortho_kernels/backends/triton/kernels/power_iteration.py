@@ -90,8 +90,8 @@ def iterate(
     for step in range(0, steps):
         for i in range(program, pass_count, programs):
             apply(
-                passes + i * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-                total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
+                passes + i * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, total_order,
+                STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
             )  # fmt: skip
         wait_for_all(barrier, programs, 2 * step + 2)
         for i in range(program, combine_count, programs):
@@ -125,9 +125,7 @@ def apply_all(
     matrices,
     vectors,
     sums,
-    squares,
     total_order,
-    total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -136,8 +134,8 @@ def apply_all(
     INDEX: tl.constexpr,
 ):
     apply(
-        passes + tl.program_id(0) * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, squares,
-        total_order, total_squares, STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
+        passes + tl.program_id(0) * PASS_COLUMNS, step, iterations, pointers, matrices, vectors, sums, total_order,
+        STORAGE, LAYOUTS, ROWS, COLUMNS, ALIGNED, INDEX,
     )  # fmt: skip
 
 
@@ -218,9 +216,7 @@ def apply(
     matrices,
     vectors,
     sums,
-    squares,
     total_order,
-    total_squares,
     STORAGE: tl.constexpr,
     LAYOUTS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -228,17 +224,16 @@ def apply(
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache."""
+    """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache; x as it is kept."""
     matrix = matrices + tl.load(item + PASS_MATRIX) * MATRIX_COLUMNS
     layout = tl.load(item + PASS_LAYOUT)
     data = matrix_data(pointers, matrix, STORAGE)
     x = vectors + input_of(step, iterations) * total_order + tl.load(matrix + VECTOR_OFFSET)
-    scale = input_scale(matrix, squares, step, iterations, total_squares)
     own_sums = sums + tl.load(matrix + SUMS_OFFSET) + tl.load(item + PASS_PART) * tl.load(matrix + ORDER)
     for LAYOUT in tl.static_range(3):
         if LAYOUTS & (1 << LAYOUT):
             if layout == LAYOUT:
-                apply_in(item, matrix, data, x, scale, own_sums, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
+                apply_in(item, matrix, data, x, own_sums, LAYOUT, ROWS, COLUMNS, ALIGNED, INDEX)
 
 
 @triton.jit
@@ -247,7 +242,6 @@ def apply_in(
     matrix,
     data,
     x,
-    scale,
     sums,
     LAYOUT: tl.constexpr,
     ROWS: tl.constexpr,
@@ -270,7 +264,7 @@ def apply_in(
                 here + row * order_stride, left_of(order, row, ROWS), depths_left, order_stride, depth_stride,
                 ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
             )  # fmt: skip
-            own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg") * scale
+            own_x = tl.load(x + rows, mask=rows < order, other=0.0, cache_modifier=".cg")
             products += W.to(tl.float64) * own_x[:, None]
         along_depth = tl.sum(products, axis=0)
         for row in range(0, order, ROWS):
@@ -308,8 +302,8 @@ def combine(item, step, iterations, matrices, vectors, sums, squares, total_orde
         )
     place = input_of(step, iterations)
     x = tl.load(own_vectors + place * total_order + rows, mask=inside, other=0.0, cache_modifier=".cg")
-    x *= input_scale(matrix, squares, step, iterations, total_squares)
-    R_x = tl.sum(added, axis=0) - x
+    # Scaled after the difference: scaled before, a fused multiply-add leaves the rounding of x, where R x is zero.
+    R_x = (tl.sum(added, axis=0) - x) * input_scale(matrix, squares, step, iterations, total_squares)
     if step < iterations:
         tl.store(own_vectors + (step + 1) * total_order + rows, R_x, mask=inside)
         own_squares = squares + (step + 1) * total_squares + tl.load(matrix + FIRST_SQUARES)
