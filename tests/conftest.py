@@ -6,8 +6,9 @@ from pathlib import Path
 # Threads must not spin while they wait: on two shared cores that costs 20 ms a call.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Processes that tests start import this checkout too, whether or not the package is installed.
-_PATH = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATH))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(
+    os.pathsep
+)
 
 import needs
 import pytest
