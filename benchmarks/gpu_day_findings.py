@@ -21,8 +21,11 @@ MEANINGS = {
     "OutOfMemoryError": "out of memory",
     "no GPU that torch can use": "no GPU that torch can use",
     "No GPU that torch can use": "no GPU that torch can use",
+    "No supported gpu backend found": "no GPU that torch can use",
 }
-_TELLING = re.compile(r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't", re.MULTILINE)
+_TELLING = re.compile(
+    r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout", re.MULTILINE
+)
 _REFUSED = re.compile(r"^\s*(\w+) on cuda\s+no: (.*)$", re.MULTILINE)
 _PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")
 _WIDTH = 160  # of a reason
