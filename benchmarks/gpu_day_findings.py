@@ -24,7 +24,7 @@ MEANINGS = {
     "No supported gpu backend found": "no GPU that torch can use",
 }
 _TELLING = re.compile(
-    r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout", re.MULTILINE
+    r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
 )
 _REFUSED = re.compile(r"^\s*(\w+) on cuda\s+no: (.*)$", re.MULTILINE)
 _PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")

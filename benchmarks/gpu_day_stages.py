@@ -165,7 +165,7 @@ def _sanitized(tool: str) -> Stage:
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--kernel-name", "kns=ortho"]
     command = [*words, PYTHON, "benchmarks/gpu_workload.py", "shapes", "--backend", "cuda"]
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return Stage(tool, 60, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
+    return Stage(tool, 75, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
 
 
 def _variants(options: Options, timed: Command) -> list[Stage]:
