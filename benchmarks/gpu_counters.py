@@ -71,7 +71,8 @@ def findings(printed: str) -> Iterator[dict]:
                     value = float(values[name].replace(",", ""))
                 except ValueError:
                     continue
-                yield {"case": f"{values['Kernel Name']} {name}", "value": value, "unit": units.get(name, "")}
+                kernel = values["Kernel Name"]
+                yield {"kernel": kernel, "case": f"{kernel} {name}", "value": value, "unit": units.get(name, "")}
         yield from _stalls(values)
 
 
@@ -84,7 +85,8 @@ def _stalls(values: dict[str, str]) -> Iterator[dict]:
         if name.startswith(prefix) and name.endswith(suffix) and "not_issued" not in name and value
     }
     for name in sorted(waits, key=lambda name: -waits[name])[:4]:
-        yield {"case": f"{values['Kernel Name']} stall {name}", "value": waits[name], "unit": "cycles"}
+        kernel = values["Kernel Name"]
+        yield {"kernel": kernel, "case": f"{kernel} stall {name}", "value": waits[name], "unit": "cycles"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script
@@ -30,7 +30,7 @@ from benchmarks.gpu_day_stages import ROOT, Options, Stage
 
 LEAST_SECONDS = 5.0  # in which a stage can show anything at all
 FOLDER = ROOT / "benchmarks" / "results" / "gpu_day"
-SUMMARY_FIGURES = 100  # lines of them
+SUMMARY_LINES, SUMMARY_WIDTH = 60, 320  # of figures: what reads the end of this program's output shall see them all
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -133,33 +133,33 @@ class Day:
         print(_row(entry), flush=True)
 
     def summary(self) -> str:
-        """What each stage came to, and the figures, a line a case."""
-        entries = [finding for finding in self.findings if "status" in finding]
-        lines: dict[tuple[str, str], list[str]] = {}
-        for finding in self.findings:
-            for case, value, unit in figures(finding):
-                if case.endswith(("launches", "extra")) or "stage" not in finding:
-                    continue
-                short = case.removesuffix(" gpu")
-                words = f"{value:.4g} {unit}".strip()
-                key = (
-                    finding["stage"],
-                    " ".join(finding[name] for name in ("penalty", "model", "dtype") if name in finding),
-                )
-                lines.setdefault(key, []).append(f"{short.removeprefix(key[1]).strip()} {words}")
+        """The card, the figures, a line a case, and last what each stage came to."""
         known = facts(self.findings)
-        shown = [f"{stage}: {case}{': ' if case else ''}{', '.join(words)}" for (stage, case), words in lines.items()]
-        more = [f"... and {len(shown) - SUMMARY_FIGURES} lines more in {self.results}"] * (len(shown) > SUMMARY_FIGURES)
-        return "\n".join(
-            [
-                "",
-                f"{known.get('card', 'no facts')}, {', '.join(f'{n} {known[n]}' for n in _NAMED if n in known)}",
-                *(line[:400] for line in shown[:SUMMARY_FIGURES]),
-                *more,
-                "",
-                *map(_row, entries),
-            ]
-        )
+        shown = list(_lines(self.findings))
+        more = [f"... and {len(shown) - SUMMARY_LINES} lines more in {self.results}"] * (len(shown) > SUMMARY_LINES)
+        entries = [_row(finding) for finding in self.findings if "status" in finding]
+        about = ", ".join(f"{name} {known[name]}" for name in _NAMED if known.get(name))
+        card = f"{known.get('card', 'no facts')}, {about}"
+        return "\n".join(["", card, *(line[:SUMMARY_WIDTH] for line in shown[:SUMMARY_LINES]), *more, "", *entries])
+
+
+def _lines(findings: Sequence[dict]) -> Iterator[str]:
+    """The figures for people. Times of `gpu.py` are forward / forward and backward."""
+    grouped: dict[str, list[str]] = {}
+    for finding in (finding for finding in findings if "stage" in finding):
+        title = " ".join(finding[name] for name in ("penalty", "model", "dtype", "kernel") if name in finding)
+        words = grouped.setdefault(f"{finding['stage']}: {title}".removesuffix(" ").removesuffix(":"), [])
+        for name, measured in (finding.get("contestants") or {}).items():
+            times = [each["median"] for key, each in measured.items() if key in ("forward_us", "both_us")]
+            words.append(f"{name} {'/'.join(f'{time:.4g}' for time in times)} us")
+        if "value" in finding:
+            words += [f"{case} {value:.4g} {unit}".strip() for case, value, unit in figures(finding)]
+            words[-1] = words[-1].removeprefix(f"{title} ")
+        if "test" in finding:
+            words.append(f"{finding['test']}: {finding['error']}")
+        if "summary" in finding:
+            words.append(finding["summary"])
+    yield from (f"{title}: {', '.join(words)}" for title, words in grouped.items() if words)
 
 
 _NAMED = ("driver", "torch", "triton", "commit", "CUDA library")

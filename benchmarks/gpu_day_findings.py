@@ -27,6 +27,9 @@ _TELLING = re.compile(
     r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
 )
 _REFUSED = re.compile(r"^\s*(\w+) on cuda\s+no: (.*)$", re.MULTILINE)
+_WRONG = re.compile(
+    r"^ *(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)$", re.MULTILINE
+)
 _PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")
 _WIDTH = 160  # of a reason
 
@@ -97,6 +100,8 @@ def printed_figures(printed: str) -> Iterator[dict]:
     """What stands in the log alone: backends that the doctor left out, a sanitizer's count, the speed of training."""
     for backend, why in _REFUSED.findall(printed):
         yield {"case": backend, "error": why}
+    for title, error in _WRONG.findall(printed):
+        yield {"case": " ".join(title.split()), "error": error}
     for line in printed.splitlines():
         if "SUMMARY:" in line:
             yield {"summary": line.strip("= ").strip()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 NUMERIC = ("tests/test_soft_orthogonality.py", "tests/test_srip.py", "tests/test_value_and_grad.py", "tests/gpu")
 SLOW = "not compile and not opcheck and not every_half and not beyond_32_bits"  # what torch compiles takes 10 s a test
-WORKERS = 6  # processes of tests: each has a context of its own on the card
+WORKERS = min(6, os.cpu_count() or 1)  # processes of tests: each has a context of its own on the card
 TO_FINISH = 12  # seconds before its box ends at which a tool that can stop by itself does
 TRAINER_NEEDS = ("hydra", "omegaconf", "lightly", "lightning", "torchvision", "timm", "sklearn", "tqdm")
 TRAINING = ("data=digits", "trainer=gpu", "trainer.max_steps=200", "trainer.tensorboard=false")

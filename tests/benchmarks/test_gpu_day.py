@@ -159,10 +159,28 @@ def test_reasons_are_one_line(printed, reason):
 
 CASE = {
     "stage": "kernels", "penalty": "so", "model": "resnet50", "dtype": "float32",
-    "contestants": {"cuda": {"both_us": {"min": 1.0, "median": 2.5}, "rounds": 7, "peak_extra_mib": 12.0, "error": 1e-7}},
+    "contestants": {
+        "cuda": {"forward_us": {"median": 1.0}, "both_us": {"min": 1.0, "median": 2.5}, "rounds": 7, "peak_extra_mib": 12.0}
+    },
     "left_out": {"triton": "out of memory"},
 }  # fmt: skip
 FACTS = {"facts": {"card": "Some GPU", "date": "2026-01-02", "commit": "abc", "torch": "2.11.0", "triton": "3.6.0"}}
+
+
+DOCTOR = """
+triton on cuda   no: triton is not installed
+cuda on cuda     WRONG: largest relative error 2.0e-05 (so gradients)
+cuda float32     works: 1.0e-06 at most (so values; 1e-05 is accepted)
+cuda steps       the same bits twice, a CUDA graph replays WRONG
+"""
+
+
+def test_what_the_doctor_found_is_a_finding_each():
+    assert [(found["case"], found["error"]) for found in gpu_day_findings.printed_figures(DOCTOR)] == [
+        ("triton", "triton is not installed"),
+        ("cuda on cuda", "WRONG: largest relative error 2.0e-05 (so gradients)"),
+        ("cuda steps", "the same bits twice, a CUDA graph replays WRONG"),
+    ]
 
 
 def test_figures_are_added_to_a_table(tmp_path):
@@ -177,6 +195,7 @@ def test_figures_are_added_to_a_table(tmp_path):
     about = ["Some GPU", "2026-01-02", "abc", "2.11.0", "3.6.0", ""]
     once = [
         [*about, "ceilings", "copy", "3.04", "TB/s"],
+        [*about, "kernels", "so resnet50 float32 cuda forward", "1", "us"],
         [*about, "kernels", "so resnet50 float32 cuda both", "2.5", "us"],
         [*about, "kernels", "so resnet50 float32 cuda peak_extra", "12", "MiB"],
     ]
@@ -189,7 +208,7 @@ def test_what_was_left_out_stands_beside_ok(tmp_path):
     code = f"open({str(own.options.running)!r}, 'a').write({json.dumps(CASE)!r} + '\\n')"
     own.spend([stage("kernels", code)])
     assert entries(tmp_path)["kernels"]["reason"] == "so resnet50 float32 triton: out of memory"
-    assert "so resnet50 float32: cuda both 2.5 us" in own.summary()
+    assert "kernels: so resnet50 float32: cuda 1/2.5 us" in own.summary()
 
 
 def test_stages_are_chosen_by_name():
@@ -244,8 +263,9 @@ TABLE = """==PROF== Connected to process 1
 
 def test_counters_are_read_from_the_table():
     found = list(gpu_counters.findings(TABLE))
-    assert {"case": "gram_residual gpu__time_duration.sum", "value": 1234.5, "unit": "us"} in found
-    assert {"case": "rank_update stall barrier", "value": 0.5, "unit": "cycles"} in found
+    figures = {finding["case"]: (finding["kernel"], finding["value"], finding["unit"]) for finding in found}
+    assert figures["gram_residual gpu__time_duration.sum"] == ("gram_residual", 1234.5, "us")
+    assert figures["rank_update stall barrier"] == ("rank_update", 0.5, "cycles")
     assert list(gpu_counters.findings("==ERROR== ERR_NVGPUCTRPERM")) == []
 
 
