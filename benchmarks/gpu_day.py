@@ -68,9 +68,11 @@ class Day:
                 for other in stages[position:]:
                     self.conclude(other, "not run", f"the day was stopped ({signal_})", 0.0)
                 return
+            except Exception as error:  # of what reads a stage's files, say: it costs that stage alone
+                self.conclude(stage, "failed", f"gpu_day.py itself: {type(error).__name__}: {error}", 0.0)
 
     def run(self, stage: Stage) -> None:
-        """One stage: its command within its box, its findings, its entry. Nothing but `Stopped` comes out of it."""
+        """One stage: its command within its box, its findings, its entry."""
         left = self.end - time.monotonic()
         path = [word for word in self.environment["PYTHONPATH"].split(os.pathsep) if word] + sys.path
         if (reason := stage.reason_against(path)) is not None:
@@ -150,7 +152,7 @@ def _lines(findings: Sequence[dict]) -> Iterator[str]:
         title = " ".join(finding[name] for name in ("penalty", "model", "dtype", "kernel") if name in finding)
         words = grouped.setdefault(f"{finding['stage']}: {title}".removesuffix(" ").removesuffix(":"), [])
         for name, measured in (finding.get("contestants") or {}).items():
-            times = [each["median"] for key, each in measured.items() if key in ("forward_us", "both_us")]
+            times = [each["median"] for key, each in measured.items() if key in ("forward_us", "both_us") and each]
             words.append(f"{name} {'/'.join(f'{time:.4g}' for time in times)} us")
         if "value" in finding:
             words += [f"{case} {value:.4g} {unit}".strip() for case, value, unit in figures(finding)]

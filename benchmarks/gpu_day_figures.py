@@ -24,7 +24,7 @@ _CASE = ("penalty", "model", "dtype")
 
 def figures(finding: dict) -> Iterator[tuple[str, float, str]]:
     """A finding's figures as (case, value, unit). Findings are one figure each, or a case of `gpu.py` with many."""
-    if "value" in finding and "case" in finding:
+    if isinstance(finding.get("value"), (int, float)) and "case" in finding:
         yield finding["case"], finding["value"], finding.get("unit", "")
     case = " ".join(str(finding[name]) for name in _CASE if name in finding)
     for name, measured in (finding.get("contestants") or {}).items():

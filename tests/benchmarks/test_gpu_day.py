@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_counters, gpu_day, gpu_day_figures, gpu_day_findings, gpu_day_stages, time_box
+from benchmarks import (
+    gpu_counters,
+    gpu_day,
+    gpu_day_figures,
+    gpu_day_findings,
+    gpu_day_stages,
+    gpu_workload,
+    time_box,
+)
 from benchmarks.gpu_day_stages import Options, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +79,7 @@ def test_nothing_stops_the_next_stage(tmp_path):
             stage("lacks a tool", "", tools=("no-such-tool",)),
             stage("lacks a module", "", modules=("no_such_module", "json")),
             Stage("can't start", 5, lambda seconds: ["/no/such/program"]),
+            Stage("is faulty", 5, lambda seconds: [1 / 0]),
             stage("works", f"{note}({copy!r} + chr(10) + '{{\"cut sh')"),
         ]
     )
@@ -84,6 +93,7 @@ def test_nothing_stops_the_next_stage(tmp_path):
     assert found["lacks a module"]["reason"] == "not installed: no_such_module"
     assert found["can't start"]["status"] == "failed"
     assert "No such file" in found["can't start"]["reason"]
+    assert found["is faulty"]["reason"] == "gpu_day.py itself: ZeroDivisionError: division by zero"
     assert found["works"]["status"] == "ok"
     figures = {line["case"]: line["stage"] for line in own.findings if "value" in line}
     assert figures == {"early": "sleeps", "copy": "works"}  # and not the line that was cut short
@@ -251,6 +261,20 @@ def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
         assert any(words in entry["reason"] for words in wanting), entry
     assert not (tmp_path / "running.jsonl").exists()
     assert len(list(tmp_path.iterdir())) <= 8
+
+
+@without_gpu
+@pytest.mark.parametrize("what", ["shapes", "once"])
+def test_the_workload_says_why_it_can_not_run(what, capsys):
+    assert gpu_workload.main([what]) == 1
+    assert capsys.readouterr().err.startswith("cuda can't run here: ")
+
+
+@pytest.mark.gpu
+@pytest.mark.smoke
+@pytest.mark.parametrize("what", ["shapes", "once"])
+def test_the_workload_runs(what, kernels):
+    assert gpu_workload.main([what, "--backend", kernels, "--model", "resnet18"]) == 0
 
 
 TABLE = """==PROF== Connected to process 1
