@@ -1,4 +1,4 @@
-# make pretrain | test | bench | lint: each sets up what it needs in .venv (the first time takes a few minutes).
+# make pretrain | test | bench | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc -type f)
 # Threads that spin while they wait take the core from those that work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: pretrain test bench lint format clean
+.PHONY: pretrain test bench gpu lint format clean
 
 pretrain: $(VENV)/.built
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
@@ -19,6 +19,9 @@ test: $(VENV)/.built
 
 bench: $(VENV)/.built
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+gpu: $(VENV)/.built
+	$(RUN) benchmarks/gpu_day.py --seconds 400
 
 lint: $(VENV)/.built
 	$(RUN) -m ruff check .

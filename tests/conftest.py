@@ -1,9 +1,16 @@
-"""Shared fixtures. Threads must not spin while they wait: on two shared cores that costs 20 ms a call."""
+"""Shared fixtures, and the environment of all tests."""
 
 import os
+from pathlib import Path
 
+# Threads must not spin while they wait: on two shared cores that costs 20 ms a call.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that tests start import this checkout too, whether or not the package is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(
+    os.pathsep
+)
 
+import needs
 import pytest
 import torch
 
@@ -24,6 +31,10 @@ def pytest_generate_tests(metafunc):
         if only_gpu or asked:
             cases += [pytest.param((name, "cuda"), id=f"{name}-gpu", marks=pytest.mark.gpu) for name in ON_GPU[fixture]]
         metafunc.parametrize(fixture, cases, indirect=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return needs.module_of(module_path, parent)
 
 
 def pytest_collection_modifyitems(items):

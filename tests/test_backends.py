@@ -10,12 +10,10 @@ import torch
 from ortho_kernels import doctor, soft_orthogonality, use_backend
 from ortho_kernels.backends import choose, eager, native
 
-SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(choose.__file__)))
-
 
 def python(code, **environment):
     """Runs code in a fresh interpreter."""
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(SOURCE), **environment}
+    environment = {**os.environ, **environment}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
 
 

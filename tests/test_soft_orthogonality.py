@@ -24,6 +24,7 @@ SHAPES = [
 GRADIENT_ERROR = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("dtype", GRADIENT_ERROR, ids=str)
 def test_values_and_gradients(backend, dtype):
     weights = [(torch.randn(shape) / 4).to(dtype).requires_grad_() for shape in SHAPES]
@@ -37,6 +38,7 @@ def test_values_and_gradients(backend, dtype):
         assert relative(weight.grad, so_gradient(W).view_as(weight)) < GRADIENT_ERROR[dtype]
 
 
+@pytest.mark.smoke
 def test_near_orthogonality_keeps_its_digits(backend):
     weights = [near_orthogonal(*shape).requires_grad_() for shape in [(64, 576), (256, 128), (128, 128), (512, 1000)]]
     values = soft_orthogonality(weights, reduction="none")
@@ -48,6 +50,7 @@ def test_near_orthogonality_keeps_its_digits(backend):
         assert relative(gradient, (4 * residual(W, "rows") @ W).view_as(gradient)) < limit
 
 
+@pytest.mark.smoke
 def test_small_orders_keep_their_digits_too(kernels):
     """Where few entries average out the rounding, the kernels must still give five digits."""
     weights = [near_orthogonal(*shape) for shape in [(1, 7), (2, 2), (3, 1000), (16, 9), (8, 3, 3, 3)]]
@@ -132,6 +135,7 @@ def strided_weights():
     }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", strided_weights())
 def test_strided_weights(backend, name):
     weight = strided_weights()[name].requires_grad_()
@@ -199,6 +203,7 @@ def test_nan_and_inf_come_out(backend, bad):
     assert not gradient.isfinite().all()
 
 
+@pytest.mark.smoke
 def test_mixed_dtypes(backend):
     weights = [torch.randn(6, 9).to(dtype).requires_grad_() for dtype in GRADIENT_ERROR]
     values = soft_orthogonality(weights, reduction="none")
@@ -228,6 +233,7 @@ def test_any_shapes(backend, shapes, side, off_diagonal, seed):
         assert (gradient - true_gradient).norm() <= 1e-5 * true_gradient.norm() + 1e-6
 
 
+@pytest.mark.smoke
 def test_the_matmul_precision_rounds_gradients_and_never_values(kernels):
     weight = near_orthogonal(96, 200).requires_grad_()
     results = {}

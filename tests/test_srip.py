@@ -77,6 +77,7 @@ def test_the_envelope_gradient_is_the_limit(backend):
     )
 
 
+@pytest.mark.smoke
 def test_near_orthogonality_keeps_its_digits(backend):
     weights = [near_orthogonal(*shape).requires_grad_() for shape in [(64, 576), (256, 128), (128, 128)]]
     start = starts(weights)
@@ -101,6 +102,7 @@ def test_start_follows_the_shape_not_the_memory(backend, memory_format, side):
     assert relative(gradient, true_gradients([weight], start, side=side)[0]) < 1e-5
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("groups", [1, 2, 16])
 def test_groups(backend, groups):
     weight = torch.randn(16, 5, 3, 3).requires_grad_()

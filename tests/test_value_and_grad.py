@@ -72,6 +72,7 @@ def test_soft_orthogonality(backend, dtype, options):
     check(soft_orthogonality, soft_orthogonality_value_and_grad, weights(dtype), options, dtype)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("options", SRIP_OPTIONS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_srip(backend, dtype, options):
@@ -88,6 +89,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("penalty", "fused"),

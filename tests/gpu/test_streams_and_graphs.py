@@ -41,6 +41,7 @@ def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("penalty", [*PENALTIES, "so, larger side"])
 def test_a_captured_step_replays_on_the_weights_of_then(kernels, penalty):
     weights, start = leaves(), starts()
@@ -62,6 +63,7 @@ def test_a_captured_step_replays_on_the_weights_of_then(kernels, penalty):
         assert same(captured, step_of(penalty, weights, start))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_two_streams_at_once(kernels, penalty):
     start = starts()
@@ -115,6 +117,7 @@ def test_every_device_whichever_is_current(kernels, penalty):
                 torch.testing.assert_close(given.to(true.device), true, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_the_host_never_waits(kernels, penalty):
     weights, start = leaves(), starts()
@@ -126,6 +129,7 @@ def test_the_host_never_waits(kernels, penalty):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_two_launches_a_step(kernels, penalty):
     weights = [weight.detach() for weight in leaves()]
@@ -151,6 +155,7 @@ def test_two_launches_a_step(kernels, penalty):
     assert len(launched) == 2, names
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_the_same_bits_every_time(kernels, penalty):
     weights, start = leaves(), starts()
@@ -172,6 +177,7 @@ def test_memory_does_not_grow(kernels, penalty):
     assert torch.cuda.memory_allocated() == before
 
 
+@pytest.mark.smoke
 def test_thousands_of_matrices(kernels):
     weights = [torch.randn(4 + i % 29, 5 + i % 31).requires_grad_() for i in range(3000)]
     values, *gradients = step_of("so", weights, None)

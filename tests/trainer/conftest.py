@@ -3,9 +3,6 @@
 import pytest
 import torch
 
-from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.pretrain import pretrain
-
 TINY = [
     "data=digits",
     "backbone.width=4",
@@ -31,6 +28,7 @@ def _one_thread():
 @pytest.fixture
 def tiny(tmp_path):
     """`tiny("method=simclr", ...)`: a small configuration whose runs go to a folder of this test."""
+    from ortho_kernels.trainer.config import load_config  # not where its needs are missing, and this file is read too
 
     def configure(*words):
         vit = "backbone=vit_tiny" in words
@@ -43,5 +41,7 @@ def tiny(tmp_path):
 @pytest.fixture
 def run_tiny(tiny, monkeypatch):
     """Pretrains a small configuration, without the report, which takes longer than that; returns the run's folder."""
+    from ortho_kernels.trainer.pretrain import pretrain
+
     monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
     return lambda *words, callbacks=(): pretrain(tiny(*words), callbacks)

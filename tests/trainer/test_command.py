@@ -11,12 +11,11 @@ from ortho_kernels.trainer import command, compare, series, sweep
 from ortho_kernels.trainer.config import combinations
 from ortho_kernels.trainer.errors import TrainerError
 
-ROOT = Path(__file__).parents[2]
 DIGITS = ["data=digits", "backbone.width=2", "method=simclr", "method.hidden=8", "trainer.max_steps=2"]
 
 
 def trainer(*words, module="ortho_kernels.trainer", cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", module, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
     )

@@ -1,0 +1,115 @@
+"""What a stage of `gpu_day.py` left behind, in lines of JSON: its findings, and why it failed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+# What a machine or a library says, and what that means for whoever reads the summary. The first that fits is the reason.
+MEANINGS = {
+    "no kernel image is available": "the library has no code for this card: build it for the card's architecture",
+    "the provided PTX was compiled with an unsupported toolchain": "the driver is too old for the library's PTX",
+    "CUDA driver version is insufficient": "the driver is too old for this CUDA",
+    "driver on your system is too old": "the driver is too old for this torch",
+    "the kernels need 8.0 or newer": "the card is older than compute capability 8.0",
+    "Device not supported": "compute-sanitizer can't watch this device",
+    "unable to open shared object": "a library can't be opened",
+    "illegal memory access": "a kernel read or wrote outside of its memory",
+    "OutOfMemoryError": "out of memory",
+    "no GPU that torch can use": "no GPU that torch can use",
+    "No GPU that torch can use": "no GPU that torch can use",
+    "No supported gpu backend found": "no GPU that torch can use",
+}
+_TELLING = re.compile(
+    r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
+)
+_REFUSED = re.compile(r"^\s*(\w+) on cuda\s+no: (.*)$", re.MULTILINE)
+_WRONG = re.compile(
+    r"^ *(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)$", re.MULTILINE
+)
+_PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")
+_WIDTH = 160  # of a reason
+
+
+def reason(printed: str) -> str:
+    """One line on why a stage failed: what is known by name, else the last line that tells, else the last line."""
+    for mark, meaning in MEANINGS.items():
+        if mark in printed:
+            return meaning
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)]
+    return " ".join((telling or lines or ["it printed nothing"])[-1].split())[:_WIDTH]
+
+
+def noted(path: Path) -> Iterator[dict]:
+    """The lines that a stage wrote itself. One that a kill cut short is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            finding = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(finding, dict):
+            yield finding
+
+
+def tested(path: Path) -> Iterator[dict]:
+    """How many tests passed, failed and were skipped, by the XML that pytest wrote, and each that failed."""
+    try:
+        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    skips: dict[str, int] = {}
+    for case in cases:
+        wrong = case.find("failure") if case.find("failure") is not None else case.find("error")
+        skipped = case.find("skipped")
+        if wrong is not None:
+            counts["failed"] += 1
+            yield {"test": f"{case.get('classname')}::{case.get('name')}", "error": _first(wrong.get("message"))}
+        elif skipped is not None:
+            counts["skipped"] += 1
+            why = _first(skipped.get("message"))
+            skips[why] = skips.get(why, 0) + 1
+        else:
+            counts["passed"] += 1
+    for name, count in counts.items():
+        yield {"case": name, "value": count, "unit": "tests"}
+    for why, count in skips.items():
+        yield {"skipped": why, "tests": count}
+
+
+def verdict(findings: list[dict]) -> str | None:
+    """Why tests that ended well still show nothing: none of them passed. None where some did."""
+    counts = {finding["case"]: finding["value"] for finding in findings if finding.get("unit") == "tests"}
+    failed = [finding for finding in findings if "test" in finding]
+    if failed:
+        first = f"{failed[0]['test']}: {failed[0]['error']}"
+        return f"{len(failed)} failed, {counts.get('passed', 0)} passed; the first: {first}"
+    if counts.get("passed", 0):
+        return None
+    skips = [finding for finding in findings if "skipped" in finding]
+    return max(skips, key=lambda finding: finding["tests"])["skipped"] if skips else "no test ran"
+
+
+def printed_figures(printed: str) -> Iterator[dict]:
+    """What stands in the log alone: backends that the doctor left out, a sanitizer's count, the speed of training."""
+    for backend, why in _REFUSED.findall(printed):
+        yield {"case": backend, "error": why}
+    for title, error in _WRONG.findall(printed):
+        yield {"case": " ".join(title.split()), "error": error}
+    for line in printed.splitlines():
+        if "SUMMARY:" in line:
+            yield {"summary": line.strip("= ").strip()}
+    if steps := _PROGRESS.findall(printed):
+        yield {"case": "speed", "value": float(steps[-1][0]), "unit": "images/s"}
+        yield {"case": "loss", "value": float(steps[-1][1]), "unit": ""}
+
+
+def _first(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[0][:_WIDTH] if lines else ""

@@ -1,0 +1,118 @@
+"""What profilers and sanitizers watch: `python benchmarks/gpu_workload.py shapes|once`. Nothing is timed or checked.
+
+shapes  every kernel, layout, dtype and edge once, on small weights
+once    one step of each penalty over a model, between the marks of CUDA's profiler, after steps that warm up
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor
+
+from benchmarks import model_shapes
+from benchmarks.weight_sets import weights_of
+from ortho_kernels import soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad, use_backend
+from ortho_kernels.backends.choose import reason_against
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+PENALTIES = {"so": soft_orthogonality, "srip": srip}
+# One entry, one row, one column; odd sizes; tiles that are not full; several tiles, parts and passes.
+SHAPES = [(1, 1), (1, 9), (9, 1), (13, 37), (96, 300), (261, 517), (64, 3, 7, 7), (17, 64), (130, 2100), (1, 5000)]
+
+
+def layouts(dtype: torch.dtype) -> list[Tensor]:
+    """Weights of every shape and memory layout that the kernels tell apart."""
+
+    def random(*shape: int) -> Tensor:
+        return (torch.randn(shape, device="cuda") / max(shape) ** 0.5).to(dtype)
+
+    weights = [random(*shape) for shape in SHAPES]
+    weights += [
+        random(90, 70).t(),
+        random(300, 70),
+        random(60, 200)[::2, ::2],
+        random(40, 31)[:, 1:],  # rows that begin at odd addresses
+        random(24, 8, 3, 3).contiguous(memory_format=torch.channels_last),
+        random(90, 4, 3, 3).contiguous(memory_format=torch.channels_last),
+        random(24, 18, 3, 3)[:, ::2],
+        random(400).as_strided((20, 90), (3, 2)),
+        random(1, 12).expand(6, 12),
+    ]
+    return [weight.detach().requires_grad_() for weight in weights]
+
+
+def shapes(backend: str) -> None:
+    """Values and gradients of both penalties: by autograd, of either side, in groups, added in place."""
+    with use_backend(backend):
+        for dtype in DTYPES:
+            if (reason := reason_against(backend, "cuda", dtype)) is not None:
+                print(f"{backend}, {dtype}: left out, {reason}", flush=True)
+                continue
+            weights = layouts(dtype)
+            grouped = [weight for weight in weights if len(weight) % 2 == 0]
+            for penalty in PENALTIES.values():
+                torch.autograd.grad(penalty(weights), weights)
+                torch.autograd.grad(penalty(grouped, groups=2), grouped)
+                torch.autograd.grad(penalty(weights[:5], side="large"), weights[:5])
+            torch.autograd.grad(srip(weights, gradient="envelope", iterations=3), weights)
+            plain = [weight.detach() for weight in weights]
+            targets = [torch.zeros(weight.shape, dtype=dtype, device="cuda") for weight in plain]
+            for fused in (soft_orthogonality_value_and_grad, srip_value_and_grad):
+                fused(plain, accumulate_into=targets)
+            torch.cuda.synchronize()
+            print(f"{backend}, {dtype}: done", flush=True)
+        for precision in ("high", "medium"):  # kernels of their own for float32's backward
+            torch.set_float32_matmul_precision(precision)
+            weights = layouts(torch.float32)
+            torch.autograd.grad(soft_orthogonality(weights), weights)
+        torch.cuda.synchronize()
+
+
+def once(backend: str, penalties: Sequence[str], model: str, dtype: torch.dtype) -> None:
+    """What lies between the marks is one forward and backward of each penalty."""
+    weights = weights_of(model, "cuda", dtype)
+    with use_backend(backend):
+
+        def steps() -> None:
+            for name in penalties:
+                torch.autograd.grad(PENALTIES[name](weights), weights)
+
+        for _ in range(2):
+            steps()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.start()
+        steps()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="gpu_workload.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=("shapes", "once"))
+    parser.add_argument("--backend", choices=("cuda", "triton"), default="cuda")
+    parser.add_argument("--penalty", nargs="+", choices=tuple(PENALTIES), default=list(PENALTIES))
+    parser.add_argument("--model", choices=tuple(model_shapes.MODELS), default="resnet50")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    options = parser.parse_args(arguments)
+    if (reason := reason_against(options.backend, "cuda")) is not None:
+        print(f"{options.backend} can't run here: {reason}", file=sys.stderr)
+        return 1
+    if options.what == "shapes":
+        shapes(options.backend)
+    else:
+        once(options.backend, options.penalty, options.model, getattr(torch, options.dtype))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""A command in a process group and a time box of its own: when the time is over, all of its processes are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+SECONDS_TO_DIE = 20  # of a killed process; one that waits for a hung driver takes longer, and is left behind
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended. `code` is its exit status (negative: the signal that ended it), None if its time was over."""
+
+    code: int | None
+    seconds: float
+
+
+def run(command: Sequence[str], seconds: float, log: IO, environment: Mapping[str, str], folder: Path) -> Outcome:
+    """Runs a command for at most so many seconds, with what it prints in `log`. Its children end with it, always.
+
+    Raises `OSError` where the command can't be started.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    code = None
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also where this process itself is told to stop
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=SECONDS_TO_DIE)
+    return Outcome(code, time.monotonic() - began)

@@ -1,0 +1,309 @@
+"""A day on a GPU, rehearsed without one: time boxes, failures that stop nothing, what is written, what it comes to."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import (
+    gpu_counters,
+    gpu_day,
+    gpu_day_figures,
+    gpu_day_findings,
+    gpu_day_stages,
+    gpu_workload,
+    time_box,
+)
+from benchmarks.gpu_day_stages import Options, Stage
+
+ROOT = Path(__file__).parents[2]
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+def stage(name, code, seconds=30.0, **about):
+    return Stage(name, seconds, lambda seconds: [sys.executable, "-c", code], **about)
+
+
+def day(folder, seconds=60.0):
+    options = Options(folder / "out", folder / "out" / "running.jsonl", folder)
+    return gpu_day.Day(options, seconds, gpu_day.surroundings(folder))
+
+
+def entries(folder):
+    lines = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+    return {line["stage"]: line for line in lines if "status" in line}
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_box_ends_a_command_and_its_children(tmp_path):
+    children = tmp_path / "children"
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(children)!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(60)"
+    )
+    with (tmp_path / "log").open("w") as log:
+        outcome = time_box.run([sys.executable, "-c", code], 2, log, os.environ, tmp_path)
+    assert outcome.code is None
+    assert 2 <= outcome.seconds < 10
+    child = int(children.read_text())
+    end = time.monotonic() + 5
+    while alive(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def test_nothing_stops_the_next_stage(tmp_path):
+    own = day(tmp_path)
+    note = f"import time; open({str(own.options.running)!r}, 'a').write"
+    early, copy = '{"case": "early", "value": 2, "unit": "us"}', '{"case": "copy", "value": 3.0, "unit": "TB/s"}'
+    own.spend(
+        [
+            stage("raises", "print('before'); raise ValueError('no luck')"),
+            stage("sleeps", f"{note}({early!r} + chr(10)); time.sleep(60)", 1),
+            stage("crashes", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"),
+            stage("lacks a tool", "", tools=("no-such-tool",)),
+            stage("lacks a module", "", modules=("no_such_module", "json")),
+            Stage("can't start", 5, lambda seconds: ["/no/such/program"]),
+            Stage("is faulty", 5, lambda seconds: [1 / 0]),
+            stage("works", f"{note}({copy!r} + chr(10) + '{{\"cut sh')"),
+        ]
+    )
+    found = entries(tmp_path)
+    assert found["raises"]["status"] == "failed"
+    assert found["raises"]["reason"] == "ValueError: no luck"
+    assert found["sleeps"]["status"] == "out of time"
+    assert 1 <= found["sleeps"]["seconds"] < 10
+    assert found["crashes"]["reason"].startswith("SIGSEGV")
+    assert found["lacks a tool"]["reason"] == "no-such-tool: not on the PATH"
+    assert found["lacks a module"]["reason"] == "not installed: no_such_module"
+    assert found["can't start"]["status"] == "failed"
+    assert "No such file" in found["can't start"]["reason"]
+    assert found["is faulty"]["reason"] == "gpu_day.py itself: ZeroDivisionError: division by zero"
+    assert found["works"]["status"] == "ok"
+    figures = {line["case"]: line["stage"] for line in own.findings if "value" in line}
+    assert figures == {"early": "sleeps", "copy": "works"}  # and not the line that was cut short
+    assert "before" in (tmp_path / "out" / "log.txt").read_text()
+    summary = own.summary()
+    assert "works: copy 3 TB/s" in summary
+    assert "failed          " in summary
+
+
+def test_what_has_no_time_left_is_an_entry(tmp_path):
+    own = day(tmp_path, seconds=7)
+    own.spend([stage("sleeps", "import time; time.sleep(60)", 3), stage("late", "print('here')")])
+    assert entries(tmp_path)["sleeps"]["status"] == "out of time"
+    assert entries(tmp_path)["late"] == {"stage": "late", "status": "not run", "seconds": 0.0, "reason": "no time left"}
+
+
+TESTS = """
+import pytest
+def test_good(): pass
+def test_bad(): assert 1 == 2, "one is not two"
+@pytest.mark.skip(reason="no GPU that torch can use")
+def test_skipped(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "reason"),
+    [
+        ("good or skipped", "ok", ""),
+        ("good or bad", "failed", "1 failed, 1 passed; the first: test_some::test_bad: AssertionError: one is not two"),
+        ("skipped", "failed", "no GPU that torch can use"),
+        ("nothing_of_that_name", "failed", "no test ran"),
+    ],
+)
+def test_tests_are_counted(tmp_path, names, status, reason):
+    (tmp_path / "test_some.py").write_text(TESTS)
+    junit = tmp_path / "some.xml"
+    words = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={tmp_path}",
+        "-k",
+        names,
+        f"--junitxml={junit}",
+    ]
+    command = [sys.executable, *words, str(tmp_path / "test_some.py")]
+    own = day(tmp_path)
+    own.spend([Stage("tests", 60, lambda seconds: command, junit=junit)])
+    entry = entries(tmp_path)["tests"]
+    assert entry["status"] == status
+    assert entry["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("a\nCUDA error: no kernel image is available for execution on the device\nb", "the library has no code for"),
+        ("RuntimeError: The NVIDIA driver on your system is too old (found version 1)", "the driver is too old for"),
+        ("cuda on cuda  no: the GPU's compute capability is 7.5; the kernels need 8.0 or newer", "the card is older than"),
+        ("torch.OutOfMemoryError: CUDA out of memory", "out of memory"),
+        ("  cuda float32   WRONG: 2e-5\nmore", "cuda float32 WRONG: 2e-5"),
+        ("RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n", "RACECHECK SUMMARY: 2 hazards"),
+        ("just\nthis\n\n", "this"),
+        ("", "it printed nothing"),
+    ],
+)  # fmt: skip
+def test_reasons_are_one_line(printed, reason):
+    assert gpu_day_findings.reason(printed).startswith(reason)
+
+
+CASE = {
+    "stage": "kernels", "penalty": "so", "model": "resnet50", "dtype": "float32",
+    "contestants": {
+        "cuda": {"forward_us": {"median": 1.0}, "both_us": {"min": 1.0, "median": 2.5}, "rounds": 7, "peak_extra_mib": 12.0}
+    },
+    "left_out": {"triton": "out of memory"},
+}  # fmt: skip
+FACTS = {"facts": {"card": "Some GPU", "date": "2026-01-02", "commit": "abc", "torch": "2.11.0", "triton": "3.6.0"}}
+
+
+DOCTOR = """
+triton on cuda   no: triton is not installed
+cuda on cuda     WRONG: largest relative error 2.0e-05 (so gradients)
+cuda float32     works: 1.0e-06 at most (so values; 1e-05 is accepted)
+cuda steps       the same bits twice, a CUDA graph replays WRONG
+"""
+
+
+def test_what_the_doctor_found_is_a_finding_each():
+    assert [(found["case"], found["error"]) for found in gpu_day_findings.printed_figures(DOCTOR)] == [
+        ("triton", "triton is not installed"),
+        ("cuda on cuda", "WRONG: largest relative error 2.0e-05 (so gradients)"),
+        ("cuda steps", "the same bits twice, a CUDA graph replays WRONG"),
+    ]
+
+
+def test_figures_are_added_to_a_table(tmp_path):
+    table = tmp_path / "docs" / "gpu.csv"
+    results = tmp_path / "results.jsonl"
+    copy = {"stage": "ceilings", "case": "copy", "value": 3.04, "unit": "TB/s"}
+    results.write_text("".join(json.dumps(line) + "\n" for line in (FACTS, copy, CASE)))
+    for _ in range(2):
+        assert gpu_day_figures.main([str(tmp_path), "--csv", str(table)]) == 0
+    names, *rows = csv.reader(table.read_text().splitlines())
+    assert tuple(names) == gpu_day_figures.COLUMNS
+    about = ["Some GPU", "2026-01-02", "abc", "2.11.0", "3.6.0", ""]
+    once = [
+        [*about, "ceilings", "copy", "3.04", "TB/s"],
+        [*about, "kernels", "so resnet50 float32 cuda forward", "1", "us"],
+        [*about, "kernels", "so resnet50 float32 cuda both", "2.5", "us"],
+        [*about, "kernels", "so resnet50 float32 cuda peak_extra", "12", "MiB"],
+    ]
+    assert rows == once + once
+    assert gpu_day_figures.main([str(tmp_path / "nowhere")]) == 1
+
+
+def test_what_was_left_out_stands_beside_ok(tmp_path):
+    own = day(tmp_path)
+    code = f"open({str(own.options.running)!r}, 'a').write({json.dumps(CASE)!r} + '\\n')"
+    own.spend([stage("kernels", code)])
+    assert entries(tmp_path)["kernels"]["reason"] == "so resnet50 float32 triton: out of memory"
+    assert "kernels: so resnet50 float32: cuda 1/2.5 us" in own.summary()
+
+
+def test_stages_are_chosen_by_name():
+    made = [Stage(name, 1, lambda seconds: []) for name in ("doctor", "ncu cuda", "ncu triton")]
+    names = lambda **words: [stage.name for stage in gpu_day.selected(made, **words)]  # noqa: E731
+    assert names(only=[], skip=["doctor"]) == ["ncu cuda", "ncu triton"]
+    assert names(only=["ncu"], skip=["ncu triton"]) == ["ncu cuda"]
+    with pytest.raises(ValueError, match="no stage is named nsys; the stages: doctor, ncu cuda, ncu triton"):
+        names(only=["nsys"], skip=[])
+
+
+def test_a_signal_ends_the_day_with_its_summary(tmp_path):
+    """Whatever lends the machine may end the day early."""
+    command = [sys.executable, "benchmarks/gpu_day.py", "--only", "smoke", "variants", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("smoke ")
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "the day was stopped (SIGTERM)" in printed
+    assert [line.split()[0] for line in printed.strip().splitlines()[-2:]] == ["smoke", "variants"]
+
+
+@without_gpu
+def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
+    """As far as this machine has the tools and libraries; the tests' own stages run in `test_tests_are_counted`."""
+    skip = ["smoke", "cuda", "triton", "build", "training"]
+    words = ["--seconds", "200", "--out", str(tmp_path), "--csv", str(tmp_path / "gpu.csv"), "--skip", *skip]
+    stages = gpu_day_stages.stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))
+    named = {word for each in stages for word in (each.name, each.name.split()[0])}
+    words = [word for word in words if word != "build" or "build" in named]
+    done = subprocess.run([sys.executable, "benchmarks/gpu_day.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    concluded = {line["stage"]: line for line in lines if "status" in line}
+    assert {"ceilings", "doctor", "kernels", "rivals", "memcheck", "ncu cuda", "tuning"} <= set(concluded)
+    for name, entry in concluded.items():
+        assert entry["status"] != "ok", name
+        wanting = ("GPU", "not on the PATH", "not installed", "--variants", "the stage before made nothing")
+        assert any(words in entry["reason"] for words in wanting), entry
+    assert not (tmp_path / "running.jsonl").exists()
+    assert len(list(tmp_path.iterdir())) <= 8
+
+
+@without_gpu
+@pytest.mark.parametrize("what", ["shapes", "once"])
+def test_the_workload_says_why_it_can_not_run(what, capsys):
+    assert gpu_workload.main([what]) == 1
+    assert capsys.readouterr().err.startswith("cuda can't run here: ")
+
+
+@pytest.mark.gpu
+@pytest.mark.smoke
+@pytest.mark.parametrize("what", ["shapes", "once"])
+def test_the_workload_runs(what, kernels):
+    assert gpu_workload.main([what, "--backend", kernels, "--model", "resnet18"]) == 0
+
+
+TABLE = """==PROF== Connected to process 1
+"ID","Kernel Name","gpu__time_duration.sum","smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio","other"
+"","","us","inst",""
+"0","gram_residual","1,234.5","2.5","x"
+"1","rank_update","99.0","0.5","x"
+"""
+
+
+def test_counters_are_read_from_the_table():
+    found = list(gpu_counters.findings(TABLE))
+    figures = {finding["case"]: (finding["kernel"], finding["value"], finding["unit"]) for finding in found}
+    assert figures["gram_residual gpu__time_duration.sum"] == ("gram_residual", 1234.5, "us")
+    assert figures["rank_update stall barrier"] == ("rank_update", 0.5, "cycles")
+    assert list(gpu_counters.findings("==ERROR== ERR_NVGPUCTRPERM")) == []
+
+
+@pytest.mark.parametrize(
+    ("prints", "status", "said"),
+    [(TABLE, 0, "1234.5"), ("==ERROR== ERR_NVGPUCTRPERM - no", 1, "no permission to read the GPU's counters")],
+)
+def test_ncu_is_called_and_its_refusal_explained(tmp_path, prints, status, said):
+    ncu = tmp_path / "ncu"
+    ncu.write_text(f"#!/bin/sh\ncat <<'END'\n{prints}\nEND\n")
+    ncu.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [sys.executable, "benchmarks/gpu_counters.py", "--table", str(tmp_path / "ncu.csv")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+    assert prints.splitlines()[0] in (tmp_path / "ncu.csv").read_text()
