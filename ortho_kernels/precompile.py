@@ -15,7 +15,7 @@ import torch
 
 from .backends import triton
 from .backends.triton import heuristics
-from .backends.triton.ahead_of_time import WeightShape, distinct, fill_cache, jobs_of
+from .backends.triton.ahead_of_time import Compilers, WeightShape, distinct, jobs_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("highest", "high", "medium")  # of torch.set_float32_matmul_precision, as `ops.py` numbers them
@@ -49,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for job in jobs_of(configuration, shapes, getattr(torch, dtype), PRECISIONS.index(precision))
     )
     began, failed = time.monotonic(), 0
-    for count, (job, reason) in enumerate(fill_cache(jobs, options.processes), 1):
-        name = f"{job.kernel}, {str(job.storage).removeprefix('torch.')}"
-        print(f"{count} of {len(jobs)}: {name}{f' FAILED: {reason}' if reason else ''}", flush=True)
-        failed += reason is not None
+    with Compilers(options.architecture, options.processes) as compilers:
+        for count, (job, reason) in enumerate(compilers.fill_cache(jobs), 1):
+            name = f"{job.kernel}, {str(job.storage).removeprefix('torch.')}"
+            print(f"{count} of {len(jobs)}: {name}{f' FAILED: {reason}' if reason else ''}", flush=True)
+            failed += reason is not None
     print(f"{len(jobs) - failed} kernels for {options.architecture} in {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 

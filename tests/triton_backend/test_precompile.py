@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from ortho_kernels import precompile
 from ortho_kernels.backends.triton import ahead_of_time
-from ortho_kernels.backends.triton.ahead_of_time import Job, WeightShape, distinct, fill_cache, jobs_of
+from ortho_kernels.backends.triton.ahead_of_time import Compilers, Job, WeightShape, distinct, jobs_of
 from ortho_kernels.backends.triton.heuristics import TABLE
 
 LAUNCHES = Path(__file__).with_name("launch_without_gpu.py")
@@ -88,17 +88,30 @@ def jobs_with(*rows):
 def test_a_compiler_that_ends_its_process_or_fails_is_told_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
     jobs = jobs_with(1, 3, 4, 5)
-    results = {job.weights[0].shape[0]: reason for job, reason in fill_cache(jobs, processes=1)}
+    with Compilers("sm_90", processes=1) as compilers:
+        results = {job.weights[0].shape[0]: reason for job, reason in compilers.fill_cache(jobs)}
     assert results == {1: "the compiler ended its process", 3: "no such layout", 4: None, 5: None}
 
 
 def test_jobs_are_left_when_the_time_is_up(monkeypatch):
     monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
-    began = time.monotonic()
-    results = list(fill_cache(jobs_with(4, 2, 2, 5), processes=2, until=began + 15))
-    assert time.monotonic() - began < 30
-    assert [job.weights[0].shape[0] for job, _ in results][:1] == [4]
-    assert all(reason is None for _, reason in results)
+    with Compilers("sm_90", processes=2) as compilers:
+        assert [reason for _, reason in compilers.fill_cache(jobs_with(4, 4))] == [None, None]
+        began = time.monotonic()
+        done = [job.weights[0].shape[0] for job, _ in compilers.fill_cache(jobs_with(2, 4, 2, 5), until=began + 2)]
+        assert done == [4]
+        assert time.monotonic() - began < 10
+        assert [reason for _, reason in compilers.fill_cache(jobs_with(5))] == [None]
+
+
+def test_who_wants_no_more_ends_the_compilers_at_once(monkeypatch):
+    monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
+    with Compilers("sm_90", processes=2) as compilers:
+        results = compilers.fill_cache(jobs_with(4, 2, 2))
+        next(results)
+        began = time.monotonic()
+        results.close()
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("text", ["64", "64x", "3x0", "axb", ""])

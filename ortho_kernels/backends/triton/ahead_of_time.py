@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache
 from math import inf
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -42,13 +43,13 @@ class Job(NamedTuple):
     def compilations(self) -> list:
         from .compilation import compilations
 
-        plan = _plan(self.configuration, self.weights, self.storage)
+        plan = plan_of(self.configuration, self.weights, self.storage)
         return [each for each in compilations(plan, self.precision) if each.kernel.fn.__name__ == self.kernel]
 
     @property
     def identity(self) -> str:
-        """The same for jobs that compile the same."""
-        return repr([(self.kernel, self.storage, *each.specialization) for each in self.compilations()])
+        """The same for jobs that compile the same; empty where the plan has no such kernel."""
+        return "; ".join(repr((self.kernel, self.storage, *each.specialization)) for each in self.compilations())
 
 
 def jobs_of(
@@ -57,48 +58,59 @@ def jobs_of(
     """All that training with both penalties launches for these weights, each on its smaller side."""
     from .compilation import compilations
 
-    found = compilations(_plan(configuration, weights, storage), precision)
+    weights = tuple(weights)
+    found = compilations(plan_of(configuration, weights, storage), precision)
     names = dict.fromkeys(each.kernel.fn.__name__ for each in found)
-    return [Job(name, configuration, tuple(weights), storage, precision) for name in names]
+    return [Job(name, configuration, weights, storage, precision) for name in names]
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
     return list({job.identity: job for job in jobs}.values())
 
 
-def fill_cache(
-    jobs: Sequence[Job], processes: int | None = None, until: float = inf
-) -> Iterator[tuple[Job, str | None]]:
-    """Compiles jobs of one architecture; yields each as it is done, with the reason if it failed.
+class Compilers:
+    """Processes that compile for one architecture, one a core by default, until the block of `with` ends."""
 
-    Jobs that are not done when `time.monotonic()` says `until` are left, and not yielded. A compiler that gives up may end
-    its process: that job has failed, and the others go on.
-    """
-    count = min(processes or len(os.sched_getaffinity(0)), len(jobs))
-    compilers = [_Compiler(jobs[0].configuration.architecture) for _ in range(count)]
-    idle: SimpleQueue[_Compiler] = SimpleQueue()
-    for compiler in compilers:
-        idle.put(compiler)
+    def __init__(self, architecture: str, processes: int | None = None):
+        count = processes or len(os.sched_getaffinity(0))
+        self._all = [_Compiler(architecture) for _ in range(count)]
+        self._idle: SimpleQueue[_Compiler] = SimpleQueue()
+        for compiler in self._all:
+            self._idle.put(compiler)
 
-    def run(job: Job) -> tuple[bool, str | None]:
-        compiler = idle.get()
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for compiler in self._all:
+            compiler.kill()
+
+    def fill_cache(self, jobs: Sequence[Job], until: float = inf) -> Iterator[tuple[Job, str | None]]:
+        """Yields each job as it is done, with the reason if it failed.
+
+        Jobs that are not done when `time.monotonic()` says `until` are left, and not yielded. A compiler that gives up may
+        end its process: that job has failed, and the others go on.
+        """
+        with ThreadPoolExecutor(len(self._all)) as threads:  # each waits for a process
+            futures = {threads.submit(self._run, job, until): job for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    done, reason = future.result()
+                    if done:
+                        yield futures[future], reason
+            except BaseException:  # Ctrl-C, or nobody wants the rest
+                for future in futures:
+                    future.cancel()
+                for compiler in self._all:
+                    compiler.kill()
+                raise
+
+    def _run(self, job: Job, until: float) -> tuple[bool, str | None]:
+        compiler = self._idle.get()
         try:
             return compiler.compile(job, until)
         finally:
-            idle.put(compiler)
-
-    with ThreadPoolExecutor(max(count, 1)) as threads:  # each waits for a process
-        futures = {threads.submit(run, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                done, reason = future.result()
-                if done:
-                    yield futures[future], reason
-        finally:
-            for future in futures:
-                future.cancel()
-            for compiler in compilers:
-                compiler.kill()
+            self._idle.put(compiler)
 
 
 class _Compiler:
@@ -184,7 +196,8 @@ class _Target:
         return 0
 
 
-def _plan(configuration: Configuration, weights: Sequence[WeightShape], storage: torch.dtype) -> Plan:
+@lru_cache(maxsize=256)
+def plan_of(configuration: Configuration, weights: tuple[WeightShape, ...], storage: torch.dtype) -> Plan:
     """How many multiprocessors there are changes how work is cut, and nothing that is compiled."""
     tensors = [torch.empty(weight.shape, dtype=storage, device="meta") for weight in weights]
     groups = [weight.groups for weight in weights]
