@@ -1,19 +1,20 @@
 """Times on a GPU: `python benchmarks/gpu.py --model resnet50`. One forward and backward over all weights of a model.
 
-Timed by CUDA events with L2 emptied before each step, all contestants (see `gpu_rivals.py`) in one interleaved series, after
-their numbers were checked. Writes a JSON file that names the card.
+Each contestant (see `gpu_rivals.py`) is checked against float64; then all that are right are timed in one interleaved series
+(see `gpu_timing.py`). What can't serve, fails or is wrong is an entry with its reason, and the rest goes on. Each case is a
+line of JSON, written as soon as it is done. The exit status is 1 if one of ours that was asked for was not timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -24,28 +25,51 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu_rivals, measure, model_shapes
-from benchmarks.rivals import rival, truth
+from benchmarks.gpu_rivals import OURS, Steps
+from benchmarks.gpu_timing import Stopwatch, Times, describe, interleave
+from benchmarks.rivals import truth
 from benchmarks.weight_sets import weights_of
-from ortho_kernels import __version__, use_backend
-from ortho_kernels.backends.choose import reason_against
+from ortho_kernels import __version__
+from ortho_kernels.backends import cuda
 
 PENALTIES = ("so", "srip")
 DTYPES = ("float32", "bfloat16", "float16")
-FOLDER = Path(__file__).parent / "results"
-# What ours must reach before it is timed: errors relative to float64, of the value and of the worst weight's gradient.
+RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
+SETUP = 0.5  # of a case's seconds: what is not ready by then is left out
+
+# Largest errors relative to float64, of the value and of the worst weight's gradient. Ours are held to what they promise;
+# rivals, whose Grams and vectors have the weights' dtype, to computing the same thing at all.
 VALUE_ERROR = 1e-5
 GRADIENT_ERROR = {"float32": 1e-5, "bfloat16": 4e-3, "float16": 5e-4}
+RIVALS_ERROR = 0.1
 
 
 @dataclass
 class Contestant:
-    """A contestant's figures over one set of weights. Seconds a step: on the GPU, and until the host has handed it over."""
+    """A contestant's figures over one set of weights. `products`, which computes no penalty, has no errors."""
 
     name: str
-    launches: int
-    peak_extra_bytes: int
-    gpu_seconds: list[float] = field(default_factory=list)
-    host_seconds: list[float] = field(default_factory=list)
+    times: Times
+    errors: tuple[float, float] | None  # of the value and of the gradients
+    peak_extra_bytes: int | None  # of a CUDA graph, which has its memory from the capture on, None
+
+    def record(self) -> dict:
+        def microseconds(seconds: Sequence[float]) -> dict[str, float]:
+            return {"min": round(1e6 * min(seconds), 2), "median": round(1e6 * median(seconds), 2)}
+
+        return {
+            "forward_us": microseconds(self.times.forward),
+            "both_us": microseconds(self.times.both),
+            "host_us": microseconds(self.times.host),
+            "rounds": len(self.times.both),
+            "value_error": self.errors and self.errors[0],
+            "gradient_error": self.errors and self.errors[1],
+            "peak_extra_mib": self.peak_extra_mib,
+        }
+
+    @property
+    def peak_extra_mib(self) -> float | None:
+        return None if self.peak_extra_bytes is None else round(self.peak_extra_bytes / 2**20, 2)
 
 
 @dataclass
@@ -55,150 +79,153 @@ class Case:
     penalty: str
     model: str
     dtype: str
-    contestants: list[Contestant]
-    left_out: dict[str, str]  # and why
+    contestants: list[Contestant] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # and why
 
     def record(self) -> dict:
-        """For the JSON file; times in milliseconds."""
-
-        def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-            return {"min": 1e3 * min(seconds), "median": 1e3 * median(seconds)}
-
         return {
             "penalty": self.penalty,
             "model": self.model,
             "dtype": self.dtype,
+            "contestants": {each.name: each.record() for each in self.contestants},
             "left_out": self.left_out,
-            "contestants": {
-                each.name: {
-                    "gpu_ms": milliseconds(each.gpu_seconds),
-                    "host_ms": milliseconds(each.host_seconds),
-                    "rounds": len(each.gpu_seconds),
-                    "launches": each.launches,
-                    "peak_extra_mib": each.peak_extra_bytes / 2**20,
-                }
-                for each in self.contestants
-            },
         }
 
     def table(self) -> str:
-        ours = min((median(c.gpu_seconds) for c in self.contestants if c.name in gpu_rivals.OURS), default=None)
+        ours = min((median(each.times.both) for each in self.contestants if each.name in OURS), default=None)
         lines = [
-            f"{self.penalty.upper()} over {self.model}, {self.dtype}",
-            f"  {'':11}{'median ms':>10}{'min ms':>9}{'x ours':>8}{'host ms':>9}{'launches':>10}{'extra MiB':>11}",
+            f"{self.penalty.upper()} over {self.model}, {self.dtype}; medians in us",
+            f"  {'':13}{'forward':>10}{'both':>10}{'x ours':>8}{'host':>9}{'extra MiB':>11}{'gradient error':>16}",
         ]
-        for each in self.contestants:
-            ratio = f"{median(each.gpu_seconds) / ours:8.2f}" if ours else f"{'-':>8}"
-            lines.append(
-                f"  {each.name:11}{1e3 * median(each.gpu_seconds):10.3f}{1e3 * min(each.gpu_seconds):9.3f}{ratio}"
-                f"{1e3 * median(each.host_seconds):9.3f}{each.launches:10}{each.peak_extra_bytes / 2**20:11.1f}"
-            )
-        lines += [f"  {name:11}left out: {reason}" for name, reason in self.left_out.items()]
+        for each in sorted(self.contestants, key=lambda each: median(each.times.both)):
+            forward, both, host = (1e6 * median(series) for series in vars(each.times).values())
+            ratio = f"{1e-6 * both / ours:8.2f}" if ours else f"{'-':>8}"
+            error = f"{each.errors[1]:16.1e}" if each.errors else f"{'-':>16}"
+            extra = f"{'-':>11}" if each.peak_extra_mib is None else f"{each.peak_extra_mib:11.1f}"
+            lines.append(f"  {each.name:13}{forward:10.1f}{both:10.1f}{ratio}{host:9.1f}{extra}{error}")
+        lines += [f"  {name:13}left out: {reason}" for name, reason in self.left_out.items()]
         return "\n".join(lines)
 
 
-def run(penalty: str, model: str, dtype: str, seconds: float) -> Case:
-    """Checks, counts and times all contestants on the current GPU."""
-    weights = weights_of(model, "cuda", getattr(torch, dtype))
-    names, left_out = list(gpu_rivals.RIVALS), {}
-    for name in gpu_rivals.OURS:
-        reason = reason_against(name, "cuda")
-        if reason is None:
-            check(name, penalty, weights, dtype)
-            names.append(name)
-        else:
-            left_out[name] = reason
-    steps = {}
+def run(names: Sequence[str], penalty: str, model: str, dtype: str, seconds: float) -> Case:
+    """Checks and times contestants on the current GPU, for about so many seconds with all that goes before.
+
+    What fails is left out with its reason. Only what is under way when the time is up goes over it: a compilation, say.
+    """
+    began = time.perf_counter()
+    case = Case(penalty, model, dtype)
+    try:
+        weights = weights_of(model, "cuda", getattr(torch, dtype))
+        stopwatch, references = Stopwatch(), References(penalty, weights)
+    except Exception as error:
+        case.left_out = dict.fromkeys(names, describe(error))
+        return case
+    ready: dict[str, Steps] = {}
+    errors, extra = {}, {}
     for name in names:
-        try:
-            steps[name] = gpu_rivals.step(name, penalty, weights)
-            steps[name]()
-        except torch.OutOfMemoryError:
-            left_out[name] = "out of memory"
-            steps.pop(name, None)
-            torch.cuda.empty_cache()
-    contestants = {name: Contestant(name, count_launches(step), peak_extra_bytes(step)) for name, step in steps.items()}
-    interleave(steps, contestants, seconds)
-    return Case(penalty, model, dtype, list(contestants.values()), left_out)
+        reason = gpu_rivals.reason_against(name, penalty, weights[0].dtype)
+        if reason is None and time.perf_counter() > began + SETUP * seconds:
+            reason = f"not ready within {SETUP:.0%} of {seconds:g} seconds"
+        if reason is None:
+            try:
+                steps = gpu_rivals.steps(name, penalty, weights)
+                errors[name] = references.errors(name, steps)
+                extra[name] = None if name in gpu_rivals.CAPTURED else peak_extra_bytes(steps)
+                reason = reason_it_is_wrong(name, errors[name], dtype)
+            except ImportError as error:
+                reason = f"can't be imported: {error}"
+            except Exception as error:
+                reason = describe(error)
+        if reason is None:
+            ready[name] = steps
+        else:
+            case.left_out[name] = reason
+            steps = None
+            release_memory()
+    times, failed = interleave(ready, began + seconds, stopwatch)
+    case.left_out |= failed
+    case.contestants = [Contestant(name, taken, errors[name], extra[name]) for name, taken in times.items()]
+    return case
 
 
-def check(backend: str, penalty: str, weights: Sequence[Tensor], dtype: str) -> None:
-    """Raises where our numbers are wrong: such times are worth nothing."""
-    with use_backend(backend):
-        value_error, gradient_error = measure.errors(rival("ours", penalty), truth("ours", penalty, weights), weights)
-    for what, error, limit in (
-        ("values", value_error, VALUE_ERROR),
-        ("gradients", gradient_error, GRADIENT_ERROR[dtype]),
-    ):
+class References:
+    """The float64 results that contestants are held to, computed once for those that compute the same."""
+
+    def __init__(self, penalty: str, weights: Sequence[Tensor]):
+        self._penalty, self._weights = penalty, weights
+        self._kept: dict[str, measure.Results] = {}
+
+    def errors(self, name: str, steps: Steps) -> tuple[float, float] | None:
+        """Relative errors of the value and of the worst gradient; None for a contestant without a value."""
+        kind = "published" if name == "published" else "ours"
+        if kind not in self._kept:
+            torch.manual_seed(0)
+            self._kept[kind] = measure.true_results(truth(kind, self._penalty, self._weights), self._weights)
+        torch.manual_seed(0)  # the same start vectors
+        value, gradients = steps.both()
+        return None if value is None else measure.relative_errors((value, gradients), self._kept[kind])
+
+
+def reason_it_is_wrong(name: str, errors: tuple[float, float] | None, dtype: str) -> str | None:
+    """Times of wrong results are worth nothing."""
+    limits = (VALUE_ERROR, GRADIENT_ERROR[dtype]) if name in OURS else (RIVALS_ERROR, RIVALS_ERROR)
+    for what, error, limit in zip(("value", "gradients"), errors or (), limits, strict=False):
         if not error <= limit:
-            raise SystemExit(
-                f"{backend} is wrong, so it is not timed: {penalty} {what} off by {error:.1e}, at most {limit:.0e}"
-            )
+            return f"wrong, so not timed: its {what} off by {error:.1e}, at most {limit:.0e}"
+    return None
 
 
-def count_launches(step: gpu_rivals.Step) -> int:
-    """Kernels that a step starts on the GPU; copies and fills are none."""
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
-        step()
-        torch.cuda.synchronize()
-    names = [event.name for event in trace.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    return sum(not name.startswith(("Memset", "Memcpy")) for name in names)
-
-
-def peak_extra_bytes(step: gpu_rivals.Step) -> int:
-    """What a step allocates beyond what was there before, at its highest."""
+def peak_extra_bytes(steps: Steps) -> int:
+    """What a forward and backward allocate beyond what was there before, at their highest."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    step()
+    steps.both()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
 
-def interleave(steps: dict[str, gpu_rivals.Step], results: dict[str, Contestant], seconds: float) -> None:
-    """Rounds in each of which every contestant runs once, in rotating order, for about so many seconds in all."""
-    flush = torch.empty(2 * torch.cuda.get_device_properties().L2_cache_size, dtype=torch.int8, device="cuda")
-    names = list(steps)
-    end, rounds = time.perf_counter() + seconds, 0
-    while rounds < 10 or (time.perf_counter() < end and rounds < 1000):
-        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            flush.zero_()
-            start.record()
-            began = time.perf_counter()
-            steps[name]()
-            results[name].host_seconds.append(time.perf_counter() - began)
-            stop.record()
-            torch.cuda.synchronize()
-            results[name].gpu_seconds.append(1e-3 * start.elapsed_time(stop))
-        rounds += 1
+def release_memory() -> None:
+    """After a failure, which may have left the GPU unusable: then whatever comes next says so itself."""
+    try:
+        torch.cuda.empty_cache()
+    except Exception:
+        return
 
 
 def machine() -> dict:
     """The card, and what drives it."""
-    card = torch.cuda.get_device_properties()
+    card = torch.cuda.get_device_properties() if torch.cuda.is_available() else None
     return {
-        "card": card.name,
-        "compute_capability": f"{card.major}.{card.minor}",
-        "multiprocessors": card.multi_processor_count,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "hip": torch.version.hip,
-        "python": platform.python_version(),
-        "ortho_kernels": __version__,
+        "card": card and card.name,
+        "compute_capability": card and f"{card.major}.{card.minor}",
+        "multiprocessors": card and card.multi_processor_count,
+        "versions": {
+            "ortho_kernels": __version__,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "hip": torch.version.hip,
+            "triton": _version("triton"),
+            "python": platform.python_version(),
+        },
+        "cuda_library": cuda.build_facts()["CUDA library"],
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def write(path: Path, about: dict, cases: Sequence[Case]) -> Path:
-    """The results as JSON, written whole or not at all."""
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def append(path: Path, entry: dict) -> None:
+    """One line, on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps({**about, "cases": [case.record() for case in cases]}, indent=1) + "\n")
-    os.replace(unfinished, path)
-    return path
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -206,22 +233,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", nargs="+", choices=tuple(model_shapes.MODELS), default=["resnet50"])
     parser.add_argument("--penalty", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
-    parser.add_argument("--seconds", type=float, default=10.0, help="for the interleaved rounds of one case")
-    parser.add_argument("--out", type=Path, default=FOLDER / "gpu.json")
+    parser.add_argument(
+        "--rivals",
+        nargs="+",
+        metavar="NAME",
+        choices=gpu_rivals.NAMES,
+        default=[name for name in gpu_rivals.NAMES if name not in gpu_rivals.ON_REQUEST],
+        help=f"of {', '.join(gpu_rivals.NAMES)}; by default all but {' and '.join(gpu_rivals.ON_REQUEST)}",
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="for one case, checks and captures included")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a file of JSON lines, to which each case is added")
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("No GPU that torch can use is here: nothing was timed and nothing is written.", file=sys.stderr)
-        return 1
     about = machine()
-    print(f"{about['card']}, torch {about['torch']}")
-    cases = []
+    if about["card"] is None:
+        reason = "no GPU that torch can use"
+        append(options.out, {**about, "left_out": dict.fromkeys(options.rivals, reason)})
+        print(f"Nothing was timed: {reason}.", file=sys.stderr)
+        return 1
+    print(f"{about['card']}, torch {about['versions']['torch']}")
+    missing = set()
     for model in options.model:
         for dtype in options.dtype:
             for penalty in options.penalty:
-                cases.append(run(penalty, model, dtype, options.seconds))
-                print(f"\n{cases[-1].table()}")
-    print(f"\nwritten: {write(options.out, about, cases)}")
-    return 0
+                case = run(options.rivals, penalty, model, dtype, options.seconds)
+                append(options.out, {**about, **case.record()})
+                print(f"\n{case.table()}", flush=True)
+                missing |= set(case.left_out) & set(OURS)
+    print(f"\nadded to {options.out}")
+    if missing:
+        print(f"Not timed in every case: {', '.join(sorted(missing))}.", file=sys.stderr)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

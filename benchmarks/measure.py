@@ -29,13 +29,25 @@ class Measurement:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {phase: [] for phase in PHASES})
 
 
+Results = tuple[Tensor, Sequence[Tensor]]  # the value and the gradients
+
+
 def errors(penalty: Penalty, truth: Penalty, weights: Sequence[Tensor]) -> tuple[float, float]:
     """Relative errors of the value and (the worst weight's, in norm) of the gradients."""
     value = penalty(weights)
-    gradients = torch.autograd.grad(value, weights)
+    return relative_errors((value, torch.autograd.grad(value, weights)), true_results(truth, weights))
+
+
+def true_results(truth: Penalty, weights: Sequence[Tensor]) -> Results:
+    """In float64."""
     doubles = [weight.detach().double().requires_grad_() for weight in weights]
-    true_value = truth(doubles)
-    true_gradients = torch.autograd.grad(true_value, doubles)
+    value = truth(doubles)
+    return value.detach(), torch.autograd.grad(value, doubles)
+
+
+def relative_errors(results: Results, true: Results) -> tuple[float, float]:
+    """As `errors` returns them."""
+    (value, gradients), (true_value, true_gradients) = results, true
     worst = max(((g - t).norm() / t.norm()).item() for g, t in zip(gradients, true_gradients, strict=True))
     return abs(value.item() / true_value.item() - 1), worst
 

@@ -38,7 +38,7 @@ def published_srip(weights: Sequence[Tensor]) -> Tensor:
     for weight in weights:
         W = weight.flatten(1)
         R = W.t() @ W - torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
-        v = normalize(R.t() @ normalize(torch.randn(len(R), dtype=R.dtype, device=R.device), dim=0), dim=0)
+        v = normalize(R.t() @ normalize(torch.randn(len(R), device=R.device).to(R.dtype), dim=0), dim=0)
         w = R @ v
         value = torch.dot(normalize(w, dim=0), w) ** 2
         total = value if total is None else total + value
@@ -58,7 +58,7 @@ def eager_so(weights: Sequence[Tensor]) -> Tensor:
 
 def eager_srip(weights: Sequence[Tensor], sigmas: Callable[..., Tensor] | None = None) -> Tensor:
     orders = [min(len(weight), weight[0].numel()) for weight in weights]
-    start = torch.randn(sum(orders), dtype=weights[0].dtype, device=weights[0].device)
+    start = torch.randn(sum(orders), device=weights[0].device).to(weights[0].dtype)  # in float32, as `truth` draws it
     return (sigmas or eager_sigmas)(weights, start.split(orders))
 
 

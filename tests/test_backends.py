@@ -1,6 +1,7 @@
 """Who serves, and what is said where one can't; the doctor; the cost of the import."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ortho_kernels import doctor, soft_orthogonality, use_backend
-from ortho_kernels.backends import choose, eager, native
+from ortho_kernels.backends import choose, cuda, eager, native
 
 
 def python(code, **environment):
@@ -96,6 +97,59 @@ def test_doctor_finds_wrong_numbers(monkeypatch, capsys):
     monkeypatch.setattr(doctor.functional, "soft_orthogonality", lambda *a, **k: 1.001 * real(*a, **k))
     assert doctor.main() == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+CUDA_FACTS = "from ortho_kernels.backends import cuda; print(cuda.build_facts()['CUDA library'])"
+
+
+@pytest.mark.skipif(cuda.load() is not None, reason=f"CUDA kernels: {cuda.load()}")
+def test_another_build_of_the_cuda_library(tmp_path):
+    other = tmp_path / "another.so"
+    shutil.copy(cuda._LIBRARY, other)
+    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(other))
+    assert result.stdout.startswith(f"{other}, nvcc "), result.stderr
+
+
+def test_a_cuda_library_that_can_not_be_loaded_says_why(tmp_path):
+    missing = tmp_path / "missing.so"
+    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(missing))
+    assert result.stdout == f"ORTHO_KERNELS_CUDA_LIBRARY is {str(missing)!r}, which does not exist\n", result.stderr
+    (broken := tmp_path / "broken.so").write_text("not a library")
+    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(broken))
+    assert result.stdout.startswith("failed to load: "), result.stderr
+    assert str(broken) in result.stdout
+
+
+@pytest.mark.skipif(native.load() is not None, reason=f"the native library: {native.load()}")
+def test_another_library_is_not_taken_for_the_cuda_kernels():
+    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(native._LIBRARY))
+    assert result.stdout == f"failed to load: {native._LIBRARY} is no build of the CUDA kernels\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("facts", "capability", "runs"),
+    [
+        ("nvcc 13.0 for sm_90", (9, 0), True),
+        ("nvcc 13.0 for sm_90", (8, 0), False),
+        ("nvcc 13.0 for sm_80", (8, 9), True),
+        ("nvcc 13.0 for sm_86", (8, 0), False),
+        ("nvcc 13.0 for sm_80", (9, 0), False),
+        ("nvcc 13.0 for sm_80 + PTX", (12, 1), True),
+        ("nvcc 13.0 for sm_90, sm_100", (10, 3), True),
+        ("nvcc 13.0 for sm_90, sm_120", (10, 0), False),
+    ],
+)
+def test_machine_code_runs_on_its_own_generation(facts, capability, runs, monkeypatch):
+    monkeypatch.setattr(cuda, "_against", None)
+    monkeypatch.setattr(cuda, "_built_for", cuda.built_for(facts))
+    monkeypatch.setattr(cuda, "_facts", lambda: facts)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    reason = cuda.reason_against(torch.float32)
+    assert (reason is None) == runs
+    if not runs:
+        assert facts in reason
+        assert f"sm_{capability[0]}{capability[1]}" in reason
 
 
 def test_importing_the_core_imports_no_heavy_library():

@@ -1,9 +1,13 @@
-"""The CUDA C++ kernels, in a library and a namespace of their own, and why they can't serve where they can't."""
+"""The CUDA C++ kernels, in a library and a namespace of their own, and why they can't serve where they can't.
+
+The environment variable ORTHO_KERNELS_CUDA_LIBRARY names another build of the library, so that several can be compared.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +16,9 @@ import torch
 from .. import cuda_toolkit, ops
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_LIBRARY = _PACKAGE / "_cuda.abi3.so"
+_VARIABLE = "ORTHO_KERNELS_CUDA_LIBRARY"
+_asked = os.environ.get(_VARIABLE)
+_LIBRARY = Path(_asked).resolve() if _asked else _PACKAGE / "_cuda.abi3.so"
 _BUILD_LOG = _PACKAGE / "_cuda_build_log.txt"
 _NAMESPACE = "ortho_kernels_cuda"
 
@@ -28,9 +34,10 @@ def load() -> str | None:
         if os.environ.get(variable, "0") not in ("", "0"):
             return f"{variable} is set"
     if not _LIBRARY.exists():
-        return f"not built: {_why_not_built()}"
+        return f"{_VARIABLE} is {_asked!r}, which does not exist" if _asked else f"not built: {_why_not_built()}"
     try:
         torch.ops.load_library(str(_LIBRARY))
+        _facts()
     except Exception as error:
         return f"failed to load: {error}"
     return None
@@ -45,18 +52,36 @@ def reason_against(dtype: torch.dtype) -> str | None:
     capability = torch.cuda.get_device_capability()
     if capability < cuda_toolkit.OLDEST:
         return f"the GPU's compute capability is {capability[0]}.{capability[1]}; the kernels need 8.0 or newer"
+    if not runs_on(capability, *_built_for):
+        return f"it is built for another GPU ({_facts()}); this one's is sm_{capability[0]}{capability[1]}"
     return None
+
+
+def runs_on(capability: tuple[int, int], machine_code: list[tuple[int, int]], ptx: bool) -> bool:
+    """Machine code runs on GPUs of its generation, from its own minor version on; PTX on all."""
+    return ptx or any(major == capability[0] and minor <= capability[1] for major, minor in machine_code)
+
+
+def built_for(facts: str) -> tuple[list[tuple[int, int]], bool]:
+    """The compute capabilities that a library was built for, and whether it holds PTX, by its facts."""
+    return [(int(major), int(minor)) for major, minor in re.findall(r"\bsm_(\d+)(\d)\b", facts)], "PTX" in facts
 
 
 def build_facts() -> dict[str, str]:
     """How the library was built, or why it was not."""
-    if not _LIBRARY.exists():
-        return {"CUDA library": f"not built: {_why_not_built()}"}
     if _against is not None:
         return {"CUDA library": _against}
-    facts = ctypes.CDLL(str(_LIBRARY)).ortho_kernels_cuda_facts
+    return {"CUDA library": f"{_LIBRARY if _asked else _LIBRARY.name}, {_facts()}"}
+
+
+def _facts() -> str:
+    """As the library has them, such as `nvcc 13.0 for sm_80, sm_90 + PTX`."""
+    try:
+        facts = ctypes.CDLL(str(_LIBRARY)).ortho_kernels_cuda_facts
+    except AttributeError:
+        raise RuntimeError(f"{_LIBRARY} is no build of the CUDA kernels") from None
     facts.restype = ctypes.c_char_p
-    return {"CUDA library": f"{_LIBRARY.name}, {facts().decode()}"}
+    return facts().decode()
 
 
 def _why_not_built() -> str:
@@ -67,7 +92,9 @@ def _why_not_built() -> str:
     )
 
 
-_against = load()  # at import, so that a compiled step finds a constant
+# At import, so that a compiled step finds constants.
+_against = load()
+_built_for = built_for(_facts() if _against is None else "")
 _operators = getattr(torch.ops, _NAMESPACE)
 soft_orthogonality = _operators.soft_orthogonality.default
 soft_orthogonality_backward = _operators.soft_orthogonality_backward.default

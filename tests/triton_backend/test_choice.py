@@ -36,13 +36,13 @@ def test_where_triton_is_absent_everything_else_works():
 
 
 def test_too_old_a_triton_is_named(monkeypatch):
-    triton._reason_against_triton.cache_clear()
+    triton.reason_against_triton.cache_clear()
     monkeypatch.setattr(triton, "find_spec", lambda name: object())
     monkeypatch.setattr(triton, "version", lambda name: "3.1.0")
     try:
         assert "triton 3.1.0 is too old" in triton.reason_against(torch.float32)
     finally:
-        triton._reason_against_triton.cache_clear()
+        triton.reason_against_triton.cache_clear()
 
 
 @pytest.fixture

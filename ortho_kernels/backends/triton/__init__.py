@@ -19,7 +19,7 @@ def reason_against(dtype: torch.dtype) -> str | None:
     """Why these kernels can't serve weights of this compute dtype on the GPU, or None if they can."""
     if dtype is torch.float64:
         return "it has no float64 products"
-    if (reason := _reason_against_triton()) is not None:
+    if (reason := reason_against_triton()) is not None:
         return reason
     if not torch.cuda.is_available():
         return "torch sees no GPU"
@@ -35,12 +35,13 @@ def architecture() -> str:
 
 def describe() -> str:
     """The version of triton, or why there is none, for `doctor`."""
-    reason = _reason_against_triton()
+    reason = reason_against_triton()
     return reason if reason is not None else f"{import_module('triton').__version__}, imported when a GPU is served"
 
 
 @cache
-def _reason_against_triton() -> str | None:
+def reason_against_triton() -> str | None:
+    """Why triton can't serve, on any GPU, or None if it can."""
     if find_spec("triton") is None:
         return "triton is not installed"
     try:

@@ -45,6 +45,20 @@ class Compilation(NamedTuple):
     def types(self) -> dict[str, str]:
         return specialization.argument_types(self.kernel.fn.__name__, self.storage)
 
+    def into_cache(self) -> None:
+        """Compiles for the target of triton's driver, as a launch would. What triton's cache holds is not compiled again."""
+        arguments = [
+            _NUMBERS[kind[1:]] if kind.startswith("*") else (1.0 if kind == "fp32" else 2)
+            for name in self.kernel.arg_names
+            if (kind := self.types.get(name)) is not None
+        ]
+        constants, options = self.specialization
+        self.kernel.warmup(*arguments, grid=(1,), **constants, **options)
+
+
+_NUMBERS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+            "i64": torch.int64, "i32": torch.int32}  # fmt: skip
+
 
 def compilations(plan: Plan, precision: int = 0, pairs: int = 2) -> list[Compilation]:
     """All kernels that both penalties and their backwards need; all weights get gradients. `precision` as in `ops.py`."""
@@ -71,29 +85,6 @@ def compilations(plan: Plan, precision: int = 0, pairs: int = 2) -> list[Compila
     for storage, items in plan.updates(wanted).items():
         result.append(Compilation(rank_updates, storage, specialization.rank_updates(plan, storage, items, pairs)))
     return result
-
-
-_NUMBERS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
-            "i64": torch.int64, "i32": torch.int32}  # fmt: skip
-
-
-def warmup(plan: Plan, precision: int = 0, pairs: int = 2) -> dict[str, float]:
-    """Compiles, for the current GPU, all that `plan` needs; seconds by kernel and dtype. Nothing is launched.
-
-    Without it the first step compiles what it needs itself. What was compiled before comes from triton's cache.
-    """
-    seconds = {}
-    for kernel, storage, (constants, options) in compilations(plan, precision, pairs):
-        types = specialization.argument_types(kernel.fn.__name__, storage)
-        arguments = [
-            _NUMBERS[kind[1:]] if (kind := types[name]).startswith("*") else (1.0 if kind == "fp32" else 2)
-            for name in kernel.arg_names
-            if name in types
-        ]
-        start = time.perf_counter()
-        kernel.warmup(*arguments, grid=(1,), **constants, **options)
-        seconds[f"{kernel.fn.__name__}, {str(storage).removeprefix('torch.')}"] = time.perf_counter() - start
-    return seconds
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What each kernel is compiled for: constants and options, from a configuration and from what is among the items.
 
-The same for a launch, for `warmup` and for compilation ahead of time. Needs no GPU.
+The same for a launch and for compilation ahead of time. Needs no GPU.
 """
 
 from __future__ import annotations

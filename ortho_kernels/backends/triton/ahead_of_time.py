@@ -1,0 +1,205 @@
+"""Kernels compiled into triton's cache before they are launched, for any GPU and without one, in several processes.
+
+A launch finds them there where triton, Python and the variables of the environment that triton heeds are the same. Both go
+through the same function of triton (`JITFunction.run`), which asks its driver for no more than the target.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache
+from math import inf
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import torch
+
+from .heuristics import Configuration
+from .matrices import matrices_of
+from .plan import Plan
+
+
+class WeightShape(NamedTuple):
+    """A contiguous weight and the number of matrices that it holds."""
+
+    shape: tuple[int, ...]
+    groups: int = 1
+
+
+class Job(NamedTuple):
+    """One kernel by name, for all weights of a plan. `precision` as in `ops.py`."""
+
+    kernel: str
+    configuration: Configuration
+    weights: tuple[WeightShape, ...]
+    storage: torch.dtype
+    precision: int = 0
+
+    def compilations(self) -> list:
+        from .compilation import compilations
+
+        plan = plan_of(self.configuration, self.weights, self.storage)
+        return [each for each in compilations(plan, self.precision) if each.kernel.fn.__name__ == self.kernel]
+
+    @property
+    def identity(self) -> str:
+        """The same for jobs that compile the same; empty where the plan has no such kernel."""
+        return "; ".join(repr((self.kernel, self.storage, *each.specialization)) for each in self.compilations())
+
+
+def jobs_of(
+    configuration: Configuration, weights: Sequence[WeightShape], storage: torch.dtype, precision: int = 0
+) -> list[Job]:
+    """All that training with both penalties launches for these weights, each on its smaller side."""
+    from .compilation import compilations
+
+    weights = tuple(weights)
+    found = compilations(plan_of(configuration, weights, storage), precision)
+    names = dict.fromkeys(each.kernel.fn.__name__ for each in found)
+    return [Job(name, configuration, weights, storage, precision) for name in names]
+
+
+def distinct(jobs: Iterable[Job]) -> list[Job]:
+    return list({job.identity: job for job in jobs}.values())
+
+
+class Compilers:
+    """Processes that compile for one architecture, one a core by default, until the block of `with` ends."""
+
+    def __init__(self, architecture: str, processes: int | None = None):
+        count = processes or len(os.sched_getaffinity(0))
+        self._all = [_Compiler(architecture) for _ in range(count)]
+        self._idle: SimpleQueue[_Compiler] = SimpleQueue()
+        for compiler in self._all:
+            self._idle.put(compiler)
+
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for compiler in self._all:
+            compiler.kill()
+
+    def fill_cache(self, jobs: Sequence[Job], until: float = inf) -> Iterator[tuple[Job, str | None]]:
+        """Yields each job as it is done, with the reason if it failed.
+
+        Jobs that are not done when `time.monotonic()` says `until` are left, and not yielded. A compiler that gives up may
+        end its process: that job has failed, and the others go on.
+        """
+        with ThreadPoolExecutor(len(self._all)) as threads:  # each waits for a process
+            futures = {threads.submit(self._run, job, until): job for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    done, reason = future.result()
+                    if done:
+                        yield futures[future], reason
+            except BaseException:  # Ctrl-C, or nobody wants the rest
+                for future in futures:
+                    future.cancel()
+                for compiler in self._all:
+                    compiler.kill()
+                raise
+
+    def _run(self, job: Job, until: float) -> tuple[bool, str | None]:
+        compiler = self._idle.get()
+        try:
+            return compiler.compile(job, until)
+        finally:
+            self._idle.put(compiler)
+
+
+class _Compiler:
+    """A process that compiles one job after the other."""
+
+    def __init__(self, architecture: str):
+        self._architecture = architecture
+        self._process: Any = None
+
+    def compile(self, job: Job, until: float) -> tuple[bool, str | None]:
+        """Whether it was done in time, and the reason if it failed."""
+        if time.monotonic() >= until:
+            return False, None
+        if self._process is None:
+            self._start()
+        try:
+            self._connection.send(job)
+            if self._connection.poll(None if until == inf else until - time.monotonic()):
+                return True, self._connection.recv()
+        except (EOFError, OSError):
+            self._process = None
+            return True, "the compiler ended its process"
+        self.kill()
+        self._process = None
+        return False, None
+
+    def kill(self) -> None:
+        if (process := self._process) is not None:
+            process.kill()
+            process.join()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process that uses a GPU can't go on
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._architecture), daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def _serve(connection: Any, architecture: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides what ends
+    stand_in_for_gpu(architecture)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(_compile(job))
+
+
+def _compile(job: Job) -> str | None:
+    """The reason if it failed."""
+    try:
+        for each in job.compilations():
+            each.into_cache()
+    except Exception as error:  # what triton raises where it can't compile is of many kinds
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None
+
+
+def stand_in_for_gpu(architecture: str) -> None:
+    """From here on this process compiles for that architecture and can launch nothing."""
+    from triton.runtime.driver import driver
+
+    driver.set_active(_Target(architecture))
+
+
+class _Target:
+    """What triton asks of a driver to compile."""
+
+    def __init__(self, architecture: str):
+        from .compilation import gpu_target
+
+        self._target = gpu_target(architecture)
+
+    def get_current_target(self) -> Any:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@lru_cache(maxsize=256)
+def plan_of(configuration: Configuration, weights: tuple[WeightShape, ...], storage: torch.dtype) -> Plan:
+    """How many multiprocessors there are changes how work is cut, and nothing that is compiled."""
+    tensors = [torch.empty(weight.shape, dtype=storage, device="meta") for weight in weights]
+    groups = [weight.groups for weight in weights]
+    sides = [int(len(W) // count > W[0].numel()) for W, count in zip(tensors, groups, strict=True)]
+    return Plan(*matrices_of(tensors, groups, sides), configuration, multiprocessors=1)
