@@ -127,12 +127,20 @@ def entry_order(digits):
     return index
 
 
+def _case(check, matrices, multiprocessors=2, **options):
+    def run(emulator):
+        emulator.multiprocessors = multiprocessors
+        return check(emulator, [made(*m) for m in matrices], **options)
+
+    return run
+
+
 def _so(*matrices, **options):
-    return lambda emulator: check_soft_orthogonality(emulator, [made(*m) for m in matrices], **options)
+    return _case(check_soft_orthogonality, matrices, **options)
 
 
 def _srip(*matrices, **options):
-    return lambda emulator: check_srip(emulator, [made(*m) for m in matrices], **options)
+    return _case(check_srip, matrices, **options)
 
 
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
@@ -154,6 +162,9 @@ CASES = {
     "srip, float32": _srip((70, 45, f32), (13, 200, f32), (300, 40, f32), (5, 3, f32)),
     "srip, float32 across": _srip((70, 45, f32, "across"), (13, 90, f32, "across"), (280, 40, f32, "across")),
     "srip, many strips": _srip((5, 1100, f32, "across"), (6, 1000, f32)),
+    "srip, along the order after along the depth": _srip(
+        (3, 40, f32), (3, 40, f32), (30, 40, f32, "across"), multiprocessors=1
+    ),
     "srip, one application": _srip((70, 45, f32), (20, 30, f32, "apart"), iterations=1),
     "srip, five applications": _srip((70, 40, f32), (20, 33, f64, "across"), iterations=5),
     "srip, envelope": _srip((70, 45, f32), (20, 30, f32, "across"), iterations=3, through=False),
