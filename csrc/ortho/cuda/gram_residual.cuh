@@ -79,13 +79,17 @@ struct GramOperand {
 // Whether this block is the last of `all` that come here: then it sees what the others wrote before.
 ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
-  memory_fence();
   block_barrier();
-  if (thread_index() == 0) *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
+  // A fence is cumulative: thread 0's, behind a barrier, releases what the whole block wrote. So too its
+  // acquire.
+  if (thread_index() == 0) {
+    memory_fence();
+    *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
+    memory_fence();
+  }
   block_barrier();
   const bool result = *last != 0;
   block_barrier();  // the memory may be used again
-  memory_fence();
   return result;
 }
 
