@@ -2,10 +2,11 @@
 
 import pytest
 
-planner = pytest.importorskip("ortho_kernels._introspect", reason="no introspection").cuda
+pytest.importorskip("ortho_kernels._introspect", reason="no introspection")
 
 from benchmarks import gpu_model, model_shapes
 from benchmarks.cards import CARDS
+from benchmarks.gpu_model import planner
 
 SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000), (64, 100_000)]
 DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
