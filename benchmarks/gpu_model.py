@@ -168,7 +168,8 @@ def srip(weights: Sequence[Matrix], card: Card, iterations: int = 2) -> list[Pha
 
 def _residuals(launch, weights: Sequence[Matrix], card: Card) -> Launch:
     # Sums of parts are read soon after they were written: from L2, if those of a wave fit there.
-    of_a_wave = launch.partial_bytes * min(1, launch.blocks / max(launch.split_items, 1))
+    cut_items = sum(each.tiles * each.parts for each in launch.work if each.parts > 1)
+    of_a_wave = launch.partial_bytes * min(1, launch.blocks / max(cut_items, 1))
     work, l2 = _Work(), 2 * launch.partial_bytes
     total = launch.partial_bytes * (1 if of_a_wave <= card.l2_bytes // 2 else 2)
     for each in launch.work:

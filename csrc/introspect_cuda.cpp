@@ -68,7 +68,6 @@ void bind_cuda_planner(py::module_ parent) {
   py::class_<cuda::ResidualLaunch>(m, "ResidualLaunch")
       .def_readonly("work", &cuda::ResidualLaunch::work)
       .def_readonly("items", &cuda::ResidualLaunch::items)
-      .def_readonly("split_items", &cuda::ResidualLaunch::split_items)
       .def_readonly("blocks", &cuda::ResidualLaunch::blocks)
       .def_readonly("partial_bytes", &cuda::ResidualLaunch::partial_bytes);
   py::class_<cuda::ProductWork>(m, "ProductWork")

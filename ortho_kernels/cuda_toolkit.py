@@ -23,7 +23,7 @@ ARCHITECTURES = {
     (10, 0): (12, 8),
     (12, 0): (12, 8),
 }
-OLDEST_RELEASE = (12, 0)  # C++17 device code as the kernels are written
+OLDEST_RELEASE = (12, 1)  # the first whose kernels take arguments of more than 4 KB; of toolkits and of drivers
 OLDEST = min(ARCHITECTURES)
 VIRTUAL = f"compute_{OLDEST[0]}{OLDEST[1]}"
 FLAGS = [

@@ -47,6 +47,11 @@ def reason_against(dtype: torch.dtype) -> str | None:
     """Why these kernels can't serve weights of this compute dtype on the GPU, or None if they can."""
     if _against is not None:
         return _against
+    if (0, 0) < _driver < cuda_toolkit.OLDEST_RELEASE:
+        return (
+            f"the NVIDIA driver supports CUDA {_driver[0]}.{_driver[1]} only; "
+            "the kernels need 12.1 (driver 530) or newer: update it"
+        )
     if not torch.cuda.is_initialized() and not torch.cuda.is_available():
         return "no GPU that torch can use"
     capability = torch.cuda.get_device_capability()
@@ -84,6 +89,16 @@ def _facts() -> str:
     return facts().decode()
 
 
+def _driver_release() -> tuple[int, int]:
+    """The newest CUDA that the NVIDIA driver supports; (0, 0) without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return 0, 0
+    return version.value // 1000, version.value % 1000 // 10
+
+
 def _why_not_built() -> str:
     if _BUILD_LOG.exists():
         return _BUILD_LOG.read_text().partition("\n")[0]
@@ -95,6 +110,7 @@ def _why_not_built() -> str:
 # At import, so that a compiled step finds constants.
 _against = load()
 _built_for = built_for(_facts() if _against is None else "")
+_driver = _driver_release() if _against is None else (0, 0)
 _operators = getattr(torch.ops, _NAMESPACE)
 soft_orthogonality = _operators.soft_orthogonality.default
 soft_orthogonality_backward = _operators.soft_orthogonality_backward.default

@@ -3,6 +3,9 @@
 The matrices are small and odd on purpose: whatever a mask, a barrier or a wait is there for happens in one of them.
 """
 
+from functools import cache
+
+import successions
 import torch
 from guarded import guarded, guarded_like
 
@@ -19,6 +22,8 @@ def made(order, depth, dtype, lies="along", seed=0):
         matrix = torch.randn(depth, order, generator=generator).t()
     elif lies == "unaligned":
         matrix = torch.randn(order * depth + 1, generator=generator)[1:].view(order, depth)
+    elif lies == "unaligned across":
+        return made(depth, order, dtype, "unaligned", seed).t()
     else:
         matrix = torch.randn(2 * order, 3 * depth, generator=generator)[::2, ::3]
     return guarded_like((matrix * scale).to(dtype)) if lies != "unaligned" else _shifted(matrix * scale, dtype)
@@ -46,15 +51,10 @@ def assert_close(given, truth, tolerance, what, peer=None, scale=None):
     assert error <= allowed, f"{what}: off by {error:.2e}, {allowed:.2e} is allowed"
 
 
-def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None):
-    """Values, residuals and gradients; returned for comparison between schedules."""
+def check_residuals(emulator, matrices, diagonal=1.0, off_diagonal=1.0):
+    """Values and residuals; returned for comparison between schedules."""
     C = compute_dtype(matrices)
     values, residuals = emulator.soft_orthogonality(matrices, diagonal, off_diagonal)
-    residuals = guarded_like(residuals)
-    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
-    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
-    targets = gradients if wanted is None else [g if w else None for g, w in zip(gradients, wanted, strict=True)]
-    emulator.soft_orthogonality_backward(grad_values, matrices, residuals, precision, targets)
     packed = residuals.split([len(m) * (len(m) + 1) // 2 for m in matrices])
     for i, (matrix, kept) in enumerate(zip(matrices, packed, strict=True)):
         W = matrix.double()
@@ -71,6 +71,24 @@ def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0,
             values[i], value, 2 * ROUNDING[C], f"value {i}", (own_weighted * own).sum(), R.norm() * largest * scale
         )
         assert_close(kept, weighted[lower], ROUNDING[C], f"residual {i}", own_weighted[lower], largest * scale)
+    return [values, residuals]
+
+
+def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None):
+    """As above, and gradients."""
+    C = compute_dtype(matrices)
+    values, residuals = check_residuals(emulator, matrices, diagonal, off_diagonal)
+    residuals = guarded_like(residuals)
+    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
+    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
+    targets = gradients if wanted is None else [g if w else None for g, w in zip(gradients, wanted, strict=True)]
+    emulator.soft_orthogonality_backward(grad_values, matrices, residuals, precision, targets)
+    for i, matrix in enumerate(matrices):
+        W = matrix.double()
+        R = residual(W)
+        weights = torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
+        weighted, largest = weights * R, max(diagonal, off_diagonal)
+        own_weighted = residual(matrix.to(C)) * weights.to(C)
         if wanted is not None and not wanted[i]:
             assert gradients[i].isnan().all(), f"gradient {i} was not wanted"
             continue
@@ -127,12 +145,27 @@ def entry_order(digits):
     return index
 
 
+def _case(check, matrices, multiprocessors=2, **options):
+    """Made anew for each run: a fault may spoil them."""
+
+    def run(emulator):
+        emulator.multiprocessors = multiprocessors
+        return check(emulator, [made(*m) for m in matrices], **options)
+
+    return run
+
+
+def _every_kind_after_every_other(kernel, check):
+    lists = cache(lambda: [_case(check, *drawn) for drawn in successions.lists_of(kernel)])
+    return lambda emulator: [result for run in lists() for result in run(emulator)]
+
+
 def _so(*matrices, **options):
-    return lambda emulator: check_soft_orthogonality(emulator, [made(*m) for m in matrices], **options)
+    return _case(check_soft_orthogonality, matrices, **options)
 
 
 def _srip(*matrices, **options):
-    return lambda emulator: check_srip(emulator, [made(*m) for m in matrices], **options)
+    return _case(check_srip, matrices, **options)
 
 
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
@@ -154,6 +187,9 @@ CASES = {
     "srip, float32": _srip((70, 45, f32), (13, 200, f32), (300, 40, f32), (5, 3, f32)),
     "srip, float32 across": _srip((70, 45, f32, "across"), (13, 90, f32, "across"), (280, 40, f32, "across")),
     "srip, many strips": _srip((5, 1100, f32, "across"), (6, 1000, f32)),
+    "srip, along the order after along the depth": _srip(
+        (3, 40, f32), (3, 40, f32), (30, 40, f32, "across"), multiprocessors=1
+    ),
     "srip, one application": _srip((70, 45, f32), (20, 30, f32, "apart"), iterations=1),
     "srip, five applications": _srip((70, 40, f32), (20, 33, f64, "across"), iterations=5),
     "srip, envelope": _srip((70, 45, f32), (20, 30, f32, "across"), iterations=3, through=False),
@@ -161,12 +197,22 @@ CASES = {
     "srip, empty": _srip((0, 5, f32), (5, 0, f32), (3, 4, f32), (1, 1, f32), (270, 1, f32)),
     "srip, entries in another order": _srip((72, 30, f32), (12, 20, f32), digits=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]),
 }
+CHECKS = {"residual": check_residuals, "product": check_soft_orthogonality, "srip": check_srip}
+SUCCESSIONS = {
+    f"{name}, every kind after every other": _every_kind_after_every_other(kernel, CHECKS[name.partition(",")[0]])
+    for name, kernel in successions.KERNELS.items()
+}
+CASES |= SUCCESSIONS
+
+
+# Those in which one warp runs as far ahead of the others as it can, for cases that take long.
+GREEDY_WAYS = [("first warp first", True), ("last warp first", True), ("random", True)]
 
 
 def run_in_all_ways(emulator, name):
     """Runs a case under every schedule, with early and late copies: all must agree to the bit."""
     first = None
-    for schedule, late in emulator.in_all_ways():
+    for schedule, late in emulator.in_ways(GREEDY_WAYS) if name in SUCCESSIONS else emulator.in_all_ways():
         results = CASES[name](emulator)
         first = first or results
         for given, expected in zip(results, first, strict=True):

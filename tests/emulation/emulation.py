@@ -124,7 +124,11 @@ class Emulator:
 
     def in_all_ways(self):
         """Sets one schedule after the other, with copies that arrive at once and late."""
-        for schedule, late in product(SCHEDULES, (False, True)):
+        yield from self.in_ways(product(SCHEDULES, (False, True)))
+
+    def in_ways(self, ways):
+        """Sets each of these schedules, and whether copies arrive late."""
+        for schedule, late in ways:
             self.run_as(schedule, late, resident_blocks=1 + SCHEDULES.index(schedule) % 3, seed=1 + late)
             yield schedule, late
         self.run_as()

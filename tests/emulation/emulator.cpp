@@ -31,6 +31,8 @@ struct Thread {
   Fiber fiber;
   Waits waits = Waits::no;
   int line = 0;
+  bool released = false;  // by a fence behind the last barrier
+  bool acquired = true;   // by a fence behind the last counter
   std::vector<Copy> uncommitted;
   std::deque<std::vector<Copy>> groups;
 };
@@ -123,6 +125,8 @@ void start_block(Block& block) {
   if (block.threads.empty()) block.threads = std::vector<Thread>(threads);
   for (Thread& thread : block.threads) {
     thread.waits = Waits::no;
+    thread.released = false;
+    thread.acquired = true;
     thread.uncommitted.clear();
     thread.groups.clear();
     thread.fiber.prepare(thread_main, nullptr);
@@ -269,7 +273,10 @@ unsigned char* shared_memory() { return grid.own_block().shared.get(); }
 
 void block_barrier(int line) {
   Block& block = grid.own_block();
-  grid.own_thread().line = line;
+  Thread& own = grid.own_thread();
+  if (!own.acquired) stop_with("no fence between a counter and the barrier of line " + std::to_string(line));
+  own.released = false;
+  own.line = line;
   if (block.at_barrier > 0) {
     for (const Thread& thread : block.threads) {
       if (thread.waits == Waits::at_barrier && thread.line != line) {
@@ -291,8 +298,14 @@ void let_others_run() {
   grid.own_thread().fiber.leave(false);
 }
 
+void memory_fence() { grid.own_thread().released = grid.own_thread().acquired = true; }
+
+void hears_other_blocks() { grid.own_thread().acquired = false; }
+
 // Other blocks may act on what they were told at once, before the rest of this block goes on.
-void told_other_blocks() {
+void tells_other_blocks() {
+  if (!grid.own_thread().released) stop_with("no fence between the last barrier and a counter");
+  hears_other_blocks();
   for (Warp& warp : grid.own_block().warps) warp.priority = lowest_priority;
 }
 

@@ -4,7 +4,8 @@
 //
 // A kernel that relies on luck is to fail here: shared memory begins as NaN, five schedules run threads in
 // very different orders, asynchronous copies arrive at once or as late as they may, and a barrier or a
-// collective that not all threads reach is reported with its line instead of hanging.
+// collective that not all threads reach is reported with its line instead of hanging. Its memory is always in
+// order, so it demands the fences between barriers of a block and counters of the grid instead.
 #pragma once
 
 #include <cstddef>
@@ -51,7 +52,9 @@ int block_count();
 unsigned char* shared_memory();
 void block_barrier(int line);
 void let_others_run();
-void told_other_blocks();
+void memory_fence();
+void tells_other_blocks();
+void hears_other_blocks();
 void copy_async(void* target, const void* source, int bytes, int valid_bytes);
 void commit_copies();
 void await_copies(int groups_that_may_be_missing);

@@ -36,6 +36,20 @@ ORTHO_KERNEL(64, 1, waits_for_ever, Memory) {
   while (read_counter(arguments.counter) == 0) let_others_run();
 }
 
+ORTHO_KERNEL(64, 1, tells_without_a_fence, Memory) {
+  memory_fence();
+  block_barrier();
+  if (thread_index() == 0) count_up(arguments.counter);
+}
+
+ORTHO_KERNEL(64, 1, hears_without_a_fence, Memory) {
+  if (thread_index() == 0) {
+    memory_fence();
+    count_up(arguments.counter);
+  }
+  block_barrier();
+}
+
 ORTHO_KERNEL(64, 1, misaligned_copy, Memory) { copy_async<16>(shared_memory(), arguments.numbers + 1, 16); }
 
 ORTHO_KERNEL(64, 1, reads_what_nobody_wrote, Memory) {
@@ -62,6 +76,8 @@ const struct {
                {"two_barriers", two_barriers},
                {"half_a_collective", half_a_collective},
                {"waits_for_ever", waits_for_ever},
+               {"tells_without_a_fence", tells_without_a_fence},
+               {"hears_without_a_fence", hears_without_a_fence},
                {"misaligned_copy", misaligned_copy},
                {"reads_what_nobody_wrote", reads_what_nobody_wrote},
                {"adds_lanes", adds_lanes},

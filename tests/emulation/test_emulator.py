@@ -32,6 +32,8 @@ def run(tmp_path_factory):
         ("two_barriers", "divergent"),
         ("half_a_collective", "divergent"),
         ("waits_for_ever", "waits for ever"),
+        ("tells_without_a_fence", "no fence.*and a counter"),
+        ("hears_without_a_fence", "no fence.*and the barrier"),
         ("misaligned_copy", "not aligned"),
     ],
 )

@@ -1,6 +1,7 @@
 """The CUDA kernels, emulated, against their definitions in float64: what it shows holds for numbers, not for speed."""
 
 import pytest
+import successions
 import torch
 from cases import (
     CASES,
@@ -19,6 +20,28 @@ f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float1
 @pytest.mark.parametrize("name", CASES)
 def test_all_schedules_agree_and_are_right(emulator, name):
     run_in_all_ways(emulator, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "ruled_out"),
+    [
+        ("residual, float64", 8, 0),
+        ("residual, float32", 10, 4),
+        ("residual, bfloat16", 6, 0),
+        ("product, float32", 8, 16),
+        ("product, bfloat16", 4, 0),
+        ("srip, passes", 4, 0),
+        ("srip, rows", 2, 0),
+        ("srip, updates", 2, 0),
+    ],
+)
+def test_every_kind_of_item_follows_every_other_in_a_block(name, kinds, ruled_out):
+    kernel = successions.KERNELS[name]
+    wanted = successions.wanted(kernel)
+    met = set().union(*(successions.met(kernel, *drawn) for drawn in successions.lists_of(kernel)))
+    assert len(successions.kinds(kernel)) == kinds
+    assert met == wanted
+    assert len(wanted) == kinds**2 - ruled_out
 
 
 @pytest.mark.parametrize("dtype", [f64, f32, bf16, f16], ids=str)

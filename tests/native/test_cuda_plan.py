@@ -2,7 +2,11 @@
 
 import pytest
 
-planner = pytest.importorskip("ortho_kernels._introspect", reason="no introspection").cuda
+pytest.importorskip("ortho_kernels._introspect", reason="no introspection")
+
+from benchmarks import gpu_model, model_shapes
+from benchmarks.cards import CARDS
+from benchmarks.gpu_model import planner
 
 SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000), (64, 100_000)]
 DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -37,11 +41,42 @@ def test_residual_items_cover_every_tile_and_the_whole_depth(device, dtype):
         assert work.tiles == side * (side + 1) // 2
         assert work.parts == max(up(depth, work.part_depth), 1)
         assert work.part_depth % (planner.chunk_bytes // DTYPES[dtype]) == 0
-    # Partial sums have room for the first items alone, so the cut tiles must be those.
-    split = [w.tiles * w.parts for w in launch.work if w.parts > 1]
-    assert launch.split_items == sum(split)
-    assert all(w.parts > 1 for w in launch.work[: len(split)])
+    assert [w.part_depth for w in launch.work] == sorted((w.part_depth for w in launch.work), reverse=True)
+    slots = sum(w.tiles * w.parts * slot_bytes(SHAPES[w.matrix][0]) for w in launch.work if w.parts > 1)
+    assert launch.partial_bytes == slots
     assert 1 <= launch.blocks <= launch.items
+
+
+def slot_bytes(order):
+    """Doubles of the 8 x 8 blocks that a tile of this order has."""
+    return 8 * (8 * up(min(order, planner.tile_side), 8)) ** 2
+
+
+@pytest.mark.parametrize(
+    ("matrices", "bytes"),
+    [
+        ([(1, 40_000)], 1 / 4 * 2**20),
+        ([(10, 100_000)], 2**20),
+        ([(64, 100_000)], 9 * 2**20),
+        ([(1, 40_000)] * 500, 2**20),
+        ([(3, 20_000)] * 20, 1 / 4 * 2**20),
+        ([(1, 40_000), (64, 576)], 1 / 2 * 2**20),
+    ],
+)
+def test_parts_of_small_orders_take_little_memory(matrices, bytes):
+    """No more parts than make every block work once, each with room for what its order needs."""
+    (launch,) = planner.plan_residuals([(*shape, "float32") for shape in matrices], planner.Device(132))
+    small = sum(w.parts for w in launch.work if matrices[w.matrix][0] <= 64 and w.parts > 1)
+    assert small <= 132 * planner.tile_blocks + len(matrices)
+    assert launch.partial_bytes <= bytes
+
+
+def test_the_items_of_resnet50_are_balanced():
+    shapes = gpu_model.matrices(model_shapes.MODELS["resnet50"]())
+    for card in (CARDS["a100"], CARDS["h100"]):
+        forward, backward = gpu_model.soft_orthogonality(shapes, card)
+        assert forward.launches[0].balance(card) > 0.85
+        assert backward.launches[0].balance(card) > 0.95
 
 
 def test_a_short_fat_matrix_keeps_the_gpu_busy():

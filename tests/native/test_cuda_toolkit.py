@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ortho_kernels.backends import cuda
 from ortho_kernels.cuda_toolkit import (
     ARCHITECTURES,
     Targets,
@@ -44,8 +46,19 @@ def test_the_toolkit_is_asked_not_guessed(tmp_path):
 
 
 def test_an_old_toolkit_is_named(tmp_path):
-    with pytest.raises(ToolkitError, match=r"is of CUDA 11\.7; 12\.0 or newer is needed"):
-        Toolkit(fake_nvcc(tmp_path, release="11.7")).supported()
+    with pytest.raises(ToolkitError, match=r"is of CUDA 12\.0; 12\.1 or newer is needed"):
+        Toolkit(fake_nvcc(tmp_path, release="12.0")).supported()
+
+
+@pytest.mark.parametrize(("release", "named"), [((11, 8), True), ((12, 0), True), ((12, 1), False), ((13, 0), False)])
+def test_an_old_driver_is_named(monkeypatch, release, named):
+    monkeypatch.setattr(cuda, "_against", None)
+    monkeypatch.setattr(cuda, "_driver", release)
+    reason = cuda.reason_against(torch.float32) or ""
+    words = (
+        f"the NVIDIA driver supports CUDA {release[0]}.{release[1]} only; the kernels need 12.1 (driver 530) or newer"
+    )
+    assert (words in reason) == named
 
 
 def test_the_variable_comes_first_and_must_be_right(tmp_path, monkeypatch):

@@ -37,13 +37,16 @@ inline int block_index() { return emulator::block_index(); }
 inline int block_count() { return emulator::block_count(); }
 inline unsigned char* shared_memory() { return emulator::shared_memory(); }
 inline void block_barrier(int line = __builtin_LINE()) { emulator::block_barrier(line); }
-inline void memory_fence() {}
+inline void memory_fence() { emulator::memory_fence(); }
 // The counter's value before.
 inline std::uint32_t count_up(std::uint32_t* counter) {
-  emulator::told_other_blocks();
+  emulator::tells_other_blocks();
   return (*counter)++;
 }
-inline std::uint32_t read_counter(const std::uint32_t* counter) { return *counter; }
+inline std::uint32_t read_counter(const std::uint32_t* counter) {
+  emulator::hears_other_blocks();
+  return *counter;
+}
 // Of a loop that waits for another block.
 inline void let_others_run() { emulator::let_others_run(); }
 

@@ -14,20 +14,21 @@ struct ResidualMatrix {
   std::int64_t offset;  // of its triangle in the residuals
   std::int32_t order, depth;
   std::int32_t first_item;
+  std::int32_t first_slot_block;
+  std::int32_t part_depth;
   std::int32_t index;  // of its value
 };
 
 struct ResidualArguments {
   void* values;
   void* residuals;          // null: keep nothing
-  double* partials;         // tile_side x tile_side for each item of the first `split_items`
+  double* partials;         // the slots of all parts
   double* squares;          // for each item: of the diagonal, of the entries below it
   std::uint32_t* counters;  // for each item, then for each matrix: how many parts, how many tiles are there
   double diagonal, off_diagonal;
   std::int32_t items;
   std::int32_t count;
   ResidualMatrix matrices[residual_matrices];
-  std::int32_t part_depth[residual_matrices];
 };
 static_assert(sizeof(ResidualArguments) <= argument_bytes);
 
@@ -50,7 +51,7 @@ ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std:
   ResidualItem result;
   result.matrix = find_matrix(arguments.matrices, arguments.count, item);
   const ResidualMatrix& matrix = arguments.matrices[result.matrix];
-  const std::int32_t length = arguments.part_depth[result.matrix];
+  const std::int32_t length = matrix.part_depth;
   result.parts = matrix.depth <= length ? 1 : (matrix.depth + length - 1) / length;
   result.tile = (item - matrix.first_item) / result.parts;
   result.part = (item - matrix.first_item) % result.parts;
@@ -79,13 +80,17 @@ struct GramOperand {
 // Whether this block is the last of `all` that come here: then it sees what the others wrote before.
 ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
-  memory_fence();
   block_barrier();
-  if (thread_index() == 0) *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
+  // A fence is cumulative: thread 0's, behind a barrier, releases what the whole block wrote. So too its
+  // acquire.
+  if (thread_index() == 0) {
+    memory_fence();
+    *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
+    memory_fence();
+  }
   block_barrier();
   const bool result = *last != 0;
   block_barrier();  // the memory may be used again
-  memory_fence();
   return result;
 }
 
@@ -136,20 +141,29 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
                             std::int32_t item_index, Blocks<Sum>& sums) {
-  constexpr std::int64_t slot_numbers = std::int64_t{tile_side} * tile_side;
+  const ResidualMatrix& matrix = arguments.matrices[item.matrix];
+  const std::int32_t across = slot_blocks_across(matrix.order);
   const auto slot = [&](std::int32_t part) {
-    double* memory = arguments.partials + (item_index - item.part + part) * slot_numbers;
-    return reinterpret_cast<Sum*>(memory) + thread_index();
+    const std::int64_t index = item_index - item.part + part - matrix.first_item;
+    double* memory =
+        arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
+    return reinterpret_cast<Sum*>(memory) + thread_index() % warp_size;
+  };
+  // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
+  const auto for_slot = [&](const auto& visit) {
+    for_sums<Sum>(sums, [&](int row, int column, Sum& sum) {
+      const int block_row = row / slot_block, block_column = column / slot_block;
+      if (!within(block_row, across) || !within(block_column, across)) return;
+      visit((block_row * across + block_column) * slot_block_numbers + column % 2 * warp_size, sum);
+    });
   };
   Sum* const own = slot(item.part);
-  int entry = 0;
-  for_sums<Sum>(sums, [&](int, int, Sum sum) { own[entry++ * tile_threads] = sum; });
+  for_slot([&](std::int64_t place, Sum sum) { own[place] = sum; });
   if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
   for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   for (std::int32_t part = 0; part < item.parts; ++part) {
     const Sum* const other = slot(part);
-    entry = 0;
-    for_sums<Sum>(sums, [&](int, int, Sum& sum) { sum += read_past_l1(other + entry++ * tile_threads); });
+    for_slot([&](std::int64_t place, Sum& sum) { sum += read_past_l1(other + place); });
   }
   return true;
 }

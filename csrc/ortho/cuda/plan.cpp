@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
 // A part shorter than this costs more to sum up than it saves. Small orders are computed in double, which
-// most GPUs are slow at.
+// most GPUs are slow at, and are cut as long as that gives blocks work that have none.
 constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
 constexpr std::int64_t least_range_entries = 16'384;
 
@@ -67,37 +67,43 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
   ResidualLaunch launch{};
   launch.storage = matrices[batch.front()].storage;
   const std::int64_t chunk = chunk_bytes / size_of(launch.storage);
-  std::int64_t chunks = 0;
+  const auto is_small = [&](std::int64_t order) {
+    return order <= small_order && launch.storage != Storage::float64;
+  };
+  std::int64_t chunks = 0, small_chunks = 0;
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
-    chunks += triangle_tiles(order) * divide_up(depth, chunk);
+    const std::int64_t own = triangle_tiles(order) * divide_up(depth, chunk);
+    chunks += own;
+    if (is_small(order)) small_chunks += own;
   }
-  const std::int64_t items_wanted = std::int64_t{device.multiprocessors} * tile_blocks * waves;
-  const std::int64_t longest = std::max(least_part_chunks, divide_up(chunks, items_wanted));
+  const std::int64_t blocks = std::int64_t{device.multiprocessors} * tile_blocks;
+  const std::int64_t longest = std::max(least_part_chunks, divide_up(chunks, blocks * waves));
+  const std::int64_t longest_small = std::max(least_small_part_chunks, divide_up(small_chunks, blocks));
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
     const std::int64_t all = divide_up(depth, chunk);
-    const bool in_double = order <= small_order && launch.storage != Storage::float64;
     const std::int64_t parts =
-        std::max<std::int64_t>(divide_up(all, in_double ? least_small_part_chunks : longest), 1);
+        std::max<std::int64_t>(divide_up(all, is_small(order) ? longest_small : longest), 1);
     const std::int64_t part = std::max<std::int64_t>(divide_up(all, parts), 1);
     launch.work.push_back({m, narrow(triangle_tiles(order), "tiles of a matrix"),
                            static_cast<std::int32_t>(std::max<std::int64_t>(divide_up(all, part), 1)),
-                           static_cast<std::int32_t>(part * chunk), 0});
+                           static_cast<std::int32_t>(part * chunk), 0, 0});
   }
-  std::stable_sort(launch.work.begin(), launch.work.end(), [](const ResidualWork& a, const ResidualWork& b) {
-    if ((a.parts > 1) != (b.parts > 1)) return a.parts > 1;
-    return a.part_depth > b.part_depth;
-  });
-  std::int64_t items = 0;
+  std::stable_sort(launch.work.begin(), launch.work.end(),
+                   [](const ResidualWork& a, const ResidualWork& b) { return a.part_depth > b.part_depth; });
+  std::int64_t items = 0, slot_blocks = 0;
   for (ResidualWork& work : launch.work) {
+    const std::int64_t own = std::int64_t{work.tiles} * work.parts;
+    const std::int64_t across = slot_blocks_across(matrices[work.matrix].shape.order);
     work.first_item = narrow(items, "items of a launch");
-    items += std::int64_t{work.tiles} * work.parts;
-    if (work.parts > 1) launch.split_items = narrow(items, "items of a launch");
+    work.first_slot_block = narrow(slot_blocks, "sums of the parts of a launch");
+    items += own;
+    if (work.parts > 1) slot_blocks += own * across * across;
   }
   launch.items = narrow(items, "items of a launch");
   launch.blocks = grid(items, tile_blocks, device);
-  launch.partial_bytes = std::size_t{sizeof(double)} * tile_side * tile_side * launch.split_items;
+  launch.partial_bytes = sizeof(double) * slot_block_numbers * slot_blocks;
   launch.sum_bytes = 2 * sizeof(double) * launch.items;
   launch.counter_bytes = sizeof(std::uint32_t) * (launch.items + launch.work.size());
   return launch;

@@ -41,10 +41,18 @@ constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
-constexpr std::size_t residual_matrices = 600, product_matrices = 400, iteration_matrices = 256,
+constexpr std::size_t residual_matrices = 580, product_matrices = 400, iteration_matrices = 256,
                       update_matrices = 256;
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
+
+// Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace. Slots are counted
+// in blocks of 8 x 8 numbers, of which a small order has few.
+constexpr std::int32_t slot_block = 8;
+constexpr std::int64_t slot_block_numbers = slot_block * slot_block;
+constexpr std::int32_t slot_blocks_across(std::int64_t order) {
+  return static_cast<std::int32_t>(((order < tile_side ? order : tile_side) + slot_block - 1) / slot_block);
+}
 
 struct ResidualWork {
   std::int32_t matrix;      // index into the list that was planned
@@ -52,14 +60,14 @@ struct ResidualWork {
   std::int32_t parts;       // of the depth
   std::int32_t part_depth;  // length of all parts but the last
   std::int32_t first_item;  // in this launch; the parts of a tile are neighbours
+  std::int32_t first_slot_block;
 };
 
 struct ResidualLaunch {
   Storage storage;                 // of all its matrices
-  std::vector<ResidualWork> work;  // the deepest items first, those that are cut into parts before the others
+  std::vector<ResidualWork> work;  // the deepest items first
   std::int32_t items = 0;
-  std::int32_t split_items = 0;  // the first so many are parts of tiles
-  std::int32_t blocks = 0;       // of the grid; each takes every blocks-th item
+  std::int32_t blocks = 0;  // of the grid; each takes every blocks-th item
   // Of the workspace: sums of parts, squared sums of tiles, counters (to be zeroed before the launch).
   std::size_t partial_bytes = 0, sum_bytes = 0, counter_bytes = 0;
 };

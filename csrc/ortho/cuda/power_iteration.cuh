@@ -218,15 +218,16 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
 }
 
 // Until all blocks have come here for the `times`-th time. All of them must be running: a cooperative launch.
+// The fences of thread 0 stand for the whole block, as in the grid barrier of CUDA's cooperative groups.
 ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
-  memory_fence();
   block_barrier();
   if (thread_index() == 0) {
+    memory_fence();  // what the block wrote before its barrier is there for whoever reads the counter
     count_up(counter);
     while (read_counter(counter) <
            static_cast<std::uint32_t>(times) * static_cast<std::uint32_t>(block_count()))
       let_others_run();
-    memory_fence();
+    memory_fence();  // and what the others wrote is there for this block
   }
   block_barrier();
 }

@@ -32,8 +32,9 @@ ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::ve
                              static_cast<std::int32_t>(m.shape.order),
                              static_cast<std::int32_t>(m.shape.depth),
                              work.first_item,
+                             work.first_slot_block,
+                             work.part_depth,
                              work.matrix};
-    arguments.part_depth[w] = work.part_depth;
   }
   return arguments;
 }

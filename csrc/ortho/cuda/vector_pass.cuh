@@ -111,6 +111,7 @@ ORTHO_DEVICE void strip_along_depth(const Matrix& matrix, std::int32_t begin, st
     const std::int32_t column = lane + c * warp_size;
     factors[c] = within(column, columns) ? static_cast<T>(memory.sums()[column]) : T(0);
   }
+  block_barrier();  // all have read the sums: the next strip may lie along the order, and writes them at once
   for (std::int32_t row = warp * lines_at_once; row < matrix.order; row += pass_warps * lines_at_once) {
     T sums[lines_at_once];
     ORTHO_UNROLL

@@ -1,0 +1,153 @@
+"""Lists of matrices in which an item of every kind follows one of every kind within a block.
+
+Blocks take one item after the other and keep their shared memory: what an item still reads, the next may overwrite. Which
+items meet in a block is the plan's to say, so lists are drawn until the plan says that all have met.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from random import Random
+from typing import NamedTuple
+
+import torch
+
+from ortho_kernels import _introspect
+
+planner = _introspect.cuda
+LIES = ("along", "across", "unaligned", "unaligned across")
+NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+class Spec(NamedTuple):
+    """What `cases.made` makes a matrix from."""
+
+    order: int
+    depth: int
+    dtype: torch.dtype
+    lies: str
+
+
+class Kernel(NamedTuple):
+    """`items`: the kind of each item of these matrices, in the order of the plan, and how many blocks take them."""
+
+    specs: list[Spec]
+    items: Callable[[list[Spec], int], tuple[list, int]]
+    never: Callable[[tuple, tuple], bool] = lambda before, after: False  # the plan rules it out
+
+
+def _planned(specs: list[Spec]) -> list[tuple[int, int, str]]:
+    return [(spec.order, spec.depth, NAMES[spec.dtype]) for spec in specs]
+
+
+def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """By arithmetic, by how the matrix lies, and by whether its depth is cut."""
+    (launch,) = planner.plan_residuals(_planned(specs), planner.Device(multiprocessors))
+    result: list[tuple] = []
+    for work in launch.work:
+        spec = specs[work.matrix]
+        arithmetic = "small" if spec.order <= 64 else "large"
+        result += [(arithmetic, spec.lies, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
+    return result, launch.blocks
+
+
+def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """By arithmetic and by how the matrix lies."""
+    (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors))
+    result: list[tuple] = []
+    for work in launch.work:
+        spec = specs[work.matrix]
+        arithmetic = "tiny" if spec.order < 16 else "other"
+        result += [(arithmetic, spec.lies)] * (work.row_tiles * work.column_tiles)
+    return result, launch.blocks
+
+
+def pass_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """Of a pass over W, by order and by how the matrix lies."""
+    (launch,) = planner.plan_iterations(_planned(specs), 2, True, planner.Device(multiprocessors))
+    return [(specs[w.matrix].order, specs[w.matrix].lies) for w in launch.work for _ in range(w.ranges)], launch.blocks
+
+
+def row_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """Of a reduction, by order: up to 256 rows are one item."""
+    (launch,) = planner.plan_iterations(_planned(specs), 2, True, planner.Device(multiprocessors))
+    return [specs[w.matrix].order for w in launch.work], launch.blocks
+
+
+def update_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """By how the matrix lies."""
+    (launch,) = planner.plan_updates(_planned(specs), 2, planner.Device(multiprocessors))
+    return [specs[w.matrix].lies for w in launch.work for _ in range(w.strips)], launch.blocks
+
+
+def met(kernel: Kernel, specs: list[Spec], multiprocessors: int) -> set[tuple]:
+    """The kinds of items of which the second follows the first in a block."""
+    items, blocks = kernel.items(specs, multiprocessors)
+    return {pair for block in range(blocks) for pair in pairwise(items[block::blocks])}
+
+
+def kinds(kernel: Kernel) -> set[tuple]:
+    """All that some lists of its matrices have."""
+    random = Random(1)
+    lists = (random.choices(kernel.specs, k=8) for _ in range(100))
+    return {kind for specs in lists for kind in kernel.items(specs, 2)[0]}
+
+
+def wanted(kernel: Kernel) -> set[tuple]:
+    """All pairs of kinds, but those that the plan rules out."""
+    return {pair for pair in product(kinds(kernel), repeat=2) if not kernel.never(*pair)}
+
+
+def lists_of(kernel: Kernel, tries: int = 300) -> Iterator[tuple[list[Spec], int]]:
+    """Lists and multiprocessors that together meet all wanted pairs: the best for its size of so many tries, again and
+    again."""
+    random, missing = Random(1), wanted(kernel)
+    while missing:
+        best, gain = None, 0.0
+        for _ in range(tries):
+            specs = random.choices(kernel.specs, k=random.randint(2, 12))
+            multiprocessors = random.randint(1, 5)
+            found = len(met(kernel, specs, multiprocessors) & missing)
+            size = sum(spec.order * spec.depth for spec in specs)
+            if found / size > gain:
+                best, gain = (specs, multiprocessors), found / size
+        if best is None:
+            raise LookupError(f"never met: {sorted(map(str, missing))}")
+        missing -= met(kernel, *best)
+        yield best
+
+
+def _specs(dtype: torch.dtype, shapes: list[tuple[int, int]], lies: tuple[str, ...] = LIES[:2]) -> list[Spec]:
+    return [Spec(order, depth, dtype, how) for order, depth in shapes for how in lies]
+
+
+def _residual_specs(dtype: torch.dtype) -> list[Spec]:
+    chunk = planner.chunk_bytes // dtype.itemsize
+    if dtype is torch.float64:
+        return _specs(dtype, [(5, chunk), (5, 10 * chunk), (5, 17 * chunk)], LIES)
+    if dtype is torch.bfloat16:  # sums of parts don't depend on the storage format
+        return _specs(dtype, [(65, chunk)], LIES) + _specs(dtype, [(5, chunk)])
+    cut = [(65, 17 * chunk), (5, 5 * chunk)]
+    whole = [(5, chunk), (5, 4 * chunk), (5, 10 * chunk)]  # as deep as parts, and deeper, to come before them
+    return _specs(dtype, [(65, chunk), (65, 10 * chunk)], LIES) + _specs(dtype, cut + whole)
+
+
+def _parts_grow(before: tuple, after: tuple) -> bool:
+    """The parts of small orders are the shorter ones and come later."""
+    return before[::2] == ("small", "cut") and after[::2] == ("large", "cut")
+
+
+def _order_grows(before: tuple, after: tuple) -> bool:
+    return (before[0], after[0]) == ("tiny", "other")
+
+
+_passes = _specs(torch.float32, [(5, 40), (70, 20)])
+KERNELS = {
+    "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
+    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, _parts_grow),
+    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (12, 16)], LIES), product_items, _order_grows),
+    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(20, 32)], LIES), product_items),
+    "srip, passes": Kernel(_passes, pass_items),
+    "srip, rows": Kernel(_passes, row_items),
+    "srip, updates": Kernel(_specs(torch.float32, [(5, 40)]), update_items),
+}
