@@ -68,9 +68,9 @@ std::int32_t emulator_size_of_EntryDigits() { return sizeof(EntryDigits); }
 std::int32_t emulator_size_of_Request() { return sizeof(Request); }
 
 void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::int32_t resident_blocks,
-                  std::int64_t seed) {
+                  std::int64_t seed, std::int32_t tensor_cores_truncate) {
   emulator::settings() = {static_cast<emulator::Schedule>(schedule), copies_arrive_late != 0, resident_blocks,
-                          static_cast<std::uint64_t>(seed)};
+                          static_cast<std::uint64_t>(seed), tensor_cores_truncate != 0};
 }
 
 void emulator_commit_fault(std::int32_t number) { emulator::chosen_fault() = number; }

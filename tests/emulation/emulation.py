@@ -118,9 +118,11 @@ class Emulator:
         self.multiprocessors, self.cooperative = 2, True
         self.run_as()
 
-    def run_as(self, schedule="forward", copies_arrive_late=False, resident_blocks=2, seed=1):
+    def run_as(self, schedule="forward", copies_arrive_late=False, resident_blocks=2, seed=1, truncating=True):
+        """`truncating`: how tensor cores add, as NVIDIA's do or exactly."""
         index = SCHEDULES.index(schedule)
-        self.library.emulator_set(index, int(copies_arrive_late), resident_blocks, ctypes.c_int64(seed))
+        seed = ctypes.c_int64(seed)
+        self.library.emulator_set(index, int(copies_arrive_late), resident_blocks, seed, int(truncating))
 
     def in_all_ways(self):
         """Sets one schedule after the other, with copies that arrive at once and late."""

@@ -207,9 +207,9 @@ void multiply_add(const Fragment& mine, Sum (&sums)[4], const A& a, const B& b) 
         Result r;
         for (int e = 0; e < 4; ++e) {
           const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
-          double sum = sums[e];
-          for (int k = 0; k < Depth; ++k) sum += double{a(all, row, k)} * double{b(all, k, column)};
-          r.sums[e] = emulator::cut_off<Sum>(sum);
+          double products[Depth];
+          for (int k = 0; k < Depth; ++k) products[k] = double{a(all, row, k)} * double{b(all, k, column)};
+          r.sums[e] = emulator::add_products(sums[e], products, Depth);
         }
         return r;
       });
