@@ -371,10 +371,10 @@ float toward_zero(double number) {
   return std::fabs(double{nearest}) > std::fabs(number) ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
-// NVIDIA's tensor cores, as measured by Fasi, Higham, Mikaitis and Pranesh (Numerical behavior of NVIDIA tensor cores,
-// PeerJ Computer Science, 2021): products and sum are aligned to the largest of them and cut off below float's 24 bits
-// and one more; their sum is cut off at 24. That is Ampere, which takes half of an instruction's depth at a time;
-// Hopper keeps at least as much.
+// NVIDIA's tensor cores, as measured by Fasi, Higham, Mikaitis and Pranesh (Numerical behavior of NVIDIA
+// tensor cores, PeerJ Computer Science, 2021): products and sum are aligned to the largest of them and cut
+// off below float's 24 bits and one more; their sum is cut off at 24. That is Ampere, which takes half of an
+// instruction's depth at a time; Hopper keeps at least as much.
 float add_truncating(float sum, const double* products, int count) {
   double largest = leading_bit(sum), exact = sum;
   for (int k = 0; k < count; ++k) {
@@ -402,5 +402,8 @@ float add_products(float sum, const double* products, int count) {
 }
 
 double square_root(double number) { return std::sqrt(number); }
+float add(float a, float b) { return a + b; }
+float multiply(float a, float b) { return a * b; }
+float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace emulator

@@ -82,6 +82,10 @@ float float_from_half(std::uint16_t bits);
 std::uint16_t half_from_float(float number);
 std::uint16_t bfloat_from_float(float number);
 double square_root(double number);
+// Each rounded once: in a source of their own, no compiler sees what they are used for.
+float add(float a, float b);
+float multiply(float a, float b);
+float multiply_add(float a, float b, float c);
 
 // To ten bits after the leading one, ties away from zero.
 inline std::uint32_t round_to_tf32(std::uint32_t bits) {
@@ -89,7 +93,8 @@ inline std::uint32_t round_to_tf32(std::uint32_t bits) {
   return is_finite ? (bits + 0x1000u) & 0xffffe000u : bits;
 }
 
-// sum + the products, as the tensor cores of the settings add: exactly, rounded to the nearest float, or truncating.
+// sum + the products, as the tensor cores of the settings add: exactly, rounded to the nearest float, or
+// truncating.
 float add_products(float sum, const double* products, int count);
 inline double add_products(double sum, const double* products, int count) {
   for (int k = 0; k < count; ++k) sum += products[k];

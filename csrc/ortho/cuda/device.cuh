@@ -57,6 +57,10 @@ template <class T>
 T read_past_l1(const T* address) {
   return *address;
 }
+inline void read_pair_past_l1(const float* pair, float& first, float& second) {
+  first = pair[0];
+  second = pair[1];
+}
 
 template <int Bytes>
 void copy_async(void* target, const void* source, int valid_bytes) {
@@ -78,6 +82,9 @@ inline std::uint32_t round_to_tf32(float number) {
   return emulator::round_to_tf32(emulator::bits_as<std::uint32_t>(number));
 }
 inline double square_root(double number) { return emulator::square_root(number); }
+inline float add_rounded(float a, float b) { return emulator::add(a, b); }
+inline float multiply_rounded(float a, float b) { return emulator::multiply(a, b); }
+inline float multiply_add_rounded(float a, float b, float c) { return emulator::multiply_add(a, b, c); }
 
 #else
 
@@ -105,6 +112,11 @@ ORTHO_DEVICE T shuffle_xor(T value, int lanes) {
 template <class T>
 ORTHO_DEVICE T read_past_l1(const T* address) {
   return __ldcg(address);
+}
+ORTHO_DEVICE void read_pair_past_l1(const float* pair, float& first, float& second) {
+  const float2 both = __ldcg(reinterpret_cast<const float2*>(pair));
+  first = both.x;
+  second = both.y;
 }
 
 // Copies to shared memory without waiting; bytes beyond the valid ones become zero.
@@ -151,6 +163,10 @@ ORTHO_DEVICE std::uint32_t round_to_tf32(float number) {
   return result;
 }
 ORTHO_DEVICE double square_root(double number) { return sqrt(number); }
+// Each rounded once, whatever stands around it: the compiler would make one operation of a product and a sum.
+ORTHO_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }
+ORTHO_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+ORTHO_DEVICE float multiply_add_rounded(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 #endif
 
