@@ -77,6 +77,9 @@ inline std::uint32_t float_as_bits(float number) { return emulator::bits_as<std:
 inline float to_float(bfloat16 number) { return bits_as_float(std::uint32_t{number.bits} << 16); }
 inline float to_float(float16 number) { return emulator::float_from_half(number.bits); }
 inline bfloat16 to_bfloat16(float number) { return {emulator::bfloat_from_float(number)}; }
+inline std::uint32_t to_bfloat16_pair(float first, float second) {
+  return emulator::bfloat_from_float(first) | std::uint32_t{emulator::bfloat_from_float(second)} << 16;
+}
 inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
 inline std::uint32_t round_to_tf32(float number) {
   return emulator::round_to_tf32(emulator::bits_as<std::uint32_t>(number));
@@ -150,6 +153,11 @@ ORTHO_DEVICE float to_float(float16 number) {
 ORTHO_DEVICE bfloat16 to_bfloat16(float number) {
   bfloat16 result;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
+  return result;
+}
+ORTHO_DEVICE std::uint32_t to_bfloat16_pair(float first, float second) {
+  std::uint32_t result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
   return result;
 }
 ORTHO_DEVICE float16 to_float16(float number) {
