@@ -22,13 +22,15 @@ from .cards import Card
 
 LAUNCH_SECONDS, BARRIER_SECONDS = 3e-6, 1.5e-6
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Units and products of one multiply-add. Those of float32 weights that keep its digits take three of tf32 (hi hi, hi lo,
-# lo hi); in the backward of the others R is float32, which tf32 holds better than bfloat16.
-FORWARD = {"float32": ("tf32", 3), "bfloat16": ("bfloat16", 1), "float16": ("bfloat16", 1)}
-BACKWARD = {"highest": ("tf32", 3), "high": ("tf32", 1), "medium": ("bfloat16", 1)}
-BACKWARD_OF_HALVES = ("tf32", 1)
+# Units and products of one multiply-add. float32 weights whose digits are kept are three bfloat16 parts each, of which
+# six products are formed; in the backward of 16-bit weights R is two parts, a float16 weight too.
+FORWARD = {"float32": ("bfloat16", 6), "bfloat16": ("bfloat16", 1), "float16": ("bfloat16", 1)}
+BACKWARD = {"highest": ("bfloat16", 6), "high": ("tf32", 1), "medium": ("bfloat16", 1)}
+BACKWARD_OF_HALVES = {"bfloat16": ("bfloat16", 2), "float16": ("bfloat16", 3)}
 IN_DOUBLE = ("float64", 1)  # small orders, where few entries average rounding errors out
-SMALL_ORDER, TINY_ORDER = 64, 16  # of residuals up to it; of gradients below it, at the highest precision
+SMALL_ORDER = 64  # of residuals that are computed in double
+# SRIP's sums: in double where it has a quarter of float's rate, else in two floats, of 11 operations a multiply-add.
+FAST_DOUBLE, TWO_FLOAT_OPERATIONS = 0.25, 11
 
 planner = _introspect.cuda
 TILE = planner.tile_side
@@ -198,9 +200,7 @@ def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> 
     work, total, l2 = _Work(), 0, 0
     for each in launch.work:
         matrix = weights[each.matrix]
-        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_OF_HALVES
-        if matrix.order < TINY_ORDER and (unit, products) == BACKWARD["highest"]:
-            unit, products = IN_DOUBLE
+        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_OF_HALVES[matrix.dtype]
         column, row = (index.ravel() for index in np.indices((each.column_tiles, each.row_tiles)))
         padded = _padded(matrix.order, planner.chunk_bytes // ITEM_BYTES["float32"])
         entries = _entries(_length(row, matrix.order), _length(column, matrix.depth))
@@ -230,7 +230,9 @@ def _iterations(launch, weights: Sequence[Matrix], card: Card) -> Launch:
         work.append(4 * matrix.order * depth)
     read = W if card.l2_bytes // 2 >= W else launch.steps * W
     through = launch.steps * (2 * W + 2 * launch.partial_bytes)
-    operations = {"float32": np.concatenate(work)}
+    fast_double = card.peak["float64"] >= FAST_DOUBLE * card.peak["float32"]
+    unit, factor = ("float64", 1) if fast_double else ("float32", TWO_FLOAT_OPERATIONS / 2)
+    operations = {unit: factor * np.concatenate(work)}
     return Launch(launch.blocks, operations, read, through, 2 * launch.steps, launch.steps)
 
 

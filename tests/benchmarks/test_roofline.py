@@ -59,26 +59,24 @@ def test_time_is_that_of_what_binds():
 
 
 def test_tiles_cost_what_their_products_cost():
-    """128 x 64: three tiles of R, of which two are on the diagonal; three products of tf32."""
+    """128 x 64: three tiles of R, of which two are on the diagonal; six products of bfloat16."""
     wide = Matrix(128, 128)
     forward, backward = gpu_model.soft_orthogonality([wide], H100)
-    assert forward.flops == {"tf32": 3 * 2 * 128 * (64 * 64 + 2 * 3 * 32 * 32)}
-    assert backward.flops == {"tf32": 3 * 2 * 128**3}
+    assert forward.flops == {"bfloat16": 6 * 2 * 128 * (64 * 64 + 2 * 3 * 32 * 32)}
+    assert backward.flops == {"bfloat16": 6 * 2 * 128**3}
     assert gpu_model.soft_orthogonality([wide], H100, "high")[1].flops == {"tf32": 2 * 128**3}
     assert gpu_model.soft_orthogonality([wide], H100, "medium")[1].flops == {"bfloat16": 2 * 128**3}
     halves = gpu_model.soft_orthogonality([Matrix(128, 128, "bfloat16")], H100)
     assert [phase.flops for phase in halves] == [
         {"bfloat16": 2 * 128 * (64 * 64 + 2 * 3 * 32 * 32)},
-        {"tf32": 2 * 128**3},
+        {"bfloat16": 2 * 2 * 128**3},
     ]
 
 
 def test_small_orders_are_computed_in_double():
     forward, backward = gpu_model.soft_orthogonality([Matrix(64, 16)], H100)
     assert forward.flops == {"float64": 2 * 16 * 3 * 32 * 32}
-    assert set(backward.flops) == {"tf32"}
-    forward, backward = gpu_model.soft_orthogonality([Matrix(9, 64)], H100)
-    assert set(forward.flops) == set(backward.flops) == {"float64"}
+    assert set(backward.flops) == {"bfloat16"}
 
 
 def test_whole_matrices_are_counted_whatever_the_cuts():
@@ -88,9 +86,9 @@ def test_whole_matrices_are_counted_whatever_the_cuts():
         side = matrix.order // 64
         depth = -(-matrix.depth // 16) * 16
         entries = 64 * 64 * (side * (side - 1) // 2) + 3 * 32 * 32 * side
-        assert forward.flops == {"tf32": 3 * 2 * entries * depth}
+        assert forward.flops == {"bfloat16": 6 * 2 * entries * depth}
         columns = -(-matrix.depth // 32) * 32
-        assert backward.flops == {"tf32": 3 * 2 * matrix.order * matrix.order * columns}
+        assert backward.flops == {"bfloat16": 6 * 2 * matrix.order * matrix.order * columns}
 
 
 def test_what_does_not_fit_l2_is_read_again():
@@ -120,6 +118,13 @@ def test_srip_passes_over_the_weights_once_an_application():
     assert forward.bytes == 3 * W  # two of the vector, one of its adjoint
     assert backward.bytes == 2 * W
     assert forward.launches[0].barriers == 6
+
+
+def test_srip_is_computed_in_two_floats_where_double_is_slow():
+    matrix = Matrix(128, 1024)
+    (double, _), (two_floats, _) = (gpu_model.srip([matrix], CARDS[card]) for card in ("a100", "rtx3090"))
+    assert set(double.flops) == {"float64"}
+    assert two_floats.flops["float32"] == 11 / 2 * double.flops["float64"]
 
 
 @pytest.mark.parametrize("penalty", roofline.PENALTIES)

@@ -19,7 +19,7 @@ struct Request {
   const Gradient* gradients;
   const EntryDigits* entry_orders;
   std::int64_t count;
-  std::int32_t multiprocessors, cooperative, in_double;
+  std::int32_t multiprocessors, cooperative, fast_double, in_double;
 };
 
 // As torch's allocator: not cleared.
@@ -43,7 +43,8 @@ const char* guarded(const Request& request, const Body& body) {
     const std::vector<Matrix> matrices(request.matrices, request.matrices + request.count);
     const std::vector<Gradient> gradients(request.gradients, request.gradients + request.count);
     const std::vector<EntryDigits> orders(request.entry_orders, request.entry_orders + request.count);
-    const ortho::cuda::Device device{request.multiprocessors, request.cooperative != 0};
+    const ortho::cuda::Device device{request.multiprocessors, request.cooperative != 0,
+                                     request.fast_double != 0};
     HostWorkspace workspace;
     if (request.in_double) {
       body(matrices, gradients, orders, device, workspace, double{});
@@ -68,9 +69,9 @@ std::int32_t emulator_size_of_EntryDigits() { return sizeof(EntryDigits); }
 std::int32_t emulator_size_of_Request() { return sizeof(Request); }
 
 void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::int32_t resident_blocks,
-                  std::int64_t seed) {
+                  std::int64_t seed, std::int32_t tensor_cores_truncate) {
   emulator::settings() = {static_cast<emulator::Schedule>(schedule), copies_arrive_late != 0, resident_blocks,
-                          static_cast<std::uint64_t>(seed)};
+                          static_cast<std::uint64_t>(seed), tensor_cores_truncate != 0};
 }
 
 void emulator_commit_fault(std::int32_t number) { emulator::chosen_fault() = number; }

@@ -20,5 +20,5 @@ def _emulator(library):
 def emulator(_emulator):
     _emulator.run_as()
     _emulator.launches()
-    _emulator.multiprocessors, _emulator.cooperative = 2, True
+    _emulator.multiprocessors, _emulator.cooperative, _emulator.fast_double = 2, True, True
     return _emulator

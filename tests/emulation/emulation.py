@@ -95,6 +95,7 @@ class _Request(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("multiprocessors", ctypes.c_int32),
         ("cooperative", ctypes.c_int32),
+        ("fast_double", ctypes.c_int32),
         ("in_double", ctypes.c_int32),
     )
 
@@ -102,7 +103,8 @@ class _Request(ctypes.Structure):
 class Emulator:
     """The launchers. A matrix is a tensor `(order, depth)` with any strides; results are those of `ops.py`, packed.
 
-    `multiprocessors` is the size of the GPU: it decides how the depth is cut into parts.
+    `multiprocessors` is the size of the GPU: it decides how the depth is cut into parts. `fast_double`: whether SRIP is
+    computed in double, or in two floats.
     """
 
     def __init__(self, library):
@@ -115,12 +117,14 @@ class Emulator:
             size = getattr(self.library, f"emulator_size_of{structure.__name__}")()
             if size != ctypes.sizeof(structure):
                 raise TypeError(f"{structure.__name__} has {size} bytes in C++, {ctypes.sizeof(structure)} here")
-        self.multiprocessors, self.cooperative = 2, True
+        self.multiprocessors, self.cooperative, self.fast_double = 2, True, True
         self.run_as()
 
-    def run_as(self, schedule="forward", copies_arrive_late=False, resident_blocks=2, seed=1):
+    def run_as(self, schedule="forward", copies_arrive_late=False, resident_blocks=2, seed=1, truncating=True):
+        """`truncating`: how tensor cores add, as NVIDIA's do or exactly."""
         index = SCHEDULES.index(schedule)
-        self.library.emulator_set(index, int(copies_arrive_late), resident_blocks, ctypes.c_int64(seed))
+        seed = ctypes.c_int64(seed)
+        self.library.emulator_set(index, int(copies_arrive_late), resident_blocks, seed, int(truncating))
 
     def in_all_ways(self):
         """Sets one schedule after the other, with copies that arrive at once and late."""
@@ -188,7 +192,8 @@ class Emulator:
             for d, (size, step) in enumerate(digits[i] if digits else ()):
                 orders[i].digits[d] = _Digit(size, step)
                 orders[i].count = d + 1
-        request = _Request(made, targets, orders, count, self.multiprocessors, self.cooperative, double)
+        device = self.multiprocessors, self.cooperative, self.fast_double
+        request = _Request(made, targets, orders, count, *device, double)
         return request, torch.float64 if double else torch.float32
 
 

@@ -24,6 +24,7 @@ struct Settings {
   bool copies_arrive_late = false;
   int resident_blocks = 2;  // that run at the same time, in a launch that is not cooperative
   std::uint64_t seed = 1;
+  bool tensor_cores_truncate = true;
 };
 
 struct Launch {
@@ -84,6 +85,10 @@ float float_from_half(std::uint16_t bits);
 std::uint16_t half_from_float(float number);
 std::uint16_t bfloat_from_float(float number);
 double square_root(double number);
+// Each rounded once: in a source of their own, no compiler sees what they are used for.
+float add(float a, float b);
+float multiply(float a, float b);
+float multiply_add(float a, float b, float c);
 
 // To ten bits after the leading one, ties away from zero.
 inline std::uint32_t round_to_tf32(std::uint32_t bits) {
@@ -91,16 +96,12 @@ inline std::uint32_t round_to_tf32(std::uint32_t bits) {
   return is_finite ? (bits + 0x1000u) & 0xffffe000u : bits;
 }
 
-// Tensor cores cut the digits off that a float sum has no place for.
-template <class Sum>
-Sum cut_off(double sum) {
-  if constexpr (sizeof(Sum) == sizeof(double)) {
-    return sum;
-  } else {
-    const float nearest = static_cast<float>(sum);
-    const bool beyond = sum < 0 ? double{nearest} < sum : double{nearest} > sum;
-    return beyond && nearest - nearest == 0 ? bits_as<float>(bits_as<std::uint32_t>(nearest) - 1) : nearest;
-  }
+// sum + the products, as the tensor cores of the settings add: exactly, rounded to the nearest float, or
+// truncating.
+float add_products(float sum, const double* products, int count);
+inline double add_products(double sum, const double* products, int count) {
+  for (int k = 0; k < count; ++k) sum += products[k];
+  return sum;
 }
 
 }  // namespace emulator

@@ -159,10 +159,11 @@ def disassembler():
 
 # What the products of a kernel's numbers are made of: the mangled template arguments, and the instruction.
 INSTRUCTIONS = {
-    r"gram_residualIffE": r"HMMA\.1688\.F32\.TF32",
+    r"gram_residualIffE": r"HMMA\.16816\.F32\.BF16",
     r"gram_residualIfNS_8bfloat16E": r"HMMA\.16816\.F32\.BF16",
     r"gram_residualIfNS_7float16E": r"HMMA\.16816\.F32",
-    r"residual_productIffNS0_10TripleTf32E": r"HMMA\.1688\.F32\.TF32",
+    r"residual_productIffNS0_13Bfloat16PartsILi3ELi3EE": r"HMMA\.16816\.F32\.BF16",
+    r"residual_productIffNS0_10SingleTf32E": r"HMMA\.1688\.F32\.TF32",
 }
 
 

@@ -9,7 +9,8 @@ Device device_facts(int number) {
     check(cudaDeviceGetAttribute(&value, attribute, number), "CUDA device " + std::to_string(number));
     return value;
   };
-  return {fact(cudaDevAttrMultiProcessorCount), fact(cudaDevAttrCooperativeLaunch) != 0};
+  return {fact(cudaDevAttrMultiProcessorCount), fact(cudaDevAttrCooperativeLaunch) != 0,
+          fact(cudaDevAttrSingleToDoublePrecisionPerfRatio) <= 4};
 }
 
 }  // namespace ortho::cuda

@@ -60,6 +60,10 @@ template <class T>
 T read_past_l1(const T* address) {
   return *address;
 }
+inline void read_pair_past_l1(const float* pair, float& first, float& second) {
+  first = pair[0];
+  second = pair[1];
+}
 
 template <int Bytes>
 void copy_async(void* target, const void* source, int valid_bytes) {
@@ -76,11 +80,17 @@ inline std::uint32_t float_as_bits(float number) { return emulator::bits_as<std:
 inline float to_float(bfloat16 number) { return bits_as_float(std::uint32_t{number.bits} << 16); }
 inline float to_float(float16 number) { return emulator::float_from_half(number.bits); }
 inline bfloat16 to_bfloat16(float number) { return {emulator::bfloat_from_float(number)}; }
+inline std::uint32_t to_bfloat16_pair(float first, float second) {
+  return emulator::bfloat_from_float(first) | std::uint32_t{emulator::bfloat_from_float(second)} << 16;
+}
 inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
 inline std::uint32_t round_to_tf32(float number) {
   return emulator::round_to_tf32(emulator::bits_as<std::uint32_t>(number));
 }
 inline double square_root(double number) { return emulator::square_root(number); }
+inline float add_rounded(float a, float b) { return emulator::add(a, b); }
+inline float multiply_rounded(float a, float b) { return emulator::multiply(a, b); }
+inline float multiply_add_rounded(float a, float b, float c) { return emulator::multiply_add(a, b, c); }
 
 #else
 
@@ -108,6 +118,11 @@ ORTHO_DEVICE T shuffle_xor(T value, int lanes) {
 template <class T>
 ORTHO_DEVICE T read_past_l1(const T* address) {
   return __ldcg(address);
+}
+ORTHO_DEVICE void read_pair_past_l1(const float* pair, float& first, float& second) {
+  const float2 both = __ldcg(reinterpret_cast<const float2*>(pair));
+  first = both.x;
+  second = both.y;
 }
 
 // Copies to shared memory without waiting; bytes beyond the valid ones become zero.
@@ -143,6 +158,11 @@ ORTHO_DEVICE bfloat16 to_bfloat16(float number) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
   return result;
 }
+ORTHO_DEVICE std::uint32_t to_bfloat16_pair(float first, float second) {
+  std::uint32_t result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
+  return result;
+}
 ORTHO_DEVICE float16 to_float16(float number) {
   float16 result;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
@@ -154,6 +174,10 @@ ORTHO_DEVICE std::uint32_t round_to_tf32(float number) {
   return result;
 }
 ORTHO_DEVICE double square_root(double number) { return sqrt(number); }
+// Each rounded once, whatever stands around it: the compiler would make one operation of a product and a sum.
+ORTHO_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }
+ORTHO_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+ORTHO_DEVICE float multiply_add_rounded(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 #endif
 
@@ -210,9 +234,9 @@ void multiply_add(const Fragment& mine, Sum (&sums)[4], const A& a, const B& b) 
         Result r;
         for (int e = 0; e < 4; ++e) {
           const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
-          double sum = sums[e];
-          for (int k = 0; k < Depth; ++k) sum += double{a(all, row, k)} * double{b(all, k, column)};
-          r.sums[e] = emulator::cut_off<Sum>(sum);
+          double products[Depth];
+          for (int k = 0; k < Depth; ++k) products[k] = double{a(all, row, k)} * double{b(all, k, column)};
+          r.sums[e] = emulator::add_products(sums[e], products, Depth);
         }
         return r;
       });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../soft_orthogonality.h"
+#include "gram_diagonal.cuh"
 #include "reduce.cuh"
 #include "tile_product.cuh"
 
@@ -77,6 +78,14 @@ struct GramOperand {
   }
 };
 
+// Float sums are not good enough for the diagonal. The warp that has nothing else to do in its tiles, since
+// its entries lie above it, sums its squares up.
+template <class Sum>
+constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
+ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
+  return item.row == item.column && warp_row() < warp_column();
+}
+
 // Whether this block is the last of `all` that come here: then it sees what the others wrote before.
 ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
@@ -94,19 +103,42 @@ ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   return result;
 }
 
-// Subtracts the identity, keeps the weighted entries, and sums the squares up: of the tile, and by the block
-// that has the matrix's last tile, of all its tiles in order.
+// R from the Gram; where the diagonal was summed apart, it comes from there.
+template <class Sum>
+ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengths& lengths,
+                                    Blocks<Sum>& sums) {
+  if (item.row != item.column) return;
+  if constexpr (diagonal_apart<Sum>) {
+    auto* const diagonal = reinterpret_cast<Sum*>(shared_memory());
+    if (above_diagonal(item)) {
+      ORTHO_UNROLL
+      for (int i = 0; i < lengths.of_lane; ++i)
+        diagonal[lengths.vector(i)] = static_cast<Sum>(static_cast<double>(lengths.sums[i]) - 1);
+    }
+    block_barrier();
+    for_sums<Sum>(sums, [&](int r, int c, Sum& sum) {
+      if (r == c) sum = diagonal[r];
+    });
+    block_barrier();  // the memory may be used again
+  } else {
+    for_sums<Sum>(sums, [](int r, int c, Sum& sum) {
+      if (r == c) sum -= 1;
+    });
+  }
+}
+
+// Keeps the weighted entries of R, and sums their squares up: of the tile, and by the block that has the
+// matrix's last tile, of all its tiles in order.
 template <class C, class Sum>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
                               Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
   double squares[2] = {0, 0};
-  for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
+  for_sums<Sum>(sums, [&](int r, int c, Sum entry) {
     const std::int32_t row = item.row + r, column = item.column + c;
     if (!within(row, matrix.order) || !within(column, std::int64_t{row} + 1)) return;
     const bool on_diagonal = row == column;
-    const Sum entry = on_diagonal ? sum - Sum(1) : sum;
     const double square = static_cast<double>(entry) * static_cast<double>(entry);
     squares[0] += on_diagonal ? square : 0.0;
     squares[1] += on_diagonal ? 0.0 : square;
@@ -140,14 +172,13 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
 // order.
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
-                            std::int32_t item_index, Blocks<Sum>& sums) {
+                            std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t across = slot_blocks_across(matrix.order);
-  const auto slot = [&](std::int32_t part) {
+  const std::int64_t slot_numbers = std::int64_t{across} * across * slot_block_numbers;
+  const auto memory_of = [&](std::int32_t part) {
     const std::int64_t index = item_index - item.part + part - matrix.first_item;
-    double* memory =
-        arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
-    return reinterpret_cast<Sum*>(memory) + thread_index() % warp_size;
+    return arguments.partials + matrix.first_slot_block * slot_block_numbers + index * slot_numbers;
   };
   // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
   const auto for_slot = [&](const auto& visit) {
@@ -157,13 +188,31 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
       visit((block_row * across + block_column) * slot_block_numbers + column % 2 * warp_size, sum);
     });
   };
+  const auto slot = [&](std::int32_t part) {
+    return reinterpret_cast<Sum*>(memory_of(part)) + thread_index() % warp_size;
+  };
+  // Float tiles, of orders above `small_order`, take half of a whole slot.
+  const auto lengths_slot = [&](std::int32_t part) {
+    return reinterpret_cast<TwoFloat*>(memory_of(part) + slot_numbers / 2) + lengths.vector(0);
+  };
+  const bool has_lengths = diagonal_apart<Sum> && above_diagonal(item);
+  if (has_lengths) {
+    ORTHO_UNROLL
+    for (int i = 0; i < lengths.of_lane; ++i) lengths_slot(item.part)[i * warp_size] = lengths.sums[i];
+  }
   Sum* const own = slot(item.part);
   for_slot([&](std::int64_t place, Sum sum) { own[place] = sum; });
   if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
+  lengths = {};
   for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   for (std::int32_t part = 0; part < item.parts; ++part) {
     const Sum* const other = slot(part);
     for_slot([&](std::int64_t place, Sum& sum) { sum += read_past_l1(other + place); });
+    if (has_lengths) {
+      ORTHO_UNROLL
+      for (int i = 0; i < lengths.of_lane; ++i)
+        lengths.sums[i] += read_past_l1(lengths_slot(part) + i * warp_size);
+    }
   }
   return true;
 }
@@ -178,22 +227,28 @@ ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const Residu
   const GramOperand<Products, S, lies> left{operand, aligned, item.row, item.begin};
   const GramOperand<Products, S, lies> right{operand, aligned, item.column, item.begin};
   const int chunks = (item.end - item.begin + Products::depth - 1) / Products::depth;
-  const bool above_diagonal = item.row == item.column && warp_row() < warp_column();
+  const bool above = above_diagonal(item);
   const bool beyond = item.row + warp_row() >= matrix.order || item.column + warp_column() >= matrix.order;
   using Sum = typename Products::Sum;
   Blocks<Sum> sums;
-  tile_product<Products>(left, right, chunks, above_diagonal || beyond, sums);
-  if (item.parts > 1 && !add_parts<Sum>(arguments, item, item_index, sums)) return;
+  SquaredLengths lengths{};
+  tile_product<Products>(left, right, chunks, above || beyond, sums, [&](const auto& panel) {
+    if constexpr (diagonal_apart<Sum>) {
+      if (above) lengths.template add_chunk<Products::depth>(panel);
+    }
+  });
+  if (item.parts > 1 && !add_parts<Sum>(arguments, item, item_index, lengths, sums)) return;
+  subtract_identity<Sum>(item, lengths, sums);
   finish_tile<C, Sum>(arguments, item, sums);
 }
 
 template <class S>
 struct GramProducts {
-  using type = Halves<S, S>;
+  using type = Halves<S>;
 };
 template <>
 struct GramProducts<float> {
-  using type = TripleTf32;
+  using type = Bfloat16Parts<3, 3>;
 };
 
 template <class C, class S, Lies lies>

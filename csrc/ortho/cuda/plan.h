@@ -16,6 +16,7 @@ namespace ortho::cuda {
 struct Device {
   int multiprocessors = 132;
   bool cooperative = true;  // can start a grid whose blocks all run at the same time
+  bool fast_double = true;  // computes in double at no less than a quarter of float's rate
 };
 
 // Whether neighbours along the depth are the closer ones in memory.

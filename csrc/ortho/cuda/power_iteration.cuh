@@ -6,9 +6,11 @@
 // scaled by the length that its partner was divided by, are
 //   p_m = x_m,   p_(m-1) = (R p_m - s_m x_(m-1)) / s_(m-1),   p_i = R p_(i+1) / s_i.
 // Vectors are kept as they come out of R, x_i times s_i, and are divided where they are used.
+//
+// W W^T x - x cancels near orthogonality. Its sums and vectors are of type T with at least twice float's
+// digits: double, or TwoFloat on GPUs where double is slow. What is done once a row is in double everywhere.
 #pragma once
 
-#include "../soft_orthogonality.h"
 #include "vector_pass.cuh"
 
 namespace ortho::cuda {
@@ -28,9 +30,9 @@ struct IterationMatrix {
 struct IterationArguments {
   const void* start;
   void* values;
-  void* vectors;  // null: keep nothing
-  double* partials;
-  double* work_vectors;     // room for a double for each entry, whatever the arithmetic
+  void* vectors;   // null: keep nothing
+  void* partials;  // of T, as the next
+  void* work_vectors;
   double* squared_lengths;  // of the vectors 1 to `iterations`: one for each row block of the launch
   std::uint32_t* counter;   // of blocks that came to a grid barrier
   std::int32_t iterations, through, adjoints;
@@ -46,12 +48,16 @@ ORTHO_DEVICE std::int32_t steps_of(const IterationArguments& arguments) {
   return arguments.iterations + (arguments.adjoints ? arguments.iterations - 1 : 0);
 }
 
-// T: of the arithmetic of this matrix.
 template <class T>
 ORTHO_DEVICE T* work_vector(const IterationArguments& arguments, const IterationMatrix& matrix,
                             std::int32_t slot) {
-  return reinterpret_cast<T*>(arguments.work_vectors + matrix.first_vector +
-                              std::int64_t{slot} * matrix.order);
+  return static_cast<T*>(arguments.work_vectors) + matrix.first_vector + std::int64_t{slot} * matrix.order;
+}
+// The number at that row of it, which another block may have written.
+template <class T>
+ORTHO_DEVICE double entry_of(const IterationArguments& arguments, const IterationMatrix& matrix,
+                             std::int32_t slot, std::int32_t row) {
+  return static_cast<double>(read_past_l1(work_vector<T>(arguments, matrix, slot) + row));
 }
 
 // Without adjoints two vectors are enough, in turn.
@@ -92,7 +98,7 @@ ORTHO_DEVICE void start_rows(const IterationArguments& arguments, const Iteratio
   sum_over_block<pass_threads>(squares);
   if (!within(row, matrix.order)) return;
   const auto entry = static_cast<double>(start[callers_index(matrix.digits, row)]);
-  work_vector<T>(arguments, matrix, 0)[row] = static_cast<T>(divide(entry, square_root(squares[0])));
+  work_vector<T>(arguments, matrix, 0)[row] = T(divide(entry, square_root(squares[0])));
 }
 
 // Takes W W^T x from the partial products and goes one application on.
@@ -102,26 +108,23 @@ ORTHO_DEVICE void reduce_rows(const IterationArguments& arguments, const Iterati
   const std::int32_t last = arguments.iterations;
   double squares[1] = {0};
   if (within(row, matrix.order)) {
-    const double* const partials = arguments.partials + matrix.first_partial + row;
+    const T* const partials = static_cast<const T*>(arguments.partials) + matrix.first_partial + row;
     double applied = 0;
     for (std::int32_t range = 0; range < matrix.ranges; ++range)
-      applied += read_past_l1(partials + std::int64_t{range} * matrix.order);
-    applied -= static_cast<double>(
-        read_past_l1(work_vector<T>(arguments, matrix, input_slot(arguments, step)) + row));
+      applied += static_cast<double>(read_past_l1(partials + std::int64_t{range} * matrix.order));
+    applied -= entry_of<T>(arguments, matrix, input_slot(arguments, step), row);
     if (step < last) {
-      const T next = static_cast<T>(divide(applied, length_of(arguments, matrix, step)));
-      work_vector<T>(arguments, matrix, slot_of(arguments, step + 1))[row] = next;
-      squares[0] = static_cast<double>(next) * static_cast<double>(next);
+      const double next = divide(applied, length_of(arguments, matrix, step));
+      work_vector<T>(arguments, matrix, slot_of(arguments, step + 1))[row] = T(next);
+      squares[0] = next * next;
     } else {
       const std::int32_t i = 2 * last - step - 1;  // of the adjoint that comes out
       if (step == last) {
         const double sigma = length_of(arguments, matrix, last);
-        const double before =
-            read_past_l1(work_vector<T>(arguments, matrix, slot_of(arguments, last - 1)) + row);
+        const double before = entry_of<T>(arguments, matrix, slot_of(arguments, last - 1), row);
         applied = divide(applied, sigma) - sigma * divide(before, length_of(arguments, matrix, last - 1));
       }
-      work_vector<T>(arguments, matrix, last + i)[row] =
-          static_cast<T>(divide(applied, length_of(arguments, matrix, i)));
+      work_vector<T>(arguments, matrix, last + i)[row] = T(divide(applied, length_of(arguments, matrix, i)));
     }
   }
   if (step >= last) return;
@@ -148,10 +151,9 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
     const std::int32_t i = last - pair;
     double left = 0, right = 0;
     if (value != 0) {  // a value of zero has no direction: its gradient is zero
-      left =
-          read_past_l1(work_vector<T>(arguments, matrix, i == last ? slot_of(arguments, i) : last + i) + row);
+      left = entry_of<T>(arguments, matrix, i == last ? slot_of(arguments, i) : last + i, row);
       if (i == last) left = divide(left, value);
-      right = divide(read_past_l1(work_vector<T>(arguments, matrix, slot_of(arguments, i - 1)) + row),
+      right = divide(entry_of<T>(arguments, matrix, slot_of(arguments, i - 1), row),
                      length_of(arguments, matrix, i - 1));
     }
     vectors[2 * std::int64_t{pair} * matrix.order + at] = static_cast<C>(left);
@@ -161,11 +163,12 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
 
 // ---- phases ----------------------------------------------------------------------------------------------
 
-template <class C, class T, class S>
+template <class T, class S>
 ORTHO_DEVICE void pass_over(const IterationArguments& arguments, const IterationMatrix& matrix,
                             std::int32_t range, std::int32_t step) {
   const T* const vector = work_vector<T>(arguments, matrix, input_slot(arguments, step));
-  double* const product = arguments.partials + matrix.first_partial + std::int64_t{range} * matrix.order;
+  T* const product =
+      static_cast<T*>(arguments.partials) + matrix.first_partial + std::int64_t{range} * matrix.order;
   const std::int32_t begin = range * matrix.range_depth;
   const std::int32_t end =
       matrix.depth - begin < matrix.range_depth ? matrix.depth : begin + matrix.range_depth;
@@ -185,16 +188,7 @@ ORTHO_DEVICE void work_on_rows(const IterationArguments& arguments, const Iterat
   }
 }
 
-// Calls body(matrix, T()) with the type of the arithmetic: small orders don't average rounding errors out.
-template <class C, class Body>
-ORTHO_DEVICE void in_arithmetic(const IterationMatrix& matrix, const Body& body) {
-  if constexpr (std::is_same_v<C, float>) {
-    if (matrix.order > small_order) return body(float{});
-  }
-  body(double{});
-}
-
-template <class C, class S>
+template <class C, class S, class T>
 ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t phase) {
   const bool is_pass = phase % 2 == 1 && phase < 2 * steps_of(arguments);
   if (is_pass) {
@@ -202,17 +196,13 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
       const IterationMatrix& matrix =
           arguments
               .matrices[find_matrix(arguments.matrices, arguments.count, i, &IterationMatrix::first_range)];
-      in_arithmetic<C>(matrix, [&](auto number) {
-        pass_over<C, decltype(number), S>(arguments, matrix, i - matrix.first_range, phase / 2);
-      });
+      pass_over<T, S>(arguments, matrix, i - matrix.first_range, phase / 2);
     }
   } else {
     for (std::int32_t i = block_index(); i < arguments.row_blocks; i += block_count()) {
       const IterationMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i,
                                                                      &IterationMatrix::first_row_block)];
-      in_arithmetic<C>(matrix, [&](auto number) {
-        work_on_rows<C, decltype(number)>(arguments, matrix, i - matrix.first_row_block, phase);
-      });
+      work_on_rows<C, T>(arguments, matrix, i - matrix.first_row_block, phase);
     }
   }
 }
@@ -232,11 +222,12 @@ ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
   block_barrier();
 }
 
-template <class C, class S>
+// C: of values and of the vectors that are kept. S: of the weights. T: of the arithmetic.
+template <class C, class S, class T>
 ORTHO_KERNEL(pass_threads, pass_blocks, power_iteration, IterationArguments) {
   for (std::int32_t phase = arguments.first_phase; phase < arguments.end_phase; ++phase) {
     if (phase > arguments.first_phase) grid_barrier(arguments.counter, phase - arguments.first_phase);
-    run_phase<C, S>(arguments, phase);
+    run_phase<C, S, T>(arguments, phase);
   }
 }
 

@@ -70,7 +70,7 @@ ORTHO_DEVICE void products_along_depth(const UpdateMatrix& matrix, const S* stri
       for (int q = 0; q < vectors_at_once; ++q) sums[q][c] += entry * factors[q];
     }
   }
-  const StripMemory memory = strip_memory();
+  const StripMemory memory = strip_memory<double>();
   ORTHO_UNROLL
   for (int q = 0; q < vectors_at_once; ++q) {
     ORTHO_UNROLL

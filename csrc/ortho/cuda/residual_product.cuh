@@ -81,7 +81,8 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
   const TransposedOperand<Entry, Products::depth, S, lies> right{operand, is_aligned(operand, lies), column};
   const bool beyond = row + warp_row() >= matrix.order || column + warp_column() >= matrix.depth;
   Blocks<Sum> sums;
-  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, beyond, sums);
+  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, beyond, sums,
+                         [](const auto&) {});
   const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.grad_values)[matrix.index]);
   S* const gradient = static_cast<S*>(matrix.gradient);
   for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
@@ -92,15 +93,13 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
   });
 }
 
-// Sums of fewer products than this are done in double where no digit is to be lost: so few don't average the
-// rounding errors of three tf32 products out.
-constexpr std::int32_t tiny_order = 16;
-
+// Where the order is the larger side, R W cancels near orthogonality: no digit may be lost.
 template <class C, class S, class Products, Lies lies>
 ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
                                    std::int32_t row, std::int32_t column) {
-  if constexpr (std::is_same_v<Products, TripleTf32>) {
-    if (matrix.order < tiny_order) return gradient_tile<C, S, InDouble, lies>(arguments, matrix, row, column);
+  if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float>) {
+    if (matrix.order > matrix.depth)
+      return gradient_tile<C, S, Bfloat16Parts<3, 3>, lies>(arguments, matrix, row, column);
   }
   gradient_tile<C, S, Products, lies>(arguments, matrix, row, column);
 }

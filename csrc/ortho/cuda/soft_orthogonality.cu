@@ -114,14 +114,16 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
       using S = decltype(stored);
       if constexpr (std::is_same_v<C, double>) {
         launch_product<C, S, InDouble>(plan, arguments, stream);
-      } else if constexpr (!std::is_same_v<S, float>) {
-        launch_product<C, S, SingleTf32>(plan, arguments, stream);
+      } else if constexpr (std::is_same_v<S, bfloat16>) {
+        launch_product<C, S, Bfloat16Parts<2, 1>>(plan, arguments, stream);
+      } else if constexpr (std::is_same_v<S, float16>) {
+        launch_product<C, S, Bfloat16Parts<2, 2>>(plan, arguments, stream);
       } else if (precision == Precision::highest) {
-        launch_product<C, S, TripleTf32>(plan, arguments, stream);
+        launch_product<C, S, Bfloat16Parts<3, 3>>(plan, arguments, stream);
       } else if (precision == Precision::high) {
         launch_product<C, S, SingleTf32>(plan, arguments, stream);
       } else {
-        launch_product<C, S, Halves<bfloat16, float>>(plan, arguments, stream);
+        launch_product<C, S, Bfloat16Parts<1, 1>>(plan, arguments, stream);
       }
     });
   }

@@ -43,14 +43,14 @@ IterationArguments iteration_arguments(const IterationLaunch& launch, const std:
 }
 
 // All phases in one cooperative launch, or, where a grid can't wait for itself, each in a launch of its own.
-template <class C, class S>
+template <class C, class S, class T>
 void launch_iteration(const IterationLaunch& plan, IterationArguments& arguments, bool cooperative,
                       void* stream) {
   const std::int32_t phases = 2 * plan.steps + 2, at_once = cooperative ? phases : 1;
   for (std::int32_t phase = 0; phase < phases; phase += at_once) {
     arguments.first_phase = phase;
     arguments.end_phase = phase + at_once;
-    launch("power_iteration", power_iteration<C, S>,
+    launch("power_iteration", power_iteration<C, S, T>,
            {plan.blocks, pass_threads, pass_shared_bytes, cooperative}, arguments, stream);
   }
 }
@@ -111,11 +111,16 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<EntryDigits>& e
     arguments.vectors = vectors;
     arguments.adjoints = adjoints;
     arguments.counter = counters.take<std::uint32_t>(plan.counter_bytes);
-    arguments.partials = parts.take<double>(plan.partial_bytes);
-    arguments.work_vectors = parts.take<double>(plan.vector_bytes);
+    arguments.partials = parts.take<void>(plan.partial_bytes);
+    arguments.work_vectors = parts.take<void>(plan.vector_bytes);
     arguments.squared_lengths = parts.take<double>(plan.length_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
-      launch_iteration<C, decltype(stored)>(plan, arguments, device.cooperative, stream);
+      using S = decltype(stored);
+      if (std::is_same_v<C, double> || device.fast_double) {
+        launch_iteration<C, S, double>(plan, arguments, device.cooperative, stream);
+      } else if constexpr (std::is_same_v<C, float>) {
+        launch_iteration<C, S, TwoFloat>(plan, arguments, device.cooperative, stream);
+      }
     });
   }
 }

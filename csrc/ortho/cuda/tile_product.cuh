@@ -13,7 +13,8 @@ namespace ortho::cuda {
 //
 // `depth` is that of a chunk, `step` that of an instruction, `run` that of the sums that are formed apart.
 // multiply() adds to blocks[i][j] one step of the product, from k on, of 16 vectors of the left panel, from
-// row + 16 i on, with 8 of the right one, from column + 8 j on.
+// row + 16 i on, with 8 of the right one, from column + 8 j on. Where numbers are cut into parts, products of
+// lower parts go to low_blocks instead: these are so small that their sums may be as long as the depth.
 
 constexpr int block_rows = 2, block_columns = 4;
 template <class Sum>
@@ -24,56 +25,80 @@ ORTHO_DEVICE int of_eight() { return thread_index() % warp_size / 4; }
 ORTHO_DEVICE int of_four() { return thread_index() % 4; }
 }  // namespace lane
 
-// float32 as sums of two tf32 numbers; the product of the small ones is below float's digits.
-struct TripleTf32 {
-  using Entry = float;
+// Numbers as sums of bfloat16 ones, each the rounded rest of those before it: three hold a float32 number,
+// two a float16 one or 16 bits of any. Products of parts that are below the last part's digits are left out:
+// six of three by three remain. Three products of two tf32 numbers each would cost as much, but lose a bit of
+// the weights: near orthogonality, half of a gradient's error.
+template <int LeftParts, int RightParts>
+struct Bfloat16Parts {
+  using Entry = float;  // of the left operand
   using Sum = float;
-  static constexpr int depth = 16, step = 8, run = 8;
+  static constexpr int depth = 16, step = 16, run = 16;
+  static constexpr bool in_parts = LeftParts > 1 || RightParts > 1;
 
-  struct Split {
-    std::uint32_t high, low;
-  };
-  static ORTHO_DEVICE Split split(float number) {
-    const std::uint32_t high = round_to_tf32(number);
-    return {high, round_to_tf32(number - bits_as_float(high))};
+  // Of two neighbors in the depth.
+  template <int Parts, class P>
+  static ORTHO_DEVICE void split(const P& panel, int vector, int k, std::uint32_t (&parts)[Parts]) {
+    auto first = number_from<float>(panel.at(vector, k)),
+         second = number_from<float>(panel.at(vector, k + 1));
+    ORTHO_UNROLL
+    for (int p = 0; p < Parts; ++p) {
+      parts[p] = to_bfloat16_pair(first, second);
+      first -= bits_as_float(parts[p] << 16);
+      second -= bits_as_float(parts[p] & 0xffff0000u);
+    }
   }
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
+                                    Blocks<Sum>& low_blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
-    std::uint32_t high[block_rows][4], low[block_rows][4];
+    std::uint32_t left[LeftParts][block_rows][4];
     ORTHO_UNROLL
     for (int i = 0; i < block_rows; ++i) {
       ORTHO_UNROLL
       for (int e = 0; e < 4; ++e) {
-        const Split parts = split(a.at(row + 16 * i + g + 8 * (e % 2), k + t + 4 * (e / 2)));
-        high[i][e] = parts.high;
-        low[i][e] = parts.low;
+        std::uint32_t parts[LeftParts];
+        split(a, row + 16 * i + g + 8 * (e % 2), k + 2 * t + 8 * (e / 2), parts);
+        ORTHO_UNROLL
+        for (int p = 0; p < LeftParts; ++p) left[p][i][e] = parts[p];
       }
     }
     ORTHO_UNROLL
     for (int j = 0; j < block_columns; ++j) {
-      const Split near = split(number_from<float>(b.at(column + 8 * j + g, k + t)));
-      const Split far = split(number_from<float>(b.at(column + 8 * j + g, k + t + 4)));
-      const std::uint32_t b_high[2] = {near.high, far.high}, b_low[2] = {near.low, far.low};
+      std::uint32_t near[RightParts], far[RightParts];
+      split(b, column + 8 * j + g, k + 2 * t, near);
+      split(b, column + 8 * j + g, k + 2 * t + 8, far);
+      // The smallest first.
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) {
-        multiply_tf32(blocks[i][j], low[i], b_high);
-        multiply_tf32(blocks[i][j], high[i], b_low);
-        multiply_tf32(blocks[i][j], high[i], b_high);
+      for (int places = last_places; places >= 0; --places) {
+        ORTHO_UNROLL
+        for (int p = 0; p < LeftParts; ++p) {
+          const int q = places - p;
+          if (q < 0 || q >= RightParts) continue;
+          const std::uint32_t right[2] = {near[q], far[q]};
+          ORTHO_UNROLL
+          for (int i = 0; i < block_rows; ++i)
+            multiply_halves<bfloat16>(places == 0 ? blocks[i][j] : low_blocks[i][j], left[p][i], right);
+        }
       }
     }
   }
+
+ private:
+  static constexpr int last_places = (LeftParts > RightParts ? LeftParts : RightParts) - 1;
 };
 
-// Both operands rounded to tf32, which bfloat16 and float16 are already.
+// Both operands rounded to tf32.
 struct SingleTf32 {
   using Entry = float;
   using Sum = float;
   static constexpr int depth = 16, step = 8, run = 16;
+  static constexpr bool in_parts = false;
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
+                                    Blocks<Sum>&) {
     const int g = lane::of_eight(), t = lane::of_four();
     std::uint32_t left[block_rows][4];
     ORTHO_UNROLL
@@ -92,27 +117,26 @@ struct SingleTf32 {
   }
 };
 
-// Pairs of 16-bit numbers, neighbours in the depth: as they are stored, or rounded from float.
-template <class Half, class Stored>
+// Pairs of 16-bit numbers, neighbors in the depth, as they are stored.
+template <class Half>
 struct Halves {
-  using Entry = Stored;
+  using Entry = Half;
   using Sum = float;
-  static constexpr int depth = sizeof(Stored) == 4 ? 16 : 32, step = 16, run = depth;
+  static constexpr int depth = 32, step = 16, run = 32;
+  static constexpr bool in_parts = false;
 
   template <class P>
   static ORTHO_DEVICE std::uint32_t pair(const P& panel, int vector, int k) {
-    if constexpr (std::is_same_v<Stored, Half> && P::lie == Lies::along_depth) {
+    if constexpr (P::lie == Lies::along_depth) {
       return *reinterpret_cast<const std::uint32_t*>(panel.entries + vector * P::Own::vector_step + k);
     } else {
-      const Half first = half(panel.at(vector, k)), second = half(panel.at(vector, k + 1));
-      return first.bits | std::uint32_t{second.bits} << 16;
+      return panel.at(vector, k).bits | std::uint32_t{panel.at(vector, k + 1).bits} << 16;
     }
   }
-  static ORTHO_DEVICE Half half(Half number) { return number; }
-  static ORTHO_DEVICE Half half(float number) { return stored_from<Half>(number); }
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
+                                    Blocks<Sum>&) {
     const int g = lane::of_eight(), t = lane::of_four();
     std::uint32_t left[block_rows][4];
     ORTHO_UNROLL
@@ -135,9 +159,11 @@ struct InDouble {
   using Entry = double;
   using Sum = double;
   static constexpr int depth = 8, step = 4, run = 8;
+  static constexpr bool in_parts = false;
 
   template <class A, class B>
-  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks) {
+  static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
+                                    Blocks<Sum>&) {
     const int g = lane::of_eight(), t = lane::of_four();
     double left[block_rows][2];
     ORTHO_UNROLL
@@ -176,28 +202,38 @@ ORTHO_DEVICE void for_sums(Blocks<Sum>& sums, const Visit& visit) {
   }
 }
 
+template <class Sum>
+ORTHO_DEVICE void clear(Blocks<Sum>& sums) {
+  for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
+}
+
+template <class Sum>
+ORTHO_DEVICE void add(const Blocks<Sum>& part, Blocks<Sum>& sums) {
+  ORTHO_UNROLL
+  for (int i = 0; i < block_rows; ++i) {
+    ORTHO_UNROLL
+    for (int j = 0; j < block_columns; ++j) {
+      ORTHO_UNROLL
+      for (int e = 0; e < 4; ++e) sums[i][j][e] += part[i][j][e];
+    }
+  }
+}
+
 // sums += the products of the two panels for one run of the depth.
 template <class Products, class A, class B, class Sum = typename Products::Sum>
-ORTHO_DEVICE void add_run(const A& a, const B& b, int begin, Blocks<Sum>& sums) {
+ORTHO_DEVICE void add_run(const A& a, const B& b, int begin, Blocks<Sum>& low_sums, Blocks<Sum>& sums) {
   const auto multiply = [&](auto& blocks) {
     ORTHO_UNROLL
     for (int k = begin; k < begin + Products::run; k += Products::step)
-      Products::multiply(a, warp_row(), b, warp_column(), k, blocks);
+      Products::multiply(a, warp_row(), b, warp_column(), k, blocks, low_sums);
   };
   if constexpr (std::is_same_v<Sum, double>) {
     multiply(sums);
   } else {
     Blocks<Sum> part;
-    for_sums<Sum>(part, [](int, int, Sum& sum) { sum = 0; });
+    clear<Sum>(part);
     multiply(part);
-    ORTHO_UNROLL
-    for (int i = 0; i < block_rows; ++i) {
-      ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e) sums[i][j][e] += part[i][j][e];
-      }
-    }
+    add<Sum>(part, sums);
   }
 }
 
@@ -209,10 +245,10 @@ constexpr int panel_bytes = 5120;
 constexpr std::size_t tile_shared_bytes = std::size_t{2} * stages * panel_bytes;
 
 // sums = A B^T for `chunks` chunks. Left and Right bring a chunk of theirs into shared memory: stage(chunk,
-// panel). A warp that `idle` says has nothing to do only helps with that.
-template <class Products, class Left, class Right, class Sum = typename Products::Sum>
-ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks, bool idle,
-                               Blocks<Sum>& sums) {
+// panel). A warp that `idle` says has nothing to multiply calls instead(panel) with each chunk of the left.
+template <class Products, class Left, class Right, class Instead, class Sum = typename Products::Sum>
+ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks, bool idle, Blocks<Sum>& sums,
+                               const Instead& instead) {
   using LeftEntry = typename Left::Panel::Entry;
   using RightEntry = typename Right::Panel::Entry;
   static_assert(Left::Panel::Own::bytes <= panel_bytes && Right::Panel::Own::bytes <= panel_bytes);
@@ -230,7 +266,9 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     }
     commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
   };
-  for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
+  clear<Sum>(sums);
+  Blocks<Sum> low_sums;
+  clear<Sum>(low_sums);
   // The first rounds only fill the pipeline.
   ORTHO_UNROLL_BY(1)
   for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
@@ -239,12 +277,18 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
       block_barrier();  // the chunk is there for all, and nobody reads the one before any more
     }
     bring(chunk + stages - 1);
-    if (chunk < 0 || idle) continue;
+    if (chunk < 0) continue;
     const typename Left::Panel a{left_panel(chunk)};
+    if (idle) {
+      instead(a);
+      continue;
+    }
     const typename Right::Panel b{right_panel(chunk)};
     ORTHO_UNROLL
-    for (int begin = 0; begin < Products::depth; begin += Products::run) add_run<Products>(a, b, begin, sums);
+    for (int begin = 0; begin < Products::depth; begin += Products::run)
+      add_run<Products>(a, b, begin, low_sums, sums);
   }
+  if constexpr (Products::in_parts) add<Sum>(low_sums, sums);
   block_barrier();  // the shared memory may be used for something else
 }
 

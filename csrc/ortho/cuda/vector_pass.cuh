@@ -5,6 +5,7 @@
 
 #include "launch.h"
 #include "reduce.cuh"
+#include "two_float.cuh"
 
 namespace ortho::cuda {
 
@@ -21,51 +22,29 @@ ORTHO_DEVICE std::int64_t callers_index(const EntryDigits& digits, std::int32_t 
 constexpr int pass_warps = pass_threads / warp_size;
 constexpr int lines_at_once = 4;                          // loads in flight hide their latency
 constexpr int strip_columns = longest_strip / warp_size;  // of a lane
-constexpr int summed_at_once =
-    32;  // float sums of this many products are formed apart and then added in double
-
-// Sums of many products: in short runs of T, then in double.
-template <class T>
-class LongSum {
- public:
-  ORTHO_DEVICE void add(T a, T b) { run_ += a * b; }
-  ORTHO_DEVICE void end_run() {
-    total_ += static_cast<double>(run_);
-    run_ = 0;
-  }
-  ORTHO_DEVICE double total() const { return total_; }
-
- private:
-  T run_ = 0;
-  double total_ = 0;
-};
-template <>
-class LongSum<double> {
- public:
-  ORTHO_DEVICE void add(double a, double b) { total_ += a * b; }
-  ORTHO_DEVICE void end_run() {}
-  ORTHO_DEVICE double total() const { return total_; }
-
- private:
-  double total_ = 0;
-};
 
 constexpr std::size_t pass_shared_bytes = sizeof(double) * longest_strip * (pass_warps + 1);
 
 // What each warp found for each column of a strip, and the sums over all warps.
+template <class T>
 struct StripMemory {
-  ORTHO_DEVICE double* of_warp(int warp) const { return memory + warp * longest_strip; }
-  ORTHO_DEVICE double* sums() const { return memory + pass_warps * longest_strip; }
-  double* memory;
+  ORTHO_DEVICE T* of_warp(int warp) const { return memory + warp * longest_strip; }
+  ORTHO_DEVICE T* sums() const { return memory + pass_warps * longest_strip; }
+  T* memory;
 };
 
-ORTHO_DEVICE StripMemory strip_memory() { return {reinterpret_cast<double*>(shared_memory())}; }
+template <class T>
+ORTHO_DEVICE StripMemory<T> strip_memory() {
+  static_assert(sizeof(T) == sizeof(double));
+  return {reinterpret_cast<T*>(shared_memory())};
+}
 
 // sums()[c] = sum over warps, in order.
-ORTHO_DEVICE void add_warps(const StripMemory& memory, std::int32_t columns) {
+template <class T>
+ORTHO_DEVICE void add_warps(const StripMemory<T>& memory, std::int32_t columns) {
   block_barrier();
   if (within(thread_index(), columns)) {
-    double sum = 0;
+    T sum(0);
     for (int warp = 0; warp < pass_warps; ++warp) sum += memory.of_warp(warp)[thread_index()];
     memory.sums()[thread_index()] = sum;
   }
@@ -76,54 +55,49 @@ ORTHO_DEVICE void add_warps(const StripMemory& memory, std::int32_t columns) {
 // group of four rows.
 template <class T, class S, class Matrix>
 ORTHO_DEVICE void strip_along_depth(const Matrix& matrix, std::int32_t begin, std::int32_t columns,
-                                    const T* vector, double* product, bool first) {
+                                    const T* vector, T* product, bool first) {
+  using Entry = EntryOf<T>;
   const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
   const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
-  const StripMemory memory = strip_memory();
+  const StripMemory memory = strip_memory<T>();
   const auto load = [&](std::int32_t row, std::int32_t column) {
     return within(row, matrix.order) && within(column, columns)
-               ? number_from<T>(strip[row * matrix.order_stride + column * matrix.depth_stride])
-               : T(0);
+               ? number_from<Entry>(strip[row * matrix.order_stride + column * matrix.depth_stride])
+               : Entry(0);
   };
-  LongSum<T> along_depth[strip_columns];
-  int runs = 0;
+  T along_depth[strip_columns] = {};
   for (std::int32_t row = warp * lines_at_once; row < matrix.order; row += pass_warps * lines_at_once) {
     ORTHO_UNROLL
     for (int r = 0; r < lines_at_once; ++r) {
       const T factor = within(row + r, matrix.order) ? read_past_l1(vector + row + r) : T(0);
       ORTHO_UNROLL
-      for (int c = 0; c < strip_columns; ++c) along_depth[c].add(load(row + r, lane + c * warp_size), factor);
-    }
-    if (++runs % (summed_at_once / lines_at_once) == 0) {
-      ORTHO_UNROLL
-      for (int c = 0; c < strip_columns; ++c) along_depth[c].end_run();
+      for (int c = 0; c < strip_columns; ++c)
+        add_product(along_depth[c], load(row + r, lane + c * warp_size), factor);
     }
   }
   ORTHO_UNROLL
-  for (int c = 0; c < strip_columns; ++c) {
-    along_depth[c].end_run();
-    memory.of_warp(warp)[lane + c * warp_size] = along_depth[c].total();
-  }
+  for (int c = 0; c < strip_columns; ++c) memory.of_warp(warp)[lane + c * warp_size] = along_depth[c];
   add_warps(memory, columns);
   T factors[strip_columns];
   ORTHO_UNROLL
   for (int c = 0; c < strip_columns; ++c) {
     const std::int32_t column = lane + c * warp_size;
-    factors[c] = within(column, columns) ? static_cast<T>(memory.sums()[column]) : T(0);
+    factors[c] = within(column, columns) ? memory.sums()[column] : T(0);
   }
   block_barrier();  // all have read the sums: the next strip may lie along the order, and writes them at once
   for (std::int32_t row = warp * lines_at_once; row < matrix.order; row += pass_warps * lines_at_once) {
-    T sums[lines_at_once];
+    T sums[lines_at_once] = {};
     ORTHO_UNROLL
     for (int r = 0; r < lines_at_once; ++r) {
-      sums[r] = 0;
       ORTHO_UNROLL
-      for (int c = 0; c < strip_columns; ++c) sums[r] += load(row + r, lane + c * warp_size) * factors[c];
+      for (int c = 0; c < strip_columns; ++c)
+        add_product(sums[r], load(row + r, lane + c * warp_size), factors[c]);
     }
-    ORTHO_UNROLL
-    for (int r = 0; r < lines_at_once; ++r) {
-      const auto sum = static_cast<double>(sum_over_warp(sums[r]));
-      if (lane == 0 && within(row + r, matrix.order)) product[row + r] = first ? sum : product[row + r] + sum;
+    T sum = sum_four_over_warp(sums);
+    const std::int32_t own = row + lane / 8;
+    if (lane % 8 == 0 && within(own, matrix.order)) {
+      if (!first) sum += product[own];
+      product[own] = sum;
     }
   }
 }
@@ -132,33 +106,27 @@ ORTHO_DEVICE void strip_along_depth(const Matrix& matrix, std::int32_t begin, st
 // entry of the order.
 template <class T, class S, class Matrix>
 ORTHO_DEVICE void strip_along_order(const Matrix& matrix, std::int32_t begin, std::int32_t columns,
-                                    const T* vector, double* product, bool first) {
+                                    const T* vector, T* product, bool first) {
   const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
   const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
-  const StripMemory memory = strip_memory();
+  const StripMemory memory = strip_memory<T>();
   const auto load = [&](std::int32_t row, std::int32_t column) {
-    return number_from<T>(strip[row * matrix.order_stride + column * matrix.depth_stride]);
+    return number_from<EntryOf<T>>(strip[row * matrix.order_stride + column * matrix.depth_stride]);
   };
   for (std::int32_t column = warp; column < columns; column += pass_warps) {
-    LongSum<T> dot;
-    int runs = 0;
-    for (std::int32_t row = lane; row < matrix.order; row += warp_size) {
-      dot.add(load(row, column), read_past_l1(vector + row));
-      if (++runs % summed_at_once == 0) dot.end_run();
-    }
-    dot.end_run();
-    const double sum = sum_over_warp(dot.total());
+    T sum(0);
+    for (std::int32_t row = lane; row < matrix.order; row += warp_size)
+      add_product(sum, load(row, column), read_past_l1(vector + row));
+    sum = sum_over_warp(sum);
     if (lane == 0) memory.sums()[column] = sum;
   }
   block_barrier();
   for (std::int32_t row = thread_index(); row < matrix.order; row += pass_threads) {
-    LongSum<T> sum;
-    for (std::int32_t column = 0; column < columns; ++column) {
-      sum.add(load(row, column), static_cast<T>(memory.sums()[column]));
-      if ((column + 1) % summed_at_once == 0) sum.end_run();
-    }
-    sum.end_run();
-    product[row] = first ? sum.total() : product[row] + sum.total();
+    T sum(0);
+    for (std::int32_t column = 0; column < columns; ++column)
+      add_product(sum, load(row, column), memory.sums()[column]);
+    if (!first) sum += product[row];
+    product[row] = sum;
   }
   block_barrier();  // the next strip writes the sums anew
 }
@@ -166,7 +134,7 @@ ORTHO_DEVICE void strip_along_order(const Matrix& matrix, std::int32_t begin, st
 // product = W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth.
 template <class T, class S, class Matrix>
 ORTHO_DEVICE void gram_times_vector(const Matrix& matrix, std::int32_t begin, std::int32_t end,
-                                    const T* vector, double* product) {
+                                    const T* vector, T* product) {
   for (std::int32_t from = begin; from < end; from += matrix.strip) {
     const std::int32_t columns = end - from < matrix.strip ? end - from : matrix.strip;
     if (lies_along_depth(matrix.order_stride, matrix.depth_stride)) {

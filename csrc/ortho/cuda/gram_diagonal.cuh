@@ -1,0 +1,43 @@
+// The diagonal of a Gram, the squared lengths of vectors, with twice float's digits.
+//
+// Near orthogonality it is nearly one and R nearly zero. Its sums only grow, so tensor cores that cut digits
+// off when they add make all of it too small, and a float sum of about one rounds to 6e-8. Entries beside it
+// stay small on the way.
+#pragma once
+
+#include "panel.cuh"
+#include "two_float.cuh"
+
+namespace ortho::cuda {
+
+// By one warp for the 64 vectors of a panel: a lane has two of them, 32 apart.
+struct SquaredLengths {
+  TwoFloat sums[tile_side / warp_size];
+
+  static constexpr int of_lane = tile_side / warp_size;
+  static ORTHO_DEVICE int vector(int i) { return thread_index() % warp_size + i * warp_size; }
+
+  template <int Depth, class Panel>
+  ORTHO_DEVICE void add_chunk(const Panel& panel) {
+    constexpr int run = 4;  // squares that are summed as floats
+    // Lanes that would meet at a bank of the shared memory begin at neighbors in the depth.
+    constexpr int turn =
+        Panel::lie == Lies::along_depth ? static_cast<int>(sizeof(float) / sizeof(typename Panel::Entry)) : 0;
+    const int first = thread_index() % warp_size / 8 * turn;
+    ORTHO_UNROLL
+    for (int i = 0; i < of_lane; ++i) {
+      ORTHO_UNROLL
+      for (int begin = 0; begin < Depth; begin += run) {
+        float sum = 0;
+        ORTHO_UNROLL
+        for (int k = begin; k < begin + run; ++k) {
+          const auto entry = number_from<float>(panel.at(vector(i), (first + k) % Depth));
+          sum = multiply_add_rounded(entry, entry, sum);
+        }
+        sums[i] += sum;
+      }
+    }
+  }
+};
+
+}  // namespace ortho::cuda

@@ -1,0 +1,116 @@
+"""How many digits the CUDA kernels keep where it is hard: near orthogonality, where R is a difference of nearly equal
+numbers, and in gradients of 16-bit weights. On tensor cores that add exactly and on those that truncate, as NVIDIA's."""
+
+import pytest
+import torch
+from cases import residual
+
+f32, bf16, f16 = torch.float32, torch.bfloat16, torch.float16
+PROMISED = 1e-5  # to users, of float32 gradients
+ALLOWED = PROMISED / 2
+# The largest relative error of rounding to nearest.
+UNIT_ROUNDOFF = {bf16: 2.0**-8, f16: 2.0**-11}
+LEAST_NUMBER = {bf16: 0.0, f16: 2.0**-24}
+
+
+def near_orthogonal(rows, columns, dtype=f32, noise=1e-3, seed=0):
+    """Q + noise with Q's rows orthonormal, or its columns where these are fewer."""
+    generator = torch.Generator().manual_seed(1000 * rows + columns + seed)
+    gaussian = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=generator)
+    Q = torch.linalg.qr(gaussian)[0]
+    Q = Q if rows > columns else Q.T
+    return (Q + noise * torch.randn(rows, columns, dtype=torch.float64, generator=generator)).to(dtype)
+
+
+def random(rows, columns, dtype, seed=0):
+    generator = torch.Generator().manual_seed(1000 * rows + columns + seed)
+    return (torch.randn(rows, columns, generator=generator) * max(rows, columns) ** -0.5).to(dtype)
+
+
+def so_gradients(emulator, W, diagonal=1.0, off_diagonal=1.0, precision=0):
+    """The kernels', and that in float64."""
+    _, residuals = emulator.soft_orthogonality([W], diagonal, off_diagonal)
+    (given,) = emulator.soft_orthogonality_backward(torch.ones(1), [W], residuals, precision)
+    factors = torch.full((len(W), len(W)), off_diagonal, dtype=torch.float64).fill_diagonal_(diagonal)
+    return given.double(), 4 * (factors * residual(W.double())) @ W.double()
+
+
+def srip_gradients(emulator, W):
+    start = torch.randn(len(W), generator=torch.Generator().manual_seed(3))
+    _, vectors = emulator.srip([W], start)
+    (given,) = emulator.srip_backward(torch.ones(1), [W], vectors, 2)
+    leaf = W.double().requires_grad_()
+    before = residual(leaf) @ start.double()
+    sigma = (residual(leaf) @ before).norm() / before.norm()
+    return given.double(), torch.autograd.grad(sigma, leaf)[0]
+
+
+def error(given, truth):
+    return ((given - truth).norm() / truth.norm()).item()
+
+
+@pytest.fixture(params=[False, True], ids=["exact", "truncating"])
+def tensor_cores(request, emulator):
+    emulator.run_as(truncating=request.param)
+    return emulator
+
+
+@pytest.fixture(params=[True, False], ids=["double", "two floats"])
+def arithmetic(request, emulator):
+    emulator.fast_double = request.param
+    return emulator
+
+
+SHAPES = [(257, 96), (65, 147), (96, 257), (100, 400)]
+
+
+def small_side(shape):
+    """The matrix that a weight of this shape is on its smaller side, as it lies in memory."""
+    W = near_orthogonal(*shape)
+    return W.T if shape[0] > shape[1] else W
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (65, 65), (130, 131), (70, 3000)], ids=str)
+def test_so_near_orthogonality(tensor_cores, shape):
+    assert error(*so_gradients(tensor_cores, small_side(shape))) <= ALLOWED
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 200])
+def test_so_near_orthogonality_however_the_depth_is_cut(tensor_cores, multiprocessors):
+    tensor_cores.multiprocessors = multiprocessors
+    assert error(*so_gradients(tensor_cores, near_orthogonal(70, 3000))) <= ALLOWED
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 7), (65, 65), (70, 3000)], ids=str)
+def test_srip_near_orthogonality(arithmetic, shape):
+    assert error(*srip_gradients(arithmetic, small_side(shape))) <= ALLOWED
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40)], ids=str)
+def test_srip_of_two_floats_is_that_of_double(emulator, shape):
+    """Within 1e-6 of orthogonality float sums would leave one digit of R."""
+    W = near_orthogonal(*shape, noise=1e-6)
+    W = W.T if shape[0] > shape[1] else W
+    emulator.fast_double = False
+    assert error(*srip_gradients(emulator, W)) <= ALLOWED
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+@pytest.mark.parametrize("made", [random, near_orthogonal], ids=["random", "near orthogonality"])
+def test_gradients_of_16_bit_weights_are_off_by_little_more_than_their_rounding(tensor_cores, made, dtype):
+    """float16: at most 5e-4, of which its rounding may take 4.9e-4."""
+    for shape in [(1, 1), (1, 9), (1, 300), (2, 3), (3, 3), (5, 7), (12, 30), (66, 80)]:
+        for seed in range(10 if shape[1] < 50 else 1):
+            given, truth = so_gradients(tensor_cores, made(*shape, dtype=dtype, seed=seed))
+            allowed = 1.02 * UNIT_ROUNDOFF[dtype] * truth.norm() + LEAST_NUMBER[dtype] / 2 * truth.numel() ** 0.5
+            assert (given - truth).norm() <= allowed, (shape, seed)
+
+
+@pytest.mark.parametrize("precision", [0, 1, 2], ids=["highest", "high", "medium"])
+@pytest.mark.parametrize("dtype", [f32, bf16, f16], ids=str)
+@pytest.mark.parametrize("shape", [(66, 34), (100, 30), (130, 128)], ids=str)
+def test_the_larger_gram_whose_product_with_the_weight_cancels(tensor_cores, shape, dtype, precision):
+    W = near_orthogonal(*shape, dtype=dtype)
+    allowed = {f32: PROMISED, bf16: 1.02 * UNIT_ROUNDOFF[bf16], f16: 1.02 * UNIT_ROUNDOFF[f16]}[dtype]
+    for factors in ((0.5, 2.0), (0.0, 1.0), (1.0, 1.001)):
+        assert error(*so_gradients(tensor_cores, W, *factors, precision)) <= allowed
