@@ -15,7 +15,7 @@ import torch
 
 from .gpu_rivals import Steps
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 300
+LEAST_ROUNDS, MOST_ROUNDS = 5, 300
 LONGEST_PAUSE = 0.05  # seconds
 
 

@@ -156,9 +156,9 @@ def test_the_time_of_a_case_holds_its_preparation(on_the_cpu, monkeypatch):
 
     monkeypatch.setattr(gpu_rivals, "steps", steps)
     began = time.perf_counter()
-    case = gpu.run(["eager", "bucketed", "published", "products"], "so", "resnet18", "float32", 0.5)
+    case = gpu.run(["eager", "graph", "bucketed", "products"], "so", "resnet18", "float32", 0.5)
     assert time.perf_counter() - began < 2
-    assert "eager" in {each.name for each in case.contestants}
+    assert {each.name for each in case.contestants} == {"eager", "graph"}  # a capture of what is ready takes little
     assert case.left_out["products"] == "not ready within 50% of 0.5 seconds"
 
 
@@ -168,7 +168,7 @@ def test_a_series_takes_the_least_number_of_rounds_even_when_the_time_is_up():
     times, failed = gpu_timing.interleave(steps, time.perf_counter() - 1, Stopwatch())
     assert not failed
     assert len(times["a"].both) == len(times["b"].host) == gpu_timing.LEAST_ROUNDS
-    assert ran[::2] == ["a", "b", "b", "a", "a", "b"]  # each twice a round; who begins rotates
+    assert ran[:12:2] == ["a", "b", "b", "a", "a", "b"]  # each twice a round; who begins rotates
 
 
 def test_products_are_those_of_the_penalty():
