@@ -7,6 +7,7 @@ once    one step of each penalty over a model, between the marks of CUDA's profi
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ortho_kernels.backends.choose import reason_against
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PENALTIES = {"so": soft_orthogonality, "srip": srip}
+MANY = 1000  # weights; an H200 runs 264 blocks of ours at once
 # One entry, one row, one column; odd sizes; tiles that are not full; several tiles, parts and passes.
 SHAPES = [(1, 1), (1, 9), (9, 1), (13, 37), (96, 300), (261, 517), (64, 3, 7, 7), (17, 64), (130, 2100), (1, 5000)]
 
@@ -31,22 +33,32 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (13, 37), (96, 300), (261, 517), (64, 3, 7, 7)
 def layouts(dtype: torch.dtype) -> list[Tensor]:
     """Weights of every shape and memory layout that the kernels tell apart."""
 
-    def random(*shape: int) -> Tensor:
+    def weight(*shape: int) -> Tensor:
         return (torch.randn(shape, device="cuda") / max(shape) ** 0.5).to(dtype)
 
-    weights = [random(*shape) for shape in SHAPES]
+    weights = [weight(*shape) for shape in SHAPES]
     weights += [
-        random(90, 70).t(),
-        random(300, 70),
-        random(60, 200)[::2, ::2],
-        random(40, 31)[:, 1:],  # rows that begin at odd addresses
-        random(24, 8, 3, 3).contiguous(memory_format=torch.channels_last),
-        random(90, 4, 3, 3).contiguous(memory_format=torch.channels_last),
-        random(24, 18, 3, 3)[:, ::2],
-        random(400).as_strided((20, 90), (3, 2)),
-        random(1, 12).expand(6, 12),
+        weight(90, 70).t(),
+        weight(300, 70),
+        weight(60, 200)[::2, ::2],
+        weight(40, 31)[:, 1:],  # rows that begin at odd addresses
+        weight(24, 8, 3, 3).contiguous(memory_format=torch.channels_last),
+        weight(90, 4, 3, 3).contiguous(memory_format=torch.channels_last),
+        weight(24, 18, 3, 3)[:, ::2],
+        weight(400).as_strided((20, 90), (3, 2)),
+        weight(1, 12).expand(6, 12),
     ]
-    return [weight.detach().requires_grad_() for weight in weights]
+    return [each.detach().requires_grad_() for each in weights]
+
+
+def many(dtype: torch.dtype) -> list[Tensor]:
+    """More small weights than a GPU runs blocks at once: each block takes items of one layout after items of another."""
+    chance = random.Random(0)
+    weights = []
+    for _ in range(MANY):
+        W = torch.randn(chance.randint(1, 90), chance.randint(1, 90), device="cuda") / 8
+        weights.append((W if chance.random() < 0.5 else W.t().contiguous().t()).to(dtype).requires_grad_())
+    return weights
 
 
 def shapes(backend: str) -> None:
@@ -63,6 +75,9 @@ def shapes(backend: str) -> None:
                 torch.autograd.grad(penalty(grouped, groups=2), grouped)
                 torch.autograd.grad(penalty(weights[:5], side="large"), weights[:5])
             torch.autograd.grad(srip(weights, gradient="envelope", iterations=3), weights)
+            small = many(dtype)
+            for penalty in PENALTIES.values():
+                torch.autograd.grad(penalty(small), small)
             plain = [weight.detach() for weight in weights]
             targets = [torch.zeros(weight.shape, dtype=dtype, device="cuda") for weight in plain]
             for fused in (soft_orthogonality_value_and_grad, srip_value_and_grad):

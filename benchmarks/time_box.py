@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+SECONDS_TO_TELL = 2  # of a Python whose time is over, to print where it was
 SECONDS_TO_DIE = 20  # of a killed process; one that waits for a hung driver takes longer, and is left behind
 
 
@@ -26,13 +27,14 @@ class Outcome:
 def run(command: Sequence[str], seconds: float, log: IO, environment: Mapping[str, str], folder: Path) -> Outcome:
     """Runs a command for at most so many seconds, with what it prints in `log`. Its children end with it, always.
 
-    Raises `OSError` where the command can't be started.
+    When the time is over, each Python among them first prints where its threads are. Raises `OSError` where the command
+    can't be started.
     """
     began = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=dict(environment),
+        env={**environment, "PYTHONFAULTHANDLER": "1"},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -42,7 +44,10 @@ def run(command: Sequence[str], seconds: float, log: IO, environment: Mapping[st
     try:
         code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=SECONDS_TO_TELL)
     finally:  # also where this process itself is told to stop
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -65,6 +65,8 @@ def test_a_box_ends_a_command_and_its_children(tmp_path):
     while alive(child) and time.monotonic() < end:
         time.sleep(0.05)
     assert not alive(child)
+    printed = (tmp_path / "log").read_text()
+    assert printed.count("most recent call first") == 2  # where both were
 
 
 def test_nothing_stops_the_next_stage(tmp_path):
