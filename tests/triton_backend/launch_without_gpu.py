@@ -12,11 +12,11 @@ from triton import knobs
 from triton.runtime.driver import driver
 
 from ortho_kernels.backends.triton import operators, tables
-from ortho_kernels.backends.triton.ahead_of_time import _Target
+from ortho_kernels.backends.triton.ahead_of_time import Target
 from ortho_kernels.backends.triton.device import DeviceFacts
 
 
-class Driver(_Target):
+class Driver(Target):
     utils = SimpleNamespace(
         get_device_properties=lambda device: {"max_shared_mem": 227 * 1024},
         load_binary=lambda *arguments: (object(), object(), 0, 0, 1024),

@@ -112,6 +112,7 @@ def test_who_wants_no_more_ends_the_compilers_at_once(monkeypatch):
         began = time.monotonic()
         results.close()
         assert time.monotonic() - began < 20
+        assert [reason for _, reason in compilers.fill_cache(jobs_with(4, 5))] == [None, None]
 
 
 @pytest.mark.parametrize("text", ["64", "64x", "3x0", "axb", ""])

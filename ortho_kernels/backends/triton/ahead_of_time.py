@@ -124,17 +124,16 @@ class _Compiler:
         """Whether it was done in time, and the reason if it failed."""
         if time.monotonic() >= until:
             return False, None
-        if self._process is None:
+        if self._process is None or not self._process.is_alive():
             self._start()
         try:
             self._connection.send(job)
             if self._connection.poll(None if until == inf else until - time.monotonic()):
                 return True, self._connection.recv()
         except (EOFError, OSError):
-            self._process = None
+            self.kill()
             return True, "the compiler ended its process"
         self.kill()
-        self._process = None
         return False, None
 
     def kill(self) -> None:
@@ -175,10 +174,10 @@ def stand_in_for_gpu(architecture: str) -> None:
     """From here on this process compiles for that architecture and can launch nothing."""
     from triton.runtime.driver import driver
 
-    driver.set_active(_Target(architecture))
+    driver.set_active(Target(architecture))
 
 
-class _Target:
+class Target:
     """What triton asks of a driver to compile."""
 
     def __init__(self, architecture: str):
