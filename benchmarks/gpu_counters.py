@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,11 @@ ASKED = (
     "dram__bytes_write.sum",
     "lts__t_bytes.sum",
 )
-# And what the sections hold on tensor cores and the launch, by the beginning of its name.
-FOUND = ("sm__inst_executed_pipe_tensor", "sm__pipe_tensor", "launch__registers_per_thread", "launch__grid_size")
+# And what the sections hold on the launch and on how busy each unit is.
+FOUND = re.compile(
+    r"launch__registers_per_thread|launch__grid_size"
+    r"|sm__pipe_\w+_cycles_active\.avg\.pct_of_peak_sustained_active|\w+__throughput\.avg\.pct_of_peak_sustained_elapsed"
+)
 # What ncu prints where it can't do its work, and what that means.
 REFUSALS = {
     "ERR_NVGPUCTRPERM": "no permission to read the GPU's counters (ERR_NVGPUCTRPERM): run as root",
@@ -66,7 +70,7 @@ def findings(printed: str) -> Iterator[dict]:
     for row in rows[1:]:
         values = dict(zip(names, row, strict=False))
         for name in names:
-            if name.startswith((*ASKED, *FOUND)) and values.get(name):
+            if (name in ASKED or FOUND.fullmatch(name)) and values.get(name):
                 try:
                     value = float(values[name].replace(",", ""))
                 except ValueError:
