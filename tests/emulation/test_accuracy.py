@@ -114,3 +114,16 @@ def test_the_larger_gram_whose_product_with_the_weight_cancels(tensor_cores, sha
     allowed = {f32: PROMISED, bf16: 1.02 * UNIT_ROUNDOFF[bf16], f16: 1.02 * UNIT_ROUNDOFF[f16]}[dtype]
     for factors in ((0.5, 2.0), (0.0, 1.0), (1.0, 1.001)):
         assert error(*so_gradients(tensor_cores, W, *factors, precision)) <= allowed
+
+
+def test_truncating_tensor_cores_make_sums_of_positive_products_smaller(emulator):
+    W = random(66, 90, bf16).abs()
+    sums = []
+    for truncating in (False, True):
+        emulator.run_as(truncating=truncating)
+        _, residuals = emulator.soft_orthogonality([W])
+        below_diagonal = torch.tril_indices(66, 66).diff(dim=0).ne(0).flatten()
+        sums.append(residuals[below_diagonal])
+    exact, truncated = sums
+    assert (truncated <= exact).all()
+    assert (truncated < exact).any()

@@ -97,9 +97,9 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
 template <class C, class S, class Products, Lies lies>
 ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
                                    std::int32_t row, std::int32_t column) {
-  if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float>) {
-    if (matrix.order > matrix.depth)
-      return gradient_tile<C, S, Bfloat16Parts<3, 3>, lies>(arguments, matrix, row, column);
+  using Exact = Bfloat16Parts<3, 3>;
+  if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float> && !std::is_same_v<Products, Exact>) {
+    if (matrix.order > matrix.depth) return gradient_tile<C, S, Exact, lies>(arguments, matrix, row, column);
   }
   gradient_tile<C, S, Products, lies>(arguments, matrix, row, column);
 }
