@@ -143,11 +143,12 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
                             std::int32_t item_index, Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t across = slot_blocks_across(matrix.order);
-  const auto slot = [&](std::int32_t part) {
+  const auto memory_of = [&](std::int32_t part) {
     const std::int64_t index = item_index - item.part + part - matrix.first_item;
-    double* memory =
-        arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
-    return reinterpret_cast<Sum*>(memory) + thread_index() % warp_size;
+    return arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
+  };
+  const auto slot = [&](std::int32_t part) {
+    return reinterpret_cast<Sum*>(memory_of(part)) + thread_index() % warp_size;
   };
   // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
   const auto for_slot = [&](const auto& visit) {
