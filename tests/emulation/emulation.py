@@ -13,13 +13,13 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "ortho" / "cuda"
+RUNTIME = (HERE / "emulator.cpp", HERE / "fiber.cpp")
 SOURCES = (
     KERNELS / "soft_orthogonality.cu",
     KERNELS / "srip.cu",
     KERNELS / "plan.cpp",
     HERE / "bindings.cpp",
-    HERE / "emulator.cpp",
-    HERE / "fiber.cpp",
+    *RUNTIME,
 )
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DORTHO_EMULATED", f"-I{HERE}")
 SANITIZERS = ("-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -41,12 +41,19 @@ def reason_against():
     return None
 
 
-def build(directory, sources=SOURCES, flags=()):
-    """A library of these sources, compiled on all cores."""
+def runtime_of_sanitizer(name):
+    """The library that must be in a process before anything else is: Python itself has none."""
+    command = [compiler(), f"-print-file-name=lib{name}.so"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def build(directory, sources=SOURCES, flags=(), kernel_flags=()):
+    """A library of these sources, compiled on all cores; `kernel_flags` are for all but the emulator itself."""
 
     def compile_one(source):
         target = Path(directory) / f"{source.stem}.o"
-        command = [compiler(), *FLAGS, *flags, "-x", "c++", "-c", source, "-o", target]
+        own = () if source in RUNTIME else kernel_flags
+        command = [compiler(), *FLAGS, *flags, *own, "-x", "c++", "-c", source, "-o", target]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr[-4000:])

@@ -52,6 +52,8 @@ struct Block {
   int index = 0;
   int running = 0;  // threads that haven't ended
   int at_barrier = 0;
+  std::uint32_t barriers = 0;  // that are complete
+  char orders[2] = {};         // for a race detector: one barrier's and the next one's
   std::unique_ptr<unsigned char[]> shared;
   std::vector<Warp> warps;
   std::vector<Thread> threads;
@@ -67,6 +69,7 @@ struct Grid {
   int idle_rounds = 0;
   std::string fault;
   std::uint64_t random = 1;
+  char launched = 0, ended = 0;  // for a race detector: the orders of blocks and of what runs them
 
   Block& own_block() { return blocks[block]; }
   Warp& own_warp() { return own_block().warps[warp]; }
@@ -105,13 +108,16 @@ void wake(Warp& warp, Thread* threads, std::uint32_t lanes) {
 
 void thread_main(void*) {
   Fiber::arrived();
+  races::acquire(&grid.launched);
   (*grid.kernel)();
+  races::release(&grid.ended);
   --grid.own_block().running;
   grid.idle_rounds = 0;
   wait_as(Waits::ended);
 }
 
 void start_block(Block& block) {
+  races::acquire(&grid.ended);
   const int threads = grid.launch->threads;
   const bool backwards =
       settings().schedule == Schedule::reverse || settings().schedule == Schedule::last_warp_first;
@@ -132,6 +138,7 @@ void start_block(Block& block) {
     thread.groups.clear();
     thread.fiber.prepare(thread_main, nullptr);
   }
+  races::release(&grid.launched);
 }
 
 // A lane of `lanes` for the schedule; `after` restricts the choice to lanes behind the one that ran, -1:
@@ -265,6 +272,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
   grid.blocks = std::vector<Block>(resident);
   for (Block& block : grid.blocks) start_block(block);
   schedule_all();
+  races::acquire(&grid.ended);
 }
 
 int thread_index() { return grid.warp * warp_size + grid.lane; }
@@ -287,11 +295,18 @@ void block_barrier(int line) {
       if (thread.waits == Waits::at_barrier) break;
     }
   }
-  if (++block.at_barrier < static_cast<int>(block.threads.size())) return wait_as(Waits::at_barrier);
-  block.at_barrier = 0;
-  for (std::size_t w = 0; w < block.warps.size(); ++w)
-    wake(block.warps[w], &block.threads[w * warp_size], ~0u);
-  grid.own_thread().fiber.leave(false);
+  char* const order = &block.orders[block.barriers % 2];
+  races::release(order);
+  if (++block.at_barrier < static_cast<int>(block.threads.size())) {
+    wait_as(Waits::at_barrier);
+  } else {
+    block.at_barrier = 0;
+    ++block.barriers;
+    for (std::size_t w = 0; w < block.warps.size(); ++w)
+      wake(block.warps[w], &block.threads[w * warp_size], ~0u);
+    own.fiber.leave(false);
+  }
+  races::acquire(order);
 }
 
 void let_others_run() {
@@ -301,13 +316,20 @@ void let_others_run() {
 
 void memory_fence() { grid.own_thread().released = grid.own_thread().acquired = true; }
 
-void hears_other_blocks() { grid.own_thread().acquired = false; }
-
-// Other blocks may act on what they were told at once, before the rest of this block goes on.
-void tells_other_blocks() {
+std::uint32_t count_up(std::uint32_t* counter) {
   if (!grid.own_thread().released) stop_with("no fence between the last barrier and a counter");
-  hears_other_blocks();
+  races::release(counter);
+  const std::uint32_t before = read_counter(counter);
+  *counter = before + 1;
+  // Other blocks may act on that at once, before the rest of this block goes on.
   for (Warp& warp : grid.own_block().warps) warp.priority = lowest_priority;
+  return before;
+}
+
+std::uint32_t read_counter(const std::uint32_t* counter) {
+  grid.own_thread().acquired = false;
+  races::acquire(const_cast<std::uint32_t*>(counter));
+  return *counter;
 }
 
 const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t bytes) {

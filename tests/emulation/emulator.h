@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "races.h"
+
 namespace emulator {
 
 enum class Schedule { forward, reverse, random, first_warp_first, last_warp_first };
@@ -54,8 +56,8 @@ unsigned char* shared_memory();
 void block_barrier(int line);
 void let_others_run();
 void memory_fence();
-void tells_other_blocks();
-void hears_other_blocks();
+std::uint32_t count_up(std::uint32_t* counter);
+std::uint32_t read_counter(const std::uint32_t* counter);
 void copy_async(void* target, const void* source, int bytes, int valid_bytes);
 void commit_copies();
 void await_copies(int groups_that_may_be_missing);
@@ -67,6 +69,7 @@ const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t by
 template <class In, class Out, class Combine>
 Out exchange(std::uint32_t mask, const In& mine, const Combine& combine) {
   static_assert(std::is_trivially_copyable_v<In>);
+  const races::Ignored ignored;
   const unsigned char* all = gather(mask, &mine, sizeof(In));
   return combine(reinterpret_cast<const In*>(all), thread_index() % 32);
 }

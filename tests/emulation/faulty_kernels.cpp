@@ -61,6 +61,21 @@ ORTHO_KERNEL(64, 1, adds_lanes, Memory) {
   arguments.numbers[thread_index()] = sum_over_warp(static_cast<float>(thread_index()));
 }
 
+// Right in every schedule of the emulator, but nothing orders the write and the read of a neighbor.
+ORTHO_KERNEL(64, 1, orders_by_a_shuffle, Memory) {
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  shared[thread_index()] = 1;
+  const float one = shuffle_xor(1.f, 1);
+  arguments.numbers[thread_index()] = one * shared[thread_index() ^ 1];
+}
+
+ORTHO_KERNEL(64, 1, orders_by_a_barrier, Memory) {
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  shared[thread_index()] = 1;
+  block_barrier();
+  arguments.numbers[thread_index()] = shared[thread_index() ^ 1];
+}
+
 // Right only if the copy is awaited.
 ORTHO_KERNEL(64, 1, forgets_to_wait, Memory) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
@@ -81,6 +96,8 @@ const struct {
                {"misaligned_copy", misaligned_copy},
                {"reads_what_nobody_wrote", reads_what_nobody_wrote},
                {"adds_lanes", adds_lanes},
+               {"orders_by_a_shuffle", orders_by_a_shuffle},
+               {"orders_by_a_barrier", orders_by_a_barrier},
                {"forgets_to_wait", forgets_to_wait}};
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "races.h"
+
 #if !defined(__x86_64__)
 #  error "the emulator switches between threads by x86-64 instructions"
 #endif
@@ -48,6 +50,7 @@ namespace emulator {
 namespace {
 
 void* scheduler_pointer = nullptr;
+void* watched_scheduler = nullptr;
 
 // AddressSanitizer must be told which stack is in use.
 #if defined(__SANITIZE_ADDRESS__)
@@ -70,7 +73,8 @@ void finish_switch(void*, const void* const*, const std::size_t*) {}
 
 }  // namespace
 
-Fiber::Fiber() : stack_(new unsigned char[stack_bytes]) {}
+Fiber::Fiber() : stack_(new unsigned char[stack_bytes]), watched_(races::new_fiber()) {}
+Fiber::~Fiber() { races::end_fiber(watched_); }
 
 void Fiber::prepare(void (*entry)(void*), void* argument) {
   const auto top = (reinterpret_cast<std::uintptr_t>(stack_.get()) + stack_bytes) & ~std::uintptr_t{15};
@@ -86,6 +90,8 @@ void Fiber::prepare(void (*entry)(void*), void* argument) {
 void Fiber::enter() {
   void* fake = nullptr;
   start_switch(&fake, stack_.get(), stack_bytes);
+  watched_scheduler = races::this_fiber();
+  races::switch_to(watched_);
   emulator_switch(&scheduler_pointer, stack_pointer_);
   finish_switch(fake, nullptr, nullptr);
 }
@@ -95,6 +101,7 @@ void Fiber::arrived() { finish_switch(nullptr, &scheduler_stack, &scheduler_stac
 void Fiber::leave(bool for_good) {
   void* fake = nullptr;
   start_switch(for_good ? nullptr : &fake, scheduler_stack, scheduler_stack_bytes);
+  races::switch_to(watched_scheduler);
   emulator_switch(&stack_pointer_, scheduler_pointer);
   finish_switch(fake, &scheduler_stack, &scheduler_stack_bytes);
 }

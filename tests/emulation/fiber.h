@@ -10,6 +10,9 @@ namespace emulator {
 class Fiber {
  public:
   Fiber();
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
   // Prepares to run entry(argument), which must never return: it ends by leaving for good.
   void prepare(void (*entry)(void*), void* argument);
   void enter();               // from the scheduler: runs until the fiber leaves
@@ -19,6 +22,7 @@ class Fiber {
  private:
   std::unique_ptr<unsigned char[]> stack_;
   void* stack_pointer_ = nullptr;
+  void* watched_ = nullptr;  // by a race detector
 };
 
 }  // namespace emulator

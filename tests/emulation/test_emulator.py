@@ -1,19 +1,23 @@
 """The emulator itself: faults are reported, by the name of the kernel, and right kernels run."""
 
 import ctypes
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from emulation import HERE, build, reason_against
+from emulation import HERE, RUNTIME, build, reason_against, runtime_of_sanitizer
+
+SOURCES = [HERE / "faulty_kernels.cpp", *RUNTIME]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     if (reason := reason_against()) is not None:
         pytest.skip(f"emulator: {reason}")
-    sources = [HERE / name for name in ("faulty_kernels.cpp", "emulator.cpp", "fiber.cpp")]
-    library = ctypes.CDLL(str(build(tmp_path_factory.mktemp("faulty"), sources)))
+    library = ctypes.CDLL(str(build(tmp_path_factory.mktemp("faulty"), SOURCES)))
     library.run_faulty_kernel.restype = ctypes.c_char_p
 
     def run(name, late=False):
@@ -59,3 +63,23 @@ def test_collectives_reach_all_lanes_of_a_warp(run):
 def test_a_copy_that_nobody_awaits_may_be_late(run):
     assert not run("forgets_to_wait", late=False)[1].isnan().any()
     assert run("forgets_to_wait", late=True)[1].isnan().all()
+
+
+RUN_ONE = (
+    "import ctypes, sys\nctypes.CDLL(sys.argv[1]).run_faulty_kernel(sys.argv[2].encode(), (ctypes.c_float * 64)(), 0)"
+)
+
+
+@pytest.mark.skipif(reason_against() is not None, reason=f"emulator: {reason_against()}")
+def test_a_race_is_seen_where_every_schedule_gives_the_same(tmp_path):
+    library = build(tmp_path, SOURCES, kernel_flags=("-fsanitize=thread",))
+    environment = {**os.environ, "LD_PRELOAD": runtime_of_sanitizer("tsan")}
+
+    def report(*arguments):
+        done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+        return done.stderr
+
+    if report("-c", ""):
+        pytest.skip("ThreadSanitizer does not start here")
+    assert report("-c", RUN_ONE, str(library), "orders_by_a_barrier") == ""
+    assert "data race" in report("-c", RUN_ONE, str(library), "orders_by_a_shuffle")

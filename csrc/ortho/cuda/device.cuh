@@ -39,14 +39,8 @@ inline unsigned char* shared_memory() { return emulator::shared_memory(); }
 inline void block_barrier(int line = __builtin_LINE()) { emulator::block_barrier(line); }
 inline void memory_fence() { emulator::memory_fence(); }
 // The counter's value before.
-inline std::uint32_t count_up(std::uint32_t* counter) {
-  emulator::tells_other_blocks();
-  return (*counter)++;
-}
-inline std::uint32_t read_counter(const std::uint32_t* counter) {
-  emulator::hears_other_blocks();
-  return *counter;
-}
+inline std::uint32_t count_up(std::uint32_t* counter) { return emulator::count_up(counter); }
+inline std::uint32_t read_counter(const std::uint32_t* counter) { return emulator::read_counter(counter); }
 // Of a loop that waits for another block.
 inline void let_others_run() { emulator::let_others_run(); }
 

@@ -175,10 +175,12 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
                             std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t across = slot_blocks_across(matrix.order);
-  const std::int64_t slot_numbers = std::int64_t{across} * across * slot_block_numbers;
   const auto memory_of = [&](std::int32_t part) {
     const std::int64_t index = item_index - item.part + part - matrix.first_item;
-    return arguments.partials + matrix.first_slot_block * slot_block_numbers + index * slot_numbers;
+    return arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
+  };
+  const auto slot = [&](std::int32_t part) {
+    return reinterpret_cast<Sum*>(memory_of(part)) + thread_index() % warp_size;
   };
   // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
   const auto for_slot = [&](const auto& visit) {
@@ -188,12 +190,10 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
       visit((block_row * across + block_column) * slot_block_numbers + column % 2 * warp_size, sum);
     });
   };
-  const auto slot = [&](std::int32_t part) {
-    return reinterpret_cast<Sum*>(memory_of(part)) + thread_index() % warp_size;
-  };
-  // Float tiles, of orders above `small_order`, take half of a whole slot.
+  // Float sums are of orders that fill a tile, and take half of a slot.
+  static_assert(small_order >= tile_side);
   const auto lengths_slot = [&](std::int32_t part) {
-    return reinterpret_cast<TwoFloat*>(memory_of(part) + slot_numbers / 2) + lengths.vector(0);
+    return reinterpret_cast<TwoFloat*>(memory_of(part) + tile_side * tile_side / 2) + lengths.vector(0);
   };
   const bool has_lengths = diagonal_apart<Sum> && above_diagonal(item);
   if (has_lengths) {
