@@ -168,27 +168,42 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
   }
 }
 
+// Numbers the blocks of a square from a corner on, so that those of a smaller square come first.
+constexpr int square_shell(int row, int column) {
+  return row > column ? row * row + column : column * column + column + row;
+}
+
 // Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
 // order.
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
                             std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
-  const std::int32_t across = slot_blocks_across(matrix.order);
+  const std::int64_t numbers = slot_blocks(matrix.order) * slot_block_numbers;
   const auto memory_of = [&](std::int32_t part) {
     const std::int64_t index = item_index - item.part + part - matrix.first_item;
-    return arguments.partials + (matrix.first_slot_block + index * across * across) * slot_block_numbers;
+    return arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers + index * numbers;
   };
-  const auto slot = [&](std::int32_t part) {
-    return reinterpret_cast<Sum*>(memory_of(part)) + thread_index() % warp_size;
-  };
+  // The blocks of a warp are together. An order that the first warp computes alone has none of the others.
+  const int warp = thread_index() / warp_size;
+  const bool alone = matrix.order <= warp_side;
+  const std::int32_t across = alone && warp > 0 ? 0 : slot_blocks_across(matrix.order);
+  const int first = warp * warp_side * warp_side + thread_index() % warp_size;
+  const auto slot = [&](std::int32_t part) { return reinterpret_cast<Sum*>(memory_of(part)) + first; };
   // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
   const auto for_slot = [&](const auto& visit) {
-    for_sums<Sum>(sums, [&](int row, int column, Sum& sum) {
-      const int block_row = row / slot_block, block_column = column / slot_block;
-      if (!within(block_row, across) || !within(block_column, across)) return;
-      visit((block_row * across + block_column) * slot_block_numbers + column % 2 * warp_size, sum);
-    });
+    ORTHO_UNROLL
+    for (int i = 0; i < block_rows; ++i) {
+      ORTHO_UNROLL
+      for (int j = 0; j < block_columns; ++j) {
+        ORTHO_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const int row = 2 * i + e / 2;
+          if (!within(row, across) || !within(j, across)) continue;
+          visit(square_shell(row, j) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
+        }
+      }
+    }
   };
   // Float sums are of orders that fill a tile, and take half of a slot.
   static_assert(small_order >= tile_side);
@@ -201,13 +216,13 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
     for (int i = 0; i < lengths.of_lane; ++i) lengths_slot(item.part)[i * warp_size] = lengths.sums[i];
   }
   Sum* const own = slot(item.part);
-  for_slot([&](std::int64_t place, Sum sum) { own[place] = sum; });
+  for_slot([&](int place, Sum sum) { own[place] = sum; });
   if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
   lengths = {};
   for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
   for (std::int32_t part = 0; part < item.parts; ++part) {
     const Sum* const other = slot(part);
-    for_slot([&](std::int64_t place, Sum& sum) { sum += read_past_l1(other + place); });
+    for_slot([&](int place, Sum& sum) { sum += read_past_l1(other + place); });
     if (has_lengths) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_lane; ++i)

@@ -92,18 +92,17 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
   }
   std::stable_sort(launch.work.begin(), launch.work.end(),
                    [](const ResidualWork& a, const ResidualWork& b) { return a.part_depth > b.part_depth; });
-  std::int64_t items = 0, slot_blocks = 0;
+  std::int64_t items = 0, in_slots = 0;
   for (ResidualWork& work : launch.work) {
     const std::int64_t own = std::int64_t{work.tiles} * work.parts;
-    const std::int64_t across = slot_blocks_across(matrices[work.matrix].shape.order);
     work.first_item = narrow(items, "items of a launch");
-    work.first_slot_block = narrow(slot_blocks, "sums of the parts of a launch");
+    work.first_slot_block = narrow(in_slots, "sums of the parts of a launch");
     items += own;
-    if (work.parts > 1) slot_blocks += own * across * across;
+    if (work.parts > 1) in_slots += own * slot_blocks(matrices[work.matrix].shape.order);
   }
   launch.items = narrow(items, "items of a launch");
   launch.blocks = grid(items, tile_blocks, device);
-  launch.partial_bytes = sizeof(double) * slot_block_numbers * slot_blocks;
+  launch.partial_bytes = sizeof(double) * slot_block_numbers * in_slots;
   launch.sum_bytes = 2 * sizeof(double) * launch.items;
   launch.counter_bytes = sizeof(std::uint32_t) * (launch.items + launch.work.size());
   return launch;

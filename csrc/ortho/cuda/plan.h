@@ -48,11 +48,15 @@ constexpr std::size_t residual_matrices = 580, product_matrices = 400, iteration
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
 
 // Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace. Slots are counted
-// in blocks of 8 x 8 numbers, of which a small order has few.
-constexpr std::int32_t slot_block = 8;
-constexpr std::int64_t slot_block_numbers = slot_block * slot_block;
+// in blocks of 8 x 8 numbers, of which an order that one warp computes alone has few.
+constexpr std::int32_t slot_block = 8, slot_block_numbers = slot_block * slot_block;
+constexpr std::int32_t warp_side = 32;  // of a warp's part of a tile
 constexpr std::int32_t slot_blocks_across(std::int64_t order) {
-  return static_cast<std::int32_t>(((order < tile_side ? order : tile_side) + slot_block - 1) / slot_block);
+  return static_cast<std::int32_t>(((order < warp_side ? order : warp_side) + slot_block - 1) / slot_block);
+}
+constexpr std::int64_t slot_blocks(std::int64_t order) {
+  const std::int64_t across = order > warp_side ? tile_side / slot_block : slot_blocks_across(order);
+  return across * across;
 }
 
 struct ResidualWork {
