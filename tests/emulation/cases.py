@@ -22,8 +22,11 @@ def made(order, depth, dtype, lies="along", seed=0):
         matrix = torch.randn(depth, order, generator=generator).t()
     elif lies == "unaligned":
         matrix = torch.randn(order * depth + 1, generator=generator)[1:].view(order, depth)
-    elif lies == "unaligned across":
-        return made(depth, order, dtype, "unaligned", seed).t()
+    elif lies in ("unaligned across", "padded across"):
+        return made(depth, order, dtype, lies.removesuffix(" across"), seed).t()
+    elif lies == "padded":
+        matrix = torch.randn(order, depth, generator=generator)
+        return _padded(matrix * scale, dtype)
     else:
         matrix = torch.randn(2 * order, 3 * depth, generator=generator)[::2, ::3]
     return guarded_like((matrix * scale).to(dtype)) if lies != "unaligned" else _shifted(matrix * scale, dtype)
@@ -33,6 +36,14 @@ def _shifted(matrix, dtype):
     """One number longer at its end, so that it begins at no multiple of 16 bytes."""
     memory = guarded(matrix.numel() + 1, dtype)
     return memory[: matrix.numel()].view(matrix.shape).copy_(matrix)
+
+
+def _padded(matrix, dtype):
+    """Rows that begin at multiples of 16 bytes and end at none, with NaN behind them."""
+    order, depth = matrix.shape
+    step = 16 // dtype.itemsize
+    memory = guarded(order * -(-depth // step) * step, dtype)
+    return memory.view(order, -1)[:, :depth].copy_(matrix)
 
 
 def compute_dtype(matrices):
@@ -175,6 +186,7 @@ CASES = {
     "residual, float32": _so((70, 45, f32), (33, 52, f32), (5, 300, f32), diagonal=0.5, off_diagonal=2.0),
     "residual, float32 across": _so((68, 45, f32, "across"), (9, 300, f32, "across")),
     "residual, float32 apart and unaligned": _so((20, 30, f32, "apart"), (66, 36, f32, "unaligned")),
+    "residual, padded rows": _so((66, 41, f32, "padded"), (20, 41, bf16, "padded"), (70, 37, bf16, "padded across")),
     "residual, cut and several tiles": _so((67, 272, f32), (3, 2, f32)),
     "residual, float64": _so((66, 19, f64), (10, 140, f64), (12, 30, f64, "across"), (65, 7, f64, "apart")),
     "residual, bfloat16": _so((66, 1100, bf16), (66, 72, bf16), (20, 41, bf16, "across"), (8, 40, bf16, "across")),

@@ -19,10 +19,14 @@ constexpr int patience = 200'000;  // rounds of waiting loops in which nothing e
 struct Copy {
   void* target;
   const void* source;
-  int bytes, valid_bytes;
+  int bytes;
+  bool valid;
   void arrive() const {
-    std::memset(target, 0, bytes);
-    std::memcpy(target, source, valid_bytes);
+    if (valid) {
+      std::memcpy(target, source, bytes);
+    } else {
+      std::memset(target, 0, bytes);
+    }
   }
 };
 
@@ -356,12 +360,11 @@ const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t by
   return gifts;
 }
 
-void copy_async(void* target, const void* source, int bytes, int valid_bytes) {
+void copy_async(void* target, const void* source, int bytes, bool valid) {
   const auto lies_at = [&](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; };
   if (bytes != 4 && bytes != 8 && bytes != 16) stop_with("asynchronous copies are of 4, 8 or 16 bytes");
   if (!lies_at(target) || !lies_at(source)) stop_with("an asynchronous copy is not aligned");
-  if (valid_bytes < 0 || valid_bytes > bytes) stop_with("an asynchronous copy of more bytes than it has");
-  const Copy copy{target, source, bytes, valid_bytes};
+  const Copy copy{target, source, bytes, valid};
   if (settings().copies_arrive_late) {
     grid.own_thread().uncommitted.push_back(copy);
   } else {

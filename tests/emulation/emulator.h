@@ -58,7 +58,7 @@ void let_others_run();
 void memory_fence();
 std::uint32_t count_up(std::uint32_t* counter);
 std::uint32_t read_counter(const std::uint32_t* counter);
-void copy_async(void* target, const void* source, int bytes, int valid_bytes);
+void copy_async(void* target, const void* source, int bytes, bool valid);
 void commit_copies();
 void await_copies(int groups_that_may_be_missing);
 

@@ -50,7 +50,7 @@ ORTHO_KERNEL(64, 1, hears_without_a_fence, Memory) {
   block_barrier();
 }
 
-ORTHO_KERNEL(64, 1, misaligned_copy, Memory) { copy_async<16>(shared_memory(), arguments.numbers + 1, 16); }
+ORTHO_KERNEL(64, 1, misaligned_copy, Memory) { copy_async<16>(shared_memory(), arguments.numbers + 1, true); }
 
 ORTHO_KERNEL(64, 1, reads_what_nobody_wrote, Memory) {
   arguments.numbers[thread_index()] = reinterpret_cast<float*>(shared_memory())[thread_index()];
@@ -79,7 +79,7 @@ ORTHO_KERNEL(64, 1, orders_by_a_barrier, Memory) {
 // Right only if the copy is awaited.
 ORTHO_KERNEL(64, 1, forgets_to_wait, Memory) {
   auto* shared = reinterpret_cast<float*>(shared_memory());
-  copy_async<4>(shared + thread_index(), arguments.numbers + thread_index(), 4);
+  copy_async<4>(shared + thread_index(), arguments.numbers + thread_index(), true);
   commit_copies();
   arguments.numbers[thread_index()] = shared[thread_index()];
 }

@@ -60,8 +60,8 @@ inline void read_pair_past_l1(const float* pair, float& first, float& second) {
 }
 
 template <int Bytes>
-void copy_async(void* target, const void* source, int valid_bytes) {
-  emulator::copy_async(target, source, Bytes, valid_bytes);
+void copy_async(void* target, const void* source, bool valid) {
+  emulator::copy_async(target, source, Bytes, valid);
 }
 inline void commit_copies() { emulator::commit_copies(); }
 template <int Groups>
@@ -119,16 +119,17 @@ ORTHO_DEVICE void read_pair_past_l1(const float* pair, float& first, float& seco
   second = both.y;
 }
 
-// Copies to shared memory without waiting; bytes beyond the valid ones become zero.
+// Copies to shared memory without waiting: all of the bytes or, where they are not valid, zeros.
 template <int Bytes>
-ORTHO_DEVICE void copy_async(void* target, const void* source, int valid_bytes) {
+ORTHO_DEVICE void copy_async(void* target, const void* source, bool valid) {
   const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(target));
   if constexpr (Bytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(valid_bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source),
+                 "r"(valid ? Bytes : 0)
                  : "memory");
   } else {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(source), "n"(Bytes),
-                 "r"(valid_bytes)
+                 "r"(valid ? Bytes : 0)
                  : "memory");
   }
 }

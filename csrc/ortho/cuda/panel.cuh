@@ -42,13 +42,15 @@ struct Panel {
   }
 };
 
-// 16 bytes at a time can be copied where every row of a panel begins at a multiple of 16 bytes.
+// 16 bytes at a time can be copied where every row of a panel begins and ends at a multiple of 16 bytes.
 template <class S>
 ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Lies lies) {
   const bool along = lies == Lies::along_depth;
   const std::int64_t inner = along ? operand.depth_stride : operand.vector_stride;
   const std::int64_t outer = along ? operand.vector_stride : operand.depth_stride;
-  return inner == 1 && (reinterpret_cast<std::uintptr_t>(operand.data) | (outer * sizeof(S))) % 16 == 0;
+  const std::int64_t numbers = along ? operand.depth_end : operand.vectors;
+  return inner == 1 &&
+         (reinterpret_cast<std::uintptr_t>(operand.data) | (outer | numbers) * sizeof(S)) % 16 == 0;
 }
 
 // Brings the rows of a panel from `corner` on, `Piece` numbers at a time: zeros where a row or the rows are
@@ -58,19 +60,18 @@ ORTHO_DEVICE void stage_rows(const S* corner, std::int64_t row_stride, std::int6
                              std::int32_t numbers, E* panel) {
   constexpr int pieces = L::row / Piece, rows_at_once = tile_threads / pieces;
   const int first_row = thread_index() / pieces, number = thread_index() % pieces * Piece;
-  const std::int32_t left = numbers - number;
-  const int valid = within(left, 0) ? 0 : within(Piece, left) ? Piece : left;
+  const bool in_row = within(number, numbers);
   const S* source = corner + first_row * row_stride + number * stride;
   E* target = panel + first_row * L::pitch + number;
   ORTHO_UNROLL_BY(4)
   for (int row = first_row; row < L::rows; row += rows_at_once) {
-    const int copied = within(row, rows) ? valid : 0;
+    const bool valid = in_row && within(row, rows);
     if constexpr (std::is_same_v<E, S> && Piece * sizeof(E) >= 4) {
-      copy_async<Piece * sizeof(E)>(target, source, copied * static_cast<int>(sizeof(E)));
+      copy_async<Piece * sizeof(E)>(target, source, valid);
     } else {
       static_assert(Piece == 1);
       S stored{};
-      if (copied) stored = *source;
+      if (valid) stored = *source;
       if constexpr (std::is_same_v<E, S>) {
         *target = stored;
       } else {

@@ -47,8 +47,7 @@ struct SymmetricOperand {
       const std::int64_t entry = row < column ? triangle(column) + row : triangle(row) + column;
       Entry* const target = panel + vector * Panel::Own::vector_step + depth;
       if constexpr (std::is_same_v<Entry, C>) {
-        copy_async<sizeof(C)>(target, triangle_data + (valid ? entry : 0),
-                              valid ? static_cast<int>(sizeof(C)) : 0);
+        copy_async<sizeof(C)>(target, triangle_data + (valid ? entry : 0), valid);
       } else {
         *target = valid ? static_cast<Entry>(triangle_data[entry]) : Entry(0);
       }
