@@ -1,5 +1,9 @@
-"""Folders of tests that need libraries beside torch: skipped where those are missing, file by file, with the reason."""
+"""Folders of tests that need libraries beside torch: skipped where those are missing, file by file, with the reason.
 
+In continuous integration (the environment variable CI) a missing library is an error instead.
+"""
+
+import os
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +41,8 @@ class WithoutNeeds(pytest.Module):
     """A file of tests that is not imported."""
 
     def collect(self):
+        if os.environ.get("CI"):
+            pytest.fail(self.reason, pytrace=False)
         pytest.skip(self.reason, allow_module_level=True)
 
 
