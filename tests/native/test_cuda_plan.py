@@ -48,7 +48,7 @@ def test_residual_items_cover_every_tile_and_the_whole_depth(device, dtype):
 
 
 def slot_bytes(order):
-    """Of doubles, for a whole tile, or for whole 8 x 8 blocks of an order that one warp computes."""
+    """A slot holds doubles: of a whole tile, or of whole 8 x 8 blocks for an order that one warp computes."""
     side = planner.tile_side if order > 32 else 8 * up(order, 8)
     return 8 * side**2
 
