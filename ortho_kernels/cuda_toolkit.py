@@ -23,7 +23,8 @@ ARCHITECTURES = {
     (10, 0): (12, 8),
     (12, 0): (12, 8),
 }
-OLDEST_RELEASE = (12, 1)  # the first whose kernels take arguments of more than 4 KB; of toolkits and of drivers
+OLDEST_RELEASE = (12, 1)  # of toolkits and of drivers: the first whose kernels take arguments of more than 4 KB
+OLDEST_DRIVER = 530  # the first that supports it
 OLDEST = min(ARCHITECTURES)
 VIRTUAL = f"compute_{OLDEST[0]}{OLDEST[1]}"
 FLAGS = [
@@ -99,7 +100,7 @@ class Toolkit:
         """The architectures that this release compiles for, oldest first."""
         if self.release < OLDEST_RELEASE:
             raise ToolkitError(
-                f"{self.nvcc} is of CUDA {_dotted(self.release)}; {_dotted(OLDEST_RELEASE)} or newer is needed"
+                f"{self.nvcc} is of CUDA {dotted(self.release)}; {dotted(OLDEST_RELEASE)} or newer is needed"
             )
         return tuple(each for each, since in ARCHITECTURES.items() if since <= self.release)
 
@@ -135,7 +136,7 @@ def listed_targets(text: str, supported: Sequence[Architecture]) -> Targets:
             architectures.append(best)
             ptx = ptx or best[0] != architecture[0]
     if not architectures:
-        raise ToolkitError(f"TORCH_CUDA_ARCH_LIST is {text!r}; the kernels need {_dotted(OLDEST)} or newer")
+        raise ToolkitError(f"TORCH_CUDA_ARCH_LIST is {text!r}; the kernels need {dotted(OLDEST)} or newer")
     return Targets(tuple(sorted(set(architectures))), ptx)
 
 
@@ -145,7 +146,7 @@ def device_targets(capabilities: Sequence[Architecture], supported: Sequence[Arc
     if capabilities and not able:
         best = max(capabilities)
         raise ToolkitError(
-            f"the GPU's compute capability is {_dotted(best)}; the kernels need {_dotted(OLDEST)} or newer"
+            f"the GPU's compute capability is {dotted(best)}; the kernels need {dotted(OLDEST)} or newer"
         )
     return Targets(tuple(sorted({_runs_on(each, supported) for each in able})))
 
@@ -157,7 +158,7 @@ def _runs_on(capability: Architecture, supported: Sequence[Architecture]) -> Arc
     return max(able) if able else max(each for each in supported if each <= capability)
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 

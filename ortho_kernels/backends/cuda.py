@@ -49,8 +49,8 @@ def reason_against(dtype: torch.dtype) -> str | None:
         return _against
     if (0, 0) < _driver < cuda_toolkit.OLDEST_RELEASE:
         return (
-            f"the NVIDIA driver supports CUDA {_driver[0]}.{_driver[1]} only; "
-            "the kernels need 12.1 (driver 530) or newer: update it"
+            f"the NVIDIA driver supports CUDA {cuda_toolkit.dotted(_driver)} only; the kernels need "
+            f"{cuda_toolkit.dotted(cuda_toolkit.OLDEST_RELEASE)} (driver {cuda_toolkit.OLDEST_DRIVER}) or newer: update it"
         )
     if not torch.cuda.is_initialized() and not torch.cuda.is_available():
         return "no GPU that torch can use"
@@ -63,12 +63,12 @@ def reason_against(dtype: torch.dtype) -> str | None:
 
 
 def runs_on(capability: tuple[int, int], machine_code: list[tuple[int, int]], ptx: bool) -> bool:
-    """Machine code runs on GPUs of its generation, from its own minor version on; PTX on all."""
+    """Whether code for these compute capabilities runs on this one: the same major, no newer minor. PTX runs on all."""
     return ptx or any(major == capability[0] and minor <= capability[1] for major, minor in machine_code)
 
 
 def built_for(facts: str) -> tuple[list[tuple[int, int]], bool]:
-    """The compute capabilities that a library was built for, and whether it holds PTX, by its facts."""
+    """Returns the compute capabilities that a library was built for, and whether it holds PTX, from its facts."""
     return [(int(major), int(minor)) for major, minor in re.findall(r"\bsm_(\d+)(\d)\b", facts)], "PTX" in facts
 
 
@@ -80,7 +80,7 @@ def build_facts() -> dict[str, str]:
 
 
 def _facts() -> str:
-    """As the library has them, such as `nvcc 13.0 for sm_80, sm_90 + PTX`."""
+    """Returns what the library says of itself, such as `nvcc 13.0 for sm_80, sm_90 + PTX`."""
     try:
         facts = ctypes.CDLL(str(_LIBRARY)).ortho_kernels_cuda_facts
     except AttributeError:

@@ -3,7 +3,7 @@
 The matrices are small and odd on purpose: whatever a mask, a barrier or a wait is there for happens in one of them.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import successions
 import torch
@@ -114,7 +114,7 @@ def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0,
 
 
 def check_srip(emulator, matrices, iterations=2, through=True, digits=None):
-    """As above. `digits[i]`, sizes and steps, tells how the caller numbers the entries of the vectors."""
+    """As above. `digits[i]`, sizes and steps, is how the caller numbers the entries of the vectors."""
     C = compute_dtype(matrices)
     orders = [len(m) for m in matrices]
     start = guarded_like(torch.randn(sum(orders), dtype=C, generator=torch.Generator().manual_seed(3)))
@@ -156,18 +156,19 @@ def entry_order(digits):
     return index
 
 
-def _case(check, matrices, multiprocessors=2, **options):
-    """Made anew for each run: a fault may spoil them."""
+def _case(check, matrices, multiprocessors=2, fast_double=True, **options):
+    """Matrices are made anew for each run: a fault may spoil them."""
 
     def run(emulator):
-        emulator.multiprocessors = multiprocessors
+        emulator.multiprocessors, emulator.fast_double = multiprocessors, fast_double
         return check(emulator, [made(*m) for m in matrices], **options)
 
     return run
 
 
-def _every_kind_after_every_other(kernel, check):
-    lists = cache(lambda: [_case(check, *drawn) for drawn in successions.lists_of(kernel)])
+def _every_kind_after_every_other(name, **options):
+    kernel, check = successions.KERNELS[name], CHECKS[name.partition(",")[0]]
+    lists = cache(lambda: [_case(check, *drawn, **options) for drawn in successions.lists_of(kernel)])
     return lambda emulator: [result for run in lists() for result in run(emulator)]
 
 
@@ -209,10 +210,16 @@ CASES = {
     "srip, empty": _srip((0, 5, f32), (5, 0, f32), (3, 4, f32), (1, 1, f32), (270, 1, f32)),
     "srip, entries in another order": _srip((72, 30, f32), (12, 20, f32), digits=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]),
 }
-CHECKS = {"residual": check_residuals, "product": check_soft_orthogonality, "srip": check_srip}
+CHECKS = {
+    "residual": check_residuals,
+    "product": partial(check_soft_orthogonality, precision=1),
+    "srip": check_srip,
+}
 SUCCESSIONS = {
-    f"{name}, every kind after every other": _every_kind_after_every_other(kernel, CHECKS[name.partition(",")[0]])
-    for name, kernel in successions.KERNELS.items()
+    f"{name}, every kind after every other": _every_kind_after_every_other(name) for name in successions.KERNELS
+} | {
+    f"{name} in two floats, every kind after every other": _every_kind_after_every_other(name, fast_double=False)
+    for name in ("srip, passes", "srip, rows")
 }
 CASES |= SUCCESSIONS
 

@@ -13,7 +13,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "ortho" / "cuda"
-RUNTIME = (HERE / "emulator.cpp", HERE / "fiber.cpp")
+RUNTIME = (HERE / "emulator.cpp", HERE / "fiber.cpp", HERE / "arithmetic.cpp")
 SOURCES = (
     KERNELS / "soft_orthogonality.cu",
     KERNELS / "srip.cu",

@@ -10,11 +10,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include "arithmetic.h"
 #include "races.h"
 
 namespace emulator {
@@ -72,39 +73,6 @@ Out exchange(std::uint32_t mask, const In& mine, const Combine& combine) {
   const races::Ignored ignored;
   const unsigned char* all = gather(mask, &mine, sizeof(In));
   return combine(reinterpret_cast<const In*>(all), thread_index() % 32);
-}
-
-// ---- arithmetic as the hardware does it -------------------------------------------------------------------
-
-template <class To, class From>
-To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-float float_from_half(std::uint16_t bits);
-std::uint16_t half_from_float(float number);
-std::uint16_t bfloat_from_float(float number);
-double square_root(double number);
-// Each rounded once: in a source of their own, no compiler sees what they are used for.
-float add(float a, float b);
-float multiply(float a, float b);
-float multiply_add(float a, float b, float c);
-
-// To ten bits after the leading one, ties away from zero.
-inline std::uint32_t round_to_tf32(std::uint32_t bits) {
-  const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
-  return is_finite ? (bits + 0x1000u) & 0xffffe000u : bits;
-}
-
-// sum + the products, as the tensor cores of the settings add: exactly, rounded to the nearest float, or
-// truncating.
-float add_products(float sum, const double* products, int count);
-inline double add_products(double sum, const double* products, int count) {
-  for (int k = 0; k < count; ++k) sum += products[k];
-  return sum;
 }
 
 }  // namespace emulator

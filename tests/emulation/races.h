@@ -1,6 +1,6 @@
-// What ThreadSanitizer is told of fibers, where it is loaded: that each is a thread, and that nothing but the
-// barriers of a block and the counters of a grid orders what two of them do. A collective of a warp does not,
-// as CUDA promises no order of memory for it.
+// Describes fibers to ThreadSanitizer, where it is loaded: each is a thread. Only the barriers of a block and
+// the counters of a grid order what two of them do. A collective of a warp does not, as CUDA promises no
+// order of memory for it.
 #pragma once
 
 extern "C" {
@@ -38,7 +38,7 @@ inline void switch_to(void* fiber) {
   if (fiber) __tsan_switch_to_fiber(fiber, without_order);
 }
 
-// While one lives, what its fiber does is the emulator's own.
+// While one exists, ThreadSanitizer ignores its fiber: what it does is the emulator's own.
 class Ignored {
  public:
   Ignored() {

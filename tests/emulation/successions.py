@@ -51,12 +51,12 @@ def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
 
 
 def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By arithmetic and by how the matrix lies."""
+    """By how the matrix lies and by arithmetic: below the highest precision that depends on the larger side."""
     (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors))
     result: list[tuple] = []
     for work in launch.work:
         spec = specs[work.matrix]
-        arithmetic = "tiny" if spec.order < 16 else "other"
+        arithmetic = "exact" if spec.order > spec.depth else "rounded"
         result += [(arithmetic, spec.lies)] * (work.row_tiles * work.column_tiles)
     return result, launch.blocks
 
@@ -136,16 +136,12 @@ def _parts_grow(before: tuple, after: tuple) -> bool:
     return before[::2] == ("small", "cut") and after[::2] == ("large", "cut")
 
 
-def _order_grows(before: tuple, after: tuple) -> bool:
-    return (before[0], after[0]) == ("tiny", "other")
-
-
 _passes = _specs(torch.float32, [(5, 40), (70, 20)])
 KERNELS = {
     "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
     "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, _parts_grow),
     "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items),
-    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (12, 16)], LIES), product_items, _order_grows),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (20, 32)], LIES), product_items),
     "product, bfloat16": Kernel(_specs(torch.bfloat16, [(20, 32)], LIES), product_items),
     "srip, passes": Kernel(_passes, pass_items),
     "srip, rows": Kernel(_passes, row_items),

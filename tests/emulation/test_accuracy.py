@@ -1,5 +1,8 @@
-"""How many digits the CUDA kernels keep where it is hard: near orthogonality, where R is a difference of nearly equal
-numbers, and in gradients of 16-bit weights. On tensor cores that add exactly and on those that truncate, as NVIDIA's."""
+"""The digits that the CUDA kernels keep where that is hard.
+
+Near orthogonality R is a difference of nearly equal numbers; gradients of 16-bit weights are rounded. Both are tested on
+tensor cores that add exactly and on tensor cores that truncate, as NVIDIA's do.
+"""
 
 import pytest
 import torch
@@ -28,7 +31,7 @@ def random(rows, columns, dtype, seed=0):
 
 
 def so_gradients(emulator, W, diagonal=1.0, off_diagonal=1.0, precision=0):
-    """The kernels', and that in float64."""
+    """Returns the kernels' gradient, and that in float64."""
     _, residuals = emulator.soft_orthogonality([W], diagonal, off_diagonal)
     (given,) = emulator.soft_orthogonality_backward(torch.ones(1), [W], residuals, precision)
     factors = torch.full((len(W), len(W)), off_diagonal, dtype=torch.float64).fill_diagonal_(diagonal)
@@ -65,7 +68,7 @@ SHAPES = [(257, 96), (65, 147), (96, 257), (100, 400)]
 
 
 def small_side(shape):
-    """The matrix that a weight of this shape is on its smaller side, as it lies in memory."""
+    """Returns the matrix of a weight of this shape on its smaller side, with its strides."""
     W = near_orthogonal(*shape)
     return W.T if shape[0] > shape[1] else W
 
@@ -98,7 +101,7 @@ def test_srip_of_two_floats_is_that_of_double(emulator, shape):
 @pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
 @pytest.mark.parametrize("made", [random, near_orthogonal], ids=["random", "near orthogonality"])
 def test_gradients_of_16_bit_weights_are_off_by_little_more_than_their_rounding(tensor_cores, made, dtype):
-    """float16: at most 5e-4, of which its rounding may take 4.9e-4."""
+    """In float16 that is at most 5e-4, of which rounding may take 4.9e-4."""
     for shape in [(1, 1), (1, 9), (1, 300), (2, 3), (3, 3), (5, 7), (12, 30), (66, 80)]:
         for seed in range(10 if shape[1] < 50 else 1):
             given, truth = so_gradients(tensor_cores, made(*shape, dtype=dtype, seed=seed))

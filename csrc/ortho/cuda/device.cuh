@@ -253,7 +253,7 @@ inline void multiply_tf32(float (&sums)[4], const std::uint32_t (&a)[4], const s
       [&](const Fragment* all, int k, int column) { return number(all[column * 4 + k % 4].b[k / 4]); });
 }
 
-// Depth 16, pairs of neighbours: lane l has k = 2 (l % 4) + {0, 1} and eight more; the order of a as above.
+// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; the order of a as above.
 template <class Half>
 void multiply_halves(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   using Fragment = twin::Fragments<std::uint32_t, 4, 2>;

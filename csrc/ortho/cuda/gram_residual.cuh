@@ -4,6 +4,7 @@
 
 #include "../soft_orthogonality.h"
 #include "gram_diagonal.cuh"
+#include "part_slots.cuh"
 #include "reduce.cuh"
 #include "tile_product.cuh"
 
@@ -25,7 +26,7 @@ struct ResidualArguments {
   void* residuals;          // null: keep nothing
   double* partials;         // the slots of all parts
   double* squares;          // for each item: of the diagonal, of the entries below it
-  std::uint32_t* counters;  // for each item, then for each matrix: how many parts, how many tiles are there
+  std::uint32_t* counters;  // of parts that are there, one an item; then of tiles, one a matrix
   double diagonal, off_diagonal;
   std::int32_t items;
   std::int32_t count;
@@ -78,20 +79,19 @@ struct GramOperand {
   }
 };
 
-// Float sums are not good enough for the diagonal. The warp that has nothing else to do in its tiles, since
-// its entries lie above it, sums its squares up.
+// Float sums lose too many digits of the diagonal. In tiles on it one warp has only entries above it, which
+// nobody needs: instead, that warp sums the squares of the vectors.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
   return item.row == item.column && warp_row() < warp_column();
 }
 
-// Whether this block is the last of `all` that come here: then it sees what the others wrote before.
+// Returns whether this block is the last of `all` that come here: then it sees what the others wrote before.
 ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
   block_barrier();
-  // A fence is cumulative: thread 0's, behind a barrier, releases what the whole block wrote. So too its
-  // acquire.
+  // Fences are cumulative: thread 0's release what the whole block wrote, and acquire for the whole block.
   if (thread_index() == 0) {
     memory_fence();
     *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
@@ -103,7 +103,7 @@ ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
   return result;
 }
 
-// R from the Gram; where the diagonal was summed apart, it comes from there.
+// Makes R of the Gram. Where the diagonal was summed apart, it is taken from there.
 template <class Sum>
 ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengths& lengths,
                                     Blocks<Sum>& sums) {
@@ -168,65 +168,32 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
   }
 }
 
-// Numbers the blocks of a square from a corner on, so that those of a smaller square come first.
-constexpr int square_shell(int row, int column) {
-  return row > column ? row * row + column : column * column + column + row;
-}
-
 // Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
-// order.
+// order. Returns whether this block did: only then are the sums and the lengths those of the whole depth.
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
                             std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
-  const std::int64_t numbers = slot_blocks(matrix.order) * slot_block_numbers;
-  const auto memory_of = [&](std::int32_t part) {
-    const std::int64_t index = item_index - item.part + part - matrix.first_item;
-    return arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers + index * numbers;
-  };
-  // The blocks of a warp are together. An order that the first warp computes alone has none of the others.
-  const int warp = thread_index() / warp_size;
-  const bool alone = matrix.order <= warp_side;
-  const std::int32_t across = alone && warp > 0 ? 0 : slot_blocks_across(matrix.order);
-  const int first = warp * warp_side * warp_side + thread_index() % warp_size;
-  const auto slot = [&](std::int32_t part) { return reinterpret_cast<Sum*>(memory_of(part)) + first; };
-  // Calls visit(place, sum) for the sums that have a place in a slot; lanes are neighbors there.
-  const auto for_slot = [&](const auto& visit) {
-    ORTHO_UNROLL
-    for (int i = 0; i < block_rows; ++i) {
-      ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          const int row = 2 * i + e / 2;
-          if (!within(row, across) || !within(j, across)) continue;
-          visit(square_shell(row, j) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
-        }
-      }
-    }
-  };
-  // Float sums are of orders that fill a tile, and take half of a slot.
-  static_assert(small_order >= tile_side);
-  const auto lengths_slot = [&](std::int32_t part) {
-    return reinterpret_cast<TwoFloat*>(memory_of(part) + tile_side * tile_side / 2) + lengths.vector(0);
-  };
+  const std::int32_t first_item = item_index - item.part;  // of the tile
+  const PartSlots<Sum> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
+                             matrix.order, first_item - matrix.first_item);
   const bool has_lengths = diagonal_apart<Sum> && above_diagonal(item);
   if (has_lengths) {
     ORTHO_UNROLL
-    for (int i = 0; i < lengths.of_lane; ++i) lengths_slot(item.part)[i * warp_size] = lengths.sums[i];
+    for (int i = 0; i < lengths.of_lane; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
   }
-  Sum* const own = slot(item.part);
-  for_slot([&](int place, Sum sum) { own[place] = sum; });
-  if (!comes_last(arguments.counters + item_index - item.part, item.parts)) return false;
+  Sum* const own = slots.sums_of(item.part);
+  slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
+  if (!comes_last(arguments.counters + first_item, item.parts)) return false;
   lengths = {};
-  for_sums<Sum>(sums, [](int, int, Sum& sum) { sum = 0; });
+  clear<Sum>(sums);
   for (std::int32_t part = 0; part < item.parts; ++part) {
-    const Sum* const other = slot(part);
-    for_slot([&](int place, Sum& sum) { sum += read_past_l1(other + place); });
+    const Sum* const other = slots.sums_of(part);
+    slots.for_kept(sums, [&](int distance, Sum& sum) { sum += read_past_l1(other + distance); });
     if (has_lengths) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_lane; ++i)
-        lengths.sums[i] += read_past_l1(lengths_slot(part) + i * warp_size);
+        lengths.sums[i] += read_past_l1(slots.lengths_of(part) + i * warp_size);
     }
   }
   return true;
@@ -269,7 +236,7 @@ struct GramProducts<float> {
 template <class C, class S, Lies lies>
 ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const ResidualItem& item,
                                    std::int32_t item_index) {
-  // So few entries don't average the rounding errors of float sums out.
+  // The rounding errors of float sums do not average out over so few entries.
   if (std::is_same_v<C, double> || arguments.matrices[item.matrix].order <= small_order) {
     residual_tile<C, InDouble, S, lies>(arguments, item, item_index);
   } else if constexpr (std::is_same_v<C, float>) {

@@ -34,7 +34,8 @@ class Workspace {
 };
 
 // torch.get_float32_matmul_precision(): how far the product of the backward may be rounded for float32
-// weights. Not at all where the order is larger than the depth: there R W cancels near orthogonality.
+// weights. Where the order is larger than the depth it is `highest` whatever is asked: there R W cancels near
+// orthogonality.
 enum class Precision : std::int32_t { highest, high, medium };
 
 // How a caller numbers the entries of a vector where it is not as the matrix does. Entry i of the matrix,

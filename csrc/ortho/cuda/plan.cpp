@@ -11,8 +11,8 @@ namespace ortho::cuda {
 namespace {
 
 constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
-// A part shorter than this costs more to sum up than it saves. Small orders are computed in double, which
-// most GPUs are slow at, and are cut as long as that gives blocks work that have none.
+// A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
+// most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
 constexpr std::int64_t least_range_entries = 16'384;
 

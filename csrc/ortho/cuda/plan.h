@@ -19,7 +19,7 @@ struct Device {
   bool fast_double = true;  // computes in double at no less than a quarter of float's rate
 };
 
-// Whether neighbours along the depth are the closer ones in memory.
+// Whether neighbors along the depth are the closer ones in memory.
 constexpr bool lies_along_depth(std::int64_t order_stride, std::int64_t depth_stride) {
   return depth_stride <= order_stride;
 }
@@ -47,10 +47,10 @@ constexpr std::size_t residual_matrices = 580, product_matrices = 400, iteration
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
 
-// Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace. Slots are counted
-// in blocks of 8 x 8 numbers, of which an order that one warp computes alone has few.
+// Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace (part_slots.cuh). A
+// slot is a whole number of 8 x 8 blocks. An order up to warp_side has no more of them than it needs.
 constexpr std::int32_t slot_block = 8, slot_block_numbers = slot_block * slot_block;
-constexpr std::int32_t warp_side = 32;  // of a warp's part of a tile
+constexpr std::int32_t warp_side = 32;  // of the square of a tile that a warp computes
 constexpr std::int32_t slot_blocks_across(std::int64_t order) {
   return static_cast<std::int32_t>(((order < warp_side ? order : warp_side) + slot_block - 1) / slot_block);
 }
@@ -60,12 +60,12 @@ constexpr std::int64_t slot_blocks(std::int64_t order) {
 }
 
 struct ResidualWork {
-  std::int32_t matrix;      // index into the list that was planned
-  std::int32_t tiles;       // of its triangle
-  std::int32_t parts;       // of the depth
-  std::int32_t part_depth;  // length of all parts but the last
-  std::int32_t first_item;  // in this launch; the parts of a tile are neighbours
-  std::int32_t first_slot_block;
+  std::int32_t matrix;            // index into the list that was planned
+  std::int32_t tiles;             // of its triangle
+  std::int32_t parts;             // of the depth
+  std::int32_t part_depth;        // length of all parts but the last
+  std::int32_t first_item;        // in this launch; the parts of a tile are neighbors
+  std::int32_t first_slot_block;  // where its slots begin, in blocks
 };
 
 struct ResidualLaunch {

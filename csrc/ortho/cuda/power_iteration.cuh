@@ -2,7 +2,7 @@
 // products W_b (W_b^T x) of ranges of the depth, a grid barrier later they are added up to the next vector,
 // and so on. Where a grid can't wait for itself, each phase is a launch of its own.
 //
-// With x_i = R x_(i-1) normalised at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each
+// With x_i = R x_(i-1) normalized at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each
 // scaled by the length that its partner was divided by, are
 //   p_m = x_m,   p_(m-1) = (R p_m - s_m x_(m-1)) / s_(m-1),   p_i = R p_(i+1) / s_i.
 // Vectors are kept as they come out of R, x_i times s_i, and are divided where they are used.
@@ -69,7 +69,7 @@ ORTHO_DEVICE std::int32_t input_slot(const IterationArguments& arguments, std::i
   return 3 * arguments.iterations - step;  // p_i with i = 2 iterations - step, behind the x
 }
 
-// |R x_(vector - 1)|; the start was normalised.
+// |R x_(vector - 1)|; the start was normalized.
 ORTHO_DEVICE double length_of(const IterationArguments& arguments, const IterationMatrix& matrix,
                               std::int32_t vector) {
   if (vector == 0) return 1;
@@ -207,7 +207,7 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
   }
 }
 
-// Until all blocks have come here for the `times`-th time. All of them must be running: a cooperative launch.
+// Waits until all blocks have come here for the `times`-th time. All must be running: a cooperative launch.
 // The fences of thread 0 stand for the whole block, as in the grid barrier of CUDA's cooperative groups.
 ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
   block_barrier();

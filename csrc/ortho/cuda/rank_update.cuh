@@ -123,7 +123,7 @@ ORTHO_DEVICE void update_strip(const UpdateArguments& arguments, const UpdateMat
   block_barrier();
   const C scale = static_cast<const C*>(arguments.grad_values)[matrix.index];
   S* const gradient = static_cast<S*>(matrix.gradient) + begin * matrix.gradient_depth_stride;
-  // Neighbouring threads write neighbours in memory.
+  // Neighboring threads write neighbors in memory.
   const std::int32_t inner = along_depth ? columns : matrix.order;
   for (std::int32_t outer = thread_index() / warp_size; outer < (along_depth ? matrix.order : columns);
        outer += pass_warps) {

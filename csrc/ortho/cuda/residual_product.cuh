@@ -38,7 +38,7 @@ struct SymmetricOperand {
 
   ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
     const std::int32_t k = chunk * Depth;
-    const bool below = k < first;  // neighbours in a row are neighbours in memory, else those in a column are
+    const bool below = k < first;  // neighbors in a row are neighbors in memory, else those in a column are
     ORTHO_UNROLL_BY(4)
     for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
       const int vector = below ? p / Depth : p % tile_side, depth = below ? p % Depth : p / tile_side;
@@ -109,7 +109,7 @@ ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
   for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
     const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
     const std::int32_t row_tiles = (matrix.order + tile_side - 1) / tile_side;
-    // Tiles one below the other are neighbours: they read the same part of W.
+    // Tiles one below the other are neighbors: they read the same part of W.
     const std::int32_t tile = i - matrix.first_item;
     const std::int32_t row = tile % row_tiles * tile_side, column = tile / row_tiles * tile_side;
     if (matrix.depth_stride == 1) {

@@ -13,8 +13,10 @@ namespace ortho::cuda {
 //
 // `depth` is that of a chunk, `step` that of an instruction, `run` that of the sums that are formed apart.
 // multiply() adds to blocks[i][j] one step of the product, from k on, of 16 vectors of the left panel, from
-// row + 16 i on, with 8 of the right one, from column + 8 j on. Where numbers are cut into parts, products of
-// lower parts go to low_blocks instead: these are so small that their sums may be as long as the depth.
+// row + 16 i on, with 8 of the right one, from column + 8 j on.
+//
+// `in_parts`: numbers are cut into parts, and all products but those of the highest parts go to low_blocks.
+// They are so small that one sum of them for the whole depth loses nothing. Others ignore low_blocks.
 
 constexpr int block_rows = 2, block_columns = 4;
 template <class Sum>
@@ -25,10 +27,10 @@ ORTHO_DEVICE int of_eight() { return thread_index() % warp_size / 4; }
 ORTHO_DEVICE int of_four() { return thread_index() % 4; }
 }  // namespace lane
 
-// Numbers as sums of bfloat16 ones, each the rounded rest of those before it: three hold a float32 number,
-// two a float16 one or 16 bits of any. Products of parts that are below the last part's digits are left out:
-// six of three by three remain. Three products of two tf32 numbers each would cost as much, but lose a bit of
-// the weights: near orthogonality, half of a gradient's error.
+// Each number is cut into a sum of bfloat16 parts: a part is what the parts before it leave, rounded. Three
+// parts hold a float32 number; two hold a float16 number, or 16 bits of any. Products below the digits of the
+// last part are left out, so three by three parts need six products (bf16x6). Numbers of two tf32 parts
+// (3xTF32) would cost as much but lose a bit of the weights: half of a gradient's error near orthogonality.
 template <int LeftParts, int RightParts>
 struct Bfloat16Parts {
   using Entry = float;  // of the left operand
@@ -36,7 +38,7 @@ struct Bfloat16Parts {
   static constexpr int depth = 16, step = 16, run = 16;
   static constexpr bool in_parts = LeftParts > 1 || RightParts > 1;
 
-  // Of two neighbors in the depth.
+  // Cuts two neighbors in the depth.
   template <int Parts, class P>
   static ORTHO_DEVICE void split(const P& panel, int vector, int k, std::uint32_t (&parts)[Parts]) {
     auto first = number_from<float>(panel.at(vector, k)),
@@ -239,13 +241,13 @@ ORTHO_DEVICE void add_run(const A& a, const B& b, int begin, Blocks<Sum>& low_su
 
 constexpr int stages = 4;
 
-// Of both operands of a product: the widest layout of a chunk. The double ones are 64 bytes x 64 vectors and
-// padding, as the others.
+// The widest layout of a chunk of one operand: 64 vectors of 64 bytes, and padding.
 constexpr int panel_bytes = 5120;
 constexpr std::size_t tile_shared_bytes = std::size_t{2} * stages * panel_bytes;
 
-// sums = A B^T for `chunks` chunks. Left and Right bring a chunk of theirs into shared memory: stage(chunk,
-// panel). A warp that `idle` says has nothing to multiply calls instead(panel) with each chunk of the left.
+// sums = A B^T for `chunks` chunks. Left and Right bring a chunk of theirs into shared memory by stage(chunk,
+// panel). A warp whose part of the tile nobody needs is `idle`: it multiplies nothing, its sums are zero, and
+// it calls instead(panel) with each chunk of the left operand.
 template <class Products, class Left, class Right, class Instead, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks, bool idle, Blocks<Sum>& sums,
                                const Instead& instead) {

@@ -1,6 +1,6 @@
-// Sums of float32 numbers with twice float's digits, for GPUs on which double is slow: a number is the sum of
-// two floats, and what is lost of a product or a sum is computed and kept (Ogita, Rump and Oishi, Accurate
-// sum and dot product, SIAM Journal on Scientific Computing, 2005: Dot2).
+// Sums of float32 numbers with twice float's digits, where double is slow. A number is the sum of two floats:
+// what rounding takes from a product or a sum is computed and kept (Ogita, Rump and Oishi, Accurate sum and
+// dot product, SIAM Journal on Scientific Computing, 2005: Dot2).
 #pragma once
 
 #include "device.cuh"

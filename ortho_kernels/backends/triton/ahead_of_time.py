@@ -1,4 +1,4 @@
-"""Kernels compiled into triton's cache before they are launched, for any GPU and without one, in several processes.
+"""Compiles kernels into triton's cache before they are launched, for any GPU and without one, in several processes.
 
 A launch finds them there where triton, Python and the variables of the environment that triton heeds are the same. Both go
 through the same function of triton (`JITFunction.run`), which asks its driver for no more than the target.
@@ -65,6 +65,7 @@ def jobs_of(
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
+    """Returns one of all jobs that compile the same."""
     return list({job.identity: job for job in jobs}.values())
 
 
