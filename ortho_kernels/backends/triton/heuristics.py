@@ -136,8 +136,8 @@ _LARGE = replace(
     product_float32=Tile(64, 128, 32, 8, 3),
     product_tf32=Tile(64, 128, 32, 8, 3),
 )
-# Six products of three bfloat16 parts keep a bit more than three of two tf32 parts do, and on an H100 take a fifth less
-# time (docs/gpu.csv). On sm_100, triton 3.6 makes nothing of them; elsewhere they spill or were not measured.
+# Six products of three bfloat16 parts are more exact than three of two tf32 parts. On an H100 they take 15 to 19 % less time
+# (docs/gpu.csv). On sm_100, triton 3.6 compiles them to an empty kernel; elsewhere they spill or were not measured.
 _HOPPER = replace(_LARGE, forward_precision="bf16x6", product_precisions=("bf16x6", "tf32", "bf16"))
 # What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
 _CONSUMER_BLACKWELL = replace(_DEFAULT, residual_half=Tile(64, 64, 32, 4, 3), product_float32=Tile(64, 64, 16, 4, 3))
