@@ -44,7 +44,7 @@ def soft_orthogonality(
             factors the gradient is the same on all sides, and values differ by the constant |rows - cols|. With unequal
             ones on the larger side, terms of the gradient cancel near orthogonality. Below the float32 matmul precision
             `"highest"` the CPU kernels lose digits there: up to 19 % of the gradient at factors 1 and 1.001. The CUDA
-            kernels keep them.
+            kernels keep them; the Triton kernels lose them too.
         diagonal, off_diagonal: what the squares on and off the diagonal of R = W W^T - I count: (1, 1) is SO,
             (0, 1) the off-diagonal penalty of BigGAN.
         squared: the square root ||R||_F of each value instead, if False (its gradient at R = 0 is 0).
