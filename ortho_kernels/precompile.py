@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["highest"], help="of float32 products")
     parser.add_argument("--processes", type=int, help="that compile at once; by default one a core")
     options = parser.parse_args(arguments)
+    if options.processes is not None and options.processes < 1:
+        parser.error(f"--processes must be 1 or more, got {options.processes}")
     if (reason := triton.reason_against_triton()) is not None:
         print(f"Nothing was compiled: {reason}.", file=sys.stderr)
         return 1
@@ -64,7 +66,7 @@ def shape_of(text: str) -> WeightShape:
     except ValueError:
         shape = ()
     if len(shape) < 2 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected two or more sizes, such as 64x3x7x7; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected two or more sizes of at least 1, such as 64x3x7x7; got {text!r}")
     return WeightShape(shape)
 
 
