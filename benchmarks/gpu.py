@@ -24,6 +24,7 @@ if __package__ in (None, ""):  # run as a script
 import torch
 from torch import Tensor
 
+from benchmarks import arguments as accepted
 from benchmarks import gpu_rivals, measure, model_shapes
 from benchmarks.gpu_rivals import OURS, Steps
 from benchmarks.gpu_timing import Stopwatch, Times, describe, interleave
@@ -242,8 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[name for name in gpu_rivals.NAMES if name not in gpu_rivals.ON_REQUEST],
         help=f"of {', '.join(gpu_rivals.NAMES)}; by default all but {' and '.join(gpu_rivals.ON_REQUEST)}",
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="for one case, checks and captures included")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="a file of JSON lines, to which each case is added")
+    parser.add_argument(
+        "--seconds", type=accepted.seconds, default=10.0, help="for one case, checks and captures included"
+    )
+    parser.add_argument("--out", type=accepted.output_file, default=str(RESULTS),
+                        help="a file of JSON lines, to which each case is added")  # fmt: skip
     options = parser.parse_args(arguments)
     about = machine()
     if about["card"] is None:

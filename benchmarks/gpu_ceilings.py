@@ -21,6 +21,7 @@ if __package__ in (None, ""):  # run as a script
 
 import torch
 
+from benchmarks.arguments import output_file
 from ortho_kernels import __version__
 from ortho_kernels.backends import cuda
 
@@ -109,7 +110,7 @@ def multiplied(dtype: torch.dtype, precision: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="gpu_ceilings.py", description=__doc__)
-    parser.add_argument("--out", type=Path, help="a file to which each finding is added as a line of JSON")
+    parser.add_argument("--out", type=output_file, help="a file to which each finding is added as a line of JSON")
     options = parser.parse_args(arguments)
 
     def note(finding: dict) -> None:

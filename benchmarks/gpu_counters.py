@@ -16,6 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+if __package__ in (None, ""):  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.arguments import output_file
+
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = {
     "cuda": ("gram_residual", "residual_product", "power_iteration", "rank_update"),
@@ -99,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--penalty", nargs="+", choices=("so", "srip"), default=["so", "srip"])
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--table", type=Path, default=Path("ncu.csv"), help="the file that ncu's table is added to")
-    parser.add_argument("--out", type=Path, help="a file to which each finding is added as a line of JSON")
+    parser.add_argument("--table", type=output_file, default="ncu.csv", help="the file that ncu's table is added to")
+    parser.add_argument("--out", type=output_file, help="a file to which each finding is added as a line of JSON")
     options = parser.parse_args(arguments)
     if shutil.which("ncu") is None:
         print("ncu is not on the PATH: it comes with the CUDA toolkit (Nsight Compute).", file=sys.stderr)

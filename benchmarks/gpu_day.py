@@ -11,6 +11,7 @@ ncu.csv, *.xml, tuned/   Nsight Compute's table, what became of each test, the t
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -24,13 +25,15 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import arguments as accepted
 from benchmarks import gpu_day_findings, gpu_day_stages, time_box
-from benchmarks.gpu_day_figures import append, facts, figures
+from benchmarks.gpu_day_figures import append, facts, figures, table
 from benchmarks.gpu_day_stages import ROOT, Options, Stage
 
 LEAST_SECONDS = 5.0  # in which a stage can show anything at all
 FOLDER = ROOT / "benchmarks" / "results" / "gpu_day"
 SUMMARY_LINES, SUMMARY_WIDTH = 60, 320  # of figures: what reads the end of this program's output shall see them all
+PRINTED_BYTES = 2**22  # of a stage, its last: what tells stands at the end, and a stage may print without end
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -39,7 +42,10 @@ class Stopped(BaseException):
 
 
 class Day:
-    """One run of the stages: its folder, the end of its time, and what was found so far."""
+    """One run of the stages: its folder, the end of its time, and what was found so far.
+
+    Raises `BlockingIOError` while another day writes to the folder.
+    """
 
     def __init__(self, options: Options, seconds: float, environment: Mapping[str, str]) -> None:
         self.options, self.environment = options, environment
@@ -48,16 +54,24 @@ class Day:
         options.out.mkdir(parents=True, exist_ok=True)
         self.results = options.out / "results.jsonl"
         self.log = options.out / "log.txt"
+        self._lock = self.log.open("a")  # given up with this process, however it ends
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for path in (self.results, self.log, options.running):
             path.write_text("")
 
     def note(self, finding: dict) -> None:
-        """Keeps a finding, in memory and on disk."""
+        """Keeps a finding, in memory and on disk: as a whole line, or not at all where the disk is full."""
         self.findings.append(finding)
-        with self.results.open("a") as file:
-            file.write(json.dumps(finding) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.results.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                line = json.dumps(finding).encode() + b"\n"
+                if file.write(line) < len(line):
+                    raise OSError("no room for the whole line")
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                say(f"not in {self.results.name}: {error}: {json.dumps(finding)}")
 
     def spend(self, stages: Sequence[Stage]) -> None:
         """Runs the stages one after the other; what a signal leaves undone has an entry all the same."""
@@ -80,7 +94,7 @@ class Day:
         if left < LEAST_SECONDS:
             return self.conclude(stage, "not run", "no time left", 0.0)
         box = min(stage.seconds, left)
-        print(f"{stage.name:18} at most {box:.0f} s, {left:.0f} s left ...", flush=True)
+        say(f"{stage.name:18} at most {box:.0f} s, {left:.0f} s left ...")
         began = self.log.stat().st_size
         try:
             with self.log.open("ab", buffering=0) as log:
@@ -95,9 +109,9 @@ class Day:
         self.judge(stage, outcome, box, self.printed(began))
 
     def printed(self, began: int) -> str:
-        """What the log holds from there on."""
+        """What the log holds from there on, or the end of it."""
         with self.log.open("rb") as file:
-            file.seek(began)
+            file.seek(max(began, self.log.stat().st_size - PRINTED_BYTES))
             return file.read().decode(errors="replace")
 
     def collect(self, stage: Stage, began: int) -> None:
@@ -132,7 +146,7 @@ class Day:
     def conclude(self, stage: Stage, status: str, reason: str, seconds: float) -> None:
         entry = {"stage": stage.name, "status": status, "seconds": round(seconds, 1), "reason": reason}
         self.note(entry)
-        print(_row(entry), flush=True)
+        say(_row(entry))
 
     def summary(self) -> str:
         """The card, the figures, a line a case, and last what each stage came to."""
@@ -143,6 +157,14 @@ class Day:
         about = ", ".join(f"{name} {known[name]}" for name in _NAMED if known.get(name))
         card = f"{known.get('card', 'no facts')}, {about}"
         return "\n".join(["", card, *(line[:SUMMARY_WIDTH] for line in shown[:SUMMARY_LINES]), *more, "", *entries])
+
+
+def say(text: str) -> None:
+    """Prints; that nobody reads it any more ends no day."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails with it once more in the end
 
 
 def _lines(findings: Sequence[dict]) -> Iterator[str]:
@@ -210,23 +232,27 @@ def selected(stages: Sequence[Stage], only: Sequence[str], skip: Sequence[str]) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Always 0 once stages ran: what failed stands in the table and in results.jsonl."""
+    """0 once stages ran: what failed stands in the table and in results.jsonl. 1 where `--csv` took no figures."""
     parser = argparse.ArgumentParser(
         prog="gpu_day.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=400.0, help="for all stages together")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or FOLDER))
+    parser.add_argument("--seconds", type=accepted.seconds, default=400.0, help="for all stages together")
+    parser.add_argument("--out", type=accepted.output_folder, default=os.environ.get("OUT") or str(FOLDER),
+                        help="a folder; what an earlier day left in it is replaced (%(default)s)")  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these alone, in their own order")
     parser.add_argument("--skip", nargs="+", default=[], metavar="STAGE", help="all but these")
     parser.add_argument(
-        "--wheels", type=Path, help="a folder of wheels to use, where the trainer's needs are not installed"
+        "--wheels",
+        type=accepted.input_folder,
+        help="a folder of wheels to use, where the trainer's needs are not installed",
     )
-    parser.add_argument("--variants", type=Path, help="a folder of other builds of _cuda.abi3.so, to be timed too")
+    parser.add_argument("--variants", type=accepted.input_folder,
+                        help="a folder of other builds of _cuda.abi3.so, to be timed too")  # fmt: skip
     parser.add_argument("--training", nargs="+", default=gpu_day_stages.TRAINING, metavar="KEY=VALUE",
                         help="the trainer's options")  # fmt: skip
     parser.add_argument("--commit", help="what the figures are kept under, where this is no git checkout")
     parser.add_argument(
-        "--csv", type=Path, help="a CSV to which the figures are added in the end, such as docs/gpu.csv"
+        "--csv", type=table, help="a CSV to which the figures are added in the end, such as docs/gpu.csv"
     )
     options = parser.parse_args(arguments)
     out = options.out.resolve()
@@ -235,17 +261,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = Options(out, out / "running.jsonl", scratch, options.wheels, options.variants, options.training)
         try:
             stages = selected(gpu_day_stages.stages(made), options.only, options.skip)
+            day = Day(made, options.seconds, surroundings(scratch))
+        except BlockingIOError:
+            parser.error(f"another day is writing to {out}: give another --out, or wait for its end")
         except ValueError as error:
             parser.error(str(error))
-        day = Day(made, options.seconds, surroundings(scratch))
         day.note({"facts": {"date": time.strftime("%Y-%m-%d"), "commit": options.commit or commit()}})
         for number in STOPPING:
             signal.signal(number, _stop)
         day.spend(stages)
     made.running.unlink(missing_ok=True)
-    print(day.summary(), flush=True)
+    say(day.summary())
     if options.csv is not None:
-        print(f"{append(day.findings, options.csv)} figures added to {options.csv}")
+        try:
+            say(f"{append(day.findings, options.csv)} figures added to {options.csv}")
+        except OSError as error:
+            say(f"The figures were not added to {options.csv}: {error}. gpu_day_figures.py {out} adds them later.")
+            return 1
     return 0
 
 

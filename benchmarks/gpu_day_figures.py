@@ -6,6 +6,7 @@ Reads the folder's `results.jsonl` and adds its figures to the CSV, each with th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.arguments import output_file
 from benchmarks.gpu_day_findings import noted
 
 COLUMNS = ("card", "date", "commit", "torch", "triton", "driver", "stage", "case", "value", "unit")
@@ -64,14 +66,28 @@ def rows(findings: Sequence[dict]) -> list[list[str]]:
     ]
 
 
+def table(text: str) -> Path:
+    """A CSV of these columns, or a new one. argparse prints why another is refused."""
+    path = output_file(text)
+    with contextlib.suppress(FileNotFoundError):
+        header = path.read_text(errors="replace").partition("\n")[0]
+        if header and header != ",".join(COLUMNS):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} has other columns: {header[:80]!r}; give one of these, or a new file"
+            )
+    return path
+
+
 def append(findings: Sequence[dict], path: Path) -> int:
     """Adds the figures to a CSV, which begins with the names of its columns; returns how many there were."""
     found = rows(findings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists() or path.stat().st_size == 0
+    before = path.read_text() if path.exists() else ""
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        if new:
+        if not before.endswith("\n"):  # as an editor may leave it
+            file.write("\n" * bool(before))
+        if not before:
             writer.writerow(COLUMNS)
         writer.writerows(found)
     return len(found)
@@ -80,7 +96,7 @@ def append(findings: Sequence[dict], path: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="gpu_day_figures.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="where gpu_day.py wrote results.jsonl")
-    parser.add_argument("--csv", type=Path, default=Path("docs/gpu.csv"))
+    parser.add_argument("--csv", type=table, default="docs/gpu.csv")
     options = parser.parse_args(arguments)
     results = options.folder / "results.jsonl"
     if not results.exists():

@@ -26,12 +26,12 @@ MEANINGS = {
 _TELLING = re.compile(
     r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
 )
-_REFUSED = re.compile(r"^\s*(\w+) on cuda\s+no: (.*)$", re.MULTILINE)
-_WRONG = re.compile(
-    r"^ *(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)$", re.MULTILINE
-)
+# Each for one line: over all lines together, a stage that prints blank ones would be read for hours.
+_REFUSED = re.compile(r"(\w+) on cuda +no: (.*)")
+_WRONG = re.compile(r"(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)")
 _PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")
 _WIDTH = 160  # of a reason
+_LINE = 1000  # characters of a line that are looked at
 
 
 def reason(printed: str) -> str:
@@ -41,7 +41,8 @@ def reason(printed: str) -> str:
             return meaning
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     telling = [line for line in lines if _TELLING.search(line)]
-    return " ".join((telling or lines or ["it printed nothing"])[-1].split())[:_WIDTH]
+    line = "".join(each if each.isprintable() else " " for each in (telling or lines or ["it printed nothing"])[-1])
+    return " ".join(line.split())[:_WIDTH]
 
 
 def noted(path: Path) -> Iterator[dict]:
@@ -98,11 +99,12 @@ def verdict(findings: list[dict]) -> str | None:
 
 def printed_figures(printed: str) -> Iterator[dict]:
     """What stands in the log alone: backends that the doctor left out, a sanitizer's count, the speed of training."""
-    for backend, why in _REFUSED.findall(printed):
-        yield {"case": backend, "error": why}
-    for title, error in _WRONG.findall(printed):
-        yield {"case": " ".join(title.split()), "error": error}
-    for line in printed.splitlines():
+    lines = [line.strip()[:_LINE] for line in printed.splitlines()]
+    for match in filter(None, map(_REFUSED.match, lines)):
+        yield {"case": match[1], "error": match[2]}
+    for match in filter(None, map(_WRONG.match, lines)):
+        yield {"case": " ".join(match[1].split()), "error": match[2]}
+    for line in lines:
         if "SUMMARY:" in line:
             yield {"summary": line.strip("= ").strip()}
     if steps := _PROGRESS.findall(printed):

@@ -173,8 +173,8 @@ def _variants(options: Options, timed: Command) -> list[Stage]:
     """Other builds of the CUDA library, each timed by itself."""
     libraries = sorted(options.variants.glob("*.so")) if options.variants is not None else []
     if not libraries:
-        folder = "no folder of other builds was given" if options.variants is None else f"none in {options.variants}"
-        return [Stage("variants", 0, timed, left_out=f"{folder} (--variants FOLDER)")]
+        there = "no folder of other builds was given" if options.variants is None else f"no *.so in {options.variants}"
+        return [Stage("variant", 0, timed, left_out=f"{there} (--variants FOLDER)")]
     return [
         Stage(f"variant {path.stem}", 35, timed, environment={"ORTHO_KERNELS_CUDA_LIBRARY": str(path.resolve())})
         for path in libraries

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,11 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+
+if __name__ == "__main__" and find_spec("ortho_kernels._introspect") is None:
+    sys.exit(
+        "The model asks the kernels' own planner, which `pip install -e . --no-build-isolation` builds for this Python."
+    )
 
 from benchmarks import eager_model, gpu_model, model_shapes
 from benchmarks.cards import CARDS, Card

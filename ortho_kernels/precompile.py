@@ -33,15 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["highest"], help="of float32 products")
     parser.add_argument("--processes", type=int, help="that compile at once; by default one a core")
     options = parser.parse_args(arguments)
+    if options.processes is not None and options.processes < 1:
+        parser.error(f"--processes must be 1 or more, got {options.processes}")
     if (reason := triton.reason_against_triton()) is not None:
         print(f"Nothing was compiled: {reason}.", file=sys.stderr)
         return 1
     try:
         shapes = options.shapes or weights_of_model(options.model)
+        configuration = heuristics.configuration(options.architecture)
     except (ImportError, ValueError) as error:
         print(f"Nothing was compiled: {error}", file=sys.stderr)
         return 1
-    configuration = heuristics.configuration(options.architecture)
     jobs = distinct(
         job
         for dtype in options.dtypes
@@ -63,8 +65,10 @@ def shape_of(text: str) -> WeightShape:
         shape = tuple(int(part) for part in text.split("x"))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected two or more sizes, such as 64x3x7x7; got {text!r}")
+    if len(shape) < 2 or min(shape) < 1 or max(shape) >= 2**31:
+        raise argparse.ArgumentTypeError(
+            f"expected two or more sizes from 1 to 2147483647, such as 64x3x7x7; got {text!r}"
+        )
     return WeightShape(shape)
 
 

@@ -39,7 +39,7 @@ def load() -> str | None:
         torch.ops.load_library(str(_LIBRARY))
         _facts()
     except Exception as error:
-        return f"failed to load: {error}"
+        return f"failed to load: {error.__cause__ or error}"  # the linker's own words, where torch wraps them
     return None
 
 

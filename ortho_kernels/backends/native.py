@@ -31,7 +31,7 @@ def load() -> str | None:
     try:
         torch.ops.load_library(str(_LIBRARY))
     except Exception as error:
-        return f"failed to load: {error}"
+        return f"failed to load: {error.__cause__ or error}"  # the linker's own words, where torch wraps them
     return None
 
 

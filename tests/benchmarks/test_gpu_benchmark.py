@@ -216,3 +216,18 @@ def test_the_whole_benchmark(tmp_path):
     assert {case["card"] for case in cases} == {torch.cuda.get_device_name()}
     assert [case["penalty"] for case in cases] == list(gpu.PENALTIES)
     assert all(set(case["contestants"]) == {"cuda", "graph"} for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seconds", "nan"], "expected a number of seconds above 0, got 'nan'"),
+        (["--out", "."], "'.' can't be written: Is a directory"),
+        (["--rivals", "nosuch"], "invalid choice: 'nosuch'"),
+    ],
+)
+def test_odd_arguments_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -169,6 +170,108 @@ def test_reasons_are_one_line(printed, reason):
     assert gpu_day_findings.reason(printed).startswith(reason)
 
 
+def test_reasons_hold_no_control_characters():
+    assert gpu_day_findings.reason("ok\nerror: \x00a\x1bb\x07\n") == "error: a b"
+
+
+def test_pages_of_blank_lines_are_read_at_once():
+    began = time.monotonic()
+    assert list(gpu_day_findings.printed_figures("\n" * 100_000 + "   triton on cuda  no: none")) == [
+        {"case": "triton", "error": "none"}
+    ]
+    assert time.monotonic() - began < 5
+
+
+def test_garbage_without_end_stops_nothing(tmp_path):
+    own = day(tmp_path)
+    flood = "import os; [os.write(1, os.urandom(1000) * 1000) for _ in range(10)]; exit('\\nerror: the last word')"
+    own.spend([stage("floods", flood), stage("next", "print('here')")])
+    assert entries(tmp_path)["floods"]["reason"] == "error: the last word"
+    assert entries(tmp_path)["next"]["status"] == "ok"
+
+
+def gpu_day_says(*words, **how):
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_day.py"), "--only", "variant", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **how)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan", "soon"])
+def test_seconds_are_above_zero(tmp_path, seconds):
+    done = gpu_day_says("--out", str(tmp_path / "out"), f"--seconds={seconds}")
+    assert done.returncode == 2
+    assert f"expected a number of seconds above 0, got '{seconds}'" in done.stderr
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_what_can_not_be_written_or_read_is_said_before_the_day_begins(tmp_path):
+    (file := tmp_path / "a file").write_text("foo,bar\n1,2\n")
+    out = ("--out", str(tmp_path / "out"))
+    for words, said in {
+        ("--out", str(file)): "can't be written: ",
+        ("--out", str(file / "below")): "can't be written: ",
+        ("--out", ""): "expected a folder, got an empty name",
+        (*out, "--csv", str(tmp_path)): "can't be written: Is a directory",
+        (*out, "--csv", str(file)): "has other columns: 'foo,bar'",
+        (*out, "--wheels", str(tmp_path / "nowhere")): "expected a folder, got ",
+        (*out, "--variants", str(file)): "expected a folder, got ",
+    }.items():
+        done = gpu_day_says(*words)
+        assert done.returncode == 2
+        assert said in done.stderr
+    assert file.read_text() == "foo,bar\n1,2\n"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a file", "out"]
+
+
+def test_folders_are_found_from_where_the_command_was_given(tmp_path):
+    (tmp_path / "my builds").mkdir()
+    (tmp_path / "my builds" / "broken.so").write_text("not a library")
+    (tmp_path / "my wheels").mkdir()
+    (tmp_path / "my wheels" / "broken-1-py3-none-any.whl").write_text("not a wheel")
+    done = gpu_day_says("wheels", "--variants", "my builds", "--wheels", "my wheels", "--out", "my day", cwd=tmp_path)
+    assert done.returncode == 0
+    found = [json.loads(line) for line in (tmp_path / "my day" / "results.jsonl").read_text().splitlines()]
+    reasons = {line["stage"]: line["reason"] for line in found if "status" in line}
+    assert set(reasons) == {"wheels", "variant broken"}
+    assert "No such file" not in reasons["wheels"]
+    assert "does not exist" not in reasons["wheels"]
+
+
+def test_one_folder_holds_one_day(tmp_path):
+    own = day(tmp_path)
+    own.note({"case": "mine", "value": 1})
+    done = gpu_day_says("--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "another day is writing to" in done.stderr
+    assert '"mine"' in own.results.read_text()
+
+
+def test_a_day_goes_on_when_nobody_reads_what_it_prints(tmp_path):
+    command = (
+        f"{sys.executable} benchmarks/gpu_day.py --only variant ncu --out '{tmp_path}' | true; exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if "status" in line] == ["ncu cuda", "ncu triton", "variant"]
+
+
+def test_a_full_disk_cuts_no_line_and_stops_nothing(tmp_path, capsys):
+    """A limit on the size of files stands for the disk: writes come up short in the same way."""
+    own = day(tmp_path)
+    own.note({"case": "kept", "value": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (own.results.stat().st_size + 10, limits[1]))
+    try:
+        own.spend([stage("prints", "print('x' * 1000, flush=True)"), stage("next", "")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [json.loads(line)["case"] for line in own.results.read_text().splitlines()] == ["kept"]
+    assert {finding["stage"] for finding in own.findings if "status" in finding} == {"prints", "next"}
+    assert "not in results.jsonl: " in capsys.readouterr().out
+
+
 CASE = {
     "stage": "kernels", "penalty": "so", "model": "resnet50", "dtype": "float32",
     "contestants": {
@@ -212,6 +315,9 @@ def test_figures_are_added_to_a_table(tmp_path):
         [*about, "kernels", "so resnet50 float32 cuda peak_extra", "12", "MiB"],
     ]
     assert rows == once + once
+    table.write_text(table.read_text().removesuffix("\n"))  # as an editor may leave it
+    assert gpu_day_figures.main([str(tmp_path), "--csv", str(table)]) == 0
+    assert len(table.read_text().splitlines()) == 1 + 3 * len(once)
     assert gpu_day_figures.main([str(tmp_path / "nowhere")]) == 1
 
 
@@ -234,14 +340,14 @@ def test_stages_are_chosen_by_name():
 
 def test_a_signal_ends_the_day_with_its_summary(tmp_path):
     """Whatever lends the machine may end the day early."""
-    command = [sys.executable, "benchmarks/gpu_day.py", "--only", "smoke", "variants", "--out", str(tmp_path)]
+    command = [sys.executable, "benchmarks/gpu_day.py", "--only", "smoke", "variant", "--out", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith("smoke ")
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "the day was stopped (SIGTERM)" in printed
-    assert [line.split()[0] for line in printed.strip().splitlines()[-2:]] == ["smoke", "variants"]
+    assert [line.split()[0] for line in printed.strip().splitlines()[-2:]] == ["smoke", "variant"]
 
 
 @without_gpu

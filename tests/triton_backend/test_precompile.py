@@ -42,6 +42,22 @@ def test_launches_find_what_was_compiled_ahead(tmp_path, dtype):
     assert sorted(each.name for each in tmp_path.iterdir()) == compiled
 
 
+@pytest.mark.parametrize("count", ["0", "-2"])
+def test_a_process_at_least_compiles(count, capsys):
+    with pytest.raises(SystemExit):
+        precompile.main(["sm_90", "--shapes", "64x3", f"--processes={count}"])
+    assert f"--processes must be 1 or more, got {count}" in capsys.readouterr().err
+
+
+def test_a_tuned_file_that_does_not_fit_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ORTHO_KERNELS_TUNED", str(tmp_path))
+    (tmp_path / "triton_sm_87.json").write_text("{")
+    assert precompile.main(["sm_87", "--shapes", "64x3"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Nothing was compiled: ")
+    assert "triton_sm_87.json" in said
+
+
 def test_keys_do_not_depend_on_what_was_launched_before(tmp_path):
     code = (
         "import sys; from ortho_kernels.backends.triton.kernels import KERNELS\n"
