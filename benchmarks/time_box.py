@@ -46,11 +46,20 @@ def run(command: Sequence[str], seconds: float, log: IO, environment: Mapping[st
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGABRT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=SECONDS_TO_TELL)
+        _await_group(process)
     finally:  # also where this process itself is told to stop
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=SECONDS_TO_DIE)
     return Outcome(code, time.monotonic() - began)
+
+
+def _await_group(process: subprocess.Popen) -> None:
+    """Until all processes of the group are gone, for a while."""
+    end = time.monotonic() + SECONDS_TO_TELL
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)

@@ -19,6 +19,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import torch
@@ -200,10 +201,19 @@ def compiled(
             yield candidate
 
 
+def reason_against_writing(folder: Path) -> str | None:
+    """Why no file can be made in the folder, or None; known before hours are spent. The folder is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"{folder} can't be written ({error.strerror}); ORTHO_KERNELS_TUNED names another folder"
+    return None
+
+
 def write(configuration: Configuration) -> Path:
     """Writes the tuned file whole, or not at all."""
     path = heuristics.tuned_path(configuration.architecture)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}")
     unfinished.write_text(heuristics.as_json(configuration))
     unfinished.replace(path)
@@ -233,6 +243,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _measure(candidate, _STEPS[entry], options.repeats)
 
     architecture = triton.architecture()
+    if (reason := reason_against_writing(heuristics.tuned_path(architecture).parent)) is not None:
+        print(f"Nothing was tuned: {reason}.", file=sys.stderr)
+        return 1
     try:
         base = heuristics.configuration(architecture)
     except ValueError as error:

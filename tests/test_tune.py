@@ -163,3 +163,11 @@ def test_bad_options_are_errors(wrong, capsys):
 def test_without_a_gpu_it_says_so(capsys):
     assert tune.main([]) == 1
     assert "Nothing to tune" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_not_be_written_is_said_before_the_tuning(tmp_path):
+    assert tune.reason_against_writing(tmp_path / "new" / "folder") is None
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    reason = tune.reason_against_writing(tmp_path / "file" / "below")
+    assert "can't be written (Not a directory); ORTHO_KERNELS_TUNED names another folder" in reason
