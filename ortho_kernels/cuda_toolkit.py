@@ -132,7 +132,7 @@ def listed_targets(text: str, supported: Sequence[Architecture]) -> Targets:
         architecture = int(found[1]), int(found[2])
         ptx = ptx or bool(found[3])
         if architecture >= OLDEST:
-            best = _runs_on(architecture, supported)
+            best = _best_for(architecture, supported)
             architectures.append(best)
             ptx = ptx or best[0] != architecture[0]
     if not architectures:
@@ -148,12 +148,17 @@ def device_targets(capabilities: Sequence[Architecture], supported: Sequence[Arc
         raise ToolkitError(
             f"the GPU's compute capability is {dotted(best)}; the kernels need {dotted(OLDEST)} or newer"
         )
-    return Targets(tuple(sorted({_runs_on(each, supported) for each in able})))
+    return Targets(tuple(sorted({_best_for(each, supported) for each in able})))
 
 
-def _runs_on(capability: Architecture, supported: Sequence[Architecture]) -> Architecture:
-    """The best architecture whose machine code this GPU runs: the same major number, no higher minor one."""
-    able = [each for each in supported if each[0] == capability[0] and each <= capability]
+def runs_on(capability: Architecture, architecture: Architecture) -> bool:
+    """Whether a GPU runs the machine code of an architecture: of the same major number, and of no higher minor one."""
+    return architecture[0] == capability[0] and architecture <= capability
+
+
+def _best_for(capability: Architecture, supported: Sequence[Architecture]) -> Architecture:
+    """The best architecture to compile for, for this GPU."""
+    able = [each for each in supported if runs_on(capability, each)]
     # A generation that nvcc doesn't know runs the portable form of the last that it does.
     return max(able) if able else max(each for each in supported if each <= capability)
 

@@ -57,18 +57,14 @@ def reason_against(dtype: torch.dtype) -> str | None:
     capability = torch.cuda.get_device_capability()
     if capability < cuda_toolkit.OLDEST:
         return f"the GPU's compute capability is {capability[0]}.{capability[1]}; the kernels need 8.0 or newer"
-    if not runs_on(capability, *_built_for):
+    machine_code, ptx = _built_for
+    if not ptx and not any(cuda_toolkit.runs_on(capability, each) for each in machine_code):
         return f"it is built for another GPU ({_facts()}); this one's is sm_{capability[0]}{capability[1]}"
     return None
 
 
-def runs_on(capability: tuple[int, int], machine_code: list[tuple[int, int]], ptx: bool) -> bool:
-    """Whether code for these compute capabilities runs on this one: the same major, no newer minor. PTX runs on all."""
-    return ptx or any(major == capability[0] and minor <= capability[1] for major, minor in machine_code)
-
-
 def built_for(facts: str) -> tuple[list[tuple[int, int]], bool]:
-    """Returns the compute capabilities that a library was built for, and whether it holds PTX, from its facts."""
+    """Returns the compute capabilities that a library was built for, and whether it holds PTX, which runs on all."""
     return [(int(major), int(minor)) for major, minor in re.findall(r"\bsm_(\d+)(\d)\b", facts)], "PTX" in facts
 
 

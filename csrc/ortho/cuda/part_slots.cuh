@@ -49,18 +49,11 @@ struct PartSlots {
   // Calls visit(distance, sum) for this thread's sums that a slot keeps, at that distance from sums_of(part).
   template <class Visit>
   ORTHO_DEVICE void for_kept(Blocks<Sum>& sums, const Visit& visit) const {
-    ORTHO_UNROLL
-    for (int i = 0; i < block_rows; ++i) {
-      ORTHO_UNROLL
-      for (int j = 0; j < block_columns; ++j) {
-        ORTHO_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          const int row = 2 * i + e / 2;
-          if (!within(row, across) || !within(j, across)) continue;
-          visit(block_number(row, j) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
-        }
-      }
-    }
+    for_indices([&](int i, int j, int e) {
+      const int row = 2 * i + e / 2;
+      if (!within(row, across) || !within(j, across)) return;
+      visit(block_number(row, j) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
+    });
   }
 };
 

@@ -185,23 +185,29 @@ struct InDouble {
 // ---- the tile -------------------------------------------------------------------------------------------
 
 // The block of this thread's warp within the tile.
-ORTHO_DEVICE int warp_row() { return thread_index() / warp_size / 2 * 32; }
-ORTHO_DEVICE int warp_column() { return thread_index() / warp_size % 2 * 32; }
+ORTHO_DEVICE int warp_row() { return thread_index() / warp_size / 2 * warp_side; }
+ORTHO_DEVICE int warp_column() { return thread_index() / warp_size % 2 * warp_side; }
 
-// Calls visit(row, column, sum) for the sums of this thread, rows and columns within the tile.
-template <class Sum, class Visit>
-ORTHO_DEVICE void for_sums(Blocks<Sum>& sums, const Visit& visit) {
+// Calls visit(i, j, e) for the indices of Blocks.
+template <class Visit>
+ORTHO_DEVICE void for_indices(const Visit& visit) {
   ORTHO_UNROLL
   for (int i = 0; i < block_rows; ++i) {
     ORTHO_UNROLL
     for (int j = 0; j < block_columns; ++j) {
       ORTHO_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        visit(warp_row() + 16 * i + lane::of_eight() + 8 * (e / 2),
-              warp_column() + 8 * j + 2 * lane::of_four() + e % 2, sums[i][j][e]);
-      }
+      for (int e = 0; e < 4; ++e) visit(i, j, e);
     }
   }
+}
+
+// Calls visit(row, column, sum) for the sums of this thread, rows and columns within the tile.
+template <class Sum, class Visit>
+ORTHO_DEVICE void for_sums(Blocks<Sum>& sums, const Visit& visit) {
+  for_indices([&](int i, int j, int e) {
+    visit(warp_row() + 16 * i + lane::of_eight() + 8 * (e / 2),
+          warp_column() + 8 * j + 2 * lane::of_four() + e % 2, sums[i][j][e]);
+  });
 }
 
 template <class Sum>
@@ -211,14 +217,7 @@ ORTHO_DEVICE void clear(Blocks<Sum>& sums) {
 
 template <class Sum>
 ORTHO_DEVICE void add(const Blocks<Sum>& part, Blocks<Sum>& sums) {
-  ORTHO_UNROLL
-  for (int i = 0; i < block_rows; ++i) {
-    ORTHO_UNROLL
-    for (int j = 0; j < block_columns; ++j) {
-      ORTHO_UNROLL
-      for (int e = 0; e < 4; ++e) sums[i][j][e] += part[i][j][e];
-    }
-  }
+  for_indices([&](int i, int j, int e) { sums[i][j][e] += part[i][j][e]; });
 }
 
 // sums += the products of the two panels for one run of the depth.
