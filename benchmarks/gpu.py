@@ -8,7 +8,6 @@ line of JSON, written as soon as it is done. The exit status is 1 if one of ours
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -28,6 +27,7 @@ from benchmarks import arguments as accepted
 from benchmarks import gpu_rivals, measure, model_shapes
 from benchmarks.gpu_rivals import OURS, Steps
 from benchmarks.gpu_timing import Stopwatch, Times, describe, interleave
+from benchmarks.json_lines import append
 from benchmarks.rivals import truth
 from benchmarks.weight_sets import weights_of
 from ortho_kernels import __version__
@@ -221,13 +221,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def append(path: Path, entry: dict) -> None:
-    """One line, on the disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,6 @@ The products are cuBLAS's, of random numbers: zeros run faster than data does. E
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ if __package__ in (None, ""):  # run as a script
 import torch
 
 from benchmarks.arguments import output_file
+from benchmarks.json_lines import show
 from ortho_kernels import __version__
 from ortho_kernels.backends import cuda
 
@@ -114,11 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def note(finding: dict) -> None:
-        line = json.dumps(finding)
-        print(line, flush=True)
-        if options.out is not None:
-            with options.out.open("a") as file:
-                file.write(line + "\n")
+        show(finding, options.out)
 
     note({"facts": facts()})
     if not torch.cuda.is_available():

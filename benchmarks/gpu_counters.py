@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.arguments import output_file
+from benchmarks.json_lines import show
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = {
@@ -119,10 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.write(done.stdout)
     found = list(findings(done.stdout))
     for finding in found:
-        print(json.dumps(finding), flush=True)
-        if options.out is not None:
-            with options.out.open("a") as file:
-                file.write(json.dumps(finding) + "\n")
+        show(finding, options.out)
     if found:
         return 0
     refusal = next((words for mark, words in REFUSALS.items() if mark in done.stdout), None)

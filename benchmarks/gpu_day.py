@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import arguments as accepted
-from benchmarks import gpu_day_findings, gpu_day_stages, time_box
+from benchmarks import gpu_day_findings, gpu_day_stages, json_lines, time_box
 from benchmarks.gpu_day_figures import append, facts, figures, table
 from benchmarks.gpu_day_stages import ROOT, Options, Stage
 
@@ -116,7 +116,7 @@ class Day:
 
     def collect(self, stage: Stage, began: int) -> None:
         """Takes over what the stage found, however it ended."""
-        found = list(gpu_day_findings.noted(self.options.running))
+        found = list(json_lines.read(self.options.running))
         self.options.running.write_text("")
         if stage.junit is not None:
             found += gpu_day_findings.tested(stage.junit)

@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.arguments import output_file
-from benchmarks.gpu_day_findings import noted
+from benchmarks.json_lines import read
 
 COLUMNS = ("card", "date", "commit", "torch", "triton", "driver", "stage", "case", "value", "unit")
 UNITS = {"_us": "us", "_ms": "ms", "_mib": "MiB", "_gib": "GiB"}
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not results.exists():
         print(f"There is no {results}: give the folder that gpu_day.py wrote to (its --out).", file=sys.stderr)
         return 1
-    print(f"{append(list(noted(results)), options.csv)} figures added to {options.csv}")
+    print(f"{append(list(read(results)), options.csv)} figures added to {options.csv}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,19 +42,6 @@ def reason(printed: str) -> str:
     telling = [line for line in lines if _TELLING.search(line)]
     line = "".join(each if each.isprintable() else " " for each in (telling or lines or ["it printed nothing"])[-1])
     return " ".join(line.split())[:_WIDTH]
-
-
-def noted(path: Path) -> Iterator[dict]:
-    """The lines that a stage wrote itself. One that a kill cut short is left out."""
-    if not path.exists():
-        return
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            finding = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(finding, dict):
-            yield finding
 
 
 def tested(path: Path) -> Iterator[dict]:
