@@ -84,18 +84,17 @@ def test_dcl_leaves_the_positive_out_of_the_denominator_and_dclw_weighs_it(name)
     assert method(views).loss.item() == pytest.approx(mean(terms), rel=1e-5)
 
 
-def test_byol_is_the_mean_squared_distance_of_directions_up_to_a_constant():
+def test_byol_is_the_squared_distance_of_directions_summed_over_both_ways():
     method = build("byol")
     views = views_of(method)
     predictions = [directions(method.predictor(z)) for z in projections(method, views)]
     targets = [directions(method.teacher(view)) for view in views]
-    # |p - t|^2 = 2 - 2 cos(p, t), and the loss is minus the cosine, averaged over both ways.
     distances = [
         sum((a - b) ** 2 for a, b in zip(p, t, strict=True))
         for ours, theirs in zip(predictions, reversed(targets), strict=True)
         for p, t in zip(ours, theirs, strict=True)
     ]
-    assert method(views).loss.item() == pytest.approx(mean(distances) / 2 - 1, rel=1e-5)
+    assert method(views).loss.item() == pytest.approx(2 * mean(distances), rel=1e-5)
 
 
 def test_nnbyol_predicts_the_nearest_earlier_target():
@@ -109,7 +108,7 @@ def test_nnbyol_predicts_the_nearest_earlier_target():
         for ours, theirs in zip(predictions, reversed(targets), strict=True)
         for p, t in zip(ours, theirs, strict=True)
     ]
-    assert method(views).loss.item() == pytest.approx(-mean(cosines), rel=1e-5)
+    assert method(views).loss.item() == pytest.approx(2 * mean([2 - 2 * cosine for cosine in cosines]), rel=1e-5)
     torch.testing.assert_close(method.queue.bank[:8], torch.tensor(targets[0]))
     assert method.queue.bank[8:].tolist() == held[8:]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightly.loss import NegativeCosineSimilarity
+import torch.nn.functional as F
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
@@ -27,16 +27,14 @@ class BYOL(Method):
         self.projector = BYOLProjectionHead(encoder.features, settings.hidden, settings.projection)
         self.predictor = BYOLPredictionHead(settings.projection, settings.prediction_hidden, settings.projection)
         self.teacher = Teacher(self.encoder, self.projector)
-        self.criterion = NegativeCosineSimilarity()
 
     def forward(self, views: list[Tensor]) -> Output:
         first, second = views
         first_projection = self.projector(self.encoder(first))
         second_projection = self.projector(self.encoder(second))
         first_target, second_target = self.targets(first, second)
-        loss = 0.5 * (
-            self.criterion(self.predictor(first_projection), second_target)
-            + self.criterion(self.predictor(second_projection), first_target)
+        loss = regression_loss(self.predictor(first_projection), second_target) + regression_loss(
+            self.predictor(second_projection), first_target
         )
         return Output(loss, first_projection)
 
@@ -47,3 +45,8 @@ class BYOL(Method):
     def after_step(self, step: int, steps: int) -> None:
         momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
+
+
+def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the two as unit vectors, 2 - 2 cos, averaged over the batch (equation 2)."""
+    return 2 - 2 * F.cosine_similarity(prediction, target).mean()
