@@ -38,7 +38,7 @@ def test_the_loss_falls_on_a_fixed_batch(name, backbone):
     method = build(name, backbone)
     views = views_of(method)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
-    queues = {key: value.clone() for key, value in method.state_dict().items() if ".bank" in key}
+    queues = {key: value.clone() for key, value in method.state_dict().items() if key.endswith((".vectors", ".oldest"))}
     losses = []
     for step in range(STEPS):
         method.load_state_dict(queues, strict=False)  # lest they fill with this batch, and negatives be positives

@@ -5,37 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from small_methods import SMALL, Encoder, build, views_of
 
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.methods.base import MethodSettings
 
-SMALL = {"hidden": 10, "projection": 5, "prediction_hidden": 7, "queue": 24, "prototypes": 12}
 WITH_TEACHER = ["byol", "dino", "mocov2plus", "mocov3", "nnbyol"]
 WITH_QUEUE = ["mocov2plus", "nnbyol", "nnclr", "swav"]
-
-
-class Encoder(nn.Sequential):
-    features = 6
-
-    def __init__(self):
-        super().__init__(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, self.features), nn.ReLU())
-
-
-def build(name, **options):
-    torch.manual_seed(0)
-    method = METHODS[name]
-    fields = method.Settings.__dataclass_fields__
-    return method(Encoder(), method.Settings(**{k: v for k, v in SMALL.items() if k in fields} | options))
-
-
-def views_of(method, batch=8, local=3):
-    """Two large views, and small ones for the methods that take them."""
-    generator = torch.Generator().manual_seed(1)
-    views = [torch.randn(batch, 3, 4, 4, generator=generator) for _ in range(2)]
-    if method.Settings().views == "multicrop":
-        views += [torch.randn(batch, 3, 2, 2, generator=generator) for _ in range(local)]
-    return views
 
 
 def projections(method, views):
@@ -100,7 +76,7 @@ def test_byol_is_the_squared_distance_of_directions_summed_over_both_ways():
 def test_nnbyol_predicts_the_nearest_earlier_target():
     method = build("nnbyol")
     views = views_of(method)
-    held = method.queue.bank.tolist()
+    held = method.queue.vectors.tolist()
     predictions = [directions(method.predictor(z)) for z in projections(method, views)]
     targets = [directions(method.teacher(view)) for view in views]
     cosines = [
@@ -109,14 +85,15 @@ def test_nnbyol_predicts_the_nearest_earlier_target():
         for p, t in zip(ours, theirs, strict=True)
     ]
     assert method(views).loss.item() == pytest.approx(2 * mean([2 - 2 * cosine for cosine in cosines]), rel=1e-5)
-    torch.testing.assert_close(method.queue.bank[:8], torch.tensor(targets[0]))
-    assert method.queue.bank[8:].tolist() == held[8:]
+    method.after_step(0, 100)
+    torch.testing.assert_close(method.queue.vectors[:8], torch.tensor(targets[0]))
+    assert method.queue.vectors[8:].tolist() == held[8:]
 
 
 def test_nnclr_is_the_cross_entropy_of_neighbours_and_predictions():
     method = build("nnclr", temperature=0.3)
     views = views_of(method)
-    held = method.queue.bank.tolist()
+    held = method.queue.vectors.tolist()
     z = projections(method, views)
     predictions = [directions(method.predictor(projection)) for projection in z]
     terms = []
@@ -125,14 +102,15 @@ def test_nnclr_is_the_cross_entropy_of_neighbours_and_predictions():
             nearest = max(held, key=lambda vector: dot(vector, direction))
             terms.append(cross_entropy([dot(nearest, p) / 0.3 for p in theirs], i))
     assert method(views).loss.item() == pytest.approx(mean(terms), rel=1e-5)
-    torch.testing.assert_close(method.queue.bank[:8], F.normalize(z[0], dim=1))
+    method.after_step(0, 100)
+    torch.testing.assert_close(method.queue.vectors[:8], F.normalize(z[0], dim=1))
 
 
 def test_mocov2plus_tells_the_key_from_those_in_the_queue():
     method = build("mocov2plus", temperature=0.3)
     views = views_of(method)
-    banks = [method.first_criterion.memory_bank, method.second_criterion.memory_bank]
-    held = [bank.bank.tolist() for bank in banks]
+    queues = [method.second_queue, method.first_queue]  # of the views that the keys are of
+    held = [queue.vectors.tolist() for queue in queues]
     queries = [directions(z) for z in projections(method, views)]
     keys = [directions(method.teacher(view)) for view in reversed(views)]
     terms = [
@@ -141,8 +119,9 @@ def test_mocov2plus_tells_the_key_from_those_in_the_queue():
         for q, k in zip(ours, theirs, strict=True)
     ]
     assert method(views).loss.item() == pytest.approx(mean(terms), rel=1e-5)
-    for bank, theirs in zip(banks, keys, strict=True):
-        torch.testing.assert_close(bank.bank[:8], torch.tensor(theirs))
+    method.after_step(0, 100)
+    for queue, theirs in zip(queues, keys, strict=True):
+        torch.testing.assert_close(queue.vectors[:8], torch.tensor(theirs))
 
 
 def test_mocov3_tells_the_key_from_those_of_the_batch():
@@ -199,7 +178,7 @@ def test_dino_is_the_cross_entropy_of_students_with_the_teacher_of_another_view(
     views = views_of(method)
     method.progress = 0.25  # half of the warm-up: between 0.04 and 0.08
     center = torch.randn(12, generator=torch.Generator().manual_seed(3))
-    method.criterion.center.copy_(center.view(1, 1, -1))
+    method.center.mean.copy_(center)
     head = F.normalize(method.prototypes.weight, dim=1)
     scores = [F.normalize(z, dim=1) @ head.T for z in projections(method, views)]
     teacher = [method.teacher(view) for view in views[:2]]
@@ -212,7 +191,8 @@ def test_dino_is_the_cross_entropy_of_students_with_the_teacher_of_another_view(
     assert len(terms) == 2 * 4
     assert method(views).loss.item() == pytest.approx(mean(terms), rel=1e-5)
     moved = 0.9 * center + 0.1 * torch.cat(teacher).mean(0)
-    torch.testing.assert_close(method.criterion.center.flatten(), moved)
+    method.after_step(0, 100)
+    torch.testing.assert_close(method.center.mean, moved)
 
 
 def assignments(scores, batch):
@@ -234,14 +214,15 @@ def test_swav_predicts_the_assignments_of_other_views(progress):
     scores = [directions_of_view @ head.T for directions_of_view in z]
     terms = []
     for i in range(2):
-        earlier = method.queues[i].bank.clone() @ head.T if progress else torch.empty(0, 12)
+        earlier = method.queues[i].vectors @ head.T if progress else torch.empty(0, 12)
         codes = assignments(torch.cat([scores[i], earlier]), batch=8)
         for j, score in enumerate(scores):
             if i != j:
                 terms.append(-(codes * torch.log_softmax(score.double() / 0.3, 1)).sum(1).mean().item())
     assert method(views).loss.item() == pytest.approx(mean(terms), rel=1e-5)
+    method.after_step(0, 100)
     for queue, vectors in zip(method.queues, z, strict=False):
-        torch.testing.assert_close(queue.bank[:8], vectors)
+        torch.testing.assert_close(queue.vectors[:8], vectors)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -250,7 +231,7 @@ def test_symmetric(name):
     first, second, *small = views_of(method)
     state = {key: value.clone() for key, value in method.state_dict().items()}
     for key, value in state.items():
-        if key.endswith(".bank"):  # queues hold other noise for either view
+        if key.endswith(".vectors"):  # queues hold other noise for either view
             value.fill_(value.shape[1] ** -0.5)
     method.load_state_dict(state)
     one = method([first, second, *small]).loss
@@ -348,6 +329,7 @@ def test_a_queue_is_part_of_a_checkpoint(name):
     method = build(name)
     method.progress = 1.0
     method(views_of(method))
+    method.after_step(0, 100)
     torch.manual_seed(7)
     copy = METHODS[name](Encoder(), method.Settings(**{k: v for k, v in SMALL.items() if hasattr(method.Settings, k)}))
     copy.progress = 1.0

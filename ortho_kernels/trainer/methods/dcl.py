@@ -1,10 +1,9 @@
 """DCL (Yeh et al., ECCV 2022): SimCLR whose positive pair is taken out of the denominator."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from lightly.loss import DCLLoss
-from torch import nn
+import torch
+from torch import Tensor
 
 from .simclr import SimCLR
 
@@ -15,6 +14,12 @@ class DCL(SimCLR):
         name: str = "dcl"
         temperature: float = 0.1
 
-    @staticmethod
-    def criterion_of(settings: Any) -> nn.Module:
-        return DCLLoss(settings.temperature, gather_distributed=True)
+    def loss(self, scores: Tensor, itself: Tensor, partner: Tensor) -> Tensor:
+        """Equation 6, as a mean over the views."""
+        positive = scores.gather(1, partner)
+        negative = scores.scatter(1, torch.cat([itself, partner], dim=1), -torch.inf).logsumexp(1, keepdim=True)
+        return (negative - self.weigh(positive)).mean()
+
+    def weigh(self, positive: Tensor) -> Tensor:
+        """The scores of positive pairs, `(views, 1)`, as they count in the loss."""
+        return positive

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lightly.loss import DINOLoss
+import torch
+import torch.nn.functional as F
 from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .base import Method, MethodSettings, Output
+from .memory import Center
 from .prototypes import Prototypes
 from .teacher import Teacher, momentum_at
 
@@ -21,7 +24,7 @@ class DINO(Method):
         projection: int = 256
         prototypes: int = 65536
         fixed_lengths: bool = True  # of the prototypes
-        batch_norm: bool = False  # in the projector: on for convolutional encoders, off for transformers
+        batch_norm: bool | None = None  # in the projector; where the encoder has batch norm by default
         freeze: float = 0.01  # share of the steps in which prototypes stay as they are
         student_temperature: float = 0.1
         teacher_temperature: float = 0.04  # of the first step; it rises linearly to ...
@@ -35,19 +38,23 @@ class DINO(Method):
         super().__init__(encoder, settings)
         self.settings = settings
         features: Any = encoder.features
-        self.projector = projector(features, settings.hidden, settings.projection, settings.batch_norm)
+        batch_norm = has_batch_norm(encoder) if settings.batch_norm is None else settings.batch_norm
+        self.projector = projector(features, settings.hidden, settings.projection, batch_norm)
         self.prototypes = Prototypes(settings.projection, settings.prototypes, settings.fixed_lengths)
         self.teacher = Teacher(self.encoder, self.projector, self.prototypes)
-        self.criterion = DINOLoss(
-            settings.prototypes, student_temp=settings.student_temperature, center_momentum=settings.center_momentum
-        )
+        self.center = Center(settings.prototypes, settings.center_momentum)
 
     def forward(self, views: list[Tensor]) -> Output:
         projections = [self.projector(self.encoder(view)) for view in views]
-        student = [self.prototypes(projection) for projection in projections]
-        teacher = [self.teacher(view) for view in views[:2]]
-        loss = self.criterion(teacher, student, teacher_temp=self.teacher_temperature)
-        return Output(loss, projections[0])
+        student = torch.stack([self.prototypes(projection) for projection in projections])
+        teacher = torch.stack([self.teacher(view) for view in views[:2]])
+        self.center.collect(teacher.mean((0, 1)))
+        targets = F.softmax((teacher - self.center.mean) / self.teacher_temperature, dim=2)
+        said = F.log_softmax(student / self.settings.student_temperature, dim=2)
+        # The cross-entropy of each student view with each teacher view but its own, averaged over pairs and images.
+        terms = -torch.einsum("tbk,sbk->ts", targets, said).fill_diagonal_(0)
+        pairs = len(teacher) * (len(student) - 1)
+        return Output(terms.sum() / (pairs * teacher.shape[1]), projections[0])
 
     @property
     def teacher_temperature(self) -> float:
@@ -62,6 +69,12 @@ class DINO(Method):
     def after_step(self, step: int, steps: int) -> None:
         momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
         self.teacher.follow(self.encoder, self.projector, self.prototypes, momentum=momentum)
+        self.center.move()
+
+
+def has_batch_norm(encoder: nn.Module) -> bool:
+    """The paper (section 3.1) leaves batch norm out of the head so that a ViT, which has none, trains without any."""
+    return any(isinstance(layer, _BatchNorm) for layer in encoder.modules())
 
 
 def projector(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from lightly.loss import NTXentLoss
+import torch
+import torch.nn.functional as F
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
 from .base import Method, MethodSettings, Output
-from .memory import kept
+from .memory import Queue
 from .teacher import Teacher, momentum_at
 
 
@@ -27,24 +28,28 @@ class MoCoV2Plus(Method):
         self.settings = settings
         self.projector = MoCoProjectionHead(encoder.features, settings.hidden, settings.projection)
         self.teacher = Teacher(self.encoder, self.projector)
-        self.first_criterion, self.second_criterion = self._criterion(), self._criterion()
+        self.first_queue, self.second_queue = (Queue(settings.queue, settings.projection) for _ in range(2))
 
     def forward(self, views: list[Tensor]) -> Output:
         first, second = views
         first_query = self.projector(self.encoder(first))
         second_query = self.projector(self.encoder(second))
         loss = 0.5 * (
-            self.first_criterion(first_query, self.teacher(second))
-            + self.second_criterion(second_query, self.teacher(first))
+            self._contrast(first_query, self.teacher(second), self.second_queue)
+            + self._contrast(second_query, self.teacher(first), self.first_queue)
         )
         return Output(loss, first_query)
 
     def after_step(self, step: int, steps: int) -> None:
         momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
+        self.first_queue.move()
+        self.second_queue.move()
 
-    def _criterion(self) -> NTXentLoss:
-        size = (self.settings.queue, self.settings.projection)
-        criterion = NTXentLoss(self.settings.temperature, memory_bank_size=size, gather_distributed=True)
-        kept(criterion.memory_bank)
-        return criterion
+    def _contrast(self, queries: Tensor, keys: Tensor, queue: Queue) -> Tensor:
+        """Cross-entropy of each query's own key among this and the keys of earlier images, of the same view."""
+        queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+        queue.collect(keys)
+        own = (queries * keys).sum(1, keepdim=True)
+        scores = torch.cat([own, queries @ queue.vectors.T], dim=1) / self.settings.temperature
+        return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .byol import BYOL
-from .memory import neighbours
+from .memory import Queue
 
 
 class NNBYOL(BYOL):
@@ -20,10 +20,13 @@ class NNBYOL(BYOL):
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
-        self.queue = neighbours(settings.queue, settings.projection)
+        self.queue = Queue(settings.queue, settings.projection)
 
     def targets(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         first_target, second_target = (F.normalize(target, dim=1) for target in super().targets(first, second))
-        # The first view comes in last: neighbours are looked for among earlier images alone.
-        second_neighbour = self.queue(second_target, update=False)
-        return self.queue(first_target, update=True), second_neighbour
+        self.queue.collect(first_target)
+        return self.queue.nearest(first_target), self.queue.nearest(second_target)
+
+    def after_step(self, step: int, steps: int) -> None:
+        super().after_step(step, steps)
+        self.queue.move()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .base import Method, MethodSettings, Output
 from .info_nce import info_nce
-from .memory import neighbours
+from .memory import Queue
 
 
 class NNCLR(Method):
@@ -26,16 +26,17 @@ class NNCLR(Method):
         super().__init__(encoder, settings)
         self.projector = NNCLRProjectionHead(encoder.features, settings.hidden, settings.projection)
         self.predictor = NNCLRPredictionHead(settings.projection, settings.prediction_hidden, settings.projection)
-        self.queue = neighbours(settings.queue, settings.projection)
+        self.queue = Queue(settings.queue, settings.projection)
         self.temperature = settings.temperature
 
     def forward(self, views: list[Tensor]) -> Output:
         first, second = (self.projector(self.encoder(view)) for view in views)
-        # The first view comes in last: neighbours are looked for among earlier images alone.
-        second_neighbour = self.queue(F.normalize(second.detach(), dim=1), update=False)
-        first_neighbour = self.queue(F.normalize(first.detach(), dim=1), update=True)
+        self.queue.collect(F.normalize(first, dim=1))
         loss = 0.5 * (
-            info_nce(first_neighbour, self.predictor(second), self.temperature)
-            + info_nce(second_neighbour, self.predictor(first), self.temperature)
+            info_nce(self.queue.nearest(first), self.predictor(second), self.temperature)
+            + info_nce(self.queue.nearest(second), self.predictor(first), self.temperature)
         )
         return Output(loss, first)
+
+    def after_step(self, step: int, steps: int) -> None:
+        self.queue.move()

@@ -1,6 +1,7 @@
 """SwAV (Caron et al., NeurIPS 2020): every crop predicts to which prototypes the other crops of its image belong."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from lightly.loss import SwaVLoss
@@ -9,7 +10,7 @@ from lightly.utils import dist
 from torch import Tensor, nn
 
 from .base import Method, MethodSettings, Output
-from .memory import queue
+from .memory import Queue
 from .prototypes import Prototypes
 
 
@@ -36,7 +37,9 @@ class SwAV(Method):
         self.criterion = SwaVLoss(
             settings.temperature, settings.iterations, settings.epsilon, sinkhorn_gather_distributed=True
         )
-        self.queues = nn.ModuleList(queue(settings.queue, settings.projection) for _ in range(2 * (settings.queue > 0)))
+        self.queues: Any = nn.ModuleList(
+            Queue(settings.queue, settings.projection) for _ in range(2 * (settings.queue > 0))
+        )
 
     def forward(self, views: list[Tensor]) -> Output:
         projections = [self.projector(self.encoder(view)) for view in views]
@@ -48,12 +51,15 @@ class SwAV(Method):
         if step < self.settings.freeze * steps:
             self.prototypes.freeze()
 
+    def after_step(self, step: int, steps: int) -> None:
+        for queue in self.queues:
+            queue.move()
+
     def _earlier(self, projections: list[Tensor]) -> list[Tensor] | None:
-        """The scores of earlier images, which the present ones are assigned beside; then these come in."""
-        held = [
-            queue(F.normalize(z, dim=1), update=True)[1] for queue, z in zip(self.queues, projections, strict=False)
-        ]
-        if not held or self.progress < self.settings.queue_start:
+        """The scores of earlier images, which the present ones are assigned beside; these come in after the step."""
+        for queue, projection in zip(self.queues, projections, strict=False):
+            queue.collect(F.normalize(projection, dim=1))
+        if not self.queues or self.progress < self.settings.queue_start:
             return None
         # All processes hold the same queue, and the assignments are made over all of them: each brings its share.
-        return [self.prototypes(vectors.T[dist.rank() :: dist.world_size()]).detach() for vectors in held]
+        return [self.prototypes(queue.vectors[dist.rank() :: dist.world_size()]).detach() for queue in self.queues]

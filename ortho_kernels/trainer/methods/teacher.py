@@ -1,6 +1,7 @@
 """The slowly moving copy of a student that says what the student should have said."""
 
 import copy
+from typing import Self
 
 import torch
 from lightly.models.utils import update_momentum
@@ -9,11 +10,24 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Sequential):
-    """Starts as the student's modules, follows them as an exponential moving average, and never gets a gradient."""
+    """Starts as the student's modules, follows them as an exponential moving average, and never gets a gradient.
+
+    Nothing in it is random: dropout and stochastic depth are the student's alone, as in the code of DINO's authors.
+    """
 
     def __init__(self, *student: nn.Module) -> None:
         super().__init__(*copy.deepcopy(student))
         self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Puts the layers with running statistics in training mode: they take the statistics of the batch, as the
+        student's do. All other layers stay in evaluation mode."""
+        super().train(False)
+        for layer in self.modules():
+            if hasattr(layer, "running_var"):
+                layer.training = mode
+        return self
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

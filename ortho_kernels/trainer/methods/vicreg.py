@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from lightly.loss import VICRegLoss
+import torch
+import torch.nn.functional as F
 from lightly.models.modules.heads import VICRegProjectionHead
+from lightly.utils import dist
 from torch import Tensor, nn
 
 from .base import Method, MethodSettings, Output
@@ -25,10 +27,28 @@ class VICReg(Method):
         self.projector = VICRegProjectionHead(
             encoder.features, settings.hidden, settings.projection, num_layers=settings.layers
         )
-        self.criterion = VICRegLoss(
-            settings.invariance, settings.variance, settings.covariance, gather_distributed=True
-        )
+        self.settings = settings
 
     def forward(self, views: list[Tensor]) -> Output:
         first, second = (self.projector(self.encoder(view)) for view in views)
-        return Output(self.criterion(first, second), first)
+        both = first, second
+        if dist.world_size() > 1:  # variances and covariances are of the joint batch
+            both = torch.cat(dist.gather(first)), torch.cat(dist.gather(second))
+        loss = (
+            self.settings.invariance * F.mse_loss(first, second)
+            + self.settings.variance * sum(variance_loss(view) for view in both) / 2
+            + self.settings.covariance * sum(covariance_loss(view) for view in both)
+        )
+        return Output(loss, first)
+
+
+def variance_loss(features: Tensor) -> Tensor:
+    """How far the standard deviations of features `(batch, dim)` are below 1, averaged over dimensions."""
+    return F.relu(1 - (features.var(0) + 1e-4).sqrt()).mean()
+
+
+def covariance_loss(features: Tensor) -> Tensor:
+    """The squared covariances of different dimensions, summed and divided by the number of dimensions."""
+    centered = features - features.mean(0)
+    covariance = centered.T @ centered / (len(features) - 1)
+    return covariance.square().fill_diagonal_(0).sum() / len(covariance)
