@@ -18,6 +18,8 @@ Keys, as these words set them:
 
 {options}
 Unless it is given, penalty.gamma is the paper's for the penalty and the backbone; penalty=none is always 0.
+With trainer.accumulate the weights, teachers, queues and centers move once an optimizer step, as with one large batch.
+Batch norm does not: it normalizes each batch by itself. Losses that compare the images of a batch compare those alone.
 
 Examples:
   method=byol data=fashion_mnist penalty=so penalty.gamma=1e-6 backbone=resnet18 backbone.width=16

@@ -11,7 +11,7 @@ STRATEGIES = ("single", "ddp", "fsdp2")
 @dataclass
 class TrainerSettings:
     batch_size: int = 256  # images a batch, over all processes
-    accumulate: int = 1  # batches an optimizer step
+    accumulate: int = 1  # batches an optimizer step; batch norm takes the statistics of each of them by itself
     max_epochs: int = 200
     max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
     accelerator: str = "auto"

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from small_methods import build, views_of
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.methods.memory import Memory
 
 WITH_STATE = ["dino", "mocov2plus", "nnbyol", "nnclr", "swav"]
 
@@ -55,3 +57,32 @@ def test_every_batch_of_a_step_sees_the_state_that_the_step_began_with(name):
     _, accumulated = step(name, batches=4)
     _, at_once = step(name, batches=1)
     assert accumulated == pytest.approx(at_once, rel=1e-5)
+
+
+def test_the_trainer_ends_every_optimizer_step_once(run_tiny, monkeypatch):
+    ended = []
+    after_step = METHODS["nnclr"].after_step
+
+    def record(method, step, steps):
+        ended.append((step, steps, len(method.queue.collected)))
+        after_step(method, step, steps)
+
+    monkeypatch.setattr(METHODS["nnclr"], "after_step", record)
+    run_tiny("method=nnclr", "method.queue=64", "trainer.accumulate=3", "trainer.max_steps=4")
+    assert ended == [(step, 4, 3) for step in range(4)]
+
+
+@pytest.mark.parametrize("name", WITH_STATE)
+def test_nothing_is_left_over_when_a_checkpoint_is_written(run_tiny, name):
+    left = []
+
+    class Watch(Callback):
+        def on_save_checkpoint(self, trainer, module, checkpoint):
+            memories = [memory for memory in module.modules() if isinstance(memory, Memory)]
+            left.extend(len(memory.collected) for memory in memories)
+
+    heads = [f"method.{key}=32" for key in ("queue", "prototypes") if hasattr(METHODS[name].Settings, key)]
+    words = [f"method={name}", *heads, "trainer.accumulate=2", "trainer.checkpoint_every=1"]
+    run_tiny(*words, callbacks=[Watch()])
+    assert left
+    assert not any(left)

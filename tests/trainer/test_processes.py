@@ -24,6 +24,7 @@ from ortho_kernels.trainer.runs import open_run
 
 # What queues and prototypes there are is small, and takes part from the first step on.
 HEADS = {"prototypes": 16, "freeze": 0.0, "queue": 64, "queue_start": 0.0}
+WITH_MEMORY = ["dino", "mocov2plus", "nnbyol", "nnclr", "swav"]
 WORDS = [
     "data=digits",
     "penalty=srip",
@@ -69,10 +70,11 @@ def train(ranks, folder, words, name):
 
 
 def train_each(ranks, folder, words=()):
-    """Every method on these processes, one after the other."""
+    """Every method on these processes, one after the other. What remembers earlier images does so batch by batch."""
     for name, method in METHODS.items():
-        heads = [f"method.{key}={value}" for key, value in HEADS.items() if hasattr(method.Settings, key)]
-        done = train(ranks, folder, [f"method={name}", *heads, *words], f"{name}-of-{ranks.count}")
+        options = [f"method.{key}={value}" for key, value in HEADS.items() if hasattr(method.Settings, key)]
+        options += ["trainer.accumulate=2"] * (name in WITH_MEMORY)
+        done = train(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
     return done
 
 
@@ -86,6 +88,10 @@ def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
             torch.testing.assert_close(first["gradients"][name], gradient, atol=1e-9, rtol=1e-7)
         for name, weight in first["weights"].items():
             assert torch.equal(weight, second["weights"][name]), f"{method} {name}"
+        memories = [name for name in one["weights"] if name.endswith((".vectors", ".oldest", "center.mean"))]
+        assert bool(memories) == (method in WITH_MEMORY)
+        for name in memories:
+            torch.testing.assert_close(first["weights"][name], one["weights"][name], atol=1e-6, rtol=0)
 
 
 def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):

@@ -55,6 +55,7 @@ def assert_same(ours, theirs, path=""):
         ["method=simclr", "penalty=srip", "optimizer=adamw"],
         ["method=simclr", "optimizer=lars", "trainer.accumulate=2"],
         ["method=mocov2plus", "method.queue=700"],  # which the second step fills
+        ["method=nnbyol", "method.queue=700", "trainer.accumulate=2"],
         [
             "method=dino",
             "method.prototypes=16",
