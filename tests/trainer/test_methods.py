@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_methods import SMALL, Encoder, build, views_of
+from torch import nn
 
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.methods.base import MethodSettings
@@ -193,6 +194,19 @@ def test_dino_is_the_cross_entropy_of_students_with_the_teacher_of_another_view(
     moved = 0.9 * center + 0.1 * torch.cat(teacher).mean(0)
     method.after_step(0, 100)
     torch.testing.assert_close(method.center.mean, moved)
+
+
+@pytest.mark.parametrize("given", [None, True, False])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_the_head_of_dino_has_batch_norm_where_its_encoder_does(given, normalized):
+    encoder = Encoder()
+    if normalized:
+        encoder.append(nn.BatchNorm1d(encoder.features))
+    method = METHODS["dino"](
+        encoder, METHODS["dino"].Settings(hidden=10, projection=5, prototypes=12, batch_norm=given)
+    )
+    norms = [layer for layer in method.projector.modules() if isinstance(layer, nn.BatchNorm1d)]
+    assert len(norms) == 2 * (normalized if given is None else given)
 
 
 def assignments(scores, batch):

@@ -48,6 +48,7 @@ class Queue(Memory):
         self.vectors: Tensor
         self.oldest: Tensor
 
+    @torch.no_grad()
     def nearest(self, queries: Tensor) -> Tensor:
         """To each of `(batch, dim)` queries the held vector of the most similar direction: `(batch, dim)`."""
         return self.vectors[(queries @ self.vectors.T).argmax(1)]
