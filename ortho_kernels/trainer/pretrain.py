@@ -39,6 +39,7 @@ from .methods import METHODS
 from .metrics_file import MetricsFile
 from .monitor import Monitor
 from .penalties import build_penalty
+from .preprocess import Preprocess
 from .pretraining import Pretraining
 from .processes import ALONE, Ranks, joined, launched, started_from_outside
 from .progress import Progress
@@ -193,6 +194,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "residual": sum(row.value for row in layers),
         "steps": module.steps,
         "train_size": len(splits.pretraining),
+        "preprocess": asdict(Preprocess.of(module.views)),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
