@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-LEAST_SPREAD = 0.25  # of projections: 1 in all directions evenly, 0 all alike
+LEAST_SPREAD = 0.3  # of projections: 1 in all directions evenly, 0 all alike
 
 # Key in results.json, below which value it shows a collapse, what it is. Runs that learn stay well above; an encoder
 # before its first step too. Where a projector ends in batch norm its projections spread always: the features count.

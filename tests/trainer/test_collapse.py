@@ -72,7 +72,7 @@ def test_the_alarm_waits_for_a_tenth_of_the_run_and_speaks_once():
     alarm = CollapseAlarm("Try this.")
     said = {step: text for step in range(10, 1001, 10) if (text := alarm.hear(step, 1000, 0.01))}
     assert list(said) == [110]
-    assert said[110].endswith("is 0.01, below 0.25 since step 10 (1: all directions evenly, 0: all alike). Try this.")
+    assert said[110].endswith("is 0.01, below 0.3 since step 10 (1: all directions evenly, 0: all alike). Try this.")
 
 
 @pytest.mark.parametrize("spread", [LEAST_SPREAD, 1.0, math.nan])
