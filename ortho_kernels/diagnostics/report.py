@@ -167,7 +167,9 @@ def _collapses(runs: Sequence[RunRecord]) -> list[str]:
     sentences = []
     for run in runs:
         if figure := collapse({key: _value(run, key) for key, *_ in SIGNS}):
-            sentences.append(f"{run.label} has collapsed: {figure}. {advice(run.results['settings'])}")
+            sentences.append(
+                f"{run.label} has collapsed: {figure}. {advice(run.results['settings'].get('method.name'))}"
+            )
     return sentences
 
 

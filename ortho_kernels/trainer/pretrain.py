@@ -145,7 +145,7 @@ def fit(
 ) -> Monitor:
     settings = config.trainer
     metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config))
-    alarm = CollapseAlarm(advice(flattened(identity(config))))
+    alarm = CollapseAlarm(advice(config.method.name))
     monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
     checkpoints = Checkpoints(
         run.checkpoints, settings.checkpoint_every, settings.keep_checkpoints, identity(config), ranks
