@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .collapse import LEAST_SPREAD
 from .record import RunRecord
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
                 axes.plot(run.metrics["step"], run.metrics[column], color=colour, label=run.label)
             axes.set_title(title)
             axes.set_xlabel("step")
+            if column == "spread":
+                axes.axhline(LEAST_SPREAD, color="#22262e", linewidth=0.6, linestyle=":")  # collapsed below
+                axes.set_ylim(bottom=0)
         _legend(figure)
 
     return _svg(draw, width=9.2, height=2.9)

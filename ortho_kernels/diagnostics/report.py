@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plots
+from .collapse import SIGNS, advice, collapse
 from .record import RunRecord, write_whole
 
 PAGE = """<!doctype html>
@@ -22,6 +23,7 @@ PAGE = """<!doctype html>
 <main>
 <h1>{title}</h1>
 <p class="lead">{lead}</p>
+{alarms}
 {sections}
 </main>
 </body>
@@ -35,6 +37,7 @@ body { margin: 0; background: #f4f5f7; color: var(--ink); font: 16px/1.55 Charte
 main { max-width: 61rem; margin: 2.5rem auto; padding: 3rem 3.5rem; background: var(--paper);
   border: 1px solid var(--line); border-radius: 4px; }
 h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .4rem; }
+.alarm { margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: #fbf1ed; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 .lead { color: var(--soft); margin: 0; }
 p { max-width: 46rem; }
@@ -79,6 +82,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("residual", "Sum that the penalty is made of, at the end", _number, False),
     ("loss", "Loss of the method at the end", _number, False),
     ("spread", "Spread of projections at the end (0: collapsed)", _number, False),
+    ("representation_spread", "Spread of features (0: collapsed)", _number, False),
     ("images_per_second", "Images per second", _number, False),
     ("step_ms", "Training step, median (ms)", _number, False),
     ("penalty_ms", "of which penalty, forward and backward (ms)", _number, False),
@@ -92,7 +96,8 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
         "Training",
         plots.training_curves,
         "In the middle the sum that the penalty is made of, before gamma; a baseline is measured in the same way. "
-        "Spread: the standard deviation of the normalized projections times the root of their dimension.",
+        "Spread: the standard deviation of the normalized projections times the root of their dimension; "
+        "below the dotted line a run counts as collapsed.",
     ),
     (
         "Representation",
@@ -128,7 +133,7 @@ def summary(runs: Sequence[RunRecord]) -> str:
         title, *cells = line
         return "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
 
-    return "\n".join(map(aligned, lines))
+    return "\n".join([*map(aligned, lines), *_collapses(runs)])
 
 
 def render(runs: Sequence[RunRecord]) -> str:
@@ -140,7 +145,11 @@ def render(runs: Sequence[RunRecord]) -> str:
         _section("Machine", _machine(runs)),
     ]
     return PAGE.format(
-        title=html.escape(title[:1].upper() + title[1:]), style=STYLE, lead=_lead(runs), sections="\n".join(sections)
+        title=html.escape(title[:1].upper() + title[1:]),
+        style=STYLE,
+        lead=_lead(runs),
+        alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in _collapses(runs)),
+        sections="\n".join(sections),
     )
 
 
@@ -151,6 +160,17 @@ def _lead(runs: Sequence[RunRecord]) -> str:
         f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is judged with "
         f"{first['train_images']:,} labelled and {first['test_images']:,} test images.{note}"
     )
+
+
+def _collapses(runs: Sequence[RunRecord]) -> list[str]:
+    """A sentence for each run that has collapsed: the figure, and what to try."""
+    sentences = []
+    for run in runs:
+        if figure := collapse({key: _value(run, key) for key, *_ in SIGNS}):
+            sentences.append(
+                f"{run.label} has collapsed: {figure}. {advice(run.results['settings'].get('method.name'))}"
+            )
+    return sentences
 
 
 def _reading(runs: Sequence[RunRecord]) -> str:

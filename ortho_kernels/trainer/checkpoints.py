@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from .diagnosis import first_non_finite_weight
 from .errors import TrainerError
+from .preprocess import Preprocess
 from .processes import Ranks
 
 
@@ -79,6 +81,7 @@ class Checkpoints(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["configuration"] = self.configuration
+        checkpoint["preprocess"] = asdict(Preprocess.of(module.views))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         if (index + 1) % trainer.accumulate_grad_batches:

@@ -4,6 +4,7 @@
 
 Names and shapes are those of the library that the network comes from; what it takes to build it stands in the file's
 metadata, so that `load_encoder(file)` gives that library's own network, ready to use, whenever it has one of that form.
+`load_preprocess(file)` gives the transform of a picture that belongs to it.
 """
 
 import argparse
@@ -20,8 +21,16 @@ from torch import Tensor, nn
 from .backbones import BACKBONES, build_backbone, library_network
 from .checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
+from .preprocess import Preprocess
 
 PREFIX = "method.encoder."
+USE = """Use it:
+
+    from PIL import Image
+    from ortho_kernels.trainer.export import load_encoder, load_preprocess
+
+    encoder, preprocess = load_encoder("{file}"), load_preprocess("{file}")
+    features = encoder(preprocess(Image.open("picture.jpg"))[None])"""
 
 
 def export_encoder(run: Path, target: Path) -> None:
@@ -30,13 +39,15 @@ def export_encoder(run: Path, target: Path) -> None:
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
     config = _run_config(run)
-    state = read_checkpoint(checkpoints[0])["state_dict"]
+    checkpoint = read_checkpoint(checkpoints[0])
+    state = checkpoint["state_dict"]
     encoder = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     weights = {name.removeprefix("network."): value.contiguous() for name, value in encoder.items()}
     description = {
         "backbone": OmegaConf.to_container(config.backbone, resolve=True),
         "channels": _channels(weights),
         "size": config.data.size,
+        "preprocess": checkpoint.get("preprocess"),  # older checkpoints have none
     }
     partial = target.with_suffix(".partial")
     with writing(target):
@@ -50,28 +61,53 @@ def export_encoder(run: Path, target: Path) -> None:
 
 
 def load_encoder(path: str | Path) -> nn.Module:
-    """The network in an exported file, in evaluation mode: images `(batch, channels, size, size)`, normalized as in
-    training, to features `(batch, features)`.
+    """The network in an exported file, in evaluation mode: float32 images `(batch, channels, size, size)`, as
+    `load_preprocess(path)` makes them, to features `(batch, features)`.
 
     It is timm's or torchvision's own network, without its classifier, where the library has one of that form; a narrow
     ResNet or a wide one is this package's.
+
+    Raises TrainerError for a file that can't be read or that `export` has not written.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainerError(f"Cannot read {path} ({error}): give a file that `export` has written.") from None
-    if "encoder" not in metadata:
-        raise TrainerError(f"{path} does not say which network it holds: give a file that `export` has written.")
-    description = json.loads(metadata["encoder"])
+    description = _description(path)
     options = description["backbone"]
     settings = BACKBONES[options["name"]].settings(**options)
     network = library_network(settings, description["channels"], description["size"])
     if network is None:
         network = build_backbone(settings, description["channels"], description["size"])
-    network.load_state_dict(weights)
+    network.load_state_dict(load_file(path))
     return network.eval()
+
+
+def load_preprocess(path: str | Path) -> Preprocess:
+    """The transform with which the exported run was evaluated: a PIL picture to what the encoder takes.
+
+        encoder, preprocess = load_encoder(path), load_preprocess(path)
+        features = encoder(preprocess(Image.open("picture.jpg"))[None])
+
+    It suits torchvision's datasets as `transform`, in worker processes too.
+
+    Raises TrainerError as `load_encoder` does, and for a file that lacks the mean and std of its run's data.
+    """
+    options = _description(path).get("preprocess")
+    if options is None:
+        raise TrainerError(
+            f"{path} lacks the mean and std of the training data: its run is older than this record. Compute them over "
+            "the training pictures, as floats in [0, 1], and build ortho_kernels.trainer.preprocess.Preprocess."
+        )
+    return Preprocess(**options | {"mean": tuple(options["mean"]), "std": tuple(options["std"])})
+
+
+def _description(path: str | Path) -> dict[str, Any]:
+    """What the file says of its encoder."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise TrainerError(f"Cannot read {path} ({error}): give a file that `export` has written.") from None
+    if "encoder" not in metadata:
+        raise TrainerError(f"{path} does not say which network it holds: give a file that `export` has written.")
+    return json.loads(metadata["encoder"])
 
 
 def _run_config(run: Path) -> DictConfig:
@@ -89,7 +125,12 @@ def _channels(weights: dict[str, Tensor]) -> int:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ortho_kernels.trainer.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m ortho_kernels.trainer.export",
+        description=__doc__.split("\n")[0],
+        epilog=USE.format(file="encoder.safetensors"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("target", type=Path, nargs="?", help="the file to write; RUN/encoder.safetensors by default")
     options: Any = parser.parse_args(words)
@@ -98,7 +139,7 @@ def main(words: list[str] | None = None) -> None:
     network = load_encoder(target)
     kind = f"{type(network).__module__}.{type(network).__name__}"
     print(f"{target}: {kind}, {sum(weight.numel() for weight in network.parameters()):,} weights")
-    print(f"Load it with ortho_kernels.trainer.export.load_encoder({str(target)!r}).")
+    print(USE.format(file=target))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from .collapse_alarm import CollapseAlarm
 from .metrics_file import MetricsFile
 from .pretraining import Pretraining
 from .processes import Ranks
@@ -20,11 +21,18 @@ class Monitor(Callback):
     """Times are medians, so that what else the machine does for a moment is not charged to the run."""
 
     def __init__(
-        self, metrics: MetricsFile, progress: Progress, every: int, images_per_step: int, ranks: Ranks
+        self,
+        metrics: MetricsFile,
+        progress: Progress,
+        alarm: CollapseAlarm,
+        every: int,
+        images_per_step: int,
+        ranks: Ranks,
     ) -> None:
         self.writes = ranks.rank == 0
         self.metrics = metrics
         self.progress = progress
+        self.alarm = alarm
         self.every = every
         self.images_per_step = images_per_step
         self.step_seconds: list[float] = []
@@ -56,6 +64,8 @@ class Monitor(Callback):
             row = self._row(trainer, module, outputs)  # on every rank: it takes all of them
             if self.writes:
                 self._write(trainer, row, step)
+                if said := self.alarm.hear(step, module.steps, row["spread"]):
+                    self.progress.say(said)
         if self.writes:
             self.progress.advance(step)
 

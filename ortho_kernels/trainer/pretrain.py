@@ -16,6 +16,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
+from ortho_kernels.diagnostics.collapse import advice, collapse
 from ortho_kernels.diagnostics.machine import describe_machine
 from ortho_kernels.diagnostics.record import RunRecord, write_whole
 from ortho_kernels.diagnostics.report import summary, write_report
@@ -29,6 +30,7 @@ from ortho_kernels.diagnostics.spectra import (
 from .backbones import build_backbone
 from .batch_norm import synchronized
 from .checkpoints import Checkpoints, checkpoint_files, read_checkpoint
+from .collapse_alarm import CollapseAlarm
 from .config import flattened, identity
 from .data import SOURCES, Splits
 from .errors import TrainerError, writing
@@ -36,9 +38,10 @@ from .evaluation import evaluate
 from .limits import check_limits
 from .memory_format import memory_format
 from .methods import METHODS
-from .metrics_file import MetricsFile
-from .monitor import Monitor
+from .metrics_file import MetricsFile, read_metrics
+from .monitor import Monitor, spread
 from .penalties import build_penalty
+from .preprocess import Preprocess
 from .pretraining import Pretraining
 from .processes import ALONE, Ranks, joined, launched, started_from_outside
 from .progress import Progress
@@ -142,7 +145,8 @@ def fit(
 ) -> Monitor:
     settings = config.trainer
     metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config))
-    monitor = Monitor(metrics, progress, settings.log_every, settings.batch_size * settings.accumulate, ranks)
+    alarm = CollapseAlarm(advice(config.method.name))
+    monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
     checkpoints = Checkpoints(
         run.checkpoints, settings.checkpoint_every, settings.keep_checkpoints, identity(config), ranks
     )
@@ -185,6 +189,8 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "label": label_of(config),
         "note": config.note,
         **asdict(scores),
+        "spread": read_metrics(run.folder / "metrics.csv")[-1]["spread"],
+        "representation_spread": spread(features).item(),
         "representation_effective_rank": effective_rank(eigenvalues),
         "representation_rankme": rankme(features),
         "representation_dimensions": features.shape[1],
@@ -193,11 +199,13 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "residual": sum(row.value for row in layers),
         "steps": module.steps,
         "train_size": len(splits.pretraining),
+        "preprocess": asdict(Preprocess.of(module.views)),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
         "settings": flattened(identity(config)),
     }
+    results["collapsed"] = collapse(results) is not None
     spectra = {
         "weights": {
             name: singular_values(weight.detach().reshape(groups, len(weight) // groups, -1)).flatten().tolist()

@@ -39,6 +39,11 @@ class Progress:
             self.last_line = time.monotonic()
             print(f"{self.label}: step {step}/{self.total}, {self.text}", flush=True)
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        tqdm.write(f"{self.label}: {text}")
+        sys.stdout.flush()
+
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()

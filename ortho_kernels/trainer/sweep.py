@@ -73,6 +73,7 @@ def table(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], 
     lines = [["", *[title for _, title, _, _ in COLUMNS]]]
     for words, record, outcome in zip(varied, records, outcomes, strict=True):
         title = ", ".join(words) or "run"
+        title += " (collapsed)" if record and record.results.get("collapsed") else ""
         lines.append([title, *(_cells(record) if record else ["failed: " + outcome.error.partition(".")[0]])])
     for words, runs in _without_seeds(varied, records).items():
         if len(runs) > 1:
@@ -89,10 +90,11 @@ def as_csv(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None],
     file = io.StringIO()
     keys = [word.partition("=")[0] for word in varied[0]]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*keys, *[key for key, *_ in COLUMNS], "folder", "error"])
+    measured = [*(key for key, *_ in COLUMNS), "collapsed"]
+    writer.writerow([*keys, *measured, "folder", "error"])
     for words, record, outcome in zip(varied, records, outcomes, strict=True):
         values = [word.partition("=")[2] for word in words]
-        figures = [record.results.get(key, "") if record else "" for key, *_ in COLUMNS]
+        figures = [record.results.get(key, "") if record else "" for key in measured]
         writer.writerow([*values, *figures, outcome.folder or "", outcome.error])
     return file.getvalue()
 

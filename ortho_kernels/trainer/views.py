@@ -106,6 +106,7 @@ class Views(nn.Module):
         super().__init__()
         self.plan = plan
         self.size = size
+        self.decode_size = sample.shape[-1]  # side of the pictures that the data source gives
         self.seed = seed
         self.ranks = ranks
         # The statistics of the training set are part of the data, not of what is learned.
@@ -121,10 +122,7 @@ class Views(nn.Module):
 
     def plain(self, pixels: Tensor) -> Tensor:
         """The images as evaluation sees them: whole, scaled to the size of a large view."""
-        images = pixels.float().div(255)
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return self._normalized(images)
+        return plain_view(pixels, self.size, self.mean, self.std)
 
     def _view(self, images: Tensor, view: View, generator: torch.Generator) -> Tensor:
         draw = Draw(len(images), images.device, generator, self.ranks)
@@ -134,7 +132,16 @@ class Views(nn.Module):
         images = transforms.grey(images, s.grey, draw)
         images = transforms.blur(images, s.blur, s.blur_sigma, draw)
         images = transforms.solarize(images, s.solarize, draw)
-        return self._normalized(images)
+        return normalized(images, self.mean, self.std)
 
-    def _normalized(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std  # the encoder's weights decide the memory format
+
+def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 images `(batch, channels, side, side)` as floats `(batch, channels, size, size)`: scaled and normalized."""
+    images = pixels.float().div(255)
+    if images.shape[-1] != size:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return normalized(images, mean, std)
+
+
+def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return (images - mean) / std  # the encoder's weights decide the memory format

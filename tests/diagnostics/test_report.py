@@ -157,3 +157,34 @@ def test_the_machine_is_described_without_naming_it():
     assert {"processor", "cores", "torch"} <= facts.keys()
 
     assert platform.node() not in facts.values()
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"spread": 0.01}, "the spread of its projections is 0.01, below 0.3. Try a lower optimizer.lr"),
+        ({"representation_spread": 0.02}, "the spread of its features is 0.02, below 0.05"),
+        ({"representation_effective_rank": 1.25}, "the effective rank of its features is 1.2, below 1.5"),
+        ({}, None),
+        ({"spread": math.nan}, None),  # batches of one picture
+    ],
+)
+def test_a_collapse_is_said_in_summary_and_report(record, figures, said):
+    runs = [record("one"), record("two", **figures)]
+    found = re.findall(r"two has collapsed: .*", summary(runs))
+    assert len(found) == (said is not None)
+    assert all(said in sentence for sentence in found)
+    assert re.findall(r'<p class="alarm">(.*)</p>', render(runs)) == found
+
+
+def test_the_spread_of_an_older_run_is_the_last_of_its_curve(record):
+    run = record("old")
+    run.metrics["spread"][-1] = 0.1
+    assert "the spread of its projections is 0.1, below" in summary([run])
+
+
+def test_the_advice_fits_the_method(record):
+    run = record("dino", spread=0.1, settings={"method.name": "dino"})
+    assert "Try method.batch_norm=true, a lower method.final_teacher_temperature, a lower optimizer.lr" in summary(
+        [run]
+    )

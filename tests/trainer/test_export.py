@@ -1,17 +1,28 @@
 """Exported encoders: the library's own network, the same features, and clear words where there is nothing to export."""
 
+import json
+import pickle
+
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from lightning.pytorch import Callback
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 
 from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
+from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.data import SOURCES
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.export import export_encoder, load_encoder
+from ortho_kernels.trainer.evaluation import extract
+from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
 
 
 @pytest.mark.parametrize(
@@ -53,11 +64,113 @@ def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     folder = run_tiny("method=simclr")
     export.main([str(folder)])
     file = folder / "encoder.safetensors"
-    assert f"{file}: ortho_kernels.trainer.backbones.resnet.ResNet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{file}: ortho_kernels.trainer.backbones.resnet.ResNet" in said
+    assert f'load_encoder("{file}"), load_preprocess("{file}")' in said
     names = load_file(file).keys()
     assert "layer4.1.conv2.weight" in names
     assert not any("projector" in name for name in names)
     assert [path.name for path in folder.glob("*.partial")] == []
+
+
+class Trained(Callback):
+    """Keeps the module that a run has trained, and its last features of the test pictures."""
+
+    def on_train_end(self, trainer, module):
+        self.module = module
+
+    def features(self, splits):
+        return extract(self.module.method.encoder, self.module.views, splits.test, batch_size=16)
+
+
+@pytest.fixture
+def exported(tiny, run_tiny):
+    """Trains, exports; gives the run's own features of its test pictures, the encoder and the transform."""
+
+    def train(*words):
+        trained = Trained()
+        folder = run_tiny("method=simclr", *words, callbacks=[trained])
+        file = folder / "encoder.safetensors"
+        export_encoder(folder, file)
+        splits = SOURCES[tiny("method=simclr", *words).data.name].load(tiny("method=simclr", *words).data)
+        return folder, splits, trained.features(splits), load_encoder(file), load_preprocess(file)
+
+    return train
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [8, 12])
+def test_encoder_and_transform_give_the_features_of_a_run_on_digits(exported, size):
+    _, splits, features, encoder, preprocess = exported(f"data.size={size}")
+    pixels = splits.test.batch(torch.arange(len(splits.test)))[:, 0]
+    images = torch.stack([preprocess(Image.fromarray(picture.numpy())) for picture in pixels])
+    assert images.dtype == torch.float32
+    assert images.shape[1:] == (1, size, size)
+    torch.testing.assert_close(encoder(images), features, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes of files of several formats, modes and sizes; the last is large enough for a JPEG's quick decoding."""
+    root, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    kinds = [("RGB", 30, 41, "png"), ("L", 24, 24, "png"), ("RGB", 50, 20, "jpg"), ("L", 33, 35, "jpg")]
+    kinds += [("P", 40, 26, "png"), ("RGB", 130, 170, "jpg")]
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for number, (mode, height, width, suffix) in enumerate(2 * kinds):
+                coarse = Image.fromarray(draw.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+                picture = coarse.resize((width, height)).convert(mode)
+                picture.save(root / part / label / f"{number:02}.{suffix}")
+    return root
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory_gib", [4, 0])  # decoded once into memory, decoded for every batch
+def test_encoder_and_transform_give_the_features_of_a_run_on_a_folder(exported, pictures, memory_gib):
+    words = "data=imagefolder", f"data.root={pictures}", "data.size=16", "data.decode_size=24", "trainer.workers=0"
+    _, splits, features, encoder, preprocess = exported(*words, f"data.memory_gib={memory_gib}")
+    assert splits.test.decoded == (memory_gib > 0)
+    dataset = ImageFolder(pictures / "test", transform=preprocess, loader=Image.open)
+    images = torch.cat([images for images, _ in DataLoader(dataset, batch_size=5, num_workers=1)])
+    assert images.shape == (len(splits.test), 3, 16, 16)
+    torch.testing.assert_close(encoder(images), features, rtol=0, atol=1e-6)
+
+
+def test_the_statistics_of_the_data_stand_in_checkpoint_results_and_export(exported):
+    folder, splits, _, _, preprocess = exported("data.size=12")
+    pixels = splits.train.sample() / 255
+    assert (preprocess.channels, preprocess.decode_size, preprocess.size) == (1, 8, 12)
+    assert preprocess.mean == pytest.approx([pixels.mean().item()])
+    assert preprocess.std == pytest.approx([pixels.std().item()])
+    checkpoint = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])
+    results = json.loads((folder / "results.json").read_text())
+    for found in (checkpoint["preprocess"], results["preprocess"]):
+        assert json.loads(json.dumps(found)) == json.loads(json.dumps(vars(preprocess)))
+
+
+def test_a_transform_takes_pictures_of_any_mode_and_size_and_nothing_else(exported):
+    *_, preprocess = exported()
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK"):
+        assert preprocess(Image.new(mode, (40, 13))).shape == (1, 8, 8)
+    assert pickle.loads(pickle.dumps(preprocess)) == preprocess
+    with pytest.raises(TypeError, match=r"takes a PIL picture.*got Tensor"):
+        preprocess(torch.zeros(1, 8, 8))
+
+
+def test_a_run_older_than_the_record_of_its_statistics_is_exported_and_resumed(exported, run_tiny):
+    folder, *_ = exported()
+    [path] = checkpoint_files(folder / "checkpoints")
+    checkpoint = read_checkpoint(path)
+    del checkpoint["preprocess"]
+    torch.save(checkpoint, path)
+    export_encoder(folder, folder / "encoder.safetensors")
+    assert not load_encoder(folder / "encoder.safetensors").training
+    with pytest.raises(TrainerError, match=r"encoder.safetensors lacks the mean and std.*build .*Preprocess"):
+        load_preprocess(folder / "encoder.safetensors")
+    (folder / "results.json").unlink()
+    assert run_tiny("method=simclr", "resume=auto") == folder
+    assert "preprocess" in json.loads((folder / "results.json").read_text())
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):

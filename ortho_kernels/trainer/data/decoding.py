@@ -17,6 +17,15 @@ from .images import Images, MemoryImages
 CORRUPT = ("stop", "skip")
 
 
+def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
+    """The picture, scaled and center-cropped, as uint8 `(channels, size, size)`; one channel is gray."""
+    mode = "L" if channels == 1 else "RGB"
+    # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough.
+    image.draft(mode, (size, size))
+    fitted = ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted)).view(size, size, channels).permute(2, 0, 1)
+
+
 class EncodedImages(Images):
     """Each picture is scaled and centre-cropped to `size` x `size` when it is decoded.
 
@@ -62,10 +71,7 @@ class EncodedImages(Images):
 
     def _decoded(self, source: Path | bytes) -> Tensor:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough.
-            image.draft("RGB", (self.size, self.size))
-            fitted = ImageOps.fit(image.convert("RGB"), (self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+            return pixels_of(image, self.size)
 
     def _report(self, index: int, error: Exception) -> None:
         said = f"Cannot decode the picture {self._name(index)}: {error}."
