@@ -1,0 +1,84 @@
+"""Counts the operations of a stretch of code that would make a GPU's host wait, on any device."""
+
+import traceback
+from pathlib import Path
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+PACKAGE = str(Path(__file__).parents[2] / "ortho_kernels")
+aten = torch.ops.aten
+
+READS = {  # the host asks for a value, or for a size that depends on values
+    aten._local_scalar_dense,
+    aten.equal,
+    aten.is_nonzero,
+    aten.item,
+    aten.masked_select,
+    aten.allclose,
+    aten.bincount,
+    aten.nonzero,
+    aten.unique_consecutive,
+    aten._unique2,
+}
+COPIES = {aten.lift_fresh}  # a tensor of Python numbers, which travels from the host to the device
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+TO_HOST = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.__array__}
+
+NO_WAITS = {
+    "ortho_kernels/trainer/transfers.py": "reads a copy that has arrived, or sends one from the host",
+    "torch/optim/adam.py": "reads its count of steps, which torch keeps on the host",
+}
+
+
+class Waits(TorchDispatchMode):
+    """`seen` holds a line for each wait: the operation, and the place of ours, or else of a library, that asked for it.
+
+    Hooks that run in backward are covered: on a CPU autograd calls them in the thread that calls backward.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[str] = []
+        self._calls = _HostCalls(self)
+
+    def __enter__(self):
+        self._calls.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
+        self._calls.__exit__(*exception)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        packet = function.overloadpacket
+        if packet in READS or packet in COPIES or (packet in INDEXING and _has_mask(args[1])):
+            self.note(str(packet))
+        return function(*args, **kwargs or {})
+
+    def note(self, operation: str) -> None:
+        frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+        if any(frame.filename.endswith(place) for frame in frames for place in NO_WAITS):
+            return
+        frames = [frame for frame in frames if "/torch/" not in frame.filename]
+        ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
+        places = dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in (frames[-1], *ours[-1:]))
+        self.seen.append(f"{operation} at {', for '.join(places)}: {frames[-1].line}")
+
+
+class _HostCalls(TorchFunctionMode):
+    """What takes a tensor to the host as a whole, which on a CPU no operation shows."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in TO_HOST:
+            self.waits.note(f"Tensor.{function.__name__}")
+        return function(*args, **kwargs or {})
+
+
+def _has_mask(indices) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
