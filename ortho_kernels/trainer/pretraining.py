@@ -123,5 +123,6 @@ class Pretraining(LightningModule):
             return f"the first weight that is not finite is {name}"
         if self.ranks.count > 1:  # to run the method once more would take all processes
             return "all weights are still finite"
-        name = first_non_finite_layer(self.method, lambda: self._forward(batch.pixels, batch.number, step))
+        with self.trainer.precision_plugin.train_step_context():  # float16 overflows where float32 does not
+            name = first_non_finite_layer(self.method, lambda: self._forward(batch.pixels, batch.number, step))
         return f"the first layer whose output is not finite is {name}" if name else "all layers' outputs are finite"

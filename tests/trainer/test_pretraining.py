@@ -173,6 +173,20 @@ def test_a_step_that_is_not_finite_harms_no_weight_and_is_written_nowhere(run_ti
     assert not checkpoint_files(folder / "checkpoints")
 
 
+def test_the_cause_is_sought_at_the_precision_of_the_run(run_tiny):
+    class Poison(Callback):
+        """Overflows as float16 does, at the precision of autocast alone."""
+
+        def on_train_start(self, trainer, module):
+            def overflow(layer, inputs, output):
+                return output + float("inf") if trainer.global_step >= 1 and output.dtype is torch.bfloat16 else None
+
+            module.method.encoder.layer2[0].conv2.register_forward_hook(overflow)
+
+    with pytest.raises(TrainerError, match=r"at step 1; the first layer .* is encoder\.layer2\.0\.conv2\."):
+        run_tiny("trainer.max_steps=3", "trainer.precision=bf16-mixed", callbacks=[Poison()])
+
+
 def test_the_layer_that_first_gives_something_not_finite_is_named():
     class Root(nn.Module):
         def forward(self, x):
