@@ -16,6 +16,7 @@ from .diagnosis import first_non_finite_weight
 from .errors import TrainerError
 from .preprocess import Preprocess
 from .processes import Ranks
+from .transfers import HostCopy
 
 
 class AtomicFiles(CheckpointIO):
@@ -71,6 +72,7 @@ class Checkpoints(Callback):
         self.ranks = ranks
         self.configuration = configuration
         self.stop_signal: int | None = None
+        self.last_vote: HostCopy | None = None
         self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -87,7 +89,7 @@ class Checkpoints(Callback):
         if (index + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step
         step = trainer.global_step
-        stop = self.ranks.any(self.stop_signal is not None)
+        stop = self._is_to_stop()
         if step % self.every == 0 or step == module.steps or stop:
             self._save(trainer, module, step)
         if stop and step < module.steps:
@@ -100,7 +102,15 @@ class Checkpoints(Callback):
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         self._restore_handlers()
 
+    def _is_to_stop(self) -> bool:
+        """Whether a signal has come; with several processes, whether it had come to one of them a step ago."""
+        if self.ranks.count == 1:
+            return self.stop_signal is not None
+        before, self.last_vote = self.last_vote, self.ranks.count_of(self.stop_signal is not None)
+        return before is not None and before.values() > 0
+
     def _save(self, trainer: Trainer, module: Any, step: int) -> None:
+        module.stop_if_not_finite(wait=True)
         if name := first_non_finite_weight(module.method):
             raise TrainerError(
                 f"{name} is not finite after step {step}, which is not saved: the last checkpoint is kept. "

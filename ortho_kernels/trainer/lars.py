@@ -51,7 +51,8 @@ class LARS(Optimizer):
         if group["adapt"]:
             torch._foreach_mul_(updates, self._rates(group, weights, gradients))
         for weight in weights:
-            self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, updates)

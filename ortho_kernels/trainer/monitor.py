@@ -1,7 +1,8 @@
 """Watches a run: one row of figures every few steps, for the CSV file, TensorBoard and the progress bar."""
 
 import statistics
-import time
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +11,21 @@ from torch import Tensor
 
 from .collapse_alarm import CollapseAlarm
 from .metrics_file import MetricsFile
+from .moments import Moment
 from .pretraining import Pretraining
 from .processes import Ranks
 from .progress import Progress
 
 WARM_STEPS = 3  # the first steps of a process allocate and tune; they don't count in the timings
+
+
+@dataclass(frozen=True)
+class Times:
+    """When a step started and ended, and its penalty, if it had one."""
+
+    start: Moment
+    end: Moment
+    penalty: tuple[Moment, Moment] | None
 
 
 class Monitor(Callback):
@@ -37,8 +48,9 @@ class Monitor(Callback):
         self.images_per_step = images_per_step
         self.step_seconds: list[float] = []
         self.penalty_seconds: list[float] = []
+        self.unread: deque[Times] = deque()
         self.measured_step = 0
-        self.last_end = 0.0
+        self.last_end: Moment | None = None
         self.lr = 0.0  # that the last step was taken with; the schedule has moved on when the step ends
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -46,7 +58,7 @@ class Monitor(Callback):
         if self.writes:
             self.metrics.open(trainer.global_step)
             self.progress.start(trainer.global_step, module.steps)
-        self.last_end = time.perf_counter()
+        self.last_end = Moment(module.device)
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
         self.lr = optimizer.param_groups[0]["lr"]
@@ -55,21 +67,26 @@ class Monitor(Callback):
         step = trainer.global_step
         if step == self.measured_step:  # a batch that was only accumulated
             return
-        now = time.perf_counter()
-        self.step_seconds.append(now - self.last_end)
-        self.penalty_seconds.append(module.penalty_seconds)
+        now = Moment(module.device)
+        assert self.last_end is not None
+        self.unread.append(Times(self.last_end, now, module.penalty_time))
         self.last_end = now
         self.measured_step = step
         if step % self.every == 0 or step in (1, module.steps):
+            module.stop_if_not_finite(wait=True)
+            self._read_times(wait=True)
             row = self._row(trainer, module, outputs)  # on every rank: it takes all of them
             if self.writes:
                 self._write(trainer, row, step)
                 if said := self.alarm.hear(step, module.steps, row["spread"]):
                     self.progress.say(said)
+        else:
+            self._read_times(wait=False)
         if self.writes:
             self.progress.advance(step)
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        self._read_times(wait=True)
         self.close()
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
@@ -91,6 +108,13 @@ class Monitor(Callback):
             "penalty_ms": 1e3 * penalty,
             "penalty_share": penalty / step,
         }
+
+    def _read_times(self, wait: bool) -> None:
+        """Of the steps that the device has ended, or with `wait` of all."""
+        while self.unread and (wait or self.unread[0].end.passed()):
+            times = self.unread.popleft()
+            self.step_seconds.append(times.end.seconds_since(times.start))
+            self.penalty_seconds.append(times.penalty[1].seconds_since(times.penalty[0]) if times.penalty else 0.0)
 
     def _write(self, trainer: Trainer, row: dict[str, float], step: int) -> None:
         self.metrics.write(row)

@@ -1,6 +1,5 @@
 """The training step: the views of a batch, the method's loss, and the penalty once per optimizer step."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +10,11 @@ from torch import Tensor
 
 from ortho_kernels import OrthogonalityPenalty
 
-from .diagnosis import (
-    first_non_finite_gradient,
-    first_non_finite_layer,
-    first_non_finite_weight,
-    gradients_are_finite,
-)
+from .diagnosis import first_non_finite_layer, first_non_finite_weight
 from .errors import TrainerError
-from .methods import Method
+from .finite_steps import Batch, FiniteSteps
+from .methods import Method, Output
+from .moments import Moment
 from .optimizers import build_optimizer, build_schedule
 from .processes import Ranks
 from .randomness import seed_globally
@@ -53,7 +49,8 @@ class Pretraining(LightningModule):
         self.seed = seed
         self.ranks = ranks
         self.last_residual = torch.zeros(())  # the plain sum that the last step's penalty was made of
-        self.penalty_seconds = 0.0  # of the last step
+        self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
+        self.finite_steps = FiniteSteps()
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # fsdp2
@@ -61,12 +58,8 @@ class Pretraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, int], _: int) -> dict[str, Tensor]:
         pixels, number = batch
-        seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
-        views = self.views(pixels, number)
-        self.method.progress = self.trainer.global_step / self.steps
-        loss, projections = self.method(views)
-        if not loss.isfinite():
-            raise TrainerError(self._diagnosis(f"The loss is {loss.item()}", self._cause(views)))
+        loss, projections = self._forward(pixels, number, self.trainer.global_step)
+        self.finite_steps.add_batch(Batch(pixels, number, loss.detach()))
         return {"loss": loss, "projections": projections.detach()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -76,11 +69,11 @@ class Pretraining(LightningModule):
         self.method.before_step(self.trainer.global_step, self.steps)
         if self.gamma:
             self._add_penalty()
+        self.stop_if_not_finite(wait=False)
         # With a loss scaler an infinite gradient is no accident: it skips the step and lowers the scale.
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not gradients_are_finite(self.method):
-            name = first_non_finite_gradient(self.method)
-            cause = f"backward went wrong at {name}" if name else "their norm overflows"
-            raise TrainerError(self._diagnosis("The gradients are not finite", cause))
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        named = [] if scaled else self.method.named_parameters()
+        self.finite_steps.close(self.trainer.global_step, {name: p.grad for name, p in named if p.grad is not None})
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
         super().optimizer_step(epoch, batch, optimizer, closure)
@@ -98,27 +91,38 @@ class Pretraining(LightningModule):
         with torch.no_grad():
             return self.penalty()
 
-    def _add_penalty(self) -> None:
-        self._wait_for_device()
-        start = time.perf_counter()
-        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
-        self._wait_for_device()
-        self.penalty_seconds = time.perf_counter() - start
+    def stop_if_not_finite(self, wait: bool) -> None:
+        """Raises a TrainerError if a step that is over was not finite, as far as the device has told; `wait` asks for all
+        steps, as who writes something down must."""
+        bad = self.finite_steps.first_not_finite(wait)
+        if bad is None:
+            return
+        if bad.batch is None:
+            what, cause = "The gradients are not finite", f"backward went wrong at {bad.parameter}"
+        else:
+            what, cause = f"The loss is {bad.loss}", self._cause(bad.batch, bad.step)
+        raise TrainerError(
+            f"{what} at step {bad.step}; {cause}. "
+            "Lower optimizer.lr (or penalty.gamma) or lengthen optimizer.warmup; the last checkpoint is kept."
+        )
 
-    def _cause(self, views: list[Tensor]) -> str:
+    def _forward(self, pixels: Tensor, number: int, step: int) -> Output:
+        seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
+        views = self.views(pixels, number)
+        self.method.progress = step / self.steps
+        return self.method(views)
+
+    def _add_penalty(self) -> None:
+        start = Moment(self.device)
+        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
+        self.penalty_time = start, Moment(self.device)
+
+    def _cause(self, batch: Batch, step: int) -> str:
+        """Found by running the batch once more: momentum and decay alone have moved the weights since."""
         if name := first_non_finite_weight(self.method):
             return f"the first weight that is not finite is {name}"
         if self.ranks.count > 1:  # to run the method once more would take all processes
             return "all weights are still finite"
-        name = first_non_finite_layer(self.method, lambda: self.method(views))
+        with self.trainer.precision_plugin.train_step_context():  # float16 overflows where float32 does not
+            name = first_non_finite_layer(self.method, lambda: self._forward(batch.pixels, batch.number, step))
         return f"the first layer whose output is not finite is {name}" if name else "all layers' outputs are finite"
-
-    def _diagnosis(self, what: str, cause: str) -> str:
-        return (
-            f"{what} at step {self.trainer.global_step}; {cause}. "
-            "Lower optimizer.lr (or penalty.gamma) or lengthen optimizer.warmup; the last checkpoint is kept."
-        )
-
-    def _wait_for_device(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from .errors import TrainerError
+from .transfers import HostCopy
 
 GRACE_SECONDS = 10.0  # that the others have to end by themselves after one has failed
 
@@ -44,13 +45,11 @@ class Ranks:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on some rank."""
-        if self.count == 1:
-            return flag
-        raised = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    def count_of(self, flag: bool) -> HostCopy:
+        """On how many ranks the flag is set; every rank asks, and reads the answer later without waiting for its GPU."""
+        raised = torch.full((), float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(raised)
-        return bool(raised)
+        return HostCopy(raised)
 
 
 ALONE = Ranks()

@@ -21,6 +21,11 @@ def generator_for(device: torch.device | str, seed: int, purpose: str, place: in
     return torch.Generator(device).manual_seed(seed_for(seed, purpose, place))
 
 
+def host_generator_for(seed: int, purpose: str, place: int = 0) -> np.random.Generator:
+    """For what the host has to know of what is drawn."""
+    return np.random.default_rng(seed_for(seed, purpose, place))
+
+
 def seed_globally(seed: int, purpose: str, place: int = 0) -> None:
     """Seeds the generators that layers and libraries draw from (dropout, start vectors, initial weights)."""
     value = seed_for(seed, purpose, place)

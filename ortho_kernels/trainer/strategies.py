@@ -28,7 +28,7 @@ def build_trainer(
     if settings.precision == "16-mixed" and not on_gpu(settings):
         raise TrainerError("trainer.precision=16-mixed needs a GPU: on a CPU take bf16-mixed or 32-true.")
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=settings.accelerator,
             devices=process_count(settings),
             num_nodes=settings.nodes,
@@ -47,6 +47,9 @@ def build_trainer(
         )
     except (ValueError, MisconfigurationException) as error:  # a device or a precision that is not to be had here
         raise TrainerError(f"trainer: {error}") from None
+    # Before each step Lightning waits for all devices to hear of a SIGTERM, which `Checkpoints` takes care of.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _strategy(settings: Any, ranks: Ranks) -> Any:

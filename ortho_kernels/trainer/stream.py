@@ -83,7 +83,8 @@ class BatchStream:
     def _pixels(self, numbers: range) -> Iterable[Tensor]:
         batches = _Batches(self.images, self.order)
         if self.workers == 0:
-            return (batches[number] for number in numbers)
+            pixels = (batches[number] for number in numbers)
+            return (each.pin_memory() for each in pixels) if torch.cuda.is_available() else pixels
         # Forking a process that computes in threads can hang; a server that has this module forks clean workers at once.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])

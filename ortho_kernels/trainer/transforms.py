@@ -7,11 +7,13 @@ as a few dozen tensor operations for a batch instead of a dozen Python calls for
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .processes import ALONE, Ranks
+from .transfers import to_device
 
 LUMA = (0.299, 0.587, 0.114)
 LEAST_SIGMA = 0.1  # of the blur, in pixels
@@ -23,8 +25,16 @@ class Draw:
     A rank draws for the images of all ranks and keeps its own part, so that several processes see what one would see.
     """
 
-    def __init__(self, batch: int, device: torch.device, generator: torch.Generator, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        batch: int,
+        device: torch.device,
+        generator: torch.Generator,
+        host_generator: np.random.Generator,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.batch, self.device, self.generator = batch, device, generator
+        self.host_generator = host_generator
         self.ranks = ranks
 
     def uniform(self, low: float, high: float) -> Tensor:
@@ -34,6 +44,11 @@ class Draw:
 
     def chance(self, probability: float) -> Tensor:
         return self.uniform(0.0, 1.0) < probability
+
+    def chosen(self, probability: float) -> Tensor:
+        """Indices of the images that chance has chosen, drawn on the host: it must know how many they are."""
+        draws = self.host_generator.random(self.ranks.count * self.batch)[self.ranks.rank * self.batch :][: self.batch]
+        return to_device(np.flatnonzero(draws < probability), self.device)
 
 
 def resized_crop(
@@ -75,7 +90,8 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = images.split(1, dim=1)
     candidates = torch.cat([green - blue, blue - red, red - green], dim=1).gather(1, brightest)
     sixth = 2.0 * brightest + candidates / chroma.clamp(min=1e-12)  # a position on the wheel of six sectors
-    sector = sixth + 6.0 * turns + sixth.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
+    starts = torch.arange(5, 0, -2, dtype=images.dtype, device=images.device)  # of the three channels
+    sector = sixth + 6.0 * turns + starts.view(1, 3, 1, 1)
     k = sector.remainder(6.0)
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
@@ -99,7 +115,7 @@ def blur(images: Tensor, probability: float, sigma: float, draw: Draw) -> Tensor
         return chosen
 
     sigmas = draw.uniform(LEAST_SIGMA, max(sigma, LEAST_SIGMA))
-    return _where_chosen(images, draw.chance(probability), blurred, sigmas)
+    return _change_chosen(images, draw.chosen(probability), blurred, sigmas)
 
 
 def solarize(images: Tensor, probability: float, draw: Draw) -> Tensor:
@@ -109,12 +125,11 @@ def solarize(images: Tensor, probability: float, draw: Draw) -> Tensor:
     return torch.where(draw.chance(probability) & (images >= 0.5), 1 - images, images)
 
 
-def _where_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], amounts: Tensor) -> Tensor:
+def _change_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], amounts: Tensor) -> Tensor:
     """Applies `change` to the chosen images alone: worth it for what is expensive and rare."""
-    indices = chosen.flatten().nonzero().flatten()
-    if len(indices) == 0:
+    if len(chosen) == 0:
         return images
-    return images.index_copy(0, indices, change(images[indices], amounts[indices]))
+    return images.index_copy(0, chosen, change(images[chosen], amounts[chosen]))
 
 
 def _shifted_sum(images: Tensor, weights: Tensor, radius: int, axis: int) -> Tensor:
@@ -131,8 +146,8 @@ def _luma(images: Tensor) -> Tensor:
     """The brightness of every pixel, as one channel."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    weights = images.new_tensor(LUMA)[:, None, None]
-    return (images * weights).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _blend(start: Tensor, end: Tensor, amount: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from . import transforms
 from .errors import TrainerError
 from .processes import ALONE, Ranks
-from .randomness import generator_for
+from .randomness import generator_for, host_generator_for
 from .transforms import Draw
 
 KINDS = ("two", "asymmetric", "multicrop")
@@ -116,16 +116,21 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, number: int) -> list[Tensor]:
-        generator = generator_for(pixels.device, self.seed, "views", number)
+        draw = Draw(
+            len(pixels),
+            pixels.device,
+            generator_for(pixels.device, self.seed, "views", number),
+            host_generator_for(self.seed, "chosen images of views", number),
+            self.ranks,
+        )
         images = pixels.float().div(255)
-        return [self._view(images, view, generator) for view in self.plan]
+        return [self._view(images, view, draw) for view in self.plan]
 
     def plain(self, pixels: Tensor) -> Tensor:
         """The images as evaluation sees them: whole, scaled to the size of a large view."""
         return plain_view(pixels, self.size, self.mean, self.std)
 
-    def _view(self, images: Tensor, view: View, generator: torch.Generator) -> Tensor:
-        draw = Draw(len(images), images.device, generator, self.ranks)
+    def _view(self, images: Tensor, view: View, draw: Draw) -> Tensor:
         s = view.settings
         images = transforms.resized_crop(images, view.size, (s.min_area, s.max_area), s.max_ratio, s.flip, draw)
         images = transforms.colour_jitter(images, s.brightness, s.contrast, s.saturation, s.hue, s.jitter, draw)

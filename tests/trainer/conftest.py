@@ -16,6 +16,12 @@ TINY = [
 ]
 
 
+def tiny_words(*words):
+    """The options before these words."""
+    vit = "backbone=vit_tiny" in words
+    return [word for word in TINY if not (vit and word.startswith("backbone."))] + ["backbone.depth=1"] * vit
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Tiny tensors gain nothing from a second thread, and several test processes may share the machine."""
@@ -30,12 +36,7 @@ def tiny(tmp_path):
     """`tiny("method=simclr", ...)`: a small configuration whose runs go to a folder of this test."""
     from ortho_kernels.trainer.config import load_config  # not where its needs are missing, and this file is read too
 
-    def configure(*words):
-        vit = "backbone=vit_tiny" in words
-        options = [word for word in TINY if not (vit and word.startswith("backbone."))]
-        return load_config([*options, *["backbone.depth=1"] * vit, f"runs={tmp_path / 'runs'}", *words])
-
-    return configure
+    return lambda *words: load_config([*tiny_words(*words), f"runs={tmp_path / 'runs'}", *words])
 
 
 @pytest.fixture

@@ -129,6 +129,64 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step_is_taken(run_tiny, 
     assert all(value.isfinite().all() for value in weights.values())
 
 
+class SeenAt(Callback):
+    """The step under way and the weights when a run fails."""
+
+    def on_exception(self, trainer, module, exception):
+        self.step = trainer.global_step
+        self.finite = all(p.isfinite().all() for p in module.method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("words", "seen_at"),
+    [
+        (["trainer.log_every=50", "trainer.checkpoint_every=50"], 3),  # a step late
+        (["trainer.log_every=3", "trainer.checkpoint_every=50"], 3),  # before its row is written
+        (["trainer.log_every=50", "trainer.checkpoint_every=3"], 3),  # before it is saved
+        (["trainer.log_every=50", "trainer.checkpoint_every=50", "trainer.max_steps=3"], 3),  # or the run ends
+        (["trainer.log_every=50", "trainer.checkpoint_every=50", "trainer.accumulate=2"], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("poisoned", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_harms_no_weight_and_is_written_nowhere(run_tiny, tmp_path, words, seen_at, poisoned):
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            if poisoned == "loss" and trainer.global_step == 2:
+                with torch.no_grad():
+                    module.method.encoder.layer2[0].conv2.weight.fill_(1e38)  # finite, and its outputs are not
+
+        def on_after_backward(self, trainer, module):
+            if poisoned == "gradient" and trainer.global_step == 2:
+                module.method.encoder.layer3[1].conv2.weight.grad[0, 0] = float("nan")
+
+    said = {
+        "loss": r"The loss is nan at step 2; the first layer whose output is not finite is encoder\.layer2\.0\.conv2\.",
+        "gradient": r"The gradients are not finite at step 2; backward went wrong at encoder\.layer3\.1\.conv2\.weight\.",
+    }
+    seen = SeenAt()
+    with pytest.raises(TrainerError, match=said[poisoned]):
+        run_tiny("trainer.max_steps=9", *words, callbacks=[Poison(), seen])
+    assert (seen.step, seen.finite) == (seen_at, True)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert [row["step"] for row in read_metrics(folder / "metrics.csv")] == [1]
+    assert not checkpoint_files(folder / "checkpoints")
+
+
+def test_the_cause_is_sought_at_the_precision_of_the_run(run_tiny):
+    class Poison(Callback):
+        """Overflows as float16 does, at the precision of autocast alone."""
+
+        def on_train_start(self, trainer, module):
+            def overflow(layer, inputs, output):
+                return output + float("inf") if trainer.global_step >= 1 and output.dtype is torch.bfloat16 else None
+
+            module.method.encoder.layer2[0].conv2.register_forward_hook(overflow)
+
+    with pytest.raises(TrainerError, match=r"at step 1; the first layer .* is encoder\.layer2\.0\.conv2\."):
+        run_tiny("trainer.max_steps=3", "trainer.precision=bf16-mixed", callbacks=[Poison()])
+
+
 def test_the_layer_that_first_gives_something_not_finite_is_named():
     class Root(nn.Module):
         def forward(self, x):

@@ -118,6 +118,20 @@ def test_when_a_process_dies_the_others_stop_and_the_error_says_which(tmp_path):
         pretrain(config, [Die()])
 
 
+class StopOne(Callback):
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_rank == 1 and trainer.global_step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_to_one_process_stops_all_a_step_later_with_one_checkpoint(tmp_path):
+    config = load_config([*WORDS, "trainer=ddp", "trainer.max_steps=9", f"runs={tmp_path}"])
+    with pytest.raises(TrainerError, match=r"Stopped by SIGTERM at step 3, which is saved"):
+        pretrain(config, [StopOne()])
+    [folder] = tmp_path.iterdir()
+    assert [path.name for path in checkpoint_files(folder / "checkpoints")] == ["step-000000003.ckpt"]
+
+
 def leave_collectives_running(ranks, folder):
     shard = distribute_tensor(torch.ones(2), dist.init_device_mesh("cpu", (ranks.count,)), [Shard(0)])
     shard.full_tensor()

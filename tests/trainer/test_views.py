@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import functional
 
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.processes import Ranks
-from ortho_kernels.trainer.randomness import generator_for
+from ortho_kernels.trainer.randomness import generator_for, host_generator_for
 from ortho_kernels.trainer.transforms import Draw, blur, colour_jitter, grey, resized_crop, shift_hue, solarize
 from ortho_kernels.trainer.views import LocalSettings, PairSettings, Views, ViewSettings, plan_views
 
@@ -22,7 +22,7 @@ def pixels(batch=6, channels=3, size=8):
 
 
 def draw(batch=6):
-    return Draw(batch, torch.device("cpu"), generator_for("cpu", 0, "draw"))
+    return Draw(batch, torch.device("cpu"), generator_for("cpu", 0, "draw"), host_generator_for(0, "draw"))
 
 
 def two(settings, size, images, seed=0, **options):

@@ -1,0 +1,82 @@
+"""Whether losses and gradients are finite, found out a step late, so that the host never waits for the device."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from .transfers import HostCopy
+
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a float
+
+
+@dataclass(frozen=True)
+class Batch:
+    pixels: Tensor
+    number: int
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A step that was not finite: the first batch whose loss was not, or else the parameter whose gradient was not."""
+
+    step: int
+    loss: float | None = None
+    batch: Batch | None = None
+    parameter: str | None = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    number: int
+    batches: list[Batch]
+    parameters: list[str]
+    figures: HostCopy  # the loss of each batch, then the norm of each parameter's gradient
+
+    def verdict(self) -> NotFinite | None:
+        figures = self.figures.values()
+        count = len(self.batches)
+        for loss, batch in zip(figures[:count], self.batches, strict=True):
+            if not math.isfinite(loss):
+                return NotFinite(self.number, loss, batch)
+        # Backward goes from the last parameter to the first.
+        for norm, name in zip(reversed(figures[count:]), reversed(self.parameters), strict=True):
+            if not math.isfinite(norm):
+                return NotFinite(self.number, parameter=name)
+        return None
+
+
+class FiniteSteps:
+    """From the first step that is not finite on, all gradients are set to zero on the device. So no weight is harmed until
+    the host knows of it, and the cause can still be found."""
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []  # of the step under way
+        self._unread: deque[_Step] = deque()
+        self._finite: Tensor | None = None  # so far, on the device
+
+    def add_batch(self, batch: Batch) -> None:
+        self._batches.append(batch)
+
+    def close(self, step: int, gradients: dict[str, Tensor]) -> None:
+        """Ends a step whose gradients are complete; a part of them, where weights are sharded."""
+        parts = [each.to_local() if isinstance(each, DTensor) else each for each in gradients.values()]
+        losses = [batch.loss.detach() for batch in self._batches]
+        figures = torch.stack([*losses, *torch._foreach_norm(parts)] if parts else losses)
+        finite = figures.isfinite().all()
+        self._finite = finite if self._finite is None else self._finite & finite
+        if parts:  # as bits: zero times NaN is NaN
+            torch._foreach_mul_([part.view(BITS[part.element_size()]) for part in parts], self._finite)
+        self._unread.append(_Step(step, self._batches, list(gradients), HostCopy(figures)))
+        self._batches = []
+
+    def first_not_finite(self, wait: bool) -> NotFinite | None:
+        """Of the closed steps that have not been asked about: of those that the device has told of, or with `wait` all."""
+        while self._unread and (wait or self._unread[0].figures.arrived()):
+            if (bad := self._unread.popleft().verdict()) is not None:
+                return bad
+        return None
