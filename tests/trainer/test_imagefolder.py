@@ -115,7 +115,7 @@ def test_what_is_left_out_is_said_in_one_line(folder, capsys):
     splits = load_imagefolder(ImageFolderSettings(root=str(folder)))
     assert len(splits.train) == 6
     assert capsys.readouterr().out == (
-        f"data.root={folder}: 9 were left out: 1 .png (beside the class folders); 2 without suffix, 2 .png (hidden); "
+        f"data.root={folder}: 9 were left out: 1 .png (beside the class folders); 2 .png, 2 without suffix (hidden); "
         "2 .txt, 1 .json, 1 without suffix (no pictures).\n"
     )
 
