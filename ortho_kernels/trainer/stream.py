@@ -98,9 +98,14 @@ class BatchStream:
             yield pixels, number
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        return {"position": self.position, "images": len(self.images)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        if (images := state.get("images", len(self.images))) != len(self.images):
+            raise TrainerError(
+                f"The checkpoint comes from {images} training images, but the data has {len(self.images)} now, which gives "
+                "another order: bring the same files back, or start a new run without resume."
+            )
         self.position = state["position"]
 
     def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:

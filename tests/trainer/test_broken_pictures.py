@@ -91,7 +91,7 @@ def images(folder, broken=None):
 
 def shades(folder, ranks=ALONE, workers=0, position=0):
     stream = BatchStream(images(folder), Order(12, 4, seed=0, ranks=ranks), batches=9, workers=workers)
-    stream.load_state_dict({"position": position})
+    stream.load_state_dict({"position": position, "images": 12})
     return [pixels[:, 0, 0, 0].tolist() for pixels, _ in stream]
 
 

@@ -115,7 +115,7 @@ def test_what_is_left_out_is_said_in_one_line(folder, capsys):
     splits = load_imagefolder(ImageFolderSettings(root=str(folder)))
     assert len(splits.train) == 6
     assert capsys.readouterr().out == (
-        f"data.root={folder}: 9 were left out: 1 .png (beside the class folders); 2 .png, 2 without suffix (hidden); "
+        f"data.root={folder}: 9 files were left out: 1 .png (beside the class folders); 2 .png, 2 without suffix (hidden); "
         "2 .txt, 1 .json, 1 without suffix (no pictures).\n"
     )
 
@@ -131,7 +131,7 @@ def test_pictures_of_every_suffix_that_pil_opens_are_used(folder, capsys, monkey
     assert {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"} <= SUFFIXES  # torchvision's
     monkeypatch.setattr(class_folders, "suffixes", lambda: suffixes() - {".jp2"})
     assert len(load_imagefolder(ImageFolderSettings(root=str(folder))).train) == 5 + len(usable)
-    assert "1 was left out: 1 .jp2 (pictures that PIL can't open here)." in capsys.readouterr().out
+    assert "1 file was left out: 1 .jp2 (pictures that PIL can't open here)." in capsys.readouterr().out
 
 
 def test_a_root_without_train_says_what_is_expected(folder):

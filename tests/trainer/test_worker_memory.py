@@ -40,7 +40,7 @@ def test_a_million_paths_add_ten_megabytes_at_most_to_a_worker():
         """In the second epoch, when there was an order before."""
         order = Order(count, 13, seed=0)
         stream = BatchStream(images(count), order, batches=order.per_epoch + 1, workers=1)
-        stream.load_state_dict({"position": order.per_epoch - 1})
+        stream.load_state_dict({"position": order.per_epoch - 1, "images": count})
         return list(stream)[-1][0][0].item()
 
     assert held(IMAGES) - held(13) < 10

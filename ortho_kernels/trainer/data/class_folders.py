@@ -38,7 +38,7 @@ class LeftOut:
             return ""
         reasons = sorted({reason for reason, _ in self.counts})
         total = self.counts.total()
-        return f"{total:,} {'was' if total == 1 else 'were'} left out: {'; '.join(map(self._of, reasons))}."
+        return f"{total:,} {'file was' if total == 1 else 'files were'} left out: {'; '.join(map(self._of, reasons))}."
 
     def _of(self, reason: str) -> str:
         found = sorted((-count, suffix) for (why, suffix), count in self.counts.items() if why == reason)

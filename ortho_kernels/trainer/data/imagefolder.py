@@ -27,7 +27,7 @@ class ImageFolderSettings:
     classes: str | None = None  # a file that lists the class folders to use, one a line; all by default
     memory_gib: float = 4.0  # decoded once into memory if that takes no more than this, else for every batch anew
     # At a picture that can't be decoded: stop, or skip it. To skip, pictures that are not held in memory have their
-    # headers read at the start of each run: for 1.3 million files that takes minutes.
+    # headers read at the start of each run, which takes its time with a million files.
     corrupt: str = "stop"
     views: ViewSettings = field(default_factory=ViewSettings)
 
