@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import Images, Splits
+from .errors import TrainerError
 from .randomness import generator_for
 from .views import Views
 
@@ -40,53 +42,66 @@ def evaluate(
     encoder: nn.Module, views: Views, splits: Splits, settings: EvaluationSettings, seed: int
 ) -> tuple[Scores, Tensor]:
     """The scores of the encoder as it stands, and the test features that they rest on."""
-    train = splits.train.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
-    test = splits.test.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
-    train_features = extract(encoder, views, train, settings.batch_size)
-    test_features = extract(encoder, views, test, settings.batch_size)
+    train_images = splits.train.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
+    test_images = splits.test.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
+    train = extract(encoder, views, train_images, settings.batch_size)
+    test = extract(encoder, views, test_images, settings.batch_size)
     classes = len(splits.classes)
 
     def knn(bank: Tensor, queries: Tensor) -> float:
         votes = knn_predict(bank, train.labels, queries, classes, settings.neighbours, settings.temperature)
         return accuracy(votes, test.labels)
 
+    probe = linear_probe(train.features, train.labels, classes, settings.probe_decay)
     scores = Scores(
-        knn=knn(train_features, test_features),
-        linear_probe=accuracy(
-            linear_probe(train_features, train.labels, classes, settings.probe_decay)(test_features), test.labels
-        ),
-        raw_pixels_knn=knn(raw_pixels(train, settings.batch_size), raw_pixels(test, settings.batch_size)),
-        chance=test.labels.bincount().max().item() / len(test),
-        train_images=len(train),
-        test_images=len(test),
+        knn=knn(train.features, test.features),
+        linear_probe=accuracy(probe(test.features), test.labels),
+        raw_pixels_knn=knn(train.raw_pixels, test.raw_pixels),
+        chance=test.labels.bincount().max().item() / len(test.labels),
+        train_images=len(train.labels),
+        test_images=len(test.labels),
     )
-    return scores, test_features
+    return scores, test.features
+
+
+class Extracted(NamedTuple):
+    """Of the pictures that can be decoded; the others are left out."""
+
+    features: Tensor
+    raw_pixels: Tensor  # see `raw_pixels`
+    labels: Tensor
 
 
 @torch.no_grad()
-def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -> Tensor:
-    """Features of whole images, with the encoder in evaluation mode."""
+def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -> Extracted:
+    """What is needed of whole images, decoded once, with the encoder in evaluation mode."""
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()
-    features = [encoder(views.plain(pixels.to(device))).float().cpu() for pixels in batches(images, batch_size)]
+    batches = [
+        Extracted(encoder(views.plain(pixels.to(device))).float().cpu(), raw_pixels(pixels), labels)
+        for pixels, labels in readable(images, batch_size)
+    ]
     encoder.train(training)
-    return torch.cat(features)
+    if not batches:
+        raise TrainerError(f"Evaluation drew {len(images)} pictures, and none of them can be decoded.")
+    return Extracted(*map(torch.cat, zip(*batches, strict=True)))
 
 
-def raw_pixels(images: Images, batch_size: int) -> Tensor:
-    """The pictures as vectors, large ones shrunk to 32 x 32."""
-    vectors = []
-    for pixels in batches(images, batch_size):
-        small = pixels.float()
-        if small.shape[-1] > RAW_SIZE:
-            small = F.interpolate(small, (RAW_SIZE, RAW_SIZE), mode="bilinear", antialias=True)
-        vectors.append(small.flatten(1))
-    return torch.cat(vectors)
+def raw_pixels(pixels: Tensor) -> Tensor:
+    """The pictures `(batch, channels, height, width)` as vectors `(batch, pixels)`, large ones shrunk to 32 x 32."""
+    small = pixels.float()
+    if small.shape[-1] > RAW_SIZE:
+        small = F.interpolate(small, (RAW_SIZE, RAW_SIZE), mode="bilinear", antialias=True)
+    return small.flatten(1)
 
 
-def batches(images: Images, batch_size: int) -> Iterator[Tensor]:
-    return (images.batch(indices) for indices in torch.arange(len(images)).split(batch_size))
+def readable(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pictures that can be decoded, with their labels, a batch at a time."""
+    for indices in torch.arange(len(images)).split(batch_size):
+        pixels, sound = images.read(indices)
+        if len(pixels):
+            yield pixels, images.labels[indices[sound]]
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

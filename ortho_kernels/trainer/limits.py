@@ -5,7 +5,7 @@ from typing import Any
 
 from .backbones.resnet import STEMS
 from .config import flattened, plain
-from .data.decoding import CORRUPT
+from .data.broken import CORRUPT
 from .errors import TrainerError
 from .optimizers import SCALINGS
 from .trainer_settings import STRATEGIES

@@ -32,7 +32,7 @@ from .batch_norm import synchronized
 from .checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from .collapse_alarm import CollapseAlarm
 from .config import flattened, identity
-from .data import SOURCES, Splits
+from .data import Splits, load_splits, require_variance
 from .errors import TrainerError, writing
 from .evaluation import evaluate
 from .limits import check_limits
@@ -73,7 +73,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
-    splits = SOURCES[config.data.name].load(config.data)
+    splits = load_splits(config.data, ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
@@ -83,6 +83,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
         return run.folder
     if ranks.rank == 0:
         print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
+    splits.broken.keep_in(run.folder / "broken_pictures.txt")
     start = time.monotonic()
     monitor = fit(config, run, module, stream, ranks, callbacks)
     if ranks.rank > 0:
@@ -120,13 +121,15 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     method.to(memory_format=memory_format(method, settings.channels_last))
     if settings.compile is not None:
         method.compile(backend=settings.compile)
+    sample = splits.pretraining.sample()
+    require_variance(sample, config.data.name, config.data.get("root"))
     view_settings: Any = OmegaConf.to_object(config.data.views)
     views = plan_views(config.method.views, view_settings, config.data.size)
     return Pretraining(
         method=method,
         penalty=build_penalty(config.penalty, encoder, config.seed),
         gamma=config.penalty.gamma,
-        views=Views(views, config.data.size, splits.pretraining.sample(), config.seed, ranks),
+        views=Views(views, config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
         batch_size=settings.batch_size * settings.accumulate,
         steps=steps,
@@ -200,6 +203,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "steps": module.steps,
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
+        "broken_pictures": len(splits.broken),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),

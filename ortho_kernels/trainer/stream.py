@@ -13,6 +13,8 @@ from .errors import TrainerError
 from .processes import ALONE, Ranks
 from .randomness import generator_for
 
+STAND_INS = 1000  # broken pictures in a row that are no accident any more
+
 
 @dataclass(frozen=True)
 class Order:
@@ -32,19 +34,38 @@ class Order:
         return self.images // self.batch_size
 
     def epoch(self, epoch: int) -> Tensor:
-        return torch.randperm(self.images, generator=generator_for("cpu", self.seed, "order", epoch))
+        """The same order as in int64, in half the memory: each worker holds one."""
+        generator = generator_for("cpu", self.seed, "order", epoch)
+        return torch.randperm(self.images, generator=generator, dtype=torch.int32)
 
     def part(self, permutation: Tensor, place: int) -> Tensor:
         """This process's part of the batch at a place of an epoch."""
-        size = self.batch_size // self.ranks.count
-        start = place * self.batch_size + self.ranks.rank * size
-        return permutation[start : start + size]
+        start = place * self.batch_size + self.first
+        return permutation[start : start + self.size].long()
+
+    @property
+    def size(self) -> int:
+        """Of this process's part of a batch."""
+        return self.batch_size // self.ranks.count
+
+    @property
+    def first(self) -> int:
+        """Where this process's part begins in a batch."""
+        return self.ranks.rank * self.size
+
+    def stand_ins(self, number: int, place: int) -> Iterator[Tensor]:
+        """Pictures, one after the other, for a broken one at a place of batch `number`. They depend on nothing else, so
+        that they are the same for any number of workers and processes, and after a resume."""
+        generator = generator_for("cpu", self.seed, "stand-in", number * self.batch_size + place)
+        for _ in range(STAND_INS):
+            yield torch.randint(self.images, (1,), generator=generator)
 
 
 class BatchStream:
     """Yields `(pixels, number)` from where it stands; Lightning saves and restores the position through `state_dict`.
 
-    Pictures that have to be decoded are decoded ahead by worker processes.
+    Pictures that have to be decoded are decoded ahead by worker processes. Where a picture is broken, another stands in
+    for it: pretraining uses no labels.
     """
 
     def __init__(self, images: Images, order: Order, batches: int, workers: int = 0) -> None:
@@ -71,16 +92,23 @@ class BatchStream:
         numbers = range(self.position, self.batches)
         # The position is counted here, where batches are taken, not where workers prepare them ahead.
         for number, pixels in zip(numbers, self._pixels(numbers), strict=True):
+            if isinstance(pixels, TrainerError):
+                raise pixels
             self.position = number + 1
             yield pixels, number
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        return {"position": self.position, "images": len(self.images)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        if (images := state.get("images", len(self.images))) != len(self.images):
+            raise TrainerError(
+                f"The checkpoint comes from {images} training images, but the data has {len(self.images)} now, which gives "
+                "another order: bring the same files back, or start a new run without resume."
+            )
         self.position = state["position"]
 
-    def _pixels(self, numbers: range) -> Iterable[Tensor]:
+    def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:
         batches = _Batches(self.images, self.order)
         if self.workers == 0:
             pixels = (batches[number] for number in numbers)
@@ -99,15 +127,41 @@ class BatchStream:
 
 
 class _Batches(Dataset):
-    """Batches by their number, with the order of the epoch at hand kept."""
+    """Batches by their number, with the order of the epoch at hand kept.
+
+    An error is returned: if a worker process raised it, it would end the worker, and its words would be lost.
+    """
 
     def __init__(self, images: Images, order: Order) -> None:
         self.images = images
         self.order = order
-        self.permutation: tuple[int, Tensor] | None = None
+        self.epoch = -1
+        self.permutation = torch.empty(0)
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Tensor | TrainerError:
         epoch, place = divmod(number, self.order.per_epoch)
-        if self.permutation is None or self.permutation[0] != epoch:
-            self.permutation = epoch, self.order.epoch(epoch)
-        return self.images.batch(self.order.part(self.permutation[1], place))
+        if self.epoch != epoch:
+            self.permutation = torch.empty(0)  # frees the last one before the next is made
+            self.epoch, self.permutation = epoch, self.order.epoch(epoch)
+        try:
+            return self._whole(number, self.order.part(self.permutation, place))
+        except TrainerError as error:
+            return error
+
+    def _whole(self, number: int, indices: Tensor) -> Tensor:
+        """The pictures, with others in the places of those that can't be decoded."""
+        pixels, readable = self.images.read(indices)
+        if readable.all():
+            return pixels
+        whole = pixels.new_empty(len(indices), *pixels.shape[1:])
+        whole[readable] = pixels
+        for place in (~readable).nonzero().flatten().tolist():
+            whole[place] = self._stand_in(number, self.order.first + place)
+        return whole
+
+    def _stand_in(self, number: int, place: int) -> Tensor:
+        for index in self.order.stand_ins(number, place):
+            pixels, _ = self.images.read(index)
+            if len(pixels):
+                return pixels[0]
+        raise TrainerError(f"None of {STAND_INS:,} pictures drawn at random can be decoded: are they still there?")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 TINY = [
     "data=digits",
@@ -46,3 +47,15 @@ def run_tiny(tiny, monkeypatch):
 
     monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
     return lambda *words, callbacks=(): pretrain(tiny(*words), callbacks)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An image folder: 3 + 3 training and 2 + 2 test pictures, each of one color."""
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                shade = 40 * i + 10 * (name == "bee")
+                Image.new("RGB", (12, 9), (shade, 0, 255)).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path

@@ -17,7 +17,6 @@ from ortho_kernels.trainer.data import fashion_mnist
 from ortho_kernels.trainer.data.cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
 from ortho_kernels.trainer.data.digits import DigitsSettings, load_digits
 from ortho_kernels.trainer.data.fashion_mnist import FILES, FashionMNISTSettings, load_fashion_mnist
-from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, ImageNet100Settings, load_imagefolder
 from ortho_kernels.trainer.data.stl10 import STL10Settings, load_stl10
 from ortho_kernels.trainer.errors import TrainerError
 
@@ -126,103 +125,6 @@ def test_an_unwritable_data_root_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainerError, match=r"data\.root=FOLDER"):
         load_fashion_mnist(FashionMNISTSettings(root=str(tmp_path / "file")))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for split, count in (("train", 3), ("test", 2)):
-        for name in ("ant", "bee"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(count):
-                shade = 40 * i + 10 * (name == "bee")
-                Image.new("RGB", (12, 9), (shade, 0, 255)).save(tmp_path / split / name / f"{i}.png")
-    return tmp_path
-
-
-def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
-    assert splits.classes == ["ant", "bee"]
-    assert splits.train.pixels.shape == (6, 3, 8, 8)
-    assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert splits.train.pixels[:, 0, 4, 4].tolist() == [0, 40, 80, 10, 50, 90]
-    assert len(splits.test) == 4
-
-
-def test_grey_pictures_become_colour(folder):
-    Image.new("L", (8, 8), 77).save(folder / "train" / "ant" / "0.png")
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
-    assert splits.train.pixels[0, :, 0, 0].tolist() == [77, 77, 77]
-
-
-def test_a_corrupt_picture_is_named(folder):
-    broken = folder / "train" / "bee" / "1.png"
-    broken.write_bytes(broken.read_bytes()[:40])
-    with pytest.raises(TrainerError, match=r"train/bee/1\.png"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
-
-
-def test_a_missing_root_or_split_is_explained(folder, tmp_path):
-    with pytest.raises(TrainerError, match=r"needs data\.root"):
-        load_imagefolder(ImageFolderSettings())
-    with pytest.raises(TrainerError, match=r"Cannot read .*nowhere/train"):
-        load_imagefolder(ImageFolderSettings(root=str(tmp_path / "nowhere")))
-
-
-def test_folders_without_classes_or_pictures_are_explained(folder):
-    for picture in (folder / "test" / "ant").iterdir():
-        picture.unlink()
-    with pytest.raises(TrainerError, match="test/ant holds no pictures"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
-    (folder / "test" / "ant").rmdir()
-    (folder / "test" / "cat").mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "test" / "cat" / "0.png")
-    with pytest.raises(TrainerError, match="lacks: cat"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
-
-
-def test_pictures_beyond_the_memory_allowed_are_decoded_when_a_batch_needs_them(folder):
-    held = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
-    decoded = load_imagefolder(ImageFolderSettings(root=str(folder), size=8, memory_gib=0))
-    indices = torch.tensor([5, 0, 3])
-    assert held.train.decoded
-    assert not decoded.train.decoded
-    assert torch.equal(decoded.train.batch(indices), held.train.batch(indices))
-    assert torch.equal(decoded.train.select(indices).batch(torch.tensor([1])), held.train.batch(indices[1:2]))
-    assert decoded.channels == 3
-
-
-@pytest.mark.parametrize("memory_gib", [0, 1])
-def test_a_corrupt_picture_is_skipped_if_asked(folder, capsys, memory_gib):
-    broken = folder / "train" / "bee" / "1.png"
-    broken.write_bytes(b"no picture")
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", memory_gib=memory_gib))
-    assert splits.train.batch(torch.tensor([4]))[0, 0, 4, 4] == 90  # the one after it
-    splits.train.batch(torch.tensor([4]))
-    said = capsys.readouterr().err
-    assert said.count("Skipped") == 1
-    assert "train/bee/1.png" in said
-    with pytest.raises(TrainerError, match=r"data\.corrupt must be one of stop, skip"):
-        load_imagefolder(ImageFolderSettings(root=str(folder), corrupt="eat"))
-
-
-def test_nothing_but_corrupt_pictures_is_an_error(folder):
-    for picture in (folder / "train").rglob("*.png"):
-        picture.write_bytes(b"")
-    with pytest.raises(TrainerError, match="None of the 6 pictures"):
-        load_imagefolder(ImageFolderSettings(root=str(folder), corrupt="skip"))
-
-
-def test_imagenet_has_its_own_folder_names_and_a_list_chooses_classes(folder, tmp_path):
-    (folder / "test").rename(folder / "val")
-    chosen = tmp_path / "classes.txt"
-    chosen.write_text("bee\n")
-    settings = ImageNet100Settings(root=str(folder), classes=str(chosen))
-    splits = load_imagefolder(settings)
-    assert splits.classes == ["bee"]
-    assert splits.train.batch(torch.tensor([0])).shape == (1, 3, 256, 256)
-    chosen.write_text("bee\ncow\n")
-    with pytest.raises(TrainerError, match=r"lacks classes that data\.classes lists: cow"):
-        load_imagefolder(settings)
 
 
 @pytest.fixture

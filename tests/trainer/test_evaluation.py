@@ -46,7 +46,7 @@ def test_evaluation_leaves_the_encoder_as_it_was():
     encoder = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
     views = Views(plan_views("two", ViewSettings(), 4), 4, images, seed=0)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    features = extract(encoder, views, MemoryImages(images, torch.zeros(12)), batch_size=5)
+    features = extract(encoder, views, MemoryImages(images, torch.zeros(12)), batch_size=5).features
     assert features.shape == (12, 16)
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

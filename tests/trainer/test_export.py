@@ -80,7 +80,7 @@ class Trained(Callback):
         self.module = module
 
     def features(self, splits):
-        return extract(self.module.method.encoder, self.module.views, splits.test, batch_size=16)
+        return extract(self.module.method.encoder, self.module.views, splits.test, batch_size=16).features
 
 
 @pytest.fixture

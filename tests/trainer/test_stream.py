@@ -32,8 +32,14 @@ def test_epochs_and_seeds_differ():
 def test_entered_anywhere_it_goes_on_as_if_it_had_never_stopped(position):
     whole = [(pixels.tolist(), number) for pixels, number in stream()]
     entered = stream()
-    entered.load_state_dict({"position": position})
+    entered.load_state_dict({"position": position, "images": 10})
     assert [(pixels.tolist(), number) for pixels, number in entered] == whole[position:]
+
+
+def test_a_checkpoint_of_other_data_is_refused():
+    """With another number of images the order would be another one, without a word."""
+    with pytest.raises(TrainerError, match="comes from 11 training images, but the data has 10 now"):
+        stream().load_state_dict({"position": 2, "images": 11})
 
 
 def test_its_state_is_what_it_has_given_out():
@@ -41,7 +47,7 @@ def test_its_state_is_what_it_has_given_out():
     batches = iter(running)
     next(batches)
     next(batches)
-    assert running.state_dict() == {"position": 2}
+    assert running.state_dict() == {"position": 2, "images": 10}
 
 
 @pytest.mark.parametrize(
@@ -63,10 +69,10 @@ def test_workers_give_the_same_batches_and_the_position_is_what_has_been_taken()
     running = stream(workers=2)
     assert [(pixels.tolist(), number) for pixels, number in running] == whole
     entered = stream(workers=1)
-    entered.load_state_dict({"position": 4})
+    entered.load_state_dict({"position": 4, "images": 10})
     batches = iter(entered)
     assert (lambda pixels, number: (pixels.tolist(), number))(*next(batches)) == whole[4]
-    assert entered.state_dict() == {"position": 5}  # however many the worker has ready
+    assert entered.state_dict() == {"position": 5, "images": 10}  # however many the worker has ready
 
 
 def test_processes_share_a_batch():

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..errors import TrainerError
+from ..processes import Ranks
 from .cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
 from .digits import DigitsSettings, load_digits
 from .fashion_mnist import FashionMNISTSettings, load_fashion_mnist
 from .imagefolder import ImageFolderSettings, ImageNet100Settings, ImageNetSettings, load_imagefolder
-from .images import Images, MemoryImages, Splits
+from .images import Images, MemoryImages, Splits, require_variance
 from .stl10 import STL10Settings, load_stl10
 
 
@@ -27,4 +29,18 @@ SOURCES = {
     "imagefolder": Source(ImageFolderSettings, load_imagefolder),
 }
 
-__all__ = ["SOURCES", "Images", "MemoryImages", "Source", "Splits"]
+
+def load_splits(settings: Any, ranks: Ranks) -> Splits:
+    """The data of a run, which has to be the same on each of its processes: they draw by the number of pictures."""
+    splits = SOURCES[settings.name].load(settings)
+    here = [len(images) for images in (splits.pretraining, splits.train, splits.test)]
+    first = ranks.agreed(here)
+    if here != first:
+        raise TrainerError(
+            f"Process {ranks.rank} has {here} pictures (to pretrain on, to fit the probe on, to test on), but process 0 "
+            f"has {first}. See that all machines read the same files."
+        )
+    return splits
+
+
+__all__ = ["SOURCES", "Images", "MemoryImages", "Source", "Splits", "load_splits", "require_variance"]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import TrainerError
 from ..views import LocalSettings, PairSettings, ViewSettings
-from .decoding import EncodedImages
+from .encoded import EncodedImages, PictureBytes
 from .fetching import data_root, fetched
 from .images import Images, MemoryImages, Splits
 
@@ -75,8 +74,8 @@ def load_archive(path: Path) -> Splits:
 
 
 def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
-    blob = files.tobytes()
-    pictures = [header + blob[start:end] for start, end in pairwise(offsets)]
+    ends = torch.from_numpy(offsets.astype(np.int64))
+    pictures = PictureBytes(header, torch.from_numpy(files), ends[:-1], ends.diff())
     return EncodedImages(pictures, torch.from_numpy(labels.astype(np.int64)), size=32).decode()
 
 

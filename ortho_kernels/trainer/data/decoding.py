@@ -1,86 +1,122 @@
-"""Pictures that stay files, or bytes of files, until a batch needs them."""
+"""One picture of any kind that PIL opens, as the bytes of a square of gray or color."""
 
-import io
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import TrainerError
-from .images import Images, MemoryImages
 
-CORRUPT = ("stop", "skip")
+ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(TrainerError):
+    """A picture that can't be decoded, by its name, and why."""
 
 
 def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
-    """The picture, scaled and center-cropped, as uint8 `(channels, size, size)`; one channel is gray."""
-    mode = "L" if channels == 1 else "RGB"
-    # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough.
-    image.draft(mode, (size, size))
-    fitted = ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(fitted)).view(size, size, channels).permute(2, 0, 1)
+    """The picture as uint8 `(channels, size, size)`, with 1 or 3 channels: turned upright as its EXIF says, on white
+    where it is transparent, scaled and center-cropped.
 
-
-class EncodedImages(Images):
-    """Each picture is scaled and centre-cropped to `size` x `size` when it is decoded.
-
-    A picture that can't be decoded stops the run, with its name, or is skipped: the next one stands in for it, the same
-    in every epoch and every process, and its name is printed once.
+    16-bit gray is divided by 257, floats between 0 and 1 are multiplied by 255; other ranges, and a picture that PIL
+    can't decode, raise a PictureError with the file's name. Of several frames the first counts.
     """
+    with _named(getattr(image, "filename", "") or "given"):
+        return _pixels(image, size, channels)
 
-    decoded = False
 
-    def __init__(self, sources: Sequence[Path | bytes], labels: Tensor, size: int, corrupt: str = "stop") -> None:
-        self.sources = sources
-        self.labels = labels
-        self.size = size
-        self.corrupt = corrupt
-        self.reported: set[int] = set()
+def decoded(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
+    """`pixels_of` what is opened, in color; errors carry `name`."""
+    with _named(name), open_picture() as image:
+        return _pixels(image, size, channels=3)
 
-    def batch(self, indices: Tensor) -> Tensor:
-        return torch.stack([self._picture(index) for index in indices.tolist()])
 
-    def select(self, indices: Tensor) -> "EncodedImages":
-        sources = [self.sources[index] for index in indices.tolist()]
-        return EncodedImages(sources, self.labels[indices], self.size, self.corrupt)
+def header_error(open_picture: Callable[[], Image.Image], name: str) -> PictureError | None:
+    """What is wrong with the header, which alone is read."""
+    try:
+        with _named(name), open_picture():
+            return None
+    except PictureError as error:
+        return error
 
-    def decode(self) -> MemoryImages:
-        """All of them, in memory; PIL decodes outside Python's lock."""
-        pixels = torch.empty(len(self), 3, self.size, self.size, dtype=torch.uint8)
 
-        def place(index: int) -> None:
-            pixels[index] = self._picture(index)
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """At a broken file PIL raises nearly every kind of error; all of them get the file's name."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise PictureError(f"Cannot decode the picture {name}: {_reason(error)}.") from error
 
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(place, range(len(self))))
-        return MemoryImages(pixels, self.labels)
 
-    def _picture(self, index: int) -> Tensor:
-        for attempt in range(len(self)):
-            current = (index + attempt) % len(self)
-            try:
-                return self._decoded(self.sources[current])
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self._report(current, error)
-        raise TrainerError(f"None of the {len(self)} pictures can be decoded, {self._name(0)} among them.")
+def _reason(error: Exception) -> str:
+    """Without the file's name, which some errors carry."""
+    if isinstance(error, UnidentifiedImageError):
+        return "PIL knows no file of this kind"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
-    def _decoded(self, source: Path | bytes) -> Tensor:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return pixels_of(image, self.size)
 
-    def _report(self, index: int, error: Exception) -> None:
-        said = f"Cannot decode the picture {self._name(index)}: {error}."
-        if self.corrupt == "stop":
-            raise TrainerError(f"{said} Replace it, remove it, or leave out what is broken: data.corrupt=skip.")
-        if index not in self.reported:
-            self.reported.add(index)
-            print(f"{said} Skipped: the next picture stands in for it.", file=sys.stderr, flush=True)
+def _pixels(image: Image.Image, size: int, channels: int) -> Tensor:
+    mode = {1: "L", 3: "RGB"}[channels]
+    # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough either way round.
+    image.draft("RGB", (size, size))
+    image.load()
+    turn = UPRIGHT.get(_orientation(image))
+    opaque = _opaque(image).convert(mode)
+    upright = opaque if turn is None else opaque.transpose(turn)
+    fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted).reshape(size, size, channels)).permute(2, 0, 1)
 
-    def _name(self, index: int) -> str:
-        source = self.sources[index]
-        return f"number {index}" if isinstance(source, bytes) else str(source)
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # the picture is whole: broken EXIF, whatever error PIL makes of it, just turns nothing
+        return None
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The picture in 8 bits a channel, without transparency."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        gray = _from_floats(values) if image.mode == "F" else _from_integers(values, image)
+        if "transparency" in image.info:  # the one value that stands for "nothing here"
+            gray[values == image.info["transparency"]] = 255
+        return Image.fromarray(gray)
+    if not image.has_transparency_data:
+        return image
+    if image.mode == "La":  # PIL has no direct way from premultiplied gray
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _from_floats(values: np.ndarray) -> np.ndarray:
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN too
+        raise ValueError(f"its floats reach from {values.min():g} to {values.max():g}; {ACCEPTED}")
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _from_integers(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """PIL opens some 16-bit files in 32 bits. In other files of 32 bits a small range could be any."""
+    least, most = int(values.min()), int(values.max())
+    known = image.mode != "I" or image.format in ("PNG", "PPM")
+    if least < 0 or most > 65535 or (0 < most < 256 and not known):
+        raise ValueError(f"its 32-bit integers reach from {least} to {most}, of an unknown range; {ACCEPTED}")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,5 +1,6 @@
-"""Any folder of pictures: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg (or val), ImageNet among them."""
+"""Any folder of pictures: ROOT/train/CLASS/**/*.jpg and ROOT/test/CLASS/**/*.jpg (or val), ImageNet among them."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import torch
 
 from ..errors import TrainerError
 from ..views import LocalSettings, ViewSettings
-from .decoding import CORRUPT, EncodedImages
-from .images import Splits
+from .broken import CORRUPT, BrokenPictures
+from .class_folders import LeftOut, list_classes
+from .encoded import EncodedImages, PictureFiles
+from .images import Images, Splits
+from .notices import say
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 TEST_NAMES = ("test", "val")
 GIB = 1024**3
 
@@ -20,10 +23,12 @@ class ImageFolderSettings:
     name: str = "imagefolder"
     root: str | None = None
     size: int = 32  # side of the large views
-    decode_size: int | None = None  # pictures are scaled and centre-cropped to this side; `size` by default
+    decode_size: int | None = None  # pictures are scaled and center-cropped to this side; `size` by default
     classes: str | None = None  # a file that lists the class folders to use, one a line; all by default
     memory_gib: float = 4.0  # decoded once into memory if that takes no more than this, else for every batch anew
-    corrupt: str = "stop"  # at a picture that can't be decoded: stop, or skip it
+    # At a picture that can't be decoded: stop, or skip it. To skip, pictures that are not held in memory have their
+    # headers read at the start of each run, which takes its time with a million files.
+    corrupt: str = "stop"
     views: ViewSettings = field(default_factory=ViewSettings)
 
 
@@ -57,18 +62,27 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
     if settings.corrupt not in CORRUPT:
         raise TrainerError(f"data.corrupt must be one of {', '.join(CORRUPT)}; got {settings.corrupt}.")
     root = Path(settings.root).expanduser()
+    if root.is_dir() and not (root / "train").is_dir():
+        raise TrainerError(
+            f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
+            "val/CLASS/), also at any depth below CLASS."
+        )
     test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
-    wanted = _wanted(settings.classes)
-    train, test = _listed(root / "train", wanted), _listed(test_folder, wanted)
+    wanted, left_out = _wanted(settings.classes), LeftOut()
+    train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
     if unknown := sorted(set(test) - set(train)):
         raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+    if left_out.counts:
+        say(f"data.root={root}: {left_out}")
+    broken = BrokenPictures()
     classes = sorted(train)
-    size = settings.decode_size or settings.size
-    encoded = _encoded(train, classes, size, settings.corrupt), _encoded(test, classes, size, settings.corrupt)
-    needed = 3 * size**2 * sum(map(len, encoded)) / GIB
-    if needed > settings.memory_gib:
-        return Splits(encoded[0], encoded[1], classes)
-    return Splits(encoded[0].decode(), encoded[1].decode(), classes)
+    sets = [
+        _encoded(folder, files, classes, settings, broken)
+        for folder, files in ((root / "train", train), (test_folder, test))
+    ]
+    in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
+    held = [_sound(images, in_memory) for images in sets]
+    return Splits(held[0], held[1], classes, broken=broken)
 
 
 def _wanted(path: str | None) -> set[str] | None:
@@ -83,27 +97,23 @@ def _wanted(path: str | None) -> set[str] | None:
     return names
 
 
-def _listed(folder: Path, wanted: set[str] | None) -> dict[str, list[Path]]:
-    """The picture files of each class."""
-    try:
-        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-        if wanted is not None:
-            if missing := sorted(wanted - {entry.name for entry in classes}):
-                raise TrainerError(f"{folder} lacks classes that data.classes lists: {', '.join(missing[:5])}.")
-            classes = [entry for entry in classes if entry.name in wanted]
-        files = {entry.name: sorted(f for f in entry.iterdir() if f.suffix.lower() in SUFFIXES) for entry in classes}
-    except OSError as error:
-        raise TrainerError(
-            f"Cannot read {folder}: {error.strerror}. data.root needs train/CLASS/ and test/CLASS/ (or val/CLASS/)."
-        ) from None
-    if not files:
-        raise TrainerError(f"{folder} has no class folders: pictures belong in {folder}/CLASS/.")
-    if empty := [name for name, found in files.items() if not found]:
-        raise TrainerError(f"{folder / empty[0]} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-    return files
+def _encoded(
+    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolderSettings, broken: BrokenPictures
+) -> EncodedImages:
+    paths = [os.fsencode(path) for name in classes for path in files.get(name, [])]
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files.get(name, [])) for name in classes]))
+    sources = PictureFiles.of(os.fsencode(os.path.join(folder, "")), paths)
+    size = settings.decode_size or settings.size
+    return EncodedImages(sources, labels, size, broken if settings.corrupt == "skip" else None)
 
 
-def _encoded(files: dict[str, list[Path]], classes: list[str], size: int, corrupt: str) -> EncodedImages:
-    paths = [path for name in classes for path in files.get(name, [])]
-    labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
-    return EncodedImages(paths, torch.tensor(labels), size, corrupt)
+def _sound(images: EncodedImages, in_memory: bool) -> Images:
+    """Without the pictures that are known to be broken before the run starts."""
+    sound: Images = images
+    if in_memory:
+        sound = images.decode()
+    elif images.broken is not None:
+        sound = images.with_readable_headers()
+    if len(sound) == 0:
+        raise TrainerError(f"None of the {len(images)} pictures can be decoded, {images.sources.name(0)} among them.")
+    return sound

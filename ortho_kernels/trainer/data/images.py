@@ -1,10 +1,13 @@
 """Pictures as the trainer takes them: bytes, a batch at a time, from memory or from files."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from ..errors import TrainerError
+from .broken import BrokenPictures
 
 
 class Images(ABC):
@@ -14,8 +17,9 @@ class Images(ABC):
     decoded: bool  # whether a batch costs no more than copying it; if not, worker processes pay
 
     @abstractmethod
-    def batch(self, indices: Tensor) -> Tensor:
-        """These pictures as uint8 `(batch, channels, height, width)`."""
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of these pictures that can be decoded, as uint8 `(readable, channels, height, width)`, and which they
+        are, as bool `(len(indices),)`."""
 
     @abstractmethod
     def select(self, indices: Tensor) -> "Images":
@@ -23,6 +27,10 @@ class Images(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Those of these pictures that can be decoded, as uint8 `(readable, channels, height, width)`."""
+        return self.read(indices)[0]
 
     def sample(self) -> Tensor:
         """Pictures from everywhere in the set, enough for its mean and deviation."""
@@ -43,8 +51,8 @@ class MemoryImages(Images):
         self.pixels = pixels  # uint8 (images, channels, height, width)
         self.labels = labels
 
-    def batch(self, indices: Tensor) -> Tensor:
-        return self.pixels[indices]
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pixels[indices], torch.ones(len(indices), dtype=torch.bool)
 
     def select(self, indices: Tensor) -> Images:
         return MemoryImages(self.pixels[indices], self.labels[indices])
@@ -59,6 +67,7 @@ class Splits:
     test: Images
     classes: list[str]
     unlabelled: Images | None = None
+    broken: BrokenPictures = field(default_factory=BrokenPictures)
 
     @property
     def pretraining(self) -> Images:
@@ -67,3 +76,19 @@ class Splits:
     @property
     def channels(self) -> int:
         return self.train.batch(torch.tensor([0])).shape[1]
+
+
+def require_variance(sample: Tensor, name: str, root: str | None) -> None:
+    """Stops where the sample `(pictures, channels, height, width)` of a data set is empty or of one flat color.
+
+    A channel that is flat beside others is legitimate: gray pictures in color, or a color that a camera lacks.
+    """
+    given = f"data={name}" + (f" in data.root={root}" if root else "")
+    if len(sample) == 0:
+        raise TrainerError(f"{given}: no picture of the sample from it can be decoded. Replace the broken files.")
+    if (sample == sample[:1, :, :1, :1]).all():
+        color = ", ".join(map(str, sample[0, :, 0, 0].tolist()))
+        raise TrainerError(
+            f"{given}: all {len(sample)} pictures of a sample are flat and of one color ({color}), so there is nothing "
+            "to learn. Open some of the files: an export may have lost their range, or they are masks."
+        )

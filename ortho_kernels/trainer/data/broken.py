@@ -1,0 +1,53 @@
+"""The pictures of a run that can't be decoded: each is named once and counted once."""
+
+import sys
+from pathlib import Path
+
+from ..errors import writing
+from .decoding import PictureError
+from .notices import speaks
+
+CORRUPT = ("stop", "skip")  # what data.corrupt can be
+
+
+class BrokenPictures:
+    """Their names. In a run's folder the list is a file that all processes of the run append to, data workers too, so
+    that none names a picture again, nor does a resumed run."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.file: Path | None = None
+
+    def keep_in(self, file: Path) -> None:
+        """From now on the list is this file; what is known goes there, if it isn't there yet."""
+        self.file = file
+        if speaks():
+            self._append(sorted(self.names - self._listed()))
+
+    def add(self, name: str, error: PictureError) -> None:
+        if name in self.names:
+            return
+        self.names.add(name)
+        if self.file is None:
+            said = not speaks()  # what is found before the run has a folder, every process of the run finds
+        else:
+            said = name in self._listed()
+            self._append([name] * (not said))
+        if not said:
+            print(f"{error} It is left out.", file=sys.stderr, flush=True)
+
+    def __len__(self) -> int:
+        return len(self.names | self._listed())
+
+    def _listed(self) -> set[str]:
+        if self.file is None or not self.file.exists():
+            return set()
+        return set(self.file.read_text("utf-8", "surrogateescape").splitlines())
+
+    def _append(self, names: list[str]) -> None:
+        if not names or self.file is None:
+            return
+        with writing(self.file) as path:
+            path.parent.mkdir(parents=True, exist_ok=True)  # of a machine that does not share the run's folder
+            with open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
+                file.write("".join(f"{name}\n" for name in names))

@@ -1,0 +1,122 @@
+"""Pictures that stay files, or bytes of files, until a batch needs them."""
+
+import io
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .broken import BrokenPictures
+from .byte_strings import ByteStrings
+from .decoding import PictureError, decoded, header_error
+from .images import Images, MemoryImages
+from .threads import in_threads
+
+
+class Sources(ByteStrings):
+    """What pictures are decoded from."""
+
+    cure: str  # what to do about one that is broken
+
+    @abstractmethod
+    def open(self, index: int) -> Image.Image:
+        """The picture, its header read."""
+
+    @abstractmethod
+    def name(self, index: int) -> str: ...
+
+
+class PictureFiles(Sources):
+    """The strings are paths."""
+
+    cure = "Replace it, remove it, or leave out what is broken: data.corrupt=skip."
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(self.name(index))
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(self[index])
+
+
+class PictureBytes(Sources):
+    """The strings are contents of files."""
+
+    cure = "Fetch the file that holds it again."
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self[index]))
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
+
+
+class EncodedImages(Images):
+    """Each picture is scaled and center-cropped to `size` x `size` when it is decoded.
+
+    A picture that can't be decoded is left out of what is read and goes to `broken`; without that list it stops the
+    run. Either way its name is said.
+    """
+
+    decoded = False
+
+    def __init__(self, sources: Sources, labels: Tensor, size: int, broken: BrokenPictures | None = None) -> None:
+        self.sources = sources
+        self.labels = labels
+        self.size = size
+        self.broken = broken
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = self._room(len(indices))
+        errors = [self._decode_into(row, index) for row, index in zip(pixels, indices.tolist(), strict=True)]
+        readable = self._sound(indices, errors)
+        return (pixels if readable.all() else pixels[readable]), readable
+
+    def select(self, indices: Tensor) -> "EncodedImages":
+        return EncodedImages(self.sources.select(indices), self.labels[indices], self.size, self.broken)
+
+    def with_readable_headers(self) -> "EncodedImages":
+        """Those whose header can be read."""
+
+        def check(index: int) -> PictureError | None:
+            return header_error(partial(self.sources.open, index), self.sources.name(index))
+
+        everything = torch.arange(len(self))
+        sound = self._sound(everything, in_threads("Reading headers", check, len(self)))
+        return self if sound.all() else self.select(everything[sound])
+
+    def decode(self) -> MemoryImages:
+        """Those that can be decoded, in memory."""
+        pixels = self._room(len(self))
+        errors = in_threads("Decoding", lambda index: self._decode_into(pixels[index], index), len(self))
+        everything = torch.arange(len(self))
+        kept = everything[self._sound(everything, errors)]
+        if len(kept) < len(self):  # close the gaps: rows move towards the start, a piece at a time
+            for target, source in zip(pixels[: len(kept)].split(1000), kept.split(1000), strict=True):
+                target.copy_(pixels[source])
+        return MemoryImages(pixels[: len(kept)], self.labels[kept])
+
+    def _room(self, count: int) -> Tensor:
+        return torch.empty(count, 3, self.size, self.size, dtype=torch.uint8)
+
+    def _decode_into(self, target: Tensor, index: int) -> PictureError | None:
+        try:
+            target.copy_(decoded(partial(self.sources.open, index), self.sources.name(index), self.size))
+        except PictureError as error:
+            return error
+        return None
+
+    def _sound(self, indices: Tensor, errors: Iterable[PictureError | None]) -> Tensor:
+        """Which of the pictures have no error, as bool `(len(indices),)`; the others are reported."""
+        sound = torch.ones(len(indices), dtype=torch.bool)
+        for place, error in enumerate(errors):
+            if error is None:
+                continue
+            if self.broken is None:
+                raise PictureError(f"{error} {self.sources.cure}")
+            self.broken.add(self.sources.name(int(indices[place])), error)
+            sound[place] = False
+        return sound
