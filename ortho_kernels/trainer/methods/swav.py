@@ -22,6 +22,7 @@ class SwAV(Method):
         projection: int = 128
         prototypes: int = 3000
         freeze: float = 0.002  # share of the steps in which prototypes stay as they are
+        normalize_in_place: bool = False  # prototypes get length 1 after each step, not in each forward pass
         temperature: float = 0.1
         epsilon: float = 0.05  # how soft the assignments are
         iterations: int = 3  # of Sinkhorn and Knopp's algorithm
@@ -32,7 +33,9 @@ class SwAV(Method):
         super().__init__(encoder, settings)
         self.settings = settings
         self.projector = SwaVProjectionHead(encoder.features, settings.hidden, settings.projection)
-        self.prototypes = Prototypes(settings.projection, settings.prototypes)
+        self.prototypes = Prototypes(
+            settings.projection, settings.prototypes, in_place=settings.normalize_in_place
+        )
         self.criterion = SwaVLoss(
             settings.temperature, settings.iterations, settings.epsilon, sinkhorn_gather_distributed=True
         )
@@ -47,6 +50,9 @@ class SwAV(Method):
     def before_step(self, step: int, steps: int) -> None:
         if step < self.settings.freeze * steps:
             self.prototypes.freeze()
+
+    def after_step(self, step: int, steps: int) -> None:
+        self.prototypes.normalize_()
 
     def _earlier(self, projections: list[Tensor]) -> list[Tensor] | None:
         """The scores of earlier images, which the present ones are assigned beside; then these come in."""
