@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
+from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder
@@ -58,6 +59,20 @@ def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     assert "layer4.1.conv2.weight" in names
     assert not any("projector" in name for name in names)
     assert [path.name for path in folder.glob("*.partial")] == []
+
+
+def test_the_network_that_was_judged_is_exported(run_tiny):
+    files = []
+    for name in ("student", "teacher"):
+        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", f"evaluation.network={name}")
+        export_encoder(folder, folder / "encoder.safetensors")
+        files.append(load_file(folder / "encoder.safetensors"))
+        state = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])["state_dict"]
+        prefix = {"student": "method.encoder.", "teacher": "method.teacher.0."}[name]
+        assert torch.equal(files[-1]["conv1.weight"], state[f"{prefix}conv1.weight"])
+    student, teacher = files
+    assert student.keys() == teacher.keys()
+    assert not torch.equal(student["conv1.weight"], teacher["conv1.weight"])
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):
