@@ -63,9 +63,7 @@ class AdamWSettings(OptimizerSettings):
 OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGDSettings, "lars": LARSSettings, "adamw": AdamWSettings}
 
 
-def build_optimizer(
-    settings: Any, module: nn.Module, batch_size: int, constant: Sequence[nn.Module] = ()
-) -> Optimizer:
+def build_optimizer(settings: Any, module: nn.Module, batch_size: int, constant: Sequence[nn.Module] = ()) -> Optimizer:
     """`batch_size` is the number of images that an optimizer step sees; the schedule leaves the rate of the modules
     `constant` alone."""
     factor = rate_factor(settings.scaling, batch_size)

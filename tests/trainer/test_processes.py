@@ -102,7 +102,13 @@ def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_clip_the_norm_that_one_would(tmp_path, strategy):
-    words = ["method=simclr", "penalty.gamma=1.0", "trainer.clip=0.01", "optimizer.warmup=0", "trainer.precision=32-true"]
+    words = [
+        "method=simclr",
+        "penalty.gamma=1.0",
+        "trainer.clip=0.01",
+        "optimizer.warmup=0",
+        "trainer.precision=32-true",
+    ]
     one = train(ALONE, tmp_path, words, "one")
     work = partial(train, folder=tmp_path, words=[*words, f"trainer={strategy}"], name="two")
     two = launched(2, "gloo", 60.0, work)

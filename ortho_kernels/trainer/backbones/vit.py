@@ -1,6 +1,5 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021; DeiT's sizes) as timm builds them."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 

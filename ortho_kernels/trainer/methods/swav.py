@@ -33,9 +33,7 @@ class SwAV(Method):
         super().__init__(encoder, settings)
         self.settings = settings
         self.projector = SwaVProjectionHead(encoder.features, settings.hidden, settings.projection)
-        self.prototypes = Prototypes(
-            settings.projection, settings.prototypes, in_place=settings.normalize_in_place
-        )
+        self.prototypes = Prototypes(settings.projection, settings.prototypes, in_place=settings.normalize_in_place)
         self.criterion = SwaVLoss(
             settings.temperature, settings.iterations, settings.epsilon, sinkhorn_gather_distributed=True
         )
