@@ -99,7 +99,13 @@ def parameter_groups(
         for is_matrix in (True, False):
             decays = is_matrix or settings.decay_norms
             decay = settings.weight_decay if decays else 0.0
-            group = {"params": [], "weight_decay": decay, "decays": decays, "constant": is_constant, "adapt": decays}
+            group: dict[str, Any] = {
+                "params": [],
+                "weight_decay": decay,
+                "decays": decays,
+                "constant": is_constant,
+                "adapt": decays,
+            }
             if not is_matrix and settings.norm_lr is not None:
                 group["lr"] = settings.norm_lr * factor
             groups[is_constant, is_matrix] = group

@@ -85,6 +85,7 @@ def test_a_constant_rate_neither_warms_up_nor_falls_and_survives_a_resume():
     fresh = build_optimizer(settings, module, batch_size=512, constant=[module[1]])
     schedule = build_schedule(settings, fresh, steps=4)
     fresh.load_state_dict(optimizer.state_dict())
+    fresh.step()
     schedule.step()
     assert [group["lr"] for group in fresh.param_groups][2:] == [1.0, 1.0]
 

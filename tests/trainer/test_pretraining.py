@@ -13,6 +13,7 @@ from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resne
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.diagnosis import first_non_finite_layer
 from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.limits import check_limits
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.metrics_file import read_metrics
 from ortho_kernels.trainer.monitor import spread
@@ -224,6 +225,19 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
         run_tiny(word)
     assert said in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("backbone.heads=0", "backbone.heads must be a number of 1 or more"),
+        ("backbone.positions=random", "backbone.positions must be one of learned, sincos"),
+        ("backbone.initialization=zero", "backbone.initialization must be one of timm, mocov3"),
+    ],
+)
+def test_values_of_transformers_that_make_no_sense_are_refused(tiny, word, said):
+    with pytest.raises(TrainerError, match=said):
+        check_limits(tiny("backbone=vit_tiny", word))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -61,7 +61,7 @@ def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
     import timm  # takes its time, and only transformers need it
 
     try:
-        network = timm.create_model(
+        network: Any = timm.create_model(
             f"{settings.name}_patch16_224",
             img_size=size,
             patch_size=settings.patch,
@@ -71,7 +71,7 @@ def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
             dynamic_img_size=True,
             dynamic_img_pad=True,
             weight_init="moco" if settings.initialization == "mocov3" else "",
-            **({} if settings.heads is None else {"num_heads": settings.heads}),
+            num_heads=settings.heads,
         )
     except AssertionError:
         if settings.heads is None:
@@ -79,12 +79,13 @@ def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
         raise TrainerError(
             f"backbone.heads={settings.heads} does not divide the dimensions of {settings.name}; DeiT has 64 a head."
         ) from None
-    patches: Any = network.patch_embed
+    patches = network.patch_embed
     if settings.initialization == "mocov3":  # timm's scheme of that name leaves the patches to torch
         nn.init.xavier_uniform_(patches.proj.weight.data.flatten(1))
         nn.init.zeros_(patches.proj.bias)
     if settings.positions == "sincos":
-        positions = sine_cosine_positions(*patches.grid_size, network.embed_dim)
+        rows, columns = patches.grid_size
+        positions = sine_cosine_positions(rows, columns, network.embed_dim)
         network.pos_embed = nn.Parameter(positions, requires_grad=False)
     if settings.freeze_patches:
         patches.requires_grad_(False)

@@ -29,7 +29,8 @@ class MoCoV3(Method):
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.settings = settings
-        self.projector = head(encoder.features, settings.hidden, settings.projection, settings.layers)
+        features: Any = encoder.features
+        self.projector = head(features, settings.hidden, settings.projection, settings.layers)
         self.predictor = head(
             settings.projection, settings.prediction_hidden, settings.projection, last_norm=settings.prediction_norm
         )
@@ -51,8 +52,8 @@ class MoCoV3(Method):
 
 
 def head(inputs: int, hidden: int, outputs: int, layers: int = 2, last_norm: bool = True) -> nn.Module:
-    """Linear layers without biases and ReLUs, with batch norms; the last norm neither scales nor shifts. Lightly's
-    MoCo head has a last norm that does."""
+    """Linear layers without biases, each before a batch norm and, but for the last, a ReLU. The last norm neither scales
+    nor shifts, as the authors have it; that of Lightly's MoCo head does."""
     widths = [inputs] + [hidden] * (layers - 1)
     blocks: list[Any] = [(m, n, nn.BatchNorm1d(n), nn.ReLU(), False) for m, n in pairwise(widths)]
     last = nn.BatchNorm1d(outputs, affine=False) if last_norm else None
