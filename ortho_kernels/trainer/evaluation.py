@@ -16,8 +16,12 @@ from .views import Views
 RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 
 
+NETWORKS = ("student", "teacher")
+
+
 @dataclass
 class EvaluationSettings:
+    network: str = "student"  # which encoder is judged and exported: student (trained, penalized), teacher (its mean)
     train_images: int = 10_000  # at most so many are drawn, by the seed ...
     test_images: int = 10_000
     neighbours: int = 20

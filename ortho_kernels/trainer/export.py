@@ -23,7 +23,7 @@ from .checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
 from .preprocess import Preprocess
 
-PREFIX = "method.encoder."
+PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0."}  # by evaluation.network
 USE = """Use it:
 
     from PIL import Image
@@ -34,14 +34,15 @@ USE = """Use it:
 
 
 def export_encoder(run: Path, target: Path) -> None:
-    """Writes the encoder of the run's newest checkpoint, whole or not at all."""
+    """Writes the encoder of the run's newest checkpoint that the run was judged by, whole or not at all."""
     checkpoints = checkpoint_files(run / "checkpoints")
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
     config = _run_config(run)
     checkpoint = read_checkpoint(checkpoints[0])
     state = checkpoint["state_dict"]
-    encoder = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    prefix = PREFIXES[config.evaluation.get("network", "student")]  # older runs judged the student
+    encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     weights = {name.removeprefix("network."): value.contiguous() for name, value in encoder.items()}
     description = {
         "backbone": OmegaConf.to_container(config.backbone, resolve=True),

@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 from .backbones.resnet import STEMS
+from .backbones.vit import INITIALIZATIONS, POSITIONS
 from .config import flattened, plain
 from .data.broken import CORRUPT
 from .errors import TrainerError
+from .evaluation import NETWORKS
 from .optimizers import SCALINGS
 from .trainer_settings import STRATEGIES
 from .views import KINDS
@@ -33,11 +35,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "devices": POSITIVE_INT,
     "epsilon": (TINY, math.inf),
     "factor": POSITIVE_INT,
+    "final_lr": SHARE,
     "final_momentum": SHARE,
     "final_teacher_temperature": (TINY, math.inf),
     "final_weight_decay": NOT_NEGATIVE,
     "freeze": SHARE,
     "gamma": NOT_NEGATIVE,
+    "heads": POSITIVE_INT,
     "hidden": POSITIVE_INT,
     "hue": (0.0, 0.5),
     "invariance": NOT_NEGATIVE,
@@ -58,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "min_area": (TINY, 1.0),
     "neighbours": POSITIVE_INT,
     "nodes": POSITIVE_INT,
+    "norm_lr": NOT_NEGATIVE,
     "off_diagonal": NOT_NEGATIVE,
     "optimizer.momentum": SHARE,
     "patch": POSITIVE_INT,
@@ -79,6 +84,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "threads": POSITIVE_INT,
     "timeout": (TINY, math.inf),
     "train_images": POSITIVE_INT,
+    "trainer.clip": (TINY, math.inf),
     "trust": (TINY, math.inf),
     "variance": NOT_NEGATIVE,
     "trainer.batch_size": (2, math.inf),  # batch statistics of one image say nothing
@@ -93,8 +99,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "workers": (0, 1000),
 }
 CHOICES = {
+    "backbone.initialization": INITIALIZATIONS,
+    "backbone.positions": POSITIONS,
     "backbone.stem": STEMS,
     "data.corrupt": CORRUPT,
+    "evaluation.network": NETWORKS,
     "method.views": KINDS,
     "optimizer.scaling": SCALINGS,
     "trainer.strategy": STRATEGIES,

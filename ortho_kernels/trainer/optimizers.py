@@ -1,6 +1,7 @@
-"""Optimizers and their one schedule: learning rate scaled by the batch, warm-up, cosine to zero, step by step."""
+"""Optimizers and their one schedule: learning rate scaled by the batch, warm-up, half a cosine, step by step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,10 @@ class OptimizerSettings:
     weight_decay: float
     warmup: float  # share of the steps
     scaling: str = "linear"  # ... and scaled to another: linear | sqrt | none
+    final_lr: float = 0.0  # share of the rate at which the cosine ends
     final_weight_decay: float | None = None  # decay changes to this along half a cosine; constant if not given
+    norm_lr: float | None = None  # rate of norms and biases, given and scaled as lr is; lr if not given
+    decay_norms: bool = False  # norms, biases, tokens and position embeddings decay too
 
 
 @dataclass
@@ -37,7 +41,7 @@ class SGDSettings(OptimizerSettings):
 
 @dataclass
 class LARSSettings(OptimizerSettings):
-    """Layer-wise rates, as solo-learn sets them. Norms and biases neither decay nor are adapted."""
+    """Layer-wise rates, as solo-learn sets them. What doesn't decay (norms and biases) is not adapted either."""
 
     name: str = "lars"
     lr: float = 0.3
@@ -59,14 +63,15 @@ class AdamWSettings(OptimizerSettings):
 OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGDSettings, "lars": LARSSettings, "adamw": AdamWSettings}
 
 
-def build_optimizer(settings: Any, module: nn.Module, batch_size: int) -> Optimizer:
-    """`batch_size` is the number of images that an optimizer step sees."""
-    groups = parameter_groups(module, settings.weight_decay)
-    rate = settings.lr * rate_factor(settings.scaling, batch_size)
+def build_optimizer(settings: Any, module: nn.Module, batch_size: int, constant: Sequence[nn.Module] = ()) -> Optimizer:
+    """`batch_size` is the number of images that an optimizer step sees; the schedule leaves the rate of the modules
+    `constant` alone."""
+    factor = rate_factor(settings.scaling, batch_size)
+    groups = parameter_groups(module, settings, factor, constant)
+    rate = settings.lr * factor
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate)
     if settings.name == "lars":
-        groups[1]["adapt"] = False
         return LARS(groups, lr=rate, momentum=settings.momentum, trust=settings.trust, clip=settings.clip)
     return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
 
@@ -78,18 +83,41 @@ def rate_factor(scaling: str, batch_size: int) -> float:
     return {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}[scaling]
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The weights of convolutions and linear layers decay; norms, biases, tokens and position embeddings do not."""
+def parameter_groups(
+    module: nn.Module, settings: Any, factor: float = 1.0, constant: Sequence[nn.Module] = ()
+) -> list[dict[str, Any]]:
+    """The trained parameters by what becomes of them. Beside the first group, empty ones are left out.
+
+    `decays`: weights of convolutions and linear layers; norms, biases, tokens and position embeddings are spared.
+    `adapt`: LARS gives such a weight a rate of its own; what doesn't decay takes plain steps.
+    `constant`: the schedule leaves the rate alone.
+    """
     matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear))}
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if id(p) in matrices], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0},
-    ]
+    at_constant_rate = {id(parameter) for part in constant for parameter in part.parameters()}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for is_constant in (False, True):
+        for is_matrix in (True, False):
+            decays = is_matrix or settings.decay_norms
+            decay = settings.weight_decay if decays else 0.0
+            group: dict[str, Any] = {
+                "params": [],
+                "weight_decay": decay,
+                "decays": decays,
+                "constant": is_constant,
+                "adapt": decays,
+            }
+            if not is_matrix and settings.norm_lr is not None:
+                group["lr"] = settings.norm_lr * factor
+            groups[is_constant, is_matrix] = group
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups[id(parameter) in at_constant_rate, id(parameter) in matrices]["params"].append(parameter)
+    first, *others = groups.values()
+    return [first, *(group for group in others if group["params"])]
 
 
 class Schedule(LambdaLR):
-    """Learning rates along warm-up and cosine, and with them the weight decay of the group that decays."""
+    """Learning rates along warm-up and cosine, and with them the weight decay of the groups that decay."""
 
     def __init__(self, settings: Any, optimizer: Optimizer, steps: int) -> None:
         self.decay = settings.weight_decay, settings.final_weight_decay
@@ -99,15 +127,20 @@ class Schedule(LambdaLR):
         def factor(step: int) -> float:
             if step < warmup:
                 return (step + 1) / warmup
-            return half_cosine((step - warmup) / max(steps - warmup, 1), 1.0, 0.0)
+            return half_cosine((step - warmup) / max(steps - warmup, 1), 1.0, settings.final_lr)
 
-        super().__init__(optimizer, factor)
+        def constant(step: int) -> float:
+            return 1.0
+
+        super().__init__(optimizer, [constant if group["constant"] else factor for group in optimizer.param_groups])
 
     def step(self, epoch: int | None = None) -> None:
         super().step(epoch)
         first, last = self.decay
         if last is not None:
-            self.optimizer.param_groups[0]["weight_decay"] = half_cosine(self.last_epoch / self.steps, first, last)
+            for group in self.optimizer.param_groups:
+                if group["decays"]:
+                    group["weight_decay"] = half_cosine(self.last_epoch / self.steps, first, last)
 
 
 def half_cosine(share: float, first: float, last: float) -> float:

@@ -116,6 +116,7 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     seed_globally(config.seed, "initial weights")
     encoder = build_backbone(config.backbone, splits.channels, config.data.size)
     method = METHODS[config.method.name](encoder, config.method)
+    method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         synchronized(method, on_gpu(settings))
     method.to(memory_format=memory_format(method, settings.channels_last))
@@ -184,13 +185,14 @@ def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
 
 def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, monitor: Monitor, seconds: float) -> None:
     """Writes what the final encoder is worth (results.json) and what it looks like inside (spectra.json)."""
-    encoder = module.method.encoder
+    encoder = module.method.network(config.evaluation.network)
     scores, features = evaluate(encoder, module.views, splits, config.evaluation, config.seed)
     layers = module.penalty.report()
     eigenvalues = representation_eigenvalues(features)
     results: dict[str, Any] = {
         "label": label_of(config),
         "note": config.note,
+        "network": config.evaluation.network,
         **asdict(scores),
         "spread": read_metrics(run.folder / "metrics.csv")[-1]["spread"],
         "representation_spread": spread(features).item(),

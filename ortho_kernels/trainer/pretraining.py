@@ -80,7 +80,8 @@ class Pretraining(LightningModule):
         self.method.after_step(self.trainer.global_step, self.steps)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build_optimizer(self.optimizer_settings, self.method, self.batch_size)
+        constant = self.method.constant_rate_modules()
+        optimizer = build_optimizer(self.optimizer_settings, self.method, self.batch_size, constant)
         schedule = build_schedule(self.optimizer_settings, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

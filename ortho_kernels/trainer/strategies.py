@@ -36,6 +36,7 @@ def build_trainer(
             precision=settings.precision,
             max_epochs=1,
             accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.clip,  # after on_before_optimizer_step, which adds the penalty's gradient
             logger=list(loggers),
             callbacks=list(callbacks),
             plugins=plugins,

@@ -90,12 +90,13 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         numbers = range(self.position, self.batches)
+        pinned = torch.cuda.is_available()  # a copy from other memory would make the host wait
         # The position is counted here, where batches are taken, not where workers prepare them ahead.
         for number, pixels in zip(numbers, self._pixels(numbers), strict=True):
             if isinstance(pixels, TrainerError):
                 raise pixels
             self.position = number + 1
-            yield pixels, number
+            yield pixels.pin_memory() if pinned else pixels, number
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position, "images": len(self.images)}
@@ -111,8 +112,7 @@ class BatchStream:
     def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:
         batches = _Batches(self.images, self.order)
         if self.workers == 0:
-            pixels = (batches[number] for number in numbers)
-            return (each.pin_memory() for each in pixels) if torch.cuda.is_available() else pixels
+            return (batches[number] for number in numbers)
         # Forking a process that computes in threads can hang; a server that has this module forks clean workers at once.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])

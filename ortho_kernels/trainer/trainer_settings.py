@@ -14,6 +14,7 @@ class TrainerSettings:
     accumulate: int = 1  # batches an optimizer step; batch norm takes the statistics of each of them by itself
     max_epochs: int = 200
     max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
+    clip: float | None = None  # the most that the norm of all gradients may be, the penalty's included
     accelerator: str = "auto"
     strategy: str = "single"  # or, on several processes: ddp (weights on each), fsdp2 (weights shared out)
     devices: int | None = None  # processes of ddp and fsdp2; one for each GPU by default, two without a GPU

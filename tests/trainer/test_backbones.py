@@ -1,5 +1,7 @@
 """Backbones: shapes, names, and what the penalty finds in them."""
 
+import math
+
 import pytest
 import timm
 import torch
@@ -77,6 +79,35 @@ def test_vits_have_deits_sizes(name, dim, heads):
     assert encoder.network.patch_embed.num_patches == 16
 
 
+def test_the_vit_of_mocov3():
+    torch.manual_seed(0)
+    options = {"heads": 12, "positions": "sincos", "initialization": "mocov3", "freeze_patches": True}
+    network = build("vit_small", patch=8, depth=1, **options).network
+    assert network.blocks[0].attn.num_heads == 12
+    assert {name for name, p in network.named_parameters() if not p.requires_grad} == {
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+    }
+    positions = network.pos_embed[0]
+    assert positions.shape == (17, 384)
+    assert not positions[0].any()
+    for row, column in ((0, 0), (1, 3), (3, 2)):
+        angles = [place / 10_000 ** (i / 96) for place in (row, column) for i in range(96)]
+        expected = [
+            *map(math.sin, angles[:96]),
+            *map(math.cos, angles[:96]),
+            *map(math.sin, angles[96:]),
+            *map(math.cos, angles[96:]),
+        ]
+        torch.testing.assert_close(positions[1 + 4 * row + column], torch.tensor(expected))
+    bounds = {"patch_embed.proj": 3 * 64 + 384, "blocks.0.attn.qkv": 2 * 384, "blocks.0.mlp.fc1": 5 * 384}
+    for name, fans in bounds.items():
+        layer, bound = network.get_submodule(name), math.sqrt(6 / fans)
+        assert 0.98 * bound < layer.weight.abs().max() <= bound, name
+        assert not layer.bias.any()
+
+
 @pytest.mark.parametrize(
     ("name", "count"), [("resnet18", 20), ("resnet50", 53), ("wrn28_2", 10), ("vit_tiny", 5), ("torchvision", 53)]
 )
@@ -104,6 +135,7 @@ def test_torchvision_networks_lose_their_classifier_alone(name):
     ("name", "options", "said"),
     [
         ("vit_tiny", {"patch": 5}, r"backbone\.patch=5 does not divide the image size 32"),
+        ("vit_tiny", {"heads": 5}, r"backbone\.heads=5 does not divide"),
         ("resnet18", {"stem": "small"}, r"backbone\.stem must be one of cifar, imagenet; got small"),
         ("wrn28_2", {"depth": 20}, r"6 n \+ 4"),
         ("timm", {"model": "convnext_atoo"}, "timm has no model convnext_atoo. Did you mean convnext_atto"),

@@ -173,6 +173,20 @@ def test_a_run_older_than_the_record_of_its_statistics_is_exported_and_resumed(e
     assert "preprocess" in json.loads((folder / "results.json").read_text())
 
 
+def test_the_network_that_was_judged_is_exported(run_tiny):
+    files = []
+    for name in ("student", "teacher"):
+        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", f"evaluation.network={name}")
+        export_encoder(folder, folder / "encoder.safetensors")
+        files.append(load_file(folder / "encoder.safetensors"))
+        state = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])["state_dict"]
+        prefix = {"student": "method.encoder.", "teacher": "method.teacher.0."}[name]
+        assert torch.equal(files[-1]["conv1.weight"], state[f"{prefix}conv1.weight"])
+    student, teacher = files
+    assert student.keys() == teacher.keys()
+    assert not torch.equal(student["conv1.weight"], teacher["conv1.weight"])
+
+
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):
     with pytest.raises(TrainerError, match="has no checkpoint to export"):
         export_encoder(tmp_path, tmp_path / "encoder.safetensors")

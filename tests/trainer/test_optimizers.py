@@ -19,14 +19,14 @@ from ortho_kernels.trainer.optimizers import (
 
 def test_norms_biases_and_embeddings_do_not_decay():
     vit = build_vit(ViTTinySettings(patch=4, depth=1), channels=1, size=8)
-    decayed, spared = (group["params"] for group in parameter_groups(vit, 0.1))
+    decayed, spared = (group["params"] for group in parameter_groups(vit, OPTIMIZERS["sgd"]()))
     assert {id(p) for p in decayed} == {id(m.weight) for m in vit.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     assert len(decayed) + len(spared) == len(list(vit.parameters()))
 
 
 def test_frozen_parameters_are_left_out():
     layer = nn.Linear(2, 2).requires_grad_(False)
-    assert all(not group["params"] for group in parameter_groups(layer, 0.1))
+    assert all(not group["params"] for group in parameter_groups(layer, OPTIMIZERS["sgd"]()))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -53,6 +53,60 @@ def test_the_schedule_warms_up_and_falls_to_zero():
     assert rates[10] == max(rates) == pytest.approx(1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.0, abs=1e-3)
+
+
+def rates_of(settings, module, steps, constant=()):
+    """The rates of all groups, step by step, and the optimizer that took them."""
+    optimizer = build_optimizer(settings, module, batch_size=512, constant=constant)
+    schedule = build_schedule(settings, optimizer, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return rates, optimizer
+
+
+def test_the_cosine_ends_at_the_given_share_of_the_rate():
+    rates, optimizer = rates_of(OPTIMIZERS["sgd"](lr=1.0, warmup=0.1, final_lr=0.01), nn.Linear(2, 2), steps=100)
+    assert max(rates) == [2.0, 2.0]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.02, 0.02])
+
+
+def test_a_constant_rate_neither_warms_up_nor_falls_and_survives_a_resume():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    settings = OPTIMIZERS["sgd"](lr=0.5, warmup=0.5)
+    rates, optimizer = rates_of(settings, module, steps=4, constant=[module[1]])
+    assert [step[2:] for step in rates] == [[1.0, 1.0]] * 4
+    assert [step[0] for step in rates] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [settings.weight_decay, 0.0] * 2
+    names = [{id(p): name for name, p in module.named_parameters()}[id(g["params"][0])] for g in optimizer.param_groups]
+    assert names == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    fresh = build_optimizer(settings, module, batch_size=512, constant=[module[1]])
+    schedule = build_schedule(settings, fresh, steps=4)
+    fresh.load_state_dict(optimizer.state_dict())
+    fresh.step()
+    schedule.step()
+    assert [group["lr"] for group in fresh.param_groups][2:] == [1.0, 1.0]
+
+
+def test_norms_and_biases_can_have_a_rate_of_their_own():
+    rates, _ = rates_of(OPTIMIZERS["lars"](lr=0.2, norm_lr=0.0048, warmup=0.0), nn.Linear(2, 2), steps=3)
+    assert rates[0] == pytest.approx([0.4, 0.0096])
+    assert [step[1] / step[0] for step in rates] == pytest.approx([0.024] * 3)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_norms_and_biases_decay_where_that_is_asked_for(name):
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    settings = OPTIMIZERS[name](weight_decay=0.1, final_weight_decay=0.2, decay_norms=True)
+    optimizer = build_optimizer(settings, module, batch_size=256)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.1]
+    assert all(group["adapt"] for group in optimizer.param_groups)
+    schedule = build_schedule(settings, optimizer, steps=1)
+    optimizer.step()
+    schedule.step()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.2])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

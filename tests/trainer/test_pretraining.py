@@ -13,6 +13,7 @@ from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resne
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.diagnosis import first_non_finite_layer
 from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.limits import check_limits
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.metrics_file import read_metrics
 from ortho_kernels.trainer.monitor import spread
@@ -95,6 +96,33 @@ def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny
             torch.testing.assert_close(value - regularized[name], gradients[name], rtol=1e-3, atol=1e-5)
         else:
             assert torch.equal(value, regularized[name]), name
+
+
+def test_clipping_bounds_the_norm_of_all_gradients_the_penaltys_included(run_tiny):
+    start, end = step_once(run_tiny, "penalty.gamma=1", "trainer.clip=0.25")  # of rate 1: the step is the gradient
+    steps = {name: end[name] - value for name, value in start.items()}
+    norms = [step.double().norm() for name, step in steps.items()]
+    assert torch.stack(norms).norm().item() == pytest.approx(0.25, rel=1e-4)
+    _, free = step_once(run_tiny, "penalty.gamma=1")
+    scale = torch.cat([(free[name] - value).flatten() for name, value in start.items()]).norm() / 0.25
+    assert scale > 10  # far above the clip, and the penalty's gradient more than half of it
+    for name, value in start.items():
+        torch.testing.assert_close(steps[name] * scale, free[name] - value, rtol=1e-3, atol=1e-3)
+
+
+def test_the_teacher_can_be_judged_and_a_method_without_one_says_so(run_tiny, tmp_path):
+    words = ["method=byol", "optimizer.lr=100", "optimizer.warmup=0"]
+    student, teacher = (
+        json.loads((run_tiny(*words, f"evaluation.network={name}") / "results.json").read_text())
+        for name in ("student", "teacher")
+    )
+    assert (student["network"], teacher["network"]) == ("student", "teacher")
+    assert student["representation_rankme"] != teacher["representation_rankme"]
+    assert student["residual"] == teacher["residual"]  # of the student, which is trained
+    runs = set((tmp_path / "runs").iterdir())
+    with pytest.raises(TrainerError, match=r"evaluation\.network=teacher: SimCLR has no teacher"):
+        run_tiny("method=simclr", "evaluation.network=teacher")
+    assert set((tmp_path / "runs").iterdir()) == runs
 
 
 def test_the_loss_falls_over_a_short_run(run_tiny):
@@ -243,6 +271,10 @@ def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
         ("data.views.min_area=2", "data.views.min_area"),
         ("optimizer.warmup=2", "optimizer.warmup"),
         ("optimizer.lr=-1", "optimizer.lr"),
+        ("optimizer.final_lr=2", "optimizer.final_lr must be between 0 and 1"),
+        ("optimizer.norm_lr=-1", "optimizer.norm_lr must be a number of 0 or more"),
+        ("trainer.clip=0", "trainer.clip must be a number above 0"),
+        ("evaluation.network=both", "evaluation.network must be one of student, teacher"),
         ("evaluation.neighbours=0", "evaluation.neighbours"),
     ],
 )
@@ -251,6 +283,19 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
         run_tiny(word)
     assert said in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("backbone.heads=0", "backbone.heads must be a number of 1 or more"),
+        ("backbone.positions=random", "backbone.positions must be one of learned, sincos"),
+        ("backbone.initialization=zero", "backbone.initialization must be one of timm, mocov3"),
+    ],
+)
+def test_values_of_transformers_that_make_no_sense_are_refused(tiny, word, said):
+    with pytest.raises(TrainerError, match=said):
+        check_limits(tiny("backbone=vit_tiny", word))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -106,6 +106,36 @@ def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
         torch.testing.assert_close(found[name], weight, atol=1e-4, rtol=1e-4)
 
 
+def test_prototypes_shared_out_are_normalized_in_place_as_whole_ones_are(tmp_path):
+    heads = ["method.prototypes=16", "method.freeze=0", "method.queue=0", "method.normalize_in_place=true"]
+    words = ["method=swav", *heads, "optimizer.warmup=0", "trainer.precision=32-true"]
+    one = train(ALONE, tmp_path, words, "one")
+    two = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="two"))
+    expected, found = (
+        read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"]["method.prototypes.weight"]
+        for run in (one, two)
+    )
+    torch.testing.assert_close(expected.norm(dim=1), torch.ones(16))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_clip_the_norm_that_one_would(tmp_path, strategy):
+    words = [
+        "method=simclr",
+        "penalty.gamma=1.0",
+        "trainer.clip=0.01",
+        "optimizer.warmup=0",
+        "trainer.precision=32-true",
+    ]
+    one = train(ALONE, tmp_path, words, "one")
+    work = partial(train, folder=tmp_path, words=[*words, f"trainer={strategy}"], name="two")
+    two = launched(2, "gloo", 60.0, work)
+    expected, found = (read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (one, two))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
+
+
 class Die(Callback):
     def on_train_batch_start(self, trainer, module, batch, index):
         if trainer.global_rank == 1 and trainer.global_step == 1:

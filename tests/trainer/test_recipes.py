@@ -1,7 +1,17 @@
-"""Recipes: each is built, made small, and runs two steps; and a few of their settings against their source."""
+"""Recipes: each is held to its source, built, made small, and runs two steps."""
 
 import pytest
 import torch
+from recipe_sources import (
+    DOCUMENT,
+    deviation,
+    document,
+    entries,
+    experiments,
+    number,
+    tree,
+    value_of_ours,
+)
 
 from ortho_kernels.trainer.config import load_config, option_groups
 from ortho_kernels.trainer.data import Splits
@@ -53,6 +63,51 @@ def two_steps(config):
         module.method.after_step(step, 2)
         losses.append(loss.item())
     return losses, module
+
+
+def same(theirs, mine):
+    """Whether a source's value and ours are one, in any form of a number."""
+    theirs = number(theirs)
+    if isinstance(theirs, list) and isinstance(mine, list):
+        return len(theirs) == len(mine) and all(map(same, theirs, mine))
+    if isinstance(theirs, bool) or not isinstance(theirs, (int, float)) or not isinstance(mine, (int, float)):
+        return type(theirs) is type(mine) and theirs == mine
+    return mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("recipe", tree()["recipes"])
+def test_a_recipe_is_its_sources_but_for_the_deviations_that_are_listed(recipe):
+    wrong = []
+    for key, entry in entries(recipe).items():
+        mine, listed = value_of_ours(recipe, key), deviation(recipe, key)
+        where = f"{key}: {entry.value} ({entry.file}:{entry.line})"
+        if listed is None and not same(entry.value, mine):
+            wrong.append(f"{where}, here {mine}")
+        elif listed is not None and same(entry.value, mine):
+            wrong.append(f"{where}: is listed as a deviation, and is none")
+        elif listed is not None and not same(listed["ours"], mine):
+            wrong.append(f"{where}: the list of deviations says {listed['ours']}, here {mine}")
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def test_every_recipe_has_a_source_or_says_why_not():
+    assert tree()["recipes"].keys() | tree()["no source"].keys() == experiments()
+    assert not tree()["recipes"].keys() & tree()["no source"].keys()
+
+
+def test_no_deviation_is_left_over():
+    for entry in tree()["deviations"]:
+        meant = [name for name in tree()["recipes"] if deviation(name, entry["key"]) is entry]
+        assert any(entry["key"] in entries(name) for name in meant), entry
+
+
+def test_what_recipes_share_is_used():
+    used = {name for block in tree()["recipes"].values() for name in block["include"]}
+    assert used == tree()["shared"].keys()
+
+
+def test_the_documented_table_is_made_from_the_sources():
+    assert DOCUMENT.read_text() == document(), "run: python tests/trainer/recipe_sources.py"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import TrainerError
 from .library import Wrapped
+
+POSITIONS = ("learned", "sincos")
+INITIALIZATIONS = ("timm", "mocov3")
 
 
 @dataclass
@@ -14,6 +18,10 @@ class ViTSettings:
     name: str
     patch: int = 4  # side of a patch in pixels
     depth: int = 12
+    heads: int | None = None  # of a block's attention; DeiT's number by default
+    positions: str = "learned"  # or sincos: fixed sines and cosines of row and column (MoCo v3)
+    initialization: str = "timm"  # or mocov3: Xavier's, with queries, keys and values apart
+    freeze_patches: bool = False  # the projection of the patches keeps its initial weights (MoCo v3, section 4)
 
 
 @dataclass
@@ -52,13 +60,43 @@ def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
     """Small views of another size are padded to whole patches, and the position embedding is scaled to them."""
     import timm  # takes its time, and only transformers need it
 
-    return timm.create_model(
-        f"{settings.name}_patch16_224",
-        img_size=size,
-        patch_size=settings.patch,
-        in_chans=channels,
-        depth=settings.depth,
-        num_classes=0,
-        dynamic_img_size=True,
-        dynamic_img_pad=True,
-    )
+    try:
+        network: Any = timm.create_model(
+            f"{settings.name}_patch16_224",
+            img_size=size,
+            patch_size=settings.patch,
+            in_chans=channels,
+            depth=settings.depth,
+            num_classes=0,
+            dynamic_img_size=True,
+            dynamic_img_pad=True,
+            weight_init="moco" if settings.initialization == "mocov3" else "",
+            num_heads=settings.heads,
+        )
+    except AssertionError:
+        if settings.heads is None:
+            raise
+        raise TrainerError(
+            f"backbone.heads={settings.heads} does not divide the dimensions of {settings.name}; DeiT has 64 a head."
+        ) from None
+    patches = network.patch_embed
+    if settings.initialization == "mocov3":  # timm's scheme of that name leaves the patches to torch
+        nn.init.xavier_uniform_(patches.proj.weight.data.flatten(1))
+        nn.init.zeros_(patches.proj.bias)
+    if settings.positions == "sincos":
+        rows, columns = patches.grid_size
+        positions = sine_cosine_positions(rows, columns, network.embed_dim)
+        network.pos_embed = nn.Parameter(positions, requires_grad=False)
+    if settings.freeze_patches:
+        patches.requires_grad_(False)
+    return network
+
+
+def sine_cosine_positions(rows: int, columns: int, dim: int) -> Tensor:
+    """`(1, 1 + rows * columns, dim)`: zeros for the class token; of each patch the sines and cosines of its row and its
+    column, at `dim / 4` frequencies from 1 down to 1/10000 (MoCo v3; Vaswani et al. 2017, section 3.5)."""
+    frequencies = 10_000.0 ** -(torch.arange(dim // 4) / (dim // 4))
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    row, column = row.reshape(-1, 1) * frequencies, column.reshape(-1, 1) * frequencies
+    patches = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
+    return torch.cat([torch.zeros(1, dim), patches])[None]

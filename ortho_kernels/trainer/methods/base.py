@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..errors import TrainerError
+
 
 class Output(NamedTuple):
     loss: Tensor
@@ -33,6 +35,21 @@ class Method(nn.Module):
     def forward(self, views: list[Tensor]) -> Output:
         """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
         raise NotImplementedError
+
+    def network(self, name: str) -> nn.Module:
+        """The encoder that is evaluated and exported: `student`, which is trained, or `teacher`, its slow copy."""
+        if name == "student":
+            return self.encoder
+        teacher = getattr(self, "teacher", None)
+        if teacher is None:
+            raise TrainerError(
+                f"evaluation.network=teacher: {type(self).__name__} has no teacher; give evaluation.network=student."
+            )
+        return teacher[0]
+
+    def constant_rate_modules(self) -> list[nn.Module]:
+        """Modules whose learning rate neither warms up nor falls."""
+        return []
 
     def before_step(self, step: int, steps: int) -> None:
         """Called when the gradients of optimizer step number `step` of `steps`, counted from 0, are complete."""

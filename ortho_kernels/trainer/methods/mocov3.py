@@ -1,8 +1,10 @@
 """MoCo v3 (Chen, Xie, He, ICCV 2021): a student's predictions find the teacher's keys in a large batch, no queue."""
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
-from lightly.models.modules import MoCoProjectionHead
+from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
 from .base import Method, MethodSettings, Output
@@ -19,6 +21,7 @@ class MoCoV3(Method):
         projection: int = 256
         layers: int = 2  # of the projector; the paper has 3 for transformers
         prediction_hidden: int = 4096
+        prediction_norm: bool = False  # a batch norm after the predictor; the authors have it for transformers alone
         temperature: float = 0.2
         momentum: float = 0.99  # of the teacher at the first step ...
         final_momentum: float = 1.0  # ... and at the last
@@ -26,11 +29,10 @@ class MoCoV3(Method):
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.settings = settings
-        self.projector = MoCoProjectionHead(
-            encoder.features, settings.hidden, settings.projection, num_layers=settings.layers, batch_norm=True
-        )
-        self.predictor = MoCoProjectionHead(
-            settings.projection, settings.prediction_hidden, settings.projection, num_layers=2, batch_norm=True
+        features: Any = encoder.features
+        self.projector = head(features, settings.hidden, settings.projection, settings.layers)
+        self.predictor = head(
+            settings.projection, settings.prediction_hidden, settings.projection, last_norm=settings.prediction_norm
         )
         self.teacher = Teacher(self.encoder, self.projector)
 
@@ -47,3 +49,12 @@ class MoCoV3(Method):
     def after_step(self, step: int, steps: int) -> None:
         momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
+
+
+def head(inputs: int, hidden: int, outputs: int, layers: int = 2, last_norm: bool = True) -> nn.Module:
+    """Linear layers without biases, each before a batch norm and, but for the last, a ReLU. The last norm neither scales
+    nor shifts, as the authors have it; that of Lightly's MoCo head does."""
+    widths = [inputs] + [hidden] * (layers - 1)
+    blocks: list[Any] = [(m, n, nn.BatchNorm1d(n), nn.ReLU(), False) for m, n in pairwise(widths)]
+    last = nn.BatchNorm1d(outputs, affine=False) if last_norm else None
+    return ProjectionHead([*blocks, (hidden, outputs, last, None, False)])

@@ -19,10 +19,13 @@ class SimCLR(Method):
         hidden: int = 2048
         projection: int = 128
         temperature: float = 0.2
+        batch_norm: bool = True  # after both layers of the projector
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
-        self.projector = SimCLRProjectionHead(encoder.features, settings.hidden, settings.projection)
+        self.projector = SimCLRProjectionHead(
+            encoder.features, settings.hidden, settings.projection, batch_norm=settings.batch_norm
+        )
         self.settings: Any = settings
 
     def forward(self, views: list[Tensor]) -> Output:

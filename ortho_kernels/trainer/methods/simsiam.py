@@ -16,9 +16,11 @@ class SimSiam(Method):
         hidden: int = 2048
         projection: int = 2048
         prediction_hidden: int = 512  # narrower than its input: a bottleneck
+        constant_predictor_rate: bool = False  # the predictor's learning rate neither warms up nor falls
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
+        self.settings = settings
         self.projector = SimSiamProjectionHead(encoder.features, settings.hidden, settings.projection)
         self.predictor = SimSiamPredictionHead(settings.projection, settings.prediction_hidden, settings.projection)
         self.criterion = NegativeCosineSimilarity()
@@ -30,3 +32,6 @@ class SimSiam(Method):
             + self.criterion(self.predictor(second), first.detach())
         )
         return Output(loss, first)
+
+    def constant_rate_modules(self) -> list[nn.Module]:
+        return [self.predictor] if self.settings.constant_predictor_rate else []

@@ -23,6 +23,7 @@ class SwAV(Method):
         projection: int = 128
         prototypes: int = 3000
         freeze: float = 0.002  # share of the steps in which prototypes stay as they are
+        normalize_in_place: bool = False  # prototypes get length 1 after each step, not in each forward pass
         temperature: float = 0.1
         epsilon: float = 0.05  # how soft the assignments are
         iterations: int = 3  # of Sinkhorn and Knopp's algorithm
@@ -33,7 +34,7 @@ class SwAV(Method):
         super().__init__(encoder, settings)
         self.settings = settings
         self.projector = SwaVProjectionHead(encoder.features, settings.hidden, settings.projection)
-        self.prototypes = Prototypes(settings.projection, settings.prototypes)
+        self.prototypes = Prototypes(settings.projection, settings.prototypes, in_place=settings.normalize_in_place)
         self.criterion = SwaVLoss(
             settings.temperature, settings.iterations, settings.epsilon, sinkhorn_gather_distributed=True
         )
@@ -52,6 +53,7 @@ class SwAV(Method):
             self.prototypes.freeze()
 
     def after_step(self, step: int, steps: int) -> None:
+        self.prototypes.normalize_()
         for queue in self.queues:
             queue.move()
 

@@ -1,7 +1,6 @@
 """The slowly moving copy of a student that says what the student should have said."""
 
 import copy
-from typing import Self
 
 import torch
 from lightly.models.utils import update_momentum
@@ -20,7 +19,7 @@ class Teacher(nn.Sequential):
         self.requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Teacher":
         """Puts the layers with running statistics in training mode: they take the statistics of the batch, as the
         student's do. All other layers stay in evaluation mode."""
         super().train(False)
