@@ -114,7 +114,7 @@ def _is_stale(path: Path, holder: Holder) -> bool:
             return _born(holder.pid) != holder.born
     with suppress(FileNotFoundError):
         return time.time() - path.stat().st_mtime > STALE_SECONDS
-    return False  # released meanwhile: the next attempt finds out
+    return True  # released meanwhile
 
 
 def _renew(path: Path, ours: Holder, done: threading.Event) -> None:

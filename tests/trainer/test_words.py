@@ -41,17 +41,20 @@ def settings_of(*words):
 
 
 def composes(key, value):
-    """Whether some option of the key's group takes it with that value, or with its own where a placeholder stands."""
+    """Whether some option of the key's group takes the value, or its own where a placeholder stands."""
     group, _, of_group = key.partition(".")
-    for words in [[f"{group}={name}"] for name in GROUPS[group]] if of_group and group in GROUPS else [[]]:
-        if PLACEHOLDER.fullmatch(value):
-            value = EXAMPLES.get(key) or spelled(settings_of(*words).get(key))
-        try:
-            load_config([*words, f"{key}={value}"])
-            return True
-        except TrainerError:
-            continue
-    return False
+    options = [f"{group}={name}" for name in GROUPS[group]] if of_group and group in GROUPS else ["seed=0"]
+    return any(_takes(option, key, value) for option in options if key in settings_of(option) or key in GROUPS)
+
+
+def _takes(option, key, value):
+    if PLACEHOLDER.fullmatch(value):
+        value = EXAMPLES.get(key) or spelled(settings_of(option)[key])
+    try:
+        load_config([option, f"{key}={value}"])
+        return True
+    except TrainerError:
+        return False
 
 
 def spelled(value):
