@@ -34,8 +34,25 @@ from .recipes import paper_recipes
 from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
-# Where a run is kept and what it is called, not what comes out of it.
-NOT_PART_OF_A_RUN = ("resume", "runs", "title", "note", "sweep")
+# Where a run is kept and what it is called, how much of it is said and saved, and who does the work, not what comes out
+# of it. All other options of the trainer stay part of a run: the batch and the steps decide what is computed; device,
+# precision, processes, memory format and compiler decide how sums are rounded.
+NOT_PART_OF_A_RUN = (
+    "resume",
+    "runs",
+    "title",
+    "note",
+    "sweep",
+    "data.memory_gib",
+    "trainer.checkpoint_every",
+    "trainer.keep_checkpoints",
+    "trainer.log_every",
+    "trainer.tensorboard",
+    "trainer.threads",
+    "trainer.timeout",
+    "trainer.wandb",
+    "trainer.workers",
+)
 
 
 @dataclass
@@ -71,10 +88,27 @@ GROUPS: dict[str, dict[str, Any]] = {
 def register() -> None:
     """Makes the dataclasses known to Hydra."""
     store = ConfigStore.instance().store
-    store(name="settings", node=Settings)
+    store(name="settings", node=_with_open_dicts(Settings))
     for group, options in GROUPS.items():
         for name, node in options.items():
-            store(group=group, name=name, node=node)
+            store(group=group, name=name, node=_with_open_dicts(node))
+
+
+def _with_open_dicts(settings: Any) -> DictConfig:
+    """The options as OmegaConf's node. Hydra closes all of them to unknown keys; dicts that another library reads, such
+    as backbone.options, take any."""
+
+    def open_dicts(node: DictConfig) -> None:
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and OmegaConf.get_type(child) is dict:
+                OmegaConf.set_struct(child, False)
+            elif isinstance(child, DictConfig):
+                open_dicts(child)
+
+    root = OmegaConf.structured(settings)
+    open_dicts(root)
+    return root
 
 
 def register_recipe(word: str) -> None:
@@ -132,7 +166,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """What makes a run the run that it is."""
-    return {key: value for key, value in plain(config).items() if key not in NOT_PART_OF_A_RUN}
+    return part_of_a_run(plain(config))
+
+
+def part_of_a_run(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The nested dicts without the options that decide nothing."""
+    return {
+        key: part_of_a_run(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if f"{prefix}{key}" not in NOT_PART_OF_A_RUN
+    }
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -151,10 +194,11 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys."""
+    """Nested dicts as one, with dotted keys. An empty dict is a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        is_branch = isinstance(value, dict) and value
+        flat |= flattened(value, f"{prefix}{key}.") if is_branch else {f"{prefix}{key}": value}
     return flat
 
 

@@ -1,7 +1,20 @@
-"""How the pixels of a batch lie in memory."""
+"""How weights and the pixels of a batch lie in memory."""
+
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def lay_out(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
+    """Makes the encoder compute in the memory format that `memory_format` returns.
+
+    Activations follow the weights, or the images where FSDP is to share the weights out: it takes contiguous ones alone.
+    """
+    layout = memory_format(encoder, channels_last)
+    encoder.to(memory_format=torch.contiguous_format if sharded else layout)
+    if sharded and layout == torch.channels_last:
+        encoder.register_forward_pre_hook(_lay_images)
 
 
 def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format:
@@ -18,3 +31,9 @@ def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format
         for layer in module.modules()
     )
     return torch.channels_last if channels_last and not endangered else torch.contiguous_format
+
+
+def _lay_images(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A copy: images of one channel count as channels last already, whatever their strides say to convolutions."""
+    images: Tensor = inputs[0]
+    return (torch.empty_like(images, memory_format=torch.channels_last).copy_(images), *inputs[1:])

@@ -36,7 +36,7 @@ from .data import Splits, load_splits, require_variance
 from .errors import TrainerError, writing
 from .evaluation import evaluate
 from .limits import check_limits
-from .memory_format import memory_format
+from .memory_format import lay_out
 from .methods import METHODS
 from .metrics_file import MetricsFile, read_metrics
 from .monitor import Monitor, spread
@@ -46,7 +46,7 @@ from .pretraining import Pretraining
 from .processes import ALONE, Ranks, joined, launched, started_from_outside
 from .progress import Progress
 from .randomness import seed_globally
-from .runs import Run, open_run
+from .runs import Run, held_run
 from .strategies import build_trainer
 from .stream import BatchStream, Order
 from .trainer_settings import group_backend, on_gpu, process_count
@@ -76,7 +76,19 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     splits = load_splits(config.data, ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
-    run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
+    with held_run(config, ranks) as run:
+        return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
+
+
+def _train_and_record(
+    config: DictConfig,
+    run: Run,
+    module: Pretraining,
+    stream: BatchStream,
+    splits: Splits,
+    ranks: Ranks,
+    callbacks: Sequence[Callback],
+) -> Path:
     if run.finished:
         if ranks.rank == 0:
             print(f"{run.folder} is finished already.")
@@ -115,11 +127,11 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
     encoder = build_backbone(config.backbone, splits.channels, config.data.size)
+    lay_out(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
     method = METHODS[config.method.name](encoder, config.method)
     method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         synchronized(method, on_gpu(settings))
-    method.to(memory_format=memory_format(method, settings.channels_last))
     if settings.compile is not None:
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()

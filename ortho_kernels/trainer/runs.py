@@ -2,14 +2,18 @@
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from .checkpoints import checkpoint_files, read_checkpoint
-from .config import differences, fingerprint, identity
+from .config import differences, fingerprint, identity, part_of_a_run
 from .errors import TrainerError
+from .processes import Ranks
+from .run_lock import locked
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,40 @@ class Run:
         return (self.folder / "results.json").exists()
 
 
-def open_run(config: DictConfig) -> Run:
-    """A new folder, or, with `resume`, that of an earlier run of the same configuration."""
+@contextmanager
+def held_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
+    """A new run, or, with `resume`, an earlier one of the same configuration; no other process works on it within the
+    block. Rank 0 opens and holds it, and what stops rank 0 from it stops all."""
+    if ranks.rank > 0:
+        opened = ranks.agreed(None)
+        if isinstance(opened, TrainerError):
+            raise opened
+        yield opened
+        return
+    with ExitStack() as stack:
+        try:
+            folder = _earlier_folder(config)
+            if folder is None:
+                run = Run(_new_folder(config))
+                stack.enter_context(locked(run.folder))
+            else:
+                stack.enter_context(locked(folder))  # before its newest checkpoint is looked for
+                run = _reopened(folder, config)
+        except TrainerError as error:
+            ranks.agreed(error)
+            raise
+        yield ranks.agreed(run)
+
+
+def _earlier_folder(config: DictConfig) -> Path | None:
     if config.resume is None:
-        return _new_run(config)
+        return None
     if config.resume == "auto":
-        folder = _newest_run(config)
-        if folder is None:
-            return _new_run(config)
-    else:
-        folder = Path(config.resume).expanduser()
-    return _reopened(folder, config)
+        return _newest_run(config)
+    folder = Path(config.resume).expanduser()
+    if not _has_work(folder):
+        raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
+    return folder
 
 
 def _newest_run(config: DictConfig) -> Path | None:
@@ -58,10 +85,8 @@ def _has_work(folder: Path) -> bool:
 
 
 def _reopened(folder: Path, config: DictConfig) -> Run:
-    if not _has_work(folder):
-        raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
     checkpoint = checkpoint_files(folder / "checkpoints")[0]
-    theirs = read_checkpoint(checkpoint).get("configuration", {})
+    theirs = part_of_a_run(read_checkpoint(checkpoint).get("configuration", {}))
     if changed := differences(identity(config), theirs):
         raise TrainerError(
             f"{folder} is a run of another configuration; it differs in\n  "
@@ -72,7 +97,7 @@ def _reopened(folder: Path, config: DictConfig) -> Run:
     return Run(folder, checkpoint)
 
 
-def _new_run(config: DictConfig) -> Run:
+def _new_folder(config: DictConfig) -> Path:
     runs = Path(config.runs).expanduser()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(config)}"
     try:
@@ -83,7 +108,7 @@ def _new_run(config: DictConfig) -> Run:
         raise TrainerError(
             f"Cannot write in {runs}: {error.strerror or error}. Choose another folder: runs=FOLDER."
         ) from None
-    return Run(folder)
+    return folder
 
 
 def _fresh_folder(runs: Path, name: str) -> Path:

@@ -1,6 +1,10 @@
 """Backbones: shapes, names, and what the penalty finds in them."""
 
 import math
+import os
+import subprocess
+import sys
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -152,3 +156,38 @@ def test_mistakes_are_answered(name, options, said):
 
 def test_every_timm_name_is_accepted():
     assert build("timm", model="resnet10t", options={}).features == timm.create_model("resnet10t").num_features
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "said"),
+    [
+        ("timm", {"pretrained": True}, OSError("no such host"), r"\(no such host\).*set HF_HOME.*leave pretrained out"),
+        (
+            "torchvision",
+            {"weights": "DEFAULT"},
+            URLError("no such host"),
+            r"no such host.*set TORCH_HOME.*leave weights out",
+        ),
+        ("torchvision", {"weights": "BEST"}, None, r"torchvision has no weights 'BEST' of resnet18\."),
+    ],
+)
+def test_weights_that_cannot_be_fetched_are_answered_in_one_line(monkeypatch, name, options, error, said):
+    def unreachable(*_, **__):
+        raise error
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(TrainerError, match=said) as caught:
+        build(name, model="resnet18", options=options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_offline_hub_is_answered_in_one_line(tmp_path):
+    words = ["backbone=timm", "backbone.options={pretrained: true}", "data=digits", f"runs={tmp_path}"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ortho_kernels.trainer", *words], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "timm cannot get the weights of convnext_atto" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

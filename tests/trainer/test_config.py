@@ -1,8 +1,17 @@
 """Configurations: every option is typed, every mistake is answered with the nearest right word."""
 
 import pytest
+from omegaconf import MISSING, OmegaConf
 
-from ortho_kernels.trainer.config import GROUPS, differences, fingerprint, flattened, identity, load_config
+from ortho_kernels.trainer.config import (
+    GROUPS,
+    NOT_PART_OF_A_RUN,
+    differences,
+    fingerprint,
+    flattened,
+    identity,
+    load_config,
+)
 from ortho_kernels.trainer.errors import TrainerError
 
 
@@ -30,6 +39,9 @@ def test_every_option_of_every_group_composes(group, option):
         ("method.queue=many", "no option method.queue"),  # of other methods
         ("trainer.batch_size=many", "trainer.batch_size: Value 'many'"),
         ("penalty.gamma=high", "penalty.gamma: Value 'high'"),
+        ("sweep.slrum.timeout_min=3", "no option sweep.slrum.timeout_min. Did you mean sweep.slurm?"),
+        ("sweep.slurm=3", "sweep.slurm: Cannot assign int"),
+        ("backbone.options.img_size=32", "no option backbone.options.img_size."),  # of other backbones
         ("metod=byol", "Did you mean method"),
         ("justaword", "justaword"),
         ("seed=", "seed"),
@@ -61,6 +73,13 @@ def test_a_run_is_the_same_whether_its_gamma_is_given_or_the_papers(words, gamma
     assert fingerprint(default) == fingerprint(given)
 
 
+@pytest.mark.parametrize("key", NOT_PART_OF_A_RUN)
+def test_what_decides_nothing_is_an_option_and_no_part_of_a_run(key):
+    config = load_config(["data=imagefolder"])
+    assert OmegaConf.select(config, key, default=MISSING) != MISSING
+    assert not [kept for kept in flattened(identity(config)) if kept == key or kept.startswith(f"{key}.")]
+
+
 def test_differences_name_the_keys():
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
         "a.b: 3 -> 1",
@@ -71,4 +90,4 @@ def test_differences_name_the_keys():
 
 
 def test_flattened_keys_are_dotted():
-    assert flattened({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
+    assert flattened({"a": {"b": {"c": 1}}, "d": 2, "e": {}}) == {"a.b.c": 1, "d": 2, "e": {}}

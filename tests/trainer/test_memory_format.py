@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
-from ortho_kernels.trainer.memory_format import memory_format
+from ortho_kernels.trainer.memory_format import lay_out, memory_format
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,22 @@ from ortho_kernels.trainer.memory_format import memory_format
 )
 def test_narrow_networks_stay_out_of_the_memory_format_that_breaks_them(width, asked, expected):
     assert memory_format(build_resnet(ResNet18Settings(width=width), 1, 8), asked) == expected
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("width", "asked"), [(8, True), (8, False), (4, True)])
+def test_activations_lie_as_asked_and_sharded_weights_are_contiguous(width, asked, channels, sharded):
+    encoder = build_resnet(ResNet18Settings(width=width), channels, 16)
+    lay_out(encoder, asked, sharded)
+    seen = []
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    encoder(torch.randn(2, channels, 16, 16))
+    expected = memory_format(encoder, asked)
+    wide = [output for output in seen if output.shape[-1] > 1]  # one pixel lies in both ways
+    assert len(wide) > 10
+    assert all(output.is_contiguous(memory_format=expected) for output in wide)
+    if sharded:
+        assert all(weight.is_contiguous() for weight in encoder.parameters())

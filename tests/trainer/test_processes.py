@@ -20,7 +20,8 @@ from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.pretrain import build_module, build_stream, fit, pretrain
 from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.runs import open_run
+from ortho_kernels.trainer.run_lock import locked
+from ortho_kernels.trainer.runs import held_run
 
 # What queues and prototypes there are is small, and takes part from the first step on.
 HEADS = {"prototypes": 16, "freeze": 0.0, "queue": 64, "queue_start": 0.0}
@@ -64,9 +65,9 @@ def train(ranks, folder, words, name):
     splits = SOURCES[config.data.name].load(config.data)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream))
-    run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
-    fit(config, run, module, stream, ranks, [Record(folder / name)])
-    return run.folder
+    with held_run(config, ranks) as run:
+        fit(config, run, module, stream, ranks, [Record(folder / name)])
+        return run.folder
 
 
 def train_each(ranks, folder, words=()):
@@ -160,6 +161,13 @@ def test_a_signal_to_one_process_stops_all_a_step_later_with_one_checkpoint(tmp_
         pretrain(config, [StopOne()])
     [folder] = tmp_path.iterdir()
     assert [path.name for path in checkpoint_files(folder / "checkpoints")] == ["step-000000003.ckpt"]
+
+
+def test_a_run_that_another_process_holds_stops_all_with_its_message(tmp_path):
+    words = [*WORDS, f"runs={tmp_path}", "trainer.devices=2", "trainer.checkpoint_every=1"]
+    folder = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=["trainer=ddp"], name="first"))
+    with locked(folder), pytest.raises(TrainerError, match=rf"held by process {os.getpid()} "):
+        pretrain(load_config([*words, "trainer=ddp", f"resume={folder}"]))
 
 
 def leave_collectives_running(ranks, folder):

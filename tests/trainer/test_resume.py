@@ -138,3 +138,22 @@ def test_another_configurations_run_is_refused_with_the_keys_that_differ(run_tin
     folder = run_tiny("seed=1")
     with pytest.raises(TrainerError, match=r"(?s)penalty\.gamma: 1e-06 -> 0\.1.*seed: 1 -> 2"):
         run_tiny("seed=2", "penalty.gamma=0.1", f"resume={folder}")
+
+
+def test_options_that_decide_nothing_do_not_block_a_resume(run_tiny):
+    with pytest.raises(RuntimeError, match="the power went out"):
+        run_tiny(*SHORT, "resume=auto", callbacks=[Crash(3)])
+    others = ["log_every=2", "threads=1", "workers=1", "checkpoint_every=2", "keep_checkpoints=3", "timeout=60"]
+    folder = run_tiny(*SHORT, *[f"trainer.{word}" for word in others], "trainer.tensorboard=false", "resume=auto")
+    assert [row["step"] for row in read_metrics(folder / "metrics.csv")] == [1, 2, 3, 4, 6]
+    assert_same(final(folder)[0]["state_dict"], final(run_tiny(*SHORT))[0]["state_dict"])
+
+
+def test_a_checkpoint_that_names_options_that_decide_nothing_is_resumed(run_tiny):
+    folder = run_tiny(*SHORT)
+    (folder / "results.json").unlink()
+    newest = checkpoint_files(folder / "checkpoints")[0]
+    checkpoint = read_checkpoint(newest)
+    checkpoint["configuration"]["trainer"] |= {"log_every": 7, "workers": 3}
+    torch.save(checkpoint, newest)
+    assert run_tiny(*SHORT, f"resume={folder}") == folder

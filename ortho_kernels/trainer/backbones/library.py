@@ -1,6 +1,8 @@
-"""Any network of timm or torchvision by its name, with random weights."""
+"""Any network of timm or torchvision by its name, with random weights unless its options ask for trained ones."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,10 +46,8 @@ def timm_network(settings: TimmSettings, channels: int) -> nn.Module:
     import timm  # takes its time, and few runs need it
 
     _check_name(settings, timm.list_models())
-    try:
+    with _building(settings, "pretrained", cache="HF_HOME"):
         return timm.create_model(settings.model, in_chans=channels, num_classes=0, **settings.options)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise TrainerError(f"timm cannot build {settings.model} with backbone.options: {error}") from None
 
 
 def build_torchvision(settings: TorchvisionSettings, channels: int, size: int) -> Wrapped:
@@ -59,10 +59,8 @@ def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Modu
     from torchvision import models
 
     _check_name(settings, models.list_models(module=models))
-    try:
-        network = models.get_model(settings.model, weights=None, **settings.options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainerError(f"torchvision cannot build {settings.model} with backbone.options: {error}") from None
+    with _building(settings, "weights", cache="TORCH_HOME"):
+        network = models.get_model(settings.model, **{"weights": None, **settings.options})
     _replace(
         network, [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1], nn.Identity()
     )
@@ -71,6 +69,26 @@ def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Modu
         form: dict[str, Any] = {"kernel_size": stem.kernel_size, "stride": stem.stride, "padding": stem.padding}
         _replace(network, name, nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **form))
     return network
+
+
+@contextmanager
+def _building(settings: Any, option: str, cache: str) -> Iterator[None]:
+    """Turns what the library raises into an error that says what to do: `option` asks for trained weights, which the
+    library keeps in the folder `cache`. In every library that fetches them, a file that can't be read and a server
+    that can't be reached are OSErrors."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.__cause__ or error
+        reason = str(cause).partition("\n")[0] or type(cause).__name__
+        raise TrainerError(
+            f"{settings.name} cannot get the weights of {settings.model} that backbone.options asks for ({reason}): "
+            f"connect to the network, set {cache} to a folder that holds them, or leave {option} out of the options."
+        ) from None
+    except KeyError as error:
+        raise TrainerError(f"{settings.name} has no weights {error} of {settings.model}.") from None
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise TrainerError(f"{settings.name} cannot build {settings.model} with backbone.options: {error}") from None
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
