@@ -2,9 +2,10 @@
 
 from ortho_kernels.diagnostics.collapse import LEAST_SPREAD
 
-LOW_ROWS = 3  # so many rows of figures in a row, ...
-LOW_SHARE = 0.1  # ... over this share of the run's steps, but ...
-MOST_STEPS = 500  # ... no more than this, are no slow start
+# A slow start is no collapse. It takes this many low rows of figures without a break, ...
+LOW_ROWS = 3
+LOW_SHARE = 0.1  # ... over this share of the run's steps, ...
+MOST_STEPS = 500  # ... or over this many steps, if they are fewer
 
 
 class CollapseAlarm:

@@ -34,8 +34,8 @@ from .recipes import paper_recipes
 from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
-# Where a run is kept and what it is called, how much of it is said and saved, and who does the work, not what comes out
-# of it. All other options of the trainer stay part of a run: the batch and the steps decide what is computed; device,
+# What can't change a run's outcome: its place and name, how much of it is said and saved, and who does the work.
+# All other options of the trainer are part of a run. The batch and the steps decide what is computed. Device,
 # precision, processes, memory format and compiler decide how sums are rounded.
 NOT_PART_OF_A_RUN = (
     "resume",

@@ -14,8 +14,6 @@ from .randomness import generator_for
 from .views import Views
 
 RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
-
-
 NETWORKS = ("student", "teacher")
 
 

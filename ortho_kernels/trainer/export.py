@@ -2,9 +2,9 @@
 
     python -m ortho_kernels.trainer.export RUN [encoder.safetensors]
 
-Names and shapes are those of the library that the network comes from; what it takes to build it stands in the file's
-metadata, so that `load_encoder(file)` gives that library's own network, ready to use, whenever it has one of that form.
-`load_preprocess(file)` gives the transform of a picture that belongs to it.
+Names and shapes are those of the library that the network comes from. The file's metadata says how to build it, so
+`load_encoder(file)` gives that library's own network, where it has one of that form. `load_preprocess(file)` gives the
+transform of a picture that belongs to it.
 """
 
 import argparse
@@ -62,8 +62,10 @@ def export_encoder(run: Path, target: Path) -> None:
 
 
 def load_encoder(path: str | Path) -> nn.Module:
-    """The network in an exported file, in evaluation mode: float32 images `(batch, channels, size, size)`, as
-    `load_preprocess(path)` makes them, to features `(batch, features)`.
+    """The network in an exported file, in evaluation mode.
+
+    It takes float32 images `(batch, channels, size, size)`, as `load_preprocess(path)` makes them, and returns features
+    `(batch, features)`.
 
     It is timm's or torchvision's own network, without its classifier, where the library has one of that form; a narrow
     ResNet or a wide one is this package's.

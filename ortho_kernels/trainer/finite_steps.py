@@ -75,7 +75,7 @@ class FiniteSteps:
         self._batches = []
 
     def first_not_finite(self, wait: bool) -> NotFinite | None:
-        """Of the closed steps that have not been asked about: of those that the device has told of, or with `wait` all."""
+        """Of the closed steps not yet looked at: of those whose figures have arrived, or with `wait` of all."""
         while self._unread and (wait or self._unread[0].figures.arrived()):
             if (bad := self._unread.popleft().verdict()) is not None:
                 return bad

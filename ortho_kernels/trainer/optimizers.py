@@ -88,8 +88,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trained parameters by what becomes of them. Beside the first group, empty ones are left out.
 
-    `decays`: weights of convolutions and linear layers; norms, biases, tokens and position embeddings are spared.
-    `adapt`: LARS gives such a weight a rate of its own; what doesn't decay takes plain steps.
+    `decays`: weights of convolutions and linear layers, and with `decay_norms` all others (norms, biases, tokens,
+    position embeddings). LARS adapts the rates of these weights alone, by `adapt`.
     `constant`: the schedule leaves the rate alone.
     """
     matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear))}

@@ -14,11 +14,11 @@ from .views import Views, plain_view
 class Preprocess:
     """A transform for torchvision's datasets: a PIL picture of any mode and size to float32 `(channels, size, size)`.
 
-    The picture is scaled and center-cropped to the side of the run's pictures, scaled to the encoder's size and
+    The picture is scaled and center-cropped to the side of the run's pictures, then scaled to the encoder's size. It is
     normalized by the statistics of the training set. `encoder(preprocess(picture)[None])` gives its features.
 
-    The figures are the run's own for pictures as `PIL.Image.open` gives them. A JPEG that is at least twice too large
-    is decoded at a fraction of its size, which needs the open file: after `convert` or `load` small differences remain.
+    For pictures as `PIL.Image.open` gives them, these are the run's own. A JPEG that is at least twice too large is
+    decoded at a fraction of its size, which needs the open file. After `convert` or `load` small differences remain.
 
     Raises TypeError for what is no PIL picture.
     """

@@ -93,8 +93,10 @@ class Pretraining(LightningModule):
             return self.penalty()
 
     def stop_if_not_finite(self, wait: bool) -> None:
-        """Raises a TrainerError if a step that is over was not finite, as far as the device has told; `wait` asks for all
-        steps, as who writes something down must."""
+        """Raises a TrainerError if a step that is over was not finite.
+
+        Looks at the steps whose figures have arrived, or with `wait` at all of them: before something is written.
+        """
         bad = self.finite_steps.first_not_finite(wait)
         if bad is None:
             return

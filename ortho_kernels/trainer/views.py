@@ -149,4 +149,4 @@ def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return (images - mean) / std  # the encoder's weights decide the memory format
+    return (images - mean) / std  # the encoder decides the memory format

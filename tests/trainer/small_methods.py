@@ -5,6 +5,8 @@ from torch import nn
 
 from ortho_kernels.trainer.methods import METHODS
 
+WITH_QUEUE = ["mocov2plus", "nnbyol", "nnclr", "swav"]
+WITH_MEMORY = ["dino", *WITH_QUEUE]
 SMALL = {"hidden": 10, "projection": 5, "prediction_hidden": 7, "queue": 24, "prototypes": 12}
 
 
@@ -20,6 +22,12 @@ def build(name, **options):
     method = METHODS[name]
     fields = method.Settings.__dataclass_fields__
     return method(Encoder(), method.Settings(**{k: v for k, v in SMALL.items() if k in fields} | options))
+
+
+def small_heads(name):
+    """The method's queues and prototypes, as words: small, and taking part from the first step on."""
+    small = {"prototypes": 16, "freeze": 0.0, "queue": 64, "queue_start": 0.0}
+    return [f"method.{key}={value}" for key, value in small.items() if hasattr(METHODS[name].Settings, key)]
 
 
 def views_of(method, batch=8, local=3):

@@ -3,13 +3,11 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from small_methods import build, views_of
+from small_methods import WITH_MEMORY, build, small_heads, views_of
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.methods.memory import Memory
-
-WITH_STATE = ["dino", "mocov2plus", "nnbyol", "nnclr", "swav"]
 
 
 def state_of(method):
@@ -48,7 +46,7 @@ def test_four_batches_of_16_leave_the_state_of_one_of_64(name, queue):
         torch.testing.assert_close(accumulated[key], value, rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
     fresh = state_of(build(name, **options))
     moved = [key for key, value in at_once.items() if not torch.equal(value, fresh[key])]
-    assert bool(moved) == (name in WITH_STATE)
+    assert bool(moved) == (name in WITH_MEMORY)
 
 
 @pytest.mark.parametrize("name", ["dino", "mocov2plus", "nnbyol"])
@@ -72,7 +70,7 @@ def test_the_trainer_ends_every_optimizer_step_once(run_tiny, monkeypatch):
     assert ended == [(step, 4, 3) for step in range(4)]
 
 
-@pytest.mark.parametrize("name", WITH_STATE)
+@pytest.mark.parametrize("name", WITH_MEMORY)
 def test_nothing_is_left_over_when_a_checkpoint_is_written(run_tiny, name):
     left = []
 
@@ -81,8 +79,7 @@ def test_nothing_is_left_over_when_a_checkpoint_is_written(run_tiny, name):
             memories = [memory for memory in module.modules() if isinstance(memory, Memory)]
             left.extend(len(memory.collected) for memory in memories)
 
-    heads = [f"method.{key}=32" for key in ("queue", "prototypes") if hasattr(METHODS[name].Settings, key)]
-    words = [f"method={name}", *heads, "trainer.accumulate=2", "trainer.checkpoint_every=1"]
+    words = [f"method={name}", *small_heads(name), "trainer.accumulate=2", "trainer.checkpoint_every=1"]
     run_tiny(*words, callbacks=[Watch()])
     assert left
     assert not any(left)

@@ -1,4 +1,4 @@
-"""data.corrupt=skip: a broken picture is left out, replaced by a draw, named and counted once, and never mislabelled."""
+"""data.corrupt=skip: a broken picture is left out, replaced by a draw, named and counted once, and never mislabeled."""
 
 import json
 from functools import partial

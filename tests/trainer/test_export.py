@@ -19,10 +19,11 @@ from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.data import SOURCES
+from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.evaluation import extract
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
+from ortho_kernels.trainer.processes import ALONE
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def exported(tiny, run_tiny):
         folder = run_tiny("method=simclr", *words, callbacks=[trained])
         file = folder / "encoder.safetensors"
         export_encoder(folder, file)
-        splits = SOURCES[tiny("method=simclr", *words).data.name].load(tiny("method=simclr", *words).data)
+        splits = load_splits(tiny("method=simclr", *words).data, ALONE)
         return folder, splits, trained.features(splits), load_encoder(file), load_preprocess(file)
 
     return train

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_methods import build, views_of
+from small_methods import build, views_of
 from torch import nn
 
 from ortho_kernels.trainer.errors import TrainerError

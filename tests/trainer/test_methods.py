@@ -5,14 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_methods import SMALL, Encoder, build, views_of
+from small_methods import SMALL, WITH_QUEUE, Encoder, build, views_of
 from torch import nn
 
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.methods.base import MethodSettings
 
 WITH_TEACHER = ["byol", "dino", "mocov2plus", "mocov3", "nnbyol"]
-WITH_QUEUE = ["mocov2plus", "nnbyol", "nnclr", "swav"]
 
 
 def projections(method, views):

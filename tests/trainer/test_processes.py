@@ -8,24 +8,21 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
+from bare_runs import train
 from lightning.pytorch import Callback
+from small_methods import WITH_MEMORY, small_heads
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from ortho_kernels.trainer.batch_norm import synchronized
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.data import SOURCES
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit, pretrain
+from ortho_kernels.trainer.pretrain import pretrain
 from ortho_kernels.trainer.processes import ALONE, launched
 from ortho_kernels.trainer.run_lock import locked
-from ortho_kernels.trainer.runs import held_run
 
-# What queues and prototypes there are is small, and takes part from the first step on.
-HEADS = {"prototypes": 16, "freeze": 0.0, "queue": 64, "queue_start": 0.0}
-WITH_MEMORY = ["dino", "mocov2plus", "nnbyol", "nnclr", "swav"]
 WORDS = [
     "data=digits",
     "penalty=srip",
@@ -58,24 +55,17 @@ class Record(Callback):
         torch.save(self.content, f"{self.path}-{trainer.global_rank}.pt")
 
 
-def train(ranks, folder, words, name):
-    """A run without evaluation and report."""
-    torch.set_num_threads(1)
+def record(ranks, folder, words, name):
+    """Trains, and leaves what `Record` writes in `folder` under that name."""
     config = load_config([*WORDS, *words, f"runs={folder / 'runs'}"])
-    splits = SOURCES[config.data.name].load(config.data)
-    stream = build_stream(config, splits, ranks)
-    module = build_module(config, splits, ranks, steps=len(stream))
-    with held_run(config, ranks) as run:
-        fit(config, run, module, stream, ranks, [Record(folder / name)])
-        return run.folder
+    return train(ranks, config, [Record(folder / name)])
 
 
 def train_each(ranks, folder, words=()):
     """Every method on these processes, one after the other. What remembers earlier images does so batch by batch."""
-    for name, method in METHODS.items():
-        options = [f"method.{key}={value}" for key, value in HEADS.items() if hasattr(method.Settings, key)]
-        options += ["trainer.accumulate=2"] * (name in WITH_MEMORY)
-        done = train(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
+    for name in METHODS:
+        options = [*small_heads(name), *["trainer.accumulate=2"] * (name in WITH_MEMORY)]
+        done = record(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
     return done
 
 
@@ -97,8 +87,8 @@ def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
 
 def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
     words = ["method=byol", "trainer.precision=32-true"]
-    whole = train(ALONE, tmp_path, words, "whole")
-    shared = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="shared"))
+    whole = record(ALONE, tmp_path, words, "whole")
+    shared = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="shared"))
     expected, found = (
         read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (whole, shared)
     )
@@ -110,8 +100,8 @@ def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
 def test_prototypes_shared_out_are_normalized_in_place_as_whole_ones_are(tmp_path):
     heads = ["method.prototypes=16", "method.freeze=0", "method.queue=0", "method.normalize_in_place=true"]
     words = ["method=swav", *heads, "optimizer.warmup=0", "trainer.precision=32-true"]
-    one = train(ALONE, tmp_path, words, "one")
-    two = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="two"))
+    one = record(ALONE, tmp_path, words, "one")
+    two = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="two"))
     expected, found = (
         read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"]["method.prototypes.weight"]
         for run in (one, two)
@@ -129,8 +119,8 @@ def test_two_processes_clip_the_norm_that_one_would(tmp_path, strategy):
         "optimizer.warmup=0",
         "trainer.precision=32-true",
     ]
-    one = train(ALONE, tmp_path, words, "one")
-    work = partial(train, folder=tmp_path, words=[*words, f"trainer={strategy}"], name="two")
+    one = record(ALONE, tmp_path, words, "one")
+    work = partial(record, folder=tmp_path, words=[*words, f"trainer={strategy}"], name="two")
     two = launched(2, "gloo", 60.0, work)
     expected, found = (read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (one, two))
     for name, weight in expected.items():
@@ -165,7 +155,7 @@ def test_a_signal_to_one_process_stops_all_a_step_later_with_one_checkpoint(tmp_
 
 def test_a_run_that_another_process_holds_stops_all_with_its_message(tmp_path):
     words = [*WORDS, f"runs={tmp_path}", "trainer.devices=2", "trainer.checkpoint_every=1"]
-    folder = launched(2, "gloo", 60.0, partial(train, folder=tmp_path, words=["trainer=ddp"], name="first"))
+    folder = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=["trainer=ddp"], name="first"))
     with locked(folder), pytest.raises(TrainerError, match=rf"held by process {os.getpid()} "):
         pretrain(load_config([*words, "trainer=ddp", f"resume={folder}"]))
 

@@ -4,15 +4,15 @@ from functools import partial
 
 import pytest
 import torch
+from bare_runs import train
 from PIL import Image
 
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.data import SOURCES
+from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.metrics_file import read_metrics
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
+from ortho_kernels.trainer.pretrain import build_module
 from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.runs import held_run
 
 WORDS = [
     "method=byol",
@@ -55,17 +55,6 @@ def config_of(words, folder, pictures):
     return load_config([*WORDS, *words, *root, f"runs={folder}"])
 
 
-def train(ranks, config):
-    """A run without evaluation and report; returns its folder."""
-    torch.set_num_threads(1)
-    splits = SOURCES[config.data.name].load(config.data)
-    stream = build_stream(config, splits, ranks)
-    module = build_module(config, splits, ranks, steps=len(stream))
-    with held_run(config, ranks) as run:
-        fit(config, run, module, stream, ranks, [])
-        return run.folder
-
-
 def train_each(ranks, folder, pictures, words):
     for name, network in NETWORKS.items():
         train(ranks, config_of([*network, *words], folder / name, pictures))
@@ -86,7 +75,7 @@ def resume(ranks, config):
 
 def weights_before(config):
     """As they are before the first step."""
-    module = build_module(config, SOURCES[config.data.name].load(config.data), ALONE, steps=1)
+    module = build_module(config, load_splits(config.data, ALONE), ALONE, steps=1)
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

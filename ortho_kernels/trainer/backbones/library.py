@@ -85,8 +85,10 @@ def _building(settings: Any, option: str, cache: str) -> Iterator[None]:
             f"{settings.name} cannot get the weights of {settings.model} that backbone.options asks for ({reason}): "
             f"connect to the network, set {cache} to a folder that holds them, or leave {option} out of the options."
         ) from None
-    except KeyError as error:
-        raise TrainerError(f"{settings.name} has no weights {error} of {settings.model}.") from None
+    except KeyError as error:  # of a table of layers, weights, ...
+        raise TrainerError(
+            f"{settings.name} cannot build {settings.model} with backbone.options: it knows no {error}."
+        ) from None
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise TrainerError(f"{settings.name} cannot build {settings.model} with backbone.options: {error}") from None
 

@@ -93,8 +93,11 @@ def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
 
 
 def sine_cosine_positions(rows: int, columns: int, dim: int) -> Tensor:
-    """`(1, 1 + rows * columns, dim)`: zeros for the class token; of each patch the sines and cosines of its row and its
-    column, at `dim / 4` frequencies from 1 down to 1/10000 (MoCo v3; Vaswani et al. 2017, section 3.5)."""
+    """`(1, 1 + rows * columns, dim)`: zeros for the class token, then a row for each patch (MoCo v3).
+
+    It holds the sines and cosines of the patch's row, then of its column. The `dim / 4` frequencies fall from 1 to
+    about 1/10000 (Vaswani et al. 2017, section 3.5).
+    """
     frequencies = 10_000.0 ** -(torch.arange(dim // 4) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     row, column = row.reshape(-1, 1) * frequencies, column.reshape(-1, 1) * frequencies

@@ -11,8 +11,8 @@ CORRUPT = ("stop", "skip")  # what data.corrupt can be
 
 
 class BrokenPictures:
-    """Their names. In a run's folder the list is a file that all processes of the run append to, data workers too, so
-    that none names a picture again, nor does a resumed run."""
+    """Their names. In a run's folder the list is a file, which all processes of the run append to, data workers too.
+    So none names a picture again, nor does a resumed run."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()

@@ -29,11 +29,12 @@ class PictureError(TrainerError):
 
 
 def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
-    """The picture as uint8 `(channels, size, size)`, with 1 or 3 channels: turned upright as its EXIF says, on white
-    where it is transparent, scaled and center-cropped.
+    """The picture as uint8 `(channels, size, size)`, with 1 or 3 channels: upright, scaled and center-cropped.
 
-    16-bit gray is divided by 257, floats between 0 and 1 are multiplied by 255; other ranges, and a picture that PIL
-    can't decode, raise a PictureError with the file's name. Of several frames the first counts.
+    It is turned as its EXIF says, and lies on white where it is transparent. 16-bit gray is divided by 257, floats
+    between 0 and 1 are multiplied by 255. Of several frames the first counts.
+
+    Raises PictureError, with the file's name, for other ranges and for a picture that PIL can't decode.
     """
     with _named(getattr(image, "filename", "") or "given"):
         return _pixels(image, size, channels)

@@ -18,8 +18,10 @@ class Images(ABC):
 
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of these pictures that can be decoded, as uint8 `(readable, channels, height, width)`, and which they
-        are, as bool `(len(indices),)`."""
+        """Those of these pictures that can be decoded, as uint8 `(readable, channels, height, width)`.
+
+        The second tensor, bool `(len(indices),)`, is true for these.
+        """
 
     @abstractmethod
     def select(self, indices: Tensor) -> "Images":

@@ -22,7 +22,7 @@ class MethodSettings:
 
 
 class Method(nn.Module):
-    """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads and criterion around it."""
+    """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads around it."""
 
     Settings: type[Any]  # a MethodSettings: the options of the method with their defaults
     encoder: nn.Module
@@ -55,4 +55,4 @@ class Method(nn.Module):
         """Called when the gradients of optimizer step number `step` of `steps`, counted from 0, are complete."""
 
     def after_step(self, step: int, steps: int) -> None:
-        """Called after that step; moves a teacher, if there is one."""
+        """Called after that step; moves what is not trained: teachers, queues, centers."""

@@ -41,8 +41,8 @@ class SimCLR(Method):
 def compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each view of this process's images, beside each view of the joint batch of all processes.
 
-    `first` and `second` are `(batch, dim)`. Returns cosines `(2 * batch, 2 * joint batch)`, and where in a row the view
-    itself and the other view of its image stand: two columns of indices, `(2 * batch, 1)` each.
+    `first` and `second` are `(batch, dim)`. Returns cosines `(2 * batch, 2 * joint batch)` and two columns of indices,
+    `(2 * batch, 1)` each: where in its row the view itself stands, and where the other view of its image.
     """
     own = F.normalize(torch.stack([first, second]), dim=2)
     everything = torch.cat(dist.gather(own), dim=1) if dist.world_size() > 1 else own
