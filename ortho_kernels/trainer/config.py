@@ -35,15 +35,14 @@ from .trainer_settings import TRAINERS, TrainerSettings
 
 CONFIG_MODULE = "ortho_kernels.trainer.configs"
 # What can't change a run's outcome: its place and name, how much of it is said and saved, and who does the work.
-# All other options of the trainer are part of a run. The batch and the steps decide what is computed. Device,
-# precision, processes, memory format and compiler decide how sums are rounded.
+# All others are part of a run. The batch and the steps decide what is computed. Device, precision, processes, memory
+# format and compiler decide how sums are rounded. Where pictures are decoded decides when a broken one is met.
 NOT_PART_OF_A_RUN = (
     "resume",
     "runs",
     "title",
     "note",
     "sweep",
-    "data.memory_gib",
     "trainer.checkpoint_every",
     "trainer.keep_checkpoints",
     "trainer.log_every",
