@@ -1,5 +1,6 @@
 """One picture of any kind that PIL opens, as the bytes of a square of gray or color."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import TrainerError
+from .notices import printable
 
 ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
@@ -35,7 +37,7 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
     16-bit gray is divided by 257, floats between 0 and 1 are multiplied by 255; other ranges, and a picture that PIL
     can't decode, raise a PictureError with the file's name. Of several frames the first counts.
     """
-    with _named(getattr(image, "filename", "") or "given"):
+    with _named(printable(os.fsdecode(getattr(image, "filename", "") or "given"))):
         return _pixels(image, size, channels)
 
 
