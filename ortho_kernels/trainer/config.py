@@ -223,14 +223,16 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
             f"'{word}' names several values: give -m to run each of them. "
             f"One value with a comma needs quotes: {_with_quotes(word)}."
         )
-    if word := next((word for word in overrides if _is_unreadable(word)), None):
-        said = f"Cannot read {word}. Options are words of the form KEY=VALUE; --help lists them."
-        if word.partition("=")[2]:
-            said += (
-                " Brackets, equals signs and letters with accents in a value need quotes that reach the program: "
-                f"{_with_quotes(word)}."
-            )
-        return said
+    unreadable = next((word for word in overrides if _is_unreadable(word)), None)
+    if unreadable is not None:
+        hint = (
+            " Brackets, equals signs and letters with accents in a value need quotes that reach the program: "
+            f"{_with_quotes(unreadable)}."
+        )
+        return (
+            f"Cannot read {unreadable}. Options are words of the form KEY=VALUE; --help lists them."
+            f"{hint if unreadable.partition('=')[2] else ''}"
+        )
     return f"Cannot read the options ({said.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
 
 

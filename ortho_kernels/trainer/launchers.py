@@ -64,7 +64,9 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt)
         raise TrainerError(
             f"sweep.cluster={settings.cluster}: {error} Give sweep.cluster=local to try it out here."
         ) from None
-    given = OmegaConf.to_container(settings.slurm) if OmegaConf.is_dict(settings.slurm) else settings.slurm
+    given: Any = settings.slurm
+    if OmegaConf.is_config(given):
+        given = OmegaConf.to_container(given)
     try:
         executor.update_parameters(**given)
     except (NameError, TypeError, ValueError, AssertionError) as error:

@@ -79,6 +79,8 @@ def _pixels(image: Image.Image, size: int, channels: int) -> Tensor:
     # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough either way round.
     image.draft("RGB", (size, size))
     image.load()
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
     turn = UPRIGHT.get(_orientation(image))
     opaque = _opaque(image).convert(mode)
     upright = opaque if turn is None else opaque.transpose(turn)
@@ -101,6 +103,8 @@ def _opaque(image: Image.Image) -> Image.Image:
         if "transparency" in image.info:  # the one value that stands for "nothing here"
             gray[values == image.info["transparency"]] = 255
         return Image.fromarray(gray)
+    if image.mode == "LAB":  # from which PIL has no way to gray
+        return image.convert("RGB")
     if not image.has_transparency_data:
         return image
     if image.mode == "La":  # PIL has no direct way from premultiplied gray
