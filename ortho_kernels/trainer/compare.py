@@ -21,6 +21,10 @@ def main(words: Sequence[str]) -> None:
         return
     from .config import load_config
 
+    if "multirun" in flags:
+        raise TrainerError(
+            "A comparison compares two runs and takes no -m. For more runs: python -m ortho_kernels.trainer -m ..."
+        )
     config = load_config(words)
     if config.penalty.gamma == 0:
         raise TrainerError("A comparison needs a penalty: give penalty=so or penalty=srip, and penalty.gamma above 0.")

@@ -217,8 +217,36 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
         key = re.search(r"full_key: (\S+)", said)
         return f"{key[1] if key else 'An option'}: {causes[-1].splitlines()[0]}"
     if "Ambiguous value" in said:
-        return f"{said.splitlines()[0].rpartition(' ')[2]} names several values: give -m to run each of them."
+        word = said.splitlines()[0].rpartition(" ")[2].strip("'")
+        return (
+            f"'{word}' names several values: give -m to run each of them. "
+            f"One value with a comma needs quotes: {_with_quotes(word)}."
+        )
+    unreadable = next((word for word in overrides if _is_unreadable(word)), None)
+    if unreadable is not None:
+        hint = (
+            " Brackets, equals signs and letters with accents in a value need quotes that reach the program: "
+            f"{_with_quotes(unreadable)}."
+        )
+        return (
+            f"Cannot read {unreadable}. Options are words of the form KEY=VALUE; --help lists them."
+            f"{hint if unreadable.partition('=')[2] else ''}"
+        )
     return f"Cannot read the options ({said.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
+
+
+def _is_unreadable(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return True
+    return False
+
+
+def _with_quotes(word: str) -> str:
+    """As a shell takes it."""
+    key, _, value = word.partition("=")
+    return f"'{key}=\"{value}\"'"
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:

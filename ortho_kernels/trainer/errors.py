@@ -10,11 +10,11 @@ class TrainerError(SystemExit):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, then: str = "resume=auto") -> Iterator[Path]:
     """Turns a result that can't be written into such an error."""
     try:
         yield path
     except OSError as error:
         raise TrainerError(
-            f"Cannot write {path}: {error.strerror or error}. Make room (or the folder writable), then resume=auto."
+            f"Cannot write {path}: {error.strerror or error}. Make room (or the folder writable), then {then}."
         ) from None

@@ -85,8 +85,12 @@ def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -
         for pixels, labels in readable(images, batch_size)
     ]
     encoder.train(training)
-    if not batches:
-        raise TrainerError(f"Evaluation drew {len(images)} pictures, and none of them can be decoded.")
+    count = sum(len(batch.labels) for batch in batches)
+    if count < 2:
+        raise TrainerError(
+            f"Evaluation drew {len(images)} pictures, and {count or 'none'} of them can be decoded, where a score needs 2. "
+            "Replace broken files, or raise evaluation.train_images and evaluation.test_images; then resume=auto."
+        )
     return Extracted(*map(torch.cat, zip(*batches, strict=True)))
 
 

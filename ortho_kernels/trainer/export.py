@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,11 @@ from .errors import TrainerError, writing
 from .preprocess import Preprocess
 
 PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0."}  # by evaluation.network
+# What keeps a library from fetching weights that the file holds, by the backbone's name.
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "timm": {"pretrained": False, "checkpoint_path": ""},
+    "torchvision": {"weights": None},
+}
 USE = """Use it:
 
     from PIL import Image
@@ -35,6 +41,8 @@ USE = """Use it:
 
 def export_encoder(run: Path, target: Path) -> None:
     """Writes the encoder of the run's newest checkpoint that the run was judged by, whole or not at all."""
+    if target.is_dir():
+        raise TrainerError(f"{target} is a folder: give the file to write, such as {target / 'encoder.safetensors'}.")
     checkpoints = checkpoint_files(run / "checkpoints")
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
@@ -51,7 +59,7 @@ def export_encoder(run: Path, target: Path) -> None:
         "preprocess": checkpoint.get("preprocess"),  # older checkpoints have none
     }
     partial = target.with_suffix(".partial")
-    with writing(target):
+    with writing(target, then="export again"):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file(weights, partial, metadata={"encoder": json.dumps(description)})
@@ -75,6 +83,8 @@ def load_encoder(path: str | Path) -> nn.Module:
     description = _description(path)
     options = description["backbone"]
     settings = BACKBONES[options["name"]].settings(**options)
+    if untrained := UNTRAINED.get(options["name"]):
+        settings.options = settings.options | untrained
     network = library_network(settings, description["channels"], description["size"])
     if network is None:
         network = build_backbone(settings, description["channels"], description["size"])
@@ -118,6 +128,8 @@ def _run_config(run: Path) -> DictConfig:
         config = OmegaConf.load(run / "config.yaml")
     except OSError as error:
         raise TrainerError(f"{run} is no run's folder: config.yaml cannot be read ({error.strerror}).") from None
+    except yaml.YAMLError as error:
+        raise TrainerError(f"{run}/config.yaml cannot be read ({str(error).splitlines()[0]}).") from None
     assert isinstance(config, DictConfig)
     return config
 

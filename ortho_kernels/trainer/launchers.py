@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .errors import TrainerError
 
@@ -46,6 +46,8 @@ def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> li
 def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
     from joblib import Parallel, delayed
 
+    if settings.jobs < 1:
+        raise TrainerError(f"sweep.jobs must be 1 or more; got {settings.jobs}.")
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
     return Parallel(n_jobs=settings.jobs)(delayed(attempt)(config, threads) for config in configs)
 
@@ -56,8 +58,19 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt)
     except ModuleNotFoundError:
         raise TrainerError("sweep.launcher=submitit needs the package submitit: pip install submitit.") from None
     folder = Path(configs[0].runs).expanduser() / "submitit"
-    executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster)
-    executor.update_parameters(**settings.slurm)
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster)
+    except (ValueError, RuntimeError) as error:  # another name; no SLURM here
+        raise TrainerError(
+            f"sweep.cluster={settings.cluster}: {error} Give sweep.cluster=local to try it out here."
+        ) from None
+    given: Any = settings.slurm
+    if OmegaConf.is_config(given):
+        given = OmegaConf.to_container(given)
+    try:
+        executor.update_parameters(**given)
+    except (NameError, TypeError, ValueError, AssertionError) as error:
+        raise TrainerError(f"submitit does not take sweep.slurm={given}: {error}") from None
     jobs = executor.map_array(attempt, list(configs), [None] * len(configs))
     print(f"{len(jobs)} jobs; what they say goes to {folder}", flush=True)
     return [_awaited(job) for job in jobs]

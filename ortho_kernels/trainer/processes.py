@@ -105,7 +105,7 @@ def _rank_main(
         atexit._run_exitfuncs()
         code = 0
     except TrainerError as error:
-        (folder / f"error-{rank}").write_text(str(error))
+        (folder / f"error-{rank}").write_text(str(error), "utf-8", "backslashreplace")
     except BaseException:
         traceback.print_exc()
     # Python's own shutdown would wait for a group that has lost a member. And gloo's threads, which DTensors keep alive,
@@ -157,7 +157,7 @@ def _failures(processes: list[BaseProcess]) -> list[int]:
 def _said_of_failures(folder: Path, failed: list[int], processes: list[BaseProcess]) -> str:
     """Of the cause: what a process said of itself, or that it was ended. The others only lost their connection to it."""
     if said := next((folder / f"error-{rank}" for rank in failed if (folder / f"error-{rank}").exists()), None):
-        return said.read_text()
+        return said.read_text("utf-8")
     codes = {rank: processes[rank].exitcode or 0 for rank in failed}
     rank, code = next(((rank, code) for rank, code in codes.items() if code < 0), (failed[0], codes[failed[0]]))
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"

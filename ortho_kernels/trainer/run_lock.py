@@ -39,14 +39,12 @@ def locked(folder: Path) -> Iterator[None]:
     path, ours = folder / NAME, _this_process()
     try:
         holder = _take(path, ours)
+    except IsADirectoryError:
+        raise TrainerError(f"{path} is a folder, where the lock of the run belongs. Remove it.") from None
     except OSError as error:
         raise TrainerError(f"Cannot write in {folder}: {error.strerror}. Choose another folder: runs=FOLDER.") from None
     if holder is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
-        raise TrainerError(
-            f"{folder} is held by process {holder.pid} on {holder.host} since {since}. "
-            "Let it end, or stop it and give resume=auto again; without resume a new run starts beside it."
-        )
+        raise TrainerError(_refusal(folder, holder))
     done = threading.Event()
     renewal = threading.Thread(target=_renew, args=(path, ours, done), daemon=True)
     renewal.start()
@@ -57,6 +55,25 @@ def locked(folder: Path) -> Iterator[None]:
         renewal.join()
         if _holder_of(path) == ours:
             path.unlink(missing_ok=True)
+
+
+def refuse_if_held(folder: Path) -> None:
+    """Raises TrainerError if a process works on the run."""
+    path = folder / NAME
+    holder = None if path.is_dir() else _holder_of(path)
+    if holder is not None and not _is_stale(path, holder):
+        raise TrainerError(_refusal(folder, holder))
+
+
+def _refusal(folder: Path, holder: Holder) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+    who = f"process {holder.pid} on {holder.host}" if holder.machine else "an unknown process"
+    lapse = "its lock lapses five minutes after its last sign of life, then"
+    cure = "stop it and" if holder.machine == _machine() else f"if it is gone, {lapse}"
+    return (
+        f"{folder} is held by {who} since {since}. Let it end, or {cure} give resume=auto again; without resume a new run "
+        "starts beside it."
+    )
 
 
 def _take(path: Path, ours: Holder) -> Holder | None:
@@ -95,14 +112,16 @@ def _create(path: Path, ours: Holder) -> bool:
 def _holder_of(path: Path) -> Holder | None:
     """Of a file without content, which is about to be written or never will be, no more than its age is known."""
     try:
-        return Holder(**json.loads(path.read_text()))
+        holder = Holder(**json.loads(path.read_text()))
+        if isinstance(holder.pid, int) and isinstance(holder.since, float) and isinstance(holder.token, str):
+            return holder
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
         pass
     with suppress(FileNotFoundError):
         status = path.stat()
-        return Holder("an unknown host", 0, "", None, status.st_mtime, f"{status.st_ino}-{status.st_mtime_ns}")
+        return Holder("", 0, "", None, status.st_mtime, f"{status.st_ino}-{status.st_mtime_ns}")
     return None
 
 

@@ -13,7 +13,7 @@ from .checkpoints import checkpoint_files, read_checkpoint
 from .config import differences, fingerprint, identity, part_of_a_run
 from .errors import TrainerError
 from .processes import Ranks
-from .run_lock import locked
+from .run_lock import locked, refuse_if_held
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ def _newest_run(config: DictConfig) -> Path | None:
     runs = Path(config.runs).expanduser()
     if not runs.is_dir():
         return None
-    found = [folder for folder in runs.iterdir() if pattern.fullmatch(folder.name) and _has_work(folder)]
-    return max(found, key=lambda folder: folder.name, default=None)
+    for folder in sorted(runs.iterdir(), reverse=True):
+        if pattern.fullmatch(folder.name):
+            if _has_work(folder):
+                return folder
+            refuse_if_held(folder)  # one that trains, and has no checkpoint yet
+    return None
 
 
 def _has_work(folder: Path) -> bool:

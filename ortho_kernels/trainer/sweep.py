@@ -62,7 +62,7 @@ def attempt(config: DictConfig, threads: int | None) -> Outcome:
     try:
         return Outcome(pretrain(config))
     except TrainerError as error:
-        print(f"{config.title}: {error}", flush=True)
+        print(f"{config.title or 'run'}: {error}", flush=True)
         if "Stopped by SIG" in str(error):  # the user means all of them
             raise
         return Outcome(None, str(error))

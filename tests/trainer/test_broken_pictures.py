@@ -1,6 +1,7 @@
 """data.corrupt=skip: a broken picture is left out, replaced by a draw, named and counted once, and never mislabeled."""
 
 import json
+import os
 from functools import partial
 
 import pytest
@@ -84,6 +85,32 @@ def some_broken(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("memory_gib", [0, 1])
+@pytest.mark.parametrize(("split", "count"), [("train", 3), ("test", 2)])
+def test_a_class_of_broken_pictures_is_an_error(folder, memory_gib, split, count):
+    for picture in (folder / split / "bee").iterdir():
+        picture.write_bytes(b"")
+    with pytest.raises(
+        TrainerError, match=rf"None of the {count} pictures in \S+/{split}/bee can be decoded.*data.classes"
+    ):
+        load(folder, memory_gib=memory_gib)
+
+
+@pytest.mark.parametrize("memory_gib", [0, 1])
+def test_names_of_any_bytes_are_counted_and_named_once(folder, tmp_path, capsys, memory_gib):
+    names = [b"x\ny.png", "x\u2028z.png".encode(), b"\xff\xfe.png"]
+    for name in names:
+        with open(os.path.join(os.fsencode(folder / "train" / "ant"), name), "wb"):
+            pass
+    for _ in range(2):  # a run and its resume
+        broken = load(folder, memory_gib=memory_gib).broken
+        broken.keep_in(tmp_path / "broken.txt")
+        assert len(broken) == 3
+    listed = (tmp_path / "broken.txt").read_text("utf-8").splitlines()
+    assert [name.rpartition("/")[2] for name in listed] == [r"\udcff\udcfe.png", r"x\ny.png", r"x\u2028z.png"]
+    assert len(capsys.readouterr().err.splitlines()) == 6
+
+
 def images(folder, broken=None):
     paths = PictureFiles.of(bytes(folder) + b"/", [f"{i:02}.png".encode() for i in range(12)])
     return EncodedImages(paths, torch.arange(12) % 3, 8, BrokenPictures() if broken is None else broken)
@@ -163,6 +190,13 @@ def test_evaluation_leaves_them_out_of_features_labels_and_counts(some_broken):
     assert torch.equal(extract(encoder, views, held, 4).labels, sound % 3)
     with pytest.raises(TrainerError, match="drew 2 pictures, and none of them"):
         extract(encoder, views, held.select(torch.tensor([2, 8])), 4)
+
+
+def test_one_picture_gives_no_score(some_broken):
+    held = images(some_broken)
+    views = Views(plan_views("two", ViewSettings(), 8), 8, held.sample(), seed=0)
+    with pytest.raises(TrainerError, match="drew 2 pictures, and 1 of them can be decoded, where a score needs 2"):
+        extract(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), views, held.select(torch.tensor([1, 2])), 4)
 
 
 @pytest.fixture

@@ -44,6 +44,9 @@ def test_every_option_of_every_group_composes(group, option):
         ("backbone.options.img_size=32", "no option backbone.options.img_size."),  # of other backbones
         ("metod=byol", "Did you mean method"),
         ("justaword", "justaword"),
+        ("data.root=a(b)", "need quotes that reach the program: 'data.root=\"a(b)\"'"),
+        ("data.root=a,b", "One value with a comma needs quotes: 'data.root=\"a,b\"'"),
+        ("data.root=bücher", "need quotes that reach the program: 'data.root=\"bücher\"'"),
         ("seed=", "seed"),
     ],
 )

@@ -242,3 +242,16 @@ def test_a_broken_file_is_named(tmp_path):
         read(path)
     with pytest.raises(PictureError, match="Cannot decode the picture given: its floats"):
         pixels_of(Image.new("F", (4, 4), 7.0), 4)
+
+
+@pytest.mark.parametrize("mode", ["LAB", "HSV", "CMYK", "PA", "La", "I;16B"])
+def test_pictures_of_every_mode_become_gray(mode):
+    image = Image.new(mode, (9, 9))
+    gray, color = pixels_of(image, 4, channels=1), pixels_of(image, 4, channels=3)
+    expected = Image.fromarray(color.permute(1, 2, 0).numpy()).convert("L")
+    assert (gray[0].int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 1
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(PictureError, match="it has no pixels"):
+        pixels_of(Image.new("RGB", (0, 5)), 4)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +187,47 @@ def test_the_network_that_was_judged_is_exported(run_tiny):
     student, teacher = files
     assert student.keys() == teacher.keys()
     assert not torch.equal(student["conv1.weight"], teacher["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backbone=timm", "backbone.model=resnet10t", "backbone.options={pretrained: true}"],
+        ["backbone=torchvision", "backbone.options={weights: DEFAULT}"],
+    ],
+)
+def test_weights_come_from_the_file_and_not_from_the_library(tmp_path, monkeypatch, words):
+    """A run that started from trained weights is loaded where there is no network."""
+    config = load_config(["data=digits", "data.size=32", *words])
+    untrained = load_config(["data=digits", *words[:-1]])
+    encoder = build_backbone(untrained.backbone, channels=1, size=32)
+    (tmp_path / "checkpoints").mkdir()
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "checkpoints" / "step-000000001.ckpt")
+    export_encoder(tmp_path, tmp_path / "encoder.safetensors")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", _no_network)
+    network = load_encoder(tmp_path / "encoder.safetensors")
+    images = torch.randn(3, 1, 32, 32)
+    torch.testing.assert_close(network(images), encoder.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def _no_network(*_, **__):
+    raise OSError("no network")
+
+
+def test_a_target_that_is_no_file_and_a_broken_configuration_are_said(run_tiny, tmp_path):
+    run = run_tiny()
+    for target in (Path(), tmp_path):
+        with pytest.raises(TrainerError, match=r"is a folder: give the file to write, such as \S*encoder\.safetensors"):
+            export_encoder(run, target)
+    with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here: .* then export again"):
+        export_encoder(run, Path("/proc/nothing/here"))
+    (run / "config.yaml").write_text("backbone: [")
+    with pytest.raises(TrainerError, match=r"config\.yaml cannot be read"):
+        export_encoder(run, tmp_path / "file")
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):

@@ -7,10 +7,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from ortho_kernels.trainer.data import class_folders
+from ortho_kernels.trainer.data import class_folders, load_splits
 from ortho_kernels.trainer.data.class_folders import SUFFIXES, suffixes
 from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, ImageNet100Settings, load_imagefolder
 from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.processes import ALONE
 
 
 def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
@@ -120,6 +121,23 @@ def test_what_is_left_out_is_said_in_one_line(folder, capsys):
     )
 
 
+def test_numbered_files_and_names_that_are_no_text_stay_in_the_line(folder, capsys):
+    ant = os.fsencode(folder / "train" / "ant")
+    for name in (b"x.\xff\xfe", b"y.a\nb", *(b"scan.%03d" % i for i in range(100))):
+        with open(ant + b"/" + name, "wb"):
+            pass
+    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "102 files were left out: 1 .000, 1 .001, " in said
+    assert said.endswith("94 of other kinds (no pictures).\n")
+    said.encode("utf-8", "strict")
+    for number in range(100):
+        os.remove(ant + b"/scan.%03d" % number)
+    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    assert r"1 .a\nb, 1 .\udcff\udcfe (no pictures)" in capsys.readouterr().out
+
+
 def test_pictures_of_every_suffix_that_pil_opens_are_used(folder, capsys, monkeypatch):
     bee = folder / "train" / "bee"
     kinds = {".jp2": "JPEG2000", ".avif": "AVIF", ".jpe": "JPEG", ".jfif": "JPEG", ".tga": "TGA", ".JPG": "JPEG"}
@@ -157,3 +175,20 @@ def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
         "Decoding: 2 of 6 pictures ...",
         "Decoding: 4 of 6 pictures ...",
     ]
+
+
+def test_a_list_of_classes_may_come_from_windows_and_must_be_text(folder, tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbfant\r\nbee\r\n")
+    assert load_imagefolder(ImageFolderSettings(root=str(folder), classes=str(file))).classes == ["ant", "bee"]
+    file.write_bytes("ant\nbee\n".encode("utf-16"))
+    with pytest.raises(TrainerError, match=r"data\.classes=\S+ is no text in UTF-8: save it so"):
+        load_imagefolder(ImageFolderSettings(root=str(folder), classes=str(file)))
+
+
+def test_a_test_set_of_one_picture_gives_no_score(folder):
+    for name in ("ant/0.png", "ant/1.png", "bee/1.png"):
+        (folder / "test" / name).unlink()
+    (folder / "test" / "ant").rmdir()
+    with pytest.raises(TrainerError, match="has 1 picture to test on: a score needs 2 at least"):
+        load_splits(ImageFolderSettings(root=str(folder)), ALONE)

@@ -11,6 +11,7 @@ from torch import nn
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.diagnosis import first_non_finite_layer
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.limits import check_limits
@@ -276,6 +277,8 @@ def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
         ("trainer.clip=0", "trainer.clip must be a number above 0"),
         ("evaluation.network=both", "evaluation.network must be one of student, teacher"),
         ("evaluation.neighbours=0", "evaluation.neighbours"),
+        ("evaluation.train_images=1", "evaluation.train_images must be a number of 2 or more"),
+        ("evaluation.test_images=1", "evaluation.test_images must be a number of 2 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_tiny, tmp_path, word, said):
@@ -296,6 +299,11 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
 def test_values_of_transformers_that_make_no_sense_are_refused(tiny, word, said):
     with pytest.raises(TrainerError, match=said):
         check_limits(tiny("backbone=vit_tiny", word))
+
+
+def test_options_that_another_library_reads_have_no_limits_here():
+    words = ["backbone=timm", "backbone.options={depth: 0, width: [a]}", "sweep.slurm={nodes: 0}"]
+    check_limits(load_config(words))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

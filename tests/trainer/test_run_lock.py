@@ -176,3 +176,51 @@ def test_a_run_that_fails_lets_go(run_tiny, tmp_path):
     with pytest.raises(RuntimeError):
         run_tiny(callbacks=[Fail()])
     assert list((tmp_path / "runs").glob(f"*/{NAME}")) == []
+
+
+def test_what_is_no_lock_is_named(tmp_path):
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(TrainerError, match=rf"{tmp_path / NAME} is a folder, where the lock.*Remove it"):
+        locked(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "[]", '{"host": 1}'])
+def test_a_lock_that_names_nobody_says_how_to_go_on(tmp_path, content):
+    (tmp_path / NAME).write_text(content)
+    with pytest.raises(
+        TrainerError, match=r"held by an unknown process since .*lapses five minutes after .*resume=auto"
+    ):
+        locked(tmp_path).__enter__()
+
+
+def test_a_lock_with_values_of_other_types_names_nobody(tmp_path):
+    leave_lock(tmp_path, pid="many")
+    with pytest.raises(TrainerError, match="held by an unknown process"):
+        locked(tmp_path).__enter__()
+
+
+def test_the_lock_of_another_machine_says_when_it_lapses(tmp_path):
+    leave_lock(tmp_path, host="other", machine="other")
+    with pytest.raises(TrainerError, match=r"process \d+ on other since .*lapses five minutes after .*resume=auto"):
+        locked(tmp_path).__enter__()
+
+
+def test_auto_does_not_start_beside_a_run_that_has_no_checkpoint_yet(run_tiny, tiny, gone):
+    refused = []
+
+    class Second(Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            with pytest.raises(TrainerError, match="held by process"), held_run(tiny("resume=auto"), ALONE):
+                pass
+            refused.append(True)
+
+    run_tiny(callbacks=[Second()])
+    assert refused == [True, True]
+
+
+def test_auto_starts_anew_after_one_that_was_killed_before_its_first_checkpoint(tiny, gone):
+    with held_run(tiny("resume=auto"), ALONE) as first:
+        pass
+    leave_lock(first.folder, pid=gone)
+    with held_run(tiny("resume=auto"), ALONE) as second:
+        assert second.folder != first.folder

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from ortho_kernels.trainer import sweep
+from ortho_kernels.trainer import compare, sweep
 from ortho_kernels.trainer.config import combinations, load_config
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.launchers import Outcome, SweepSettings, launch
@@ -86,3 +86,38 @@ def test_submitit_hands_out_jobs(tmp_path):
 def test_a_launcher_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TrainerError, match="serial, joblib, submitit; got rocket"):
         launch(SweepSettings(launcher="rocket"), [], sweep.attempt)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"launcher": "joblib", "jobs": 0}, "sweep.jobs must be 1 or more; got 0"),
+        ({"launcher": "submitit", "cluster": "fog"}, "sweep.cluster=fog: .*fog"),
+        ({"launcher": "submitit", "cluster": "debug", "slurm": {"foo": 3}}, r"sweep.slurm.*'foo' need"),
+        ({"launcher": "submitit", "cluster": "debug", "slurm": {"timeout_min": "long"}}, 'sweep.slurm.*"timeout_min"'),
+    ],
+)
+def test_what_a_launcher_does_not_take_is_said(tmp_path, options, said):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    _, configs = plan(tmp_path, "seed=0,1")
+    with pytest.raises(TrainerError, match=said):
+        launch(SweepSettings(**options), configs, _titled)
+
+
+def test_nested_options_of_slurm_are_plain_ones(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed")
+    taken = {}
+    monkeypatch.setattr(submitit.AutoExecutor, "update_parameters", lambda self, **given: taken.update(given))
+    words = [
+        "sweep.slurm={slurm_additional_parameters: {account: lab}}",
+        "sweep.launcher=submitit",
+        "sweep.cluster=debug",
+    ]
+    _, configs = plan(tmp_path, "seed=0", *words)
+    launch(configs[0].sweep, configs, _titled)
+    assert type(taken["slurm_additional_parameters"]) is dict
+
+
+def test_a_comparison_is_no_sweep():
+    with pytest.raises(TrainerError, match="compares two runs and takes no -m"):
+        compare.main(["-m", "seed=0,1", "penalty=so"])

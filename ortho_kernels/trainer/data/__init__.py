@@ -33,6 +33,9 @@ SOURCES = {
 def load_splits(settings: Any, ranks: Ranks) -> Splits:
     """The data of a run, which has to be the same on each of its processes: they draw by the number of pictures."""
     splits = SOURCES[settings.name].load(settings)
+    for purpose, images in (("fit the probe on", splits.train), ("test on", splits.test)):
+        if len(images) < 2:
+            raise TrainerError(f"data={settings.name} has 1 picture to {purpose}: a score needs 2 at least.")
     here = [len(images) for images in (splits.pretraining, splits.train, splits.test)]
     first = ranks.agreed(here)
     if here != first:

@@ -1,5 +1,6 @@
 """One picture of any kind that PIL opens, as the bytes of a square of gray or color."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import TrainerError
+from .notices import printable
 
 ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
@@ -36,7 +38,7 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
 
     Raises PictureError, with the file's name, for other ranges and for a picture that PIL can't decode.
     """
-    with _named(getattr(image, "filename", "") or "given"):
+    with _named(printable(os.fsdecode(getattr(image, "filename", "") or "given"))):
         return _pixels(image, size, channels)
 
 
@@ -78,6 +80,8 @@ def _pixels(image: Image.Image, size: int, channels: int) -> Tensor:
     # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough either way round.
     image.draft("RGB", (size, size))
     image.load()
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
     turn = UPRIGHT.get(_orientation(image))
     opaque = _opaque(image).convert(mode)
     upright = opaque if turn is None else opaque.transpose(turn)
@@ -100,6 +104,8 @@ def _opaque(image: Image.Image) -> Image.Image:
         if "transparency" in image.info:  # the one value that stands for "nothing here"
             gray[values == image.info["transparency"]] = 255
         return Image.fromarray(gray)
+    if image.mode == "LAB":  # from which PIL has no way to gray
+        return image.convert("RGB")
     if not image.has_transparency_data:
         return image
     if image.mode == "La":  # PIL has no direct way from premultiplied gray

@@ -14,6 +14,7 @@ from .broken import BrokenPictures
 from .byte_strings import ByteStrings
 from .decoding import PictureError, decoded, header_error
 from .images import Images, MemoryImages
+from .notices import printable
 from .threads import in_threads
 
 
@@ -27,7 +28,8 @@ class Sources(ByteStrings):
         """The picture, its header read."""
 
     @abstractmethod
-    def name(self, index: int) -> str: ...
+    def name(self, index: int) -> str:
+        """For people."""
 
 
 class PictureFiles(Sources):
@@ -36,10 +38,10 @@ class PictureFiles(Sources):
     cure = "Replace it, remove it, or leave out what is broken: data.corrupt=skip."
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(self.name(index))
+        return Image.open(os.fsdecode(self[index]))
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self[index])
+        return printable(os.fsdecode(self[index]))
 
 
 class PictureBytes(Sources):

@@ -81,7 +81,10 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
         for folder, files in ((root / "train", train), (test_folder, test))
     ]
     in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
-    held = [_sound(images, in_memory) for images in sets]
+    held = [
+        _sound(images, in_memory, folder, classes)
+        for images, folder in zip(sets, (root / "train", test_folder), strict=True)
+    ]
     return Splits(held[0], held[1], classes, broken=broken)
 
 
@@ -89,9 +92,14 @@ def _wanted(path: str | None) -> set[str] | None:
     if path is None:
         return None
     try:
-        names = {line.strip() for line in Path(path).expanduser().read_text().splitlines() if line.strip()}
+        text = (
+            Path(path).expanduser().read_text("utf-8-sig")
+        )  # with the mark that editors of Windows begin with, or not
     except OSError as error:
         raise TrainerError(f"Cannot read data.classes={path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise TrainerError(f"data.classes={path} is no text in UTF-8: save it so, one class folder a line.") from None
+    names = {line.strip() for line in text.split("\n") if line.strip()}
     if not names:
         raise TrainerError(f"data.classes={path} lists no class folders.")
     return names
@@ -107,8 +115,8 @@ def _encoded(
     return EncodedImages(sources, labels, size, broken if settings.corrupt == "skip" else None)
 
 
-def _sound(images: EncodedImages, in_memory: bool) -> Images:
-    """Without the pictures that are known to be broken before the run starts."""
+def _sound(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
+    """Without the pictures that are known to be broken before the run starts; each class has to keep some."""
     sound: Images = images
     if in_memory:
         sound = images.decode()
@@ -116,4 +124,11 @@ def _sound(images: EncodedImages, in_memory: bool) -> Images:
         sound = images.with_readable_headers()
     if len(sound) == 0:
         raise TrainerError(f"None of the {len(images)} pictures can be decoded, {images.sources.name(0)} among them.")
+    before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, sound.labels))
+    for name, count in zip(classes, torch.where(after == 0, before, 0).tolist(), strict=True):
+        if count:
+            raise TrainerError(
+                f"None of the {count} pictures in {folder / name} can be decoded. Replace them, or list the other "
+                "classes in a file: data.classes=FILE."
+            )
     return sound

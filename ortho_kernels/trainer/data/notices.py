@@ -1,4 +1,4 @@
-"""What loading data says: once, though every process of a run loads it."""
+"""What loading data says: once, though every process of a run loads it, and in one line."""
 
 import torch.distributed as dist
 
@@ -10,4 +10,9 @@ def speaks() -> bool:
 
 def say(text: str) -> None:
     if speaks():
-        print(text, flush=True)
+        print(printable(text), flush=True)
+
+
+def printable(text: str) -> str:
+    """In one line that every terminal and file takes. Names of files may hold newlines, and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
