@@ -15,7 +15,7 @@ from ortho_kernels.trainer.data import SOURCES
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
 from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.runs import open_run
+from ortho_kernels.trainer.runs import held_run
 from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
 
 # Steps 1, 4 and 5 write a row; nobody asks for a figure of steps 2 and 3.
@@ -47,9 +47,9 @@ def train(ranks, folder, words, callback):
     splits = SOURCES[config.data.name].load(config.data)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
-    run = ranks.agreed(open_run(config) if ranks.rank == 0 else None)
-    fit(config, run, module, stream, ranks, [callback])
-    return run.folder
+    with held_run(config, ranks) as run:
+        fit(config, run, module, stream, ranks, [callback])
+        return run.folder
 
 
 def waits_of(ranks, folder, words):
