@@ -157,6 +157,11 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step_is_taken(run_tiny, 
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_a_penalty_that_is_not_finite_is_named_as_the_cause(run_tiny):
+    with pytest.raises(TrainerError, match=r"^The penalty is inf at step 0; the losses are finite\."):
+        run_tiny("penalty.gamma=1e38")
+
+
 class SeenAt(Callback):
     """The step under way and the weights when a run fails."""
 
