@@ -13,7 +13,8 @@ def first_non_finite_weight(module: nn.Module) -> str | None:
 
 
 def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str | None:
-    """The first layer whose output holds NaN or Inf when `forward` is run once more."""
+    """The first layer whose output holds NaN or Inf when `forward` is run once more, not compiled: compiled code does not
+    call hooks that come after it."""
     found: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -27,7 +28,7 @@ def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str
         layer.register_forward_hook(watch(name)) for name, layer in module.named_modules() if not list(layer.children())
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             forward()
     finally:
         for handle in handles:

@@ -5,9 +5,11 @@ from collections import deque
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from .processes import ALONE, Ranks
 from .transfers import HostCopy
 
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a float
@@ -22,11 +24,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A step that was not finite: the first batch whose loss was not, or else the parameter whose gradient was not."""
+    """A step that was not finite: the first batch whose loss was not, or else the penalty if that was not, or else the
+    parameter whose gradient was not."""
 
     step: int
     loss: float | None = None
     batch: Batch | None = None
+    penalty: float | None = None
     parameter: str | None = None
 
 
@@ -35,7 +39,7 @@ class _Step:
     number: int
     batches: list[Batch]
     parameters: list[str]
-    figures: HostCopy  # the loss of each batch, then the norm of each parameter's gradient
+    figures: HostCopy  # the loss of each batch, the penalty, then the norm of each parameter's gradient
 
     def verdict(self) -> NotFinite | None:
         figures = self.figures.values()
@@ -43,8 +47,11 @@ class _Step:
         for loss, batch in zip(figures[:count], self.batches, strict=True):
             if not math.isfinite(loss):
                 return NotFinite(self.number, loss, batch)
+        penalty, *norms = figures[count:]
+        if not math.isfinite(penalty):
+            return NotFinite(self.number, penalty=penalty)
         # Backward goes from the last parameter to the first.
-        for norm, name in zip(reversed(figures[count:]), reversed(self.parameters), strict=True):
+        for norm, name in zip(reversed(norms), reversed(self.parameters), strict=True):
             if not math.isfinite(norm):
                 return NotFinite(self.number, parameter=name)
         return None
@@ -54,7 +61,8 @@ class FiniteSteps:
     """From the first step that is not finite on, all gradients are set to zero on the device. So no weight is harmed until
     the host knows of it, and the cause can still be found."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._batches: list[Batch] = []  # of the step under way
         self._unread: deque[_Step] = deque()
         self._finite: Tensor | None = None  # so far, on the device
@@ -62,11 +70,13 @@ class FiniteSteps:
     def add_batch(self, batch: Batch) -> None:
         self._batches.append(batch)
 
-    def close(self, step: int, gradients: dict[str, Tensor]) -> None:
-        """Ends a step whose gradients are complete; a part of them, where weights are sharded."""
+    def close(self, step: int, penalty: Tensor, gradients: dict[str, Tensor]) -> None:
+        """Ends a step whose gradients, the penalty's included, are complete; a part of them, where weights are sharded."""
         parts = [each.to_local() if isinstance(each, DTensor) else each for each in gradients.values()]
         losses = [batch.loss.detach() for batch in self._batches]
-        figures = torch.stack([*losses, *torch._foreach_norm(parts)] if parts else losses)
+        figures = torch.stack([*losses, penalty, *(torch._foreach_norm(parts) if parts else [])])
+        if self._ranks.count > 1:  # what one process has seen stops all, for the same reason
+            dist.all_reduce(figures)
         finite = figures.isfinite().all()
         self._finite = finite if self._finite is None else self._finite & finite
         if parts:  # as bits: zero times NaN is NaN

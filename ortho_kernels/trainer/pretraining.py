@@ -50,7 +50,7 @@ class Pretraining(LightningModule):
         self.ranks = ranks
         self.last_residual = torch.zeros(())  # the plain sum that the last step's penalty was made of
         self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
-        self.finite_steps = FiniteSteps()
+        self.finite_steps = FiniteSteps(ranks)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # fsdp2
@@ -73,7 +73,9 @@ class Pretraining(LightningModule):
         # With a loss scaler an infinite gradient is no accident: it skips the step and lowers the scale.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         named = [] if scaled else self.method.named_parameters()
-        self.finite_steps.close(self.trainer.global_step, {name: p.grad for name, p in named if p.grad is not None})
+        gradients = {name: p.grad for name, p in named if p.grad is not None}
+        penalty = self.gamma * self.last_residual if self.gamma else torch.zeros((), device=self.device)
+        self.finite_steps.close(self.trainer.global_step, penalty, gradients)
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
         super().optimizer_step(epoch, batch, optimizer, closure)
@@ -100,7 +102,9 @@ class Pretraining(LightningModule):
         bad = self.finite_steps.first_not_finite(wait)
         if bad is None:
             return
-        if bad.batch is None:
+        if bad.penalty is not None:
+            what, cause = f"The penalty is {bad.penalty}", "the losses are finite"
+        elif bad.batch is None:
             what, cause = "The gradients are not finite", f"backward went wrong at {bad.parameter}"
         else:
             what, cause = f"The loss is {bad.loss}", self._cause(bad.batch, bad.step)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -58,7 +59,7 @@ def _strategy(settings: Any, ranks: Ranks) -> Any:
     if settings.strategy == "ddp":
         return DDPStrategy(process_group_backend=group_backend(settings), timeout=timeout)
     if settings.strategy == "fsdp2":
-        return ModelParallelStrategy(
+        return SharedOut(
             data_parallel_size=ranks.count,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,  # one whole file, which one process can read
@@ -66,3 +67,29 @@ def _strategy(settings: Any, ranks: Ranks) -> Any:
             timeout=timeout,
         )
     return "auto"
+
+
+class SharedOut(ModelParallelStrategy):
+    """FSDP2, resumed also where a parameter had no optimizer state yet: prototypes before their first step.
+
+    torch takes that for an error when it is strict; else it gives the parameter a state that has seen a step. Weights
+    have to be there all the same.
+    """
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        module, model = self.lightning_module, self.model
+        assert module is not None
+        assert model is not None
+        saved_names = torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=True)["state_dict"].keys()
+        if differing := saved_names ^ module.state_dict().keys():
+            raise TrainerError(
+                f"{checkpoint_path} is of another network; it differs in {', '.join(sorted(differing))}."
+            )
+        module.strict_loading = False
+        checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        module.strict_loading = True
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            for number, parameter in enumerate(model.parameters()):
+                if number not in saved["state"]:
+                    optimizer.state.pop(parameter, None)
+        return checkpoint

@@ -158,6 +158,11 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step_is_taken(run_tiny, 
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_a_penalty_that_is_not_finite_is_named_as_the_cause(run_tiny):
+    with pytest.raises(TrainerError, match=r"^The penalty is inf at step 0; the losses are finite\."):
+        run_tiny("penalty.gamma=1e38")
+
+
 class SeenAt(Callback):
     """The step under way and the weights when a run fails."""
 
@@ -216,12 +221,17 @@ def test_the_cause_is_sought_at_the_precision_of_the_run(run_tiny):
         run_tiny("trainer.max_steps=3", "trainer.precision=bf16-mixed", callbacks=[Poison()])
 
 
-def test_the_layer_that_first_gives_something_not_finite_is_named():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_layer_that_first_gives_something_not_finite_is_named(compiled):
     class Root(nn.Module):
         def forward(self, x):
             return x.sqrt()
 
     network = nn.Sequential(nn.Linear(3, 4), nn.Sequential(Root(), nn.Linear(4, 2)))
+    if compiled:
+        network.compile(backend="eager")
+        with torch.no_grad():
+            network(torch.randn(50, 3))
     assert first_non_finite_layer(network, lambda: network(torch.randn(50, 3))) == "1.0"
     network[1][0] = nn.ReLU()
     assert first_non_finite_layer(network, lambda: network(torch.randn(50, 3))) is None

@@ -1,6 +1,7 @@
 """Two processes of a run: the gradients of one process with the joint batch, ranks that stay the same, one that dies."""
 
 import atexit
+import math
 import os
 import signal
 from functools import partial
@@ -18,6 +19,7 @@ from ortho_kernels.trainer.batch_norm import synchronized
 from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.finite_steps import Batch, FiniteSteps
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.pretrain import pretrain
 from ortho_kernels.trainer.processes import ALONE, launched
@@ -137,6 +139,23 @@ def test_when_a_process_dies_the_others_stop_and_the_error_says_which(tmp_path):
     config = load_config([*WORDS, "trainer=ddp", f"runs={tmp_path}"])
     with pytest.raises(TrainerError, match=r"Process 1 was ended by SIGKILL.*resume=auto"):
         pretrain(config, [Die()])
+
+
+def step_with_a_loss_of_nan(ranks, folder):
+    """The loss of the last process is no number, and its gradient that of no process."""
+    steps = FiniteSteps(ranks)
+    gradient = torch.ones(3)
+    loss = torch.tensor(1.0 if ranks.rank == 0 else torch.nan)
+    steps.add_batch(Batch(torch.zeros(1), 0, loss))
+    steps.close(7, torch.zeros(()), {"weight": gradient})
+    bad = steps.first_not_finite(wait=True)
+    assert (bad.step, bad.parameter, math.isnan(bad.loss)) == (7, None, True)
+    assert not gradient.any()
+    return folder
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_all_for_that_reason(tmp_path):
+    assert launched(2, "gloo", 60.0, partial(step_with_a_loss_of_nan, folder=tmp_path)) == tmp_path
 
 
 class StopOne(Callback):

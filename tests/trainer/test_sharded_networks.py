@@ -104,6 +104,11 @@ def test_real_networks_train_shared_out_as_they_do_whole(tmp_path, pictures):
         assert distance(found, expected) < 0.05 * moved, name
 
 
-def test_a_run_of_shared_weights_goes_on_where_it_stopped(tmp_path, pictures):
-    words = [*NETWORKS["resnet18-color"], "trainer=fsdp2", "trainer.checkpoint_every=1", "resume=auto"]
+# Prototypes that the first step leaves as they are, so that they have no state of the optimizer when it is saved.
+FROZEN = ["method=dino", "method.prototypes=16", "method.freeze=0.5", "data.views.local.count=1", "optimizer=adamw"]
+
+
+@pytest.mark.parametrize("method", [[], FROZEN], ids=["byol", "frozen prototypes"])
+def test_a_run_of_shared_weights_goes_on_where_it_stopped(tmp_path, pictures, method):
+    words = [*NETWORKS["resnet18-color"], *method, "trainer=fsdp2", "trainer.checkpoint_every=1", "resume=auto"]
     launched(2, "gloo", 300.0, partial(resume, config=config_of(words, tmp_path, pictures)))
