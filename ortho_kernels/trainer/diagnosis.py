@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def first_non_finite_weight(module: nn.Module) -> str | None:
-    """The name of the first parameter that holds NaN or Inf, in the order of the forward pass."""
-    return next((name for name, value in module.named_parameters() if not value.isfinite().all()), None)
+    """The name of the first parameter that holds NaN or Inf, in the order of the forward pass. Of sharded weights this
+    process's parts are looked at: others may not be asking."""
+    return next((name for name, value in module.named_parameters() if not _own_part(value).isfinite().all()), None)
 
 
 def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str | None:
@@ -34,3 +36,7 @@ def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str
         for handle in handles:
             handle.remove()
     return found[0] if found else None
+
+
+def _own_part(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
