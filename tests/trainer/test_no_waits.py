@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 from bare_runs import train
-from conftest import tiny_words
 from lightning.pytorch import Callback
 from small_methods import small_heads
+from tiny import tiny_words
 from waits import Waits
 
 from ortho_kernels.trainer.batch_norm import SyncBatchNorm

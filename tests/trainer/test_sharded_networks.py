@@ -97,10 +97,11 @@ def test_real_networks_train_shared_out_as_they_do_whole(tmp_path, pictures):
     for name, network in NETWORKS.items():
         expected, losses = outcome(tmp_path / "whole" / name)
         found, shared_losses = outcome(tmp_path / "shared" / name)
-        assert shared_losses == pytest.approx(losses, rel=1e-4), name
+        # Half a batch a process rounds its statistics otherwise, which dozens of batch norms of few pixels amplify.
+        assert shared_losses[0] == pytest.approx(losses[0], rel=1e-5), name
+        assert shared_losses == pytest.approx(losses, rel=1e-2), name
         assert found.keys() == expected.keys()
         moved = distance(weights_before(config_of(network, tmp_path, pictures)), expected)
-        # Half a batch a process rounds its statistics otherwise, which 53 batch norms of few pixels amplify.
         assert distance(found, expected) < 0.05 * moved, name
 
 

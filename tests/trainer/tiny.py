@@ -1,0 +1,19 @@
+"""The options of a run that takes a second; in a file that processes started by a test can import."""
+
+TINY = [
+    "data=digits",
+    "backbone.width=4",
+    "method.hidden=16",
+    "method.projection=8",
+    "trainer.batch_size=16",
+    "trainer.max_steps=2",
+    "trainer.log_every=1",
+    "evaluation.train_images=60",
+    "evaluation.test_images=40",
+]
+
+
+def tiny_words(*words):
+    """The options before these words."""
+    vit = "backbone=vit_tiny" in words
+    return [word for word in TINY if not (vit and word.startswith("backbone."))] + ["backbone.depth=1"] * vit
