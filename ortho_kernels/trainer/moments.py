@@ -1,4 +1,4 @@
-"""Times of what a device does, taken without waiting for it."""
+"""Points in the work of a device: when it comes there, asked without waiting for it."""
 
 import time
 
@@ -19,9 +19,14 @@ class Moment:
         """Whether the device has come so far."""
         return self._event is None or self._event.query()
 
+    def wait(self) -> None:
+        """Until the device has come so far."""
+        if self._event is not None:
+            self._event.synchronize()
+
     def seconds_since(self, earlier: "Moment") -> float:
         """Waits until the device has come so far."""
         if self._event is None or earlier._event is None:
             return self._seconds - earlier._seconds
-        self._event.synchronize()
+        self.wait()
         return 1e-3 * earlier._event.elapsed_time(self._event)

@@ -78,7 +78,7 @@ class Monitor(Callback):
             row = self._row(trainer, module, outputs)  # on every rank: it takes all of them
             if self.writes:
                 self._write(trainer, row, step)
-                if said := self.alarm.hear(step, module.steps, row["spread"]):
+                if said := self.alarm.update(step, module.steps, row["spread"]):
                     self.progress.say(said)
         else:
             self._read_times(wait=False)

@@ -59,7 +59,7 @@ def _strategy(settings: Any, ranks: Ranks) -> Any:
     if settings.strategy == "ddp":
         return DDPStrategy(process_group_backend=group_backend(settings), timeout=timeout)
     if settings.strategy == "fsdp2":
-        return SharedOut(
+        return FSDP2Strategy(
             data_parallel_size=ranks.count,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,  # one whole file, which one process can read
@@ -69,8 +69,8 @@ def _strategy(settings: Any, ranks: Ranks) -> Any:
     return "auto"
 
 
-class SharedOut(ModelParallelStrategy):
-    """FSDP2, resumed also where a parameter had no optimizer state yet: prototypes before their first step.
+class FSDP2Strategy(ModelParallelStrategy):
+    """Resumes also where a parameter had no optimizer state yet: prototypes before their first step.
 
     torch takes that for an error when it is strict; else it gives the parameter a state that has seen a step. Weights
     have to be there all the same.

@@ -5,25 +5,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .moments import Moment
+
 
 class HostCopy:
     """A tensor's values on their way to the host; the tensor must not change any more."""
 
     def __init__(self, tensor: Tensor) -> None:
-        on_gpu = tensor.is_cuda
-        self._values = tensor.detach().to("cpu", non_blocking=on_gpu)  # torch pins the memory of such a copy
-        self._event: torch.cuda.Event | None = None
-        if on_gpu:
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(tensor.device))
+        # torch pins the memory of a copy from a GPU.
+        self._values = tensor.detach().to("cpu", non_blocking=tensor.is_cuda)
+        self._copied = Moment(tensor.device)
 
     def arrived(self) -> bool:
-        return self._event is None or self._event.query()
+        return self._copied.passed()
 
     def values(self) -> Any:
         """As `Tensor.tolist`; waits if the copy has not arrived."""
-        if self._event is not None:
-            self._event.synchronize()
+        self._copied.wait()
         return self._values.tolist()
 
 

@@ -68,9 +68,9 @@ def test_a_sweep_marks_what_has_collapsed(tmp_path):
     assert [row[header.index("collapsed")] for row in rows] == ["True", "False", ""]
 
 
-def test_the_alarm_waits_for_a_tenth_of_the_run_and_speaks_once():
+def test_the_alarm_waits_for_a_tenth_of_the_run_and_is_raised_once():
     alarm = CollapseAlarm("Try this.")
-    said = {step: text for step in range(10, 1001, 10) if (text := alarm.hear(step, 1000, 0.01))}
+    said = {step: text for step in range(10, 1001, 10) if (text := alarm.update(step, 1000, 0.01))}
     assert list(said) == [110]
     assert said[110].endswith("is 0.01, below 0.3 since step 10 (1: all directions evenly, 0: all alike). Try this.")
 
@@ -78,10 +78,10 @@ def test_the_alarm_waits_for_a_tenth_of_the_run_and_speaks_once():
 @pytest.mark.parametrize("spread", [LEAST_SPREAD, 1.0, math.nan])
 def test_the_alarm_begins_anew_where_projections_spread_again(spread):
     alarm = CollapseAlarm("Try this.")
-    heard = [alarm.hear(step, 100, 0.01 if step % 3 else spread) for step in range(1, 101)]
+    heard = [alarm.update(step, 100, 0.01 if step % 3 else spread) for step in range(1, 101)]
     assert heard == [None] * 100
 
 
 def test_the_alarm_of_a_long_run_does_not_wait_for_a_tenth():
     alarm = CollapseAlarm("Try this.")
-    assert [step for step in range(100, 2000, 100) if alarm.hear(step, 10**6, 0.0)] == [600]
+    assert [step for step in range(100, 2000, 100) if alarm.update(step, 10**6, 0.0)] == [600]

@@ -1,6 +1,7 @@
 """What becomes of the pictures of every kind that PIL opens, each written to a file and read back."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -64,15 +65,21 @@ def test_a_dark_16_bit_picture_stays_dark(tmp_path):
     assert read(tmp_path / "a.pgm").unique().tolist() == [1]
 
 
+def assert_refused(path, values, reason):
+    """A file of these values stops with its name and the reason."""
+    Image.fromarray(values).save(path)
+    with pytest.raises(
+        PictureError, match=rf"Cannot decode the picture .*{re.escape(path.name)}: .*{reason}"
+    ) as refusal:
+        read(path)
+    assert isinstance(refusal.value, TrainerError)
+
+
 @pytest.mark.parametrize(("least", "most"), [(0, 70000), (-1, 65535), (0, 255)])
 def test_32_bit_integers_of_another_range_stop_with_the_name(tmp_path, least, most):
     values = np.full((SIZE, SIZE), least, np.int32)
     values[0, 0] = most
-    Image.fromarray(values).save(tmp_path / "wide.tif")
-    with pytest.raises(
-        TrainerError, match=rf"Cannot decode the picture .*wide\.tif: .* from {least} to {most}, .*accept"
-    ):
-        read(tmp_path / "wide.tif")
+    assert_refused(tmp_path / "wide.tif", values, rf" from {least} to {most}, .*accept")
 
 
 def test_floats_between_0_and_1_are_multiplied_by_255(tmp_path):
@@ -85,11 +92,7 @@ def test_floats_between_0_and_1_are_multiplied_by_255(tmp_path):
 def test_other_floats_stop_with_the_name(tmp_path, value):
     values = np.zeros((SIZE, SIZE), np.float32)
     values[3, 3] = value
-    Image.fromarray(values).save(tmp_path / "wide.tif")
-    with pytest.raises(
-        PictureError, match=r"Cannot decode the picture .*wide\.tif: .*floats between 0 and 1 are accepted"
-    ):
-        read(tmp_path / "wide.tif")
+    assert_refused(tmp_path / "wide.tif", values, "floats between 0 and 1 are accepted")
 
 
 def test_16_bit_color_is_reduced_by_pil(tmp_path):

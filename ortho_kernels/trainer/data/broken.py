@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import writing
 from .decoding import PictureError
-from .notices import speaks
+from .notices import is_main_process
 
 CORRUPT = ("stop", "skip")  # what data.corrupt can be
 
@@ -21,7 +21,7 @@ class BrokenPictures:
     def keep_in(self, file: Path) -> None:
         """From now on the list is this file; what is known goes there, if it isn't there yet."""
         self.file = file
-        if speaks():
+        if is_main_process():
             self._append(sorted(self.names - self._listed()))
 
     def add(self, name: str, error: PictureError) -> None:
@@ -29,7 +29,7 @@ class BrokenPictures:
             return
         self.names.add(name)
         if self.file is None:
-            said = not speaks()  # what is found before the run has a folder, every process of the run finds
+            said = not is_main_process()  # what is found before the run has a folder, every process of the run finds
         else:
             said = name in self._listed()
             self._append([name] * (not said))

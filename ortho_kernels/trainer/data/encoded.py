@@ -2,7 +2,7 @@
 
 import io
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
 
@@ -18,7 +18,7 @@ from .notices import printable
 from .threads import in_threads
 
 
-class Sources(ByteStrings):
+class Sources(ByteStrings, ABC):
     """What pictures are decoded from."""
 
     cure: str  # what to do about one that is broken

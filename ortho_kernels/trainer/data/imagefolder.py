@@ -76,15 +76,12 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
         say(f"data.root={root}: {left_out}")
     broken = BrokenPictures()
     classes = sorted(train)
+    folders = root / "train", test_folder
     sets = [
-        _encoded(folder, files, classes, settings, broken)
-        for folder, files in ((root / "train", train), (test_folder, test))
+        _encoded(folder, files, classes, settings, broken) for folder, files in zip(folders, (train, test), strict=True)
     ]
     in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
-    held = [
-        _sound(images, in_memory, folder, classes)
-        for images, folder in zip(sets, (root / "train", test_folder), strict=True)
-    ]
+    held = [_sound(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
     return Splits(held[0], held[1], classes, broken=broken)
 
 
@@ -92,9 +89,8 @@ def _wanted(path: str | None) -> set[str] | None:
     if path is None:
         return None
     try:
-        text = (
-            Path(path).expanduser().read_text("utf-8-sig")
-        )  # with the mark that editors of Windows begin with, or not
+        # With the mark that editors of Windows begin with, or not.
+        text = Path(path).expanduser().read_text("utf-8-sig")
     except OSError as error:
         raise TrainerError(f"Cannot read data.classes={path}: {error.strerror}.") from None
     except UnicodeDecodeError:

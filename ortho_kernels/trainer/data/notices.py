@@ -3,13 +3,13 @@
 import torch.distributed as dist
 
 
-def speaks() -> bool:
-    """Whether this process says what all processes of the run find alike: rank 0 does."""
+def is_main_process() -> bool:
+    """Rank 0, which says what all processes of the run find alike."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
 
 
 def say(text: str) -> None:
-    if speaks():
+    if is_main_process():
         print(printable(text), flush=True)
 
 
