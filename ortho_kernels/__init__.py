@@ -7,10 +7,10 @@
 The formulas are in `ortho_kernels.reference`; names that existing code imports are in `ortho_kernels.compat`.
 """
 
-from .backends.choose import use_backend
+from .backends.registry import use_backend
 from .functional import soft_orthogonality, srip
+from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
 from .penalty import OrthogonalityPenalty, paper_gamma
-from .value_and_grad import soft_orthogonality_value_and_grad, srip_value_and_grad
 
 __version__ = "0.1.0"
 __all__ = [

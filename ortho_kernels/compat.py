@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .matrix_view import check_weights, matrix_view
+from .weight_checks import check_weights
+from .weight_views import view_weight
 
 _STARTS = ("uniform", "normal")
 
@@ -43,7 +44,7 @@ def l2_reg_ortho(model: nn.Module, *, side: str = "small", start: str = "uniform
     names, weights = zip(*named, strict=True)
     check_weights(weights, [1] * len(weights), names)
     draw = torch.rand if start == "uniform" else torch.randn
-    vectors = [draw(1, matrix_view(weight, 1).order(side), device=weight.device) for weight in weights]
+    vectors = [draw(1, view_weight(weight, 1).order(side), device=weight.device) for weight in weights]
     return functional.srip(weights, side=side, start=vectors, squared=True)
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import __version__, functional, ops, reference
-from .backends import cuda, native, triton
-from .backends.choose import BACKENDS, explain, reason_against, use_backend
+from . import __version__, functional, reference
+from .backends import triton
+from .backends.registry import BACKENDS, explain, reason_against, use_backend
 from .diagnostics import gpu_checks
+from .weight_views import compute_dtype
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.
 TOLERANCE = {"torch": 5e-4, "cpu": 1e-5, "cuda": 1e-5, "triton": 1e-5}
@@ -41,8 +42,9 @@ def main(arguments: Sequence[str] = ()) -> int:
     _row("triton", triton.describe())
 
     _section("Native build")
-    for name, fact in (native.build_facts() | cuda.build_facts()).items():
-        _row(name, fact)
+    for serving in BACKENDS.values():
+        for name, fact in serving.facts().items():
+            _row(name, fact)
 
     _section("Backends")
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -80,7 +82,7 @@ def check(backend: str, device: str, dtype: torch.dtype = torch.float32) -> dict
     # Near orthogonality, where R is a difference of nearly equal numbers, is where precision shows.
     weights = [_near_orthogonal(shape, generator).to(device, dtype) for shape in _SHAPES]
     orders = [min(shape[0], weight[0].numel()) for shape, weight in zip(_SHAPES, weights, strict=True)]
-    start = [torch.randn(1, n, generator=generator).to(device, ops.compute_dtype(weights)) for n in orders]
+    start = [torch.randn(1, n, generator=generator).to(device, compute_dtype(weights)) for n in orders]
     errors = {}
     for name, compute, define, options in (
         ("so", functional.soft_orthogonality, reference.soft_orthogonality, {}),

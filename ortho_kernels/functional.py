@@ -5,21 +5,36 @@ The formulas stand in `reference.py`, which has the same signatures; arXiv 2411.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from . import ops, reference
-from .backends import eager, gpu  # noqa: F401  gpu registers
-from .backends.choose import choose
+from . import ops
+from .backends import gpu  # noqa: F401  registers the operators
+from .backends.registry import serving
+from .backends.torch import TorchBackend
 from .distributed import full_tensors
-from .matrix_view import check_side, check_storage, is_count, wraps_tensors
-from .plan import Plan, plan_of
+from .options import REDUCTIONS, SO, SRIP, check_choice
+from .weight_checks import PLAIN, check_storage, wraps_tensors
+from .weight_views import WeightViews, weight_views
 
-REDUCTIONS = ("sum", "mean", "none")
-GRADIENTS = ("through", "envelope")
+Options = TypeVar("Options", SO, SRIP)
+
+
+def checked(penalty: type[Options], reduction: str, *options: Any) -> Options:
+    """The options of a penalty, made once and kept."""
+    return (_check if torch.compiler.is_compiling() else _checked)(penalty, reduction, *options)
+
+
+def _check(penalty: type[Options], reduction: str, *options: Any) -> Options:
+    check_choice("reduction", reduction, REDUCTIONS)
+    return penalty(*options)
+
+
+_checked = lru_cache(typed=True)(_check)  # of which Dynamo would warn
 
 
 def soft_orthogonality(
@@ -51,18 +66,15 @@ def soft_orthogonality(
         reduction: `"sum"`, `"mean"` over matrices, or `"none"`: one value a matrix, groups of a weight side by side.
 
     Returns:
-        A float32 tensor (float64 where any weight is float64), differentiable once; a NaN or Inf in a weight comes out.
+        A float32 tensor (float64 where any weight is float64), differentiable once; NaN and Inf propagate.
 
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
-    check_soft_orthogonality(side, diagonal, off_diagonal, reduction)
-    weights = full_tensors(as_list(weights))
-    values = soft_orthogonality_values(
-        weights, plan_of(weights, groups), side=side, diagonal=diagonal, off_diagonal=off_diagonal, squared=squared
-    )
-    return reference.reduce(values, reduction)
+    options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
+    weights = as_list(weights)
+    return reduce(soft_orthogonality_values(weights, weight_views(weights, groups), options), reduction)
 
 
 def srip(
@@ -95,167 +107,81 @@ def srip(
         squared: sigma^2 instead (Bansal et al., NeurIPS 2018).
 
     Returns:
-        A float32 tensor (float64 where any weight is float64), differentiable once; a NaN or Inf in a weight comes out.
+        A float32 tensor (float64 where any weight is float64), differentiable once; NaN and Inf propagate.
 
     Raises:
         TypeError, ValueError: naming the weight and what was expected.
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
-    check_srip(side, iterations, generator, gradient, reduction)
-    weights = as_list(weights)
-    if start is not None or generator is not None:  # else each process would draw its own: `plan_of` refuses
-        weights = full_tensors(weights)
-    plan = plan_of(weights, groups)
-    packed = pack_start(start, weights, plan, side, generator)
-    values, _ = srip_values(weights, plan, packed, side=side, iterations=iterations, gradient=gradient, squared=squared)
-    return reference.reduce(values, reduction)
+    options = checked(SRIP, reduction, side, iterations, gradient, squared)
+    # Each process would draw its own start for a sharded weight, which is refused then.
+    weights = as_list(weights, gather=start is not None or generator is not None)
+    views = weight_views(weights, groups)
+    values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
+    return reduce(values, reduction)
 
 
-# The same for weights that are planned and options that are checked: one value a matrix.
+# The same for weights that are checked: one value a matrix.
 
 
-def soft_orthogonality_values(
-    weights: list[Tensor],
-    plan: Plan,
-    *,
-    side: str = "small",
-    diagonal: float = 1.0,
-    off_diagonal: float = 1.0,
-    squared: bool = True,
-) -> Tensor:
+def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    if serves_torch(weights, plan):
-        return eager.call(
-            reference.soft_orthogonality, weights, groups=plan.groups, side=side, diagonal=diagonal,
-            off_diagonal=off_diagonal, squared=squared, reduction="none",
-        )  # fmt: skip
-    by_constant = differs_by_constant(side, diagonal, off_diagonal)
-    values, _ = ops.soft_orthogonality(
-        plan.addressable(weights),
-        plan.groups,
-        plan.sides("small" if by_constant else side),
-        float(diagonal),
-        float(off_diagonal),
-        _wants_gradient(weights),
-    )
-    if by_constant:
-        values = values.add(plan.null_space(side), alpha=float(diagonal))
-    return values if squared else reference.square_root(values)
-
-
-def differs_by_constant(side: str, diagonal: float, off_diagonal: float) -> bool:
-    """Whether SO on this side is that on the small one plus `diagonal * plan.null_space(side)`.
-
-    With equal factors each eigenvalue -1 of the larger Gram's null space adds its square.
-    """
-    return side != "small" and diagonal == off_diagonal
+    return serving(views, "so").soft_orthogonality(weights, views, options)
 
 
 def srip_values(
-    weights: list[Tensor],
-    plan: Plan,
-    start: Tensor,
-    *,
-    side: str = "small",
-    iterations: int = 2,
-    gradient: str = "through",
-    squared: bool = False,
-    keep: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The values from packed start vectors, and what the operator kept for the backward (see `ops.srip`): always if `keep`,
-    else where there will be one. The torch backend keeps nothing: autograd does."""
+    weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """From packed start vectors; with the normalized vectors with which the iteration ends, packed likewise, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    if serves_torch(weights, plan):
-        values = eager.call(
-            reference.srip, weights, groups=plan.groups, side=side, iterations=iterations, gradient=gradient,
-            squared=squared, start=unpack_start(start, plan, side), reduction="none",
-        )  # fmt: skip
-        return values, values.new_empty(0)
-    values, kept = ops.srip(
-        plan.addressable(weights),
-        plan.groups,
-        plan.sides(side),
-        start,
-        iterations,
-        gradient == "through",
-        keep or _wants_gradient(weights),
-    )
-    return values.square() if squared else values, kept
+    return serving(views, "srip").srip(weights, views, options, start, follow)
 
 
-def serves_torch(weights: Sequence[Tensor], plan: Plan) -> bool:
-    """Whether the reference serves these weights, under autograd, and no operator."""
-    return choose(weights[0].device.type, plan.dtype) == "torch"
+def reduce(values: Tensor, reduction: str) -> Tensor:
+    """The sum or mean of the values of all matrices, or (`none`) one value a matrix; no matrices add up to 0."""
+    if reduction == "none":
+        return values
+    return values.sum() if reduction == "sum" or not len(values) else values.mean()
 
 
 def pack_start(
     start: Sequence[Tensor] | None,
     weights: Sequence[Tensor],
-    plan: Plan,
+    views: WeightViews,
     side: str,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The start vectors of all matrices, packed: those given, or fresh Gaussian ones from one draw."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
     if start is not None:
-        _check_start(start, weights, plan, side)
+        _check_start(start, weights, views, side)
         check_storage(start, [f"start[{index}]" for index in range(len(start))])
-        return torch.cat([x.detach().reshape(-1).to(plan.dtype) for x in start]) if start else torch.zeros(0)
-    if ops.under_vmap(weights) and not serves_torch(weights, plan):
+        return torch.cat([x.detach().reshape(-1).to(views.dtype) for x in start]) if start else torch.zeros(0)
+    if ops.under_vmap(weights) and not isinstance(serving(views, "srip"), TorchBackend):
         ops.refuse_vmap()  # before vmap has its word on random numbers
-    own = plan.device
+    own = views.device
     device = own if generator is None else generator.device
-    return torch.randn(sum(plan.orders(side)), dtype=plan.dtype, device=device, generator=generator).to(own)
+    return torch.randn(sum(views.orders(side)), dtype=views.dtype, device=device, generator=generator).to(own)
 
 
-def unpack_start(start: Tensor, plan: Plan, side: str) -> list[Tensor]:
-    """One `(groups, n)` tensor for each weight."""
-    vectors = start.split(plan.vector_sizes(side))
-    return [x.view(view.groups, view.order(side)) for x, view in zip(vectors, plan.views, strict=True)]
-
-
-def as_list(weights: Sequence[Tensor]) -> list[Tensor]:
+def as_list(weights: Sequence[Tensor], *, gather: bool = True) -> list[Tensor]:
+    """A list of its own; with sharded weights in full, if `gather`."""
     if isinstance(weights, Tensor):
         raise TypeError("weights must be a list of tensors; got one tensor: wrap it, [weight]")
-    return list(weights)
+    weights = list(weights)
+    return weights if not gather or PLAIN.issuperset(map(type, weights)) else full_tensors(weights)
 
 
-def check_soft_orthogonality(side: str, diagonal: float, off_diagonal: float, reduction: str) -> None:
-    check_side(side)
-    _check_choice("reduction", reduction, REDUCTIONS)
-    for name, factor in (("diagonal", diagonal), ("off_diagonal", off_diagonal)):
-        if not 0 <= factor < math.inf:
-            raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
-
-
-def check_srip(side: str, iterations: int, generator: torch.Generator | None, gradient: str, reduction: str) -> None:
-    check_side(side)
-    _check_choice("reduction", reduction, REDUCTIONS)
-    _check_choice("gradient", gradient, GRADIENTS)
-    if not is_count(iterations):
-        raise ValueError(f"iterations must be a positive int, the number of applications of R; got {iterations!r}")
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
-
-
-def _wants_gradient(weights: Sequence[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-
-
-def _check_choice(name: str, given: str, accepted: Sequence[str]) -> None:
-    if given not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {given!r}")
-
-
-def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], plan: Plan, side: str) -> None:
-    views = plan.views
-    if isinstance(start, Tensor) or len(start) != len(views):
+def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: WeightViews, side: str) -> None:
+    if isinstance(start, Tensor) or len(start) != len(weights):
         given = "one tensor" if isinstance(start, Tensor) else f"{len(start)} tensors"
         raise ValueError(
-            f"start must be a list with one (groups, n) tensor a weight: got {given} for {len(views)} weights"
+            f"start must be a list with one (groups, n) tensor a weight: got {given} for {len(weights)} weights"
         )
-    for index, (vectors, weight, view) in enumerate(zip(start, weights, views, strict=True)):
+    for index, (vectors, weight, view) in enumerate(zip(start, weights, views.views, strict=True)):
         expected = (view.groups, view.order(side))
         if not isinstance(vectors, Tensor) or wraps_tensors(vectors) or not vectors.is_floating_point():
             raise TypeError(

@@ -14,7 +14,7 @@ import needs
 import pytest
 import torch
 
-from ortho_kernels.backends.choose import reason_against, use_backend
+from ortho_kernels.backends.registry import reason_against, use_backend
 
 ON_CPU = {"backend": ["cpu", "torch"], "kernels": ["cpu"]}
 ON_GPU = {"backend": ["cuda", "triton", "torch"], "kernels": ["cuda", "triton"]}

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ortho_kernels import doctor, soft_orthogonality, use_backend
-from ortho_kernels.backends import choose, cuda, eager, native
+from ortho_kernels.backends import cpu, cuda, registry
+from ortho_kernels.backends import torch as torch_backend
 
 
 def python(code, **environment):
@@ -21,14 +22,14 @@ def python(code, **environment):
 @pytest.mark.skipif(os.environ.get("ORTHO_KERNELS_NO_NATIVE") == "1", reason="asked to do without the native library")
 def test_the_native_library_is_there():
     """Elsewhere its tests are skipped where it is missing; here a build that failed is seen."""
-    assert native.load() is None
-    assert choose.choose("cpu") == "cpu"
+    assert cpu.library.reason_against is None
+    assert registry.choose("cpu") == "cpu"
 
 
 def test_without_the_native_library_torch_serves():
     result = python(
-        "import torch, ortho_kernels as ok; from ortho_kernels.backends import choose\n"
-        "print(choose.choose('cpu'), ok.soft_orthogonality([torch.eye(3) * 2]).item())\n"
+        "import torch, ortho_kernels as ok; from ortho_kernels.backends import registry\n"
+        "print(registry.choose('cpu'), ok.soft_orthogonality([torch.eye(3) * 2]).item())\n"
         "try:\n"
         "    with ok.use_backend('cpu'): ok.soft_orthogonality([torch.eye(3)])\n"
         "except RuntimeError as error: print(error)",
@@ -40,17 +41,17 @@ def test_without_the_native_library_torch_serves():
 
 
 def test_kernels_say_no_to_other_devices():
-    assert "run on cpu" in choose.reason_against("cpu", "cuda")
-    assert "run on cuda" in choose.reason_against("cuda", "cpu")
-    assert "run on cuda" in choose.reason_against("triton", "cpu")
-    assert choose.reason_against("torch", "cuda") is None
+    assert "run on cpu" in registry.reason_against("cpu", "cuda")
+    assert "run on cuda" in registry.reason_against("cuda", "cpu")
+    assert "run on cuda" in registry.reason_against("triton", "cpu")
+    assert registry.reason_against("torch", "cuda") is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_torch_serves_its_device():
     for backend in ("cuda", "triton"):
-        assert choose.reason_against(backend, "cuda") is not None
-    assert choose.choose("cuda") == "torch"
+        assert registry.reason_against(backend, "cuda") is not None
+    assert registry.choose("cuda") == "torch"
 
 
 def test_unknown_backends():
@@ -64,14 +65,14 @@ def test_unknown_backends():
 
 
 def test_use_backend_ends_with_its_block():
-    before = choose.choose("cpu")
+    before = registry.choose("cpu")
     with use_backend("torch"):
-        assert choose.choose("cpu") == "torch"
-    assert choose.choose("cpu") == before
+        assert registry.choose("cpu") == "torch"
+    assert registry.choose("cpu") == before
 
 
 def test_the_torch_backend_warns_once_of_low_precision(monkeypatch):
-    monkeypatch.setattr(eager, "_warned", False)
+    monkeypatch.setattr(torch_backend, "_warned", False)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
@@ -88,7 +89,7 @@ def test_doctor(capsys):
     text = capsys.readouterr().out
     assert torch.__version__ in text
     assert "torch on cpu     works: largest relative error" in text
-    if native.load() is None:
+    if cpu.library.reason_against is None:
         assert "cpu on cpu       works" in text
 
 
@@ -99,13 +100,13 @@ def test_doctor_finds_wrong_numbers(monkeypatch, capsys):
     assert "WRONG" in capsys.readouterr().out
 
 
-CUDA_FACTS = "from ortho_kernels.backends import cuda; print(cuda.build_facts()['CUDA library'])"
+CUDA_FACTS = "from ortho_kernels.backends import cuda; print(cuda.CudaBackend().facts()['CUDA library'])"
 
 
-@pytest.mark.skipif(cuda.load() is not None, reason=f"CUDA kernels: {cuda.load()}")
+@pytest.mark.skipif(cuda.library.reason_against is not None, reason=f"CUDA kernels: {cuda.library.reason_against}")
 def test_another_build_of_the_cuda_library(tmp_path):
     other = tmp_path / "another.so"
-    shutil.copy(cuda._LIBRARY, other)
+    shutil.copy(cuda.library.path, other)
     result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(other))
     assert result.stdout.startswith(f"{other}, nvcc "), result.stderr
 
@@ -122,10 +123,10 @@ def test_a_cuda_library_that_can_not_be_loaded_says_why(tmp_path):
     assert "too short" in result.stdout
 
 
-@pytest.mark.skipif(native.load() is not None, reason=f"the native library: {native.load()}")
+@pytest.mark.skipif(cpu.library.reason_against is not None, reason=f"the native library: {cpu.library.reason_against}")
 def test_another_library_is_not_taken_for_the_cuda_kernels():
-    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(native._LIBRARY))
-    assert result.stdout == f"failed to load: {native._LIBRARY} is no build of the CUDA kernels\n", result.stderr
+    result = python(CUDA_FACTS, ORTHO_KERNELS_CUDA_LIBRARY=str(cpu.library.path))
+    assert result.stdout == f"failed to load: {cpu.library.path} is no build of the CUDA kernels\n", result.stderr
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_machine_code_runs_on_its_own_generation(facts, capability, runs, monkey
     monkeypatch.setattr(cuda, "_facts", lambda: facts)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    reason = cuda.reason_against(torch.float32)
+    reason = cuda.CudaBackend().reason_against(torch.float32)
     assert (reason is None) == runs
     if not runs:
         assert facts in reason

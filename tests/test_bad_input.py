@@ -130,7 +130,7 @@ def test_different_devices(penalty):
 
 def test_different_devices_without_a_gpu(monkeypatch):
     """The same check, on what a second device looks like to it."""
-    from ortho_kernels.matrix_view import check_weights
+    from ortho_kernels.weight_checks import check_weights
 
     class Elsewhere(torch.Tensor):
         @property

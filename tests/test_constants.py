@@ -5,7 +5,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ortho_kernels import plan, soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad
+from ortho_kernels import soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad, weight_views
 
 WEIGHTS = [torch.randn(4, 6), torch.randn(9, 5), torch.randn(8, 2, 3, 3)]
 CALLS = {
@@ -15,8 +15,8 @@ CALLS = {
 
 
 @pytest.fixture(autouse=True)
-def no_plans(monkeypatch):
-    monkeypatch.setattr(plan, "_plans", {})
+def no_views(monkeypatch):
+    monkeypatch.setattr(weight_views, "_cache", {})
 
 
 class Copies(TorchDispatchMode):

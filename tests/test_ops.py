@@ -49,14 +49,17 @@ def test_opcheck_srip(requires_grad, through):
 UTILS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
-def test_opcheck_backwards():
-    grad = torch.randn(len(ORDERS))
-    triangles = torch.randn(sum(n * (n + 1) // 2 for n in ORDERS))
-    arguments = (grad, weights(False), GROUPS, SIDES, triangles, 0, [1, 0, 1, 1])
-    torch.library.opcheck(OPERATORS.soft_orthogonality_backward.default, arguments, test_utils=UTILS)
-    vectors = torch.randn(2 * 2 * sum(ORDERS))
-    arguments = (grad, weights(False), GROUPS, SIDES, vectors, 2, [1, 1, 0, 1])
-    torch.library.opcheck(OPERATORS.srip_backward.default, arguments, test_utils=UTILS)
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_opcheck_backwards(accumulate):
+    factors, given = torch.randn(len(ORDERS)), weights(False)
+    triangles, vectors = torch.randn(sum(n * (n + 1) // 2 for n in ORDERS)), torch.randn(2 * 2 * sum(ORDERS))
+    for operator, kept, constant, wanted in (
+        (OPERATORS.soft_orthogonality_backward, triangles, 0, [1, 0, 1, 1]),
+        (OPERATORS.srip_backward, vectors, 2, [1, 1, 0, 1]),
+    ):
+        gradients = [torch.randn_like(w) for w, want in zip(given, wanted, strict=True) if want]
+        arguments = (factors, given, GROUPS, SIDES, kept, constant, gradients, wanted, accumulate)
+        torch.library.opcheck(operator.default, arguments, test_utils=UTILS)
 
 
 def test_gradcheck():

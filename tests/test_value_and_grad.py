@@ -14,6 +14,9 @@ from ortho_kernels import (
     srip,
     srip_value_and_grad,
 )
+from ortho_kernels.gradients import soft_orthogonality_gradients, srip_gradients
+from ortho_kernels.options import SO, SRIP
+from ortho_kernels.weight_views import weight_views
 
 SHAPES = [(12, 3, 3, 3), (5, 12), (12, 5), (1, 1), (4, 1, 2, 2), (70, 90), (300, 310), (0, 3)]
 GROUPS = [2, 1, 1, 1, 4, 1, 1, 1]
@@ -163,43 +166,19 @@ def test_threads_do_not_change_a_bit(kernels):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["soft_orthogonality_value_and_grad", "srip_value_and_grad"])
-@pytest.mark.parametrize("add", [True, False])
-def test_opcheck(kernels, name, add):
-    Ws = [torch.randn(6, 3, 3, 3), torch.randn(5, 12), torch.randn(12, 5)]
-    groups, sides, wanted = [2, 1, 1], [0, 0, 1], [1, 0, 1]
-    options = (1.0, 0.5, True, 2.0, 0) if name.startswith("soft") else (torch.randn(16), 2, True, True, 2.0)
-    targets = [torch.randn_like(Ws[0]), torch.randn_like(Ws[2])]
-    torch.library.opcheck(
-        getattr(torch.ops.ortho_kernels, name).default,
-        (Ws, groups, sides, *options, add, targets, wanted),
-        test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"),
-    )
-
-
-@pytest.mark.parametrize("add", [True, False])
-def test_two_operators_do_the_same(kernels, add):
-    """Where a backend has no operator for both, its forward and backward are called one after the other."""
-    from ortho_kernels import ops
-
-    Ws, groups, sides, wanted = (
-        [torch.randn(6, 20), torch.randn(40, 9), torch.eye(3, 5)],
-        [2, 1, 1],
-        [0, 1, 0],
-        [1, 0, 1],
-    )
-    start = torch.randn(3 + 3 + 9 + 3)
-    for one, two, options in (
-        (ops.soft_orthogonality_value_and_grad, ops._soft_orthogonality_in_two_calls, (1.0, 0.5, False, 0.7, 0)),
-        (ops.srip_value_and_grad, ops._srip_in_two_calls, (start, 3, True, True, 0.7)),
-    ):
-        results = []
-        for call in (one, two):
-            targets = [torch.ones_like(Ws[0]), torch.ones_like(Ws[2])]
-            result = call(Ws, groups, sides, *options, add, targets, wanted)
-            results.append([*(result if isinstance(result, tuple) else (result,)), *targets])
-        for a, b in zip(*results, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_a_factor_on_the_device(backend, accumulate):
+    """A loss scale or a scheduled gamma is a tensor, which nobody waits for."""
+    Ws, kept = [torch.randn(6, 20), torch.randn(40, 9)], []
+    for factor in (0.7, torch.tensor(0.7, dtype=torch.float64)):
+        targets = [torch.ones_like(w) for w in Ws]
+        views = weight_views(Ws, 1)
+        values = soft_orthogonality_gradients(Ws, views, SO(squared=False), targets, factor, accumulate)
+        start = torch.ones(6 + 9)
+        sigma, last = srip_gradients(Ws, views, SRIP(squared=True), start, targets, factor, accumulate, follow=True)
+        kept.append([values, sigma, last, *targets])
+    for a, b in zip(*kept, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_compile_fullgraph(kernels):

@@ -1,41 +1,21 @@
-"""The operators on a GPU: each call goes to the backend that was chosen, `cuda` or `triton`.
-
-Both define functions of the operators' names and signatures (see `ops.py`).
-"""
+"""The operators on a GPU: each call goes to the backend that was chosen for these weights, `cuda` or `triton`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
-
 from .. import ops
-from ..matrix_view import matrix_view
-from . import cuda, triton
-from .choose import choose
-
-_MODULES = {"cuda": cuda, "triton": triton}
+from ..weight_views import weight_views
+from .kernels import KernelBackend
+from .registry import serving
 
 
 def _serve(name, *arguments):
-    place = next(i for i, argument in enumerate(arguments) if isinstance(argument, (list, tuple)))
-    weights, groups, sides = arguments[place : place + 3]
-    products = 0 if name.startswith("srip") else _products(weights, groups, sides)
-    backend = choose("cuda", ops.compute_dtype(weights), products)
-    if backend not in _MODULES:
+    first = 1 if name.endswith("_backward") else 0  # after `factors`
+    backend = serving(weight_views(*arguments[first : first + 2]), "srip" if name.startswith("srip") else "so")
+    if not isinstance(backend, KernelBackend):
         raise RuntimeError("the torch backend has no operators: it is the reference, differentiated by autograd")
-    return getattr(_MODULES[backend], name)(*arguments)
-
-
-def _products(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> int:
-    """Multiplications and additions of a step of soft orthogonality: n^2 k / 2 for R, n^2 k for R W."""
-    total = 0
-    for weight, count, side in zip(weights, groups, sides, strict=True):
-        view = matrix_view(weight, count)
-        order = view.rows if side == ops.ROWS else view.cols
-        total += count * order * view.rows * view.cols
-    return total * 3 // 2
+    return getattr(backend.operators, name)(*arguments)
 
 
 for _name in ops.NAMES:

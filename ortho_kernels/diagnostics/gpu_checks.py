@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
-from ..backends.choose import reason_against, use_backend
+from ..backends.registry import reason_against, use_backend
 
 BACKENDS = ("cuda", "triton", "torch")
 # Largest errors, relative in norm: of values, and of gradients, which are rounded to the weight's dtype.

@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ..matrix_view import check_storage, is_sharded
+from ..weight_checks import check_storage, is_sharded
 
 
 def computed_weights(module: nn.Module) -> dict[str, list[Tensor]]:

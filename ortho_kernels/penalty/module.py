@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from .. import functional
 from ..distributed import Shards, explained, full_tensors
-from ..matrix_view import check_storage
-from ..plan import Plan, plan_of
-from ..value_and_grad import check_scale, soft_orthogonality_values_and_gradients
+from ..functional import soft_orthogonality_values
+from ..gradients import check_scale, soft_orthogonality_gradients
+from ..options import PENALTIES
+from ..weight_checks import check_storage
+from ..weight_views import WeightViews, weight_views
 from .computed_weights import compute_weight
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
@@ -23,11 +25,7 @@ from .selection import Selector, abridged, described
 from .start import GeneratorStart, SeededStart, Start, refuse_tracing_apart
 from .warm_start import WarmStart
 
-_OPTIONS = {
-    "so": {"side", "diagonal", "off_diagonal", "squared"},
-    "srip": {"side", "iterations", "seed", "generator", "gradient", "squared", "warm_start"},
-}
-_SRIP_DEFAULTS: dict[str, Any] = {"side": "small", "iterations": 2, "gradient": "through", "squared": False}
+_OWN_OPTIONS = {"so": (), "srip": ("seed", "generator", "warm_start")}  # those of the class beside its function's
 
 _log = logging.getLogger("ortho_kernels")
 
@@ -37,7 +35,7 @@ class Weights(NamedTuple):
 
     parameters: list[Tensor]
     matrices: list[Tensor]
-    plan: Plan
+    views: WeightViews
 
 
 class OrthogonalityPenalty(nn.Module):
@@ -101,11 +99,12 @@ class OrthogonalityPenalty(nn.Module):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder must be an nn.Module; got a {type(encoder).__name__}")
-        if kind not in tuple(_OPTIONS):
-            raise ValueError(f"kind must be one of {', '.join(map(repr, _OPTIONS))}; got {kind!r}")
+        if kind not in tuple(PENALTIES):
+            raise ValueError(f"kind must be one of {', '.join(map(repr, PENALTIES))}; got {kind!r}")
+        known = {*_OWN_OPTIONS[kind], *(field.name for field in fields(PENALTIES[kind]))}
         for option in options:
-            if option not in _OPTIONS[kind]:
-                raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(_OPTIONS[kind]))}")
+            if option not in known:
+                raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(known))}")
         self.kind = kind
         self.gamma = DEFAULT_GAMMA[kind] if gamma is None else gamma
         is_number = isinstance(self.gamma, (int, float, Real)) and not isinstance(self.gamma, bool)  # numpy's too
@@ -113,10 +112,7 @@ class OrthogonalityPenalty(nn.Module):
             raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
         self.start = _choose_start(options) if kind == "srip" else None
         self._start = (self.start,)  # torch looks for a module's parts in four dictionaries: 1 us each time
-        self.options = options
-        self._srip_options = _SRIP_DEFAULTS | options
-        # What doesn't fit fails here, not in the first step.
-        (functional.soft_orthogonality if kind == "so" else functional.srip)([], **options)
+        self.options: Any = PENALTIES[kind](**options)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self._tree: ModuleTree | None = None
@@ -133,8 +129,8 @@ class OrthogonalityPenalty(nn.Module):
 
     def weights(self) -> list[tuple[str, Tensor, int]]:
         """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
-        _, matrices, plan = self._current_weights()
-        return list(zip(self.names, matrices, plan.groups, strict=True))
+        _, matrices, views = self._current_weights()
+        return list(zip(self.names, matrices, views.groups, strict=True))
 
     def refresh(self) -> None:
         """Selects the weights anew, as is done by itself when modules or parameters came or went.
@@ -157,8 +153,8 @@ class OrthogonalityPenalty(nn.Module):
 
     def penalty(self) -> Tensor:
         """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
-        _, matrices, plan = self._current_weights()
-        return self.gamma * self._values(matrices, plan).sum()
+        _, matrices, views = self._current_weights()
+        return self.gamma * self._values(matrices, views).sum()
 
     def accumulate_gradients(self, scale: float = 1.0, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
         """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and returns its value.
@@ -169,8 +165,7 @@ class OrthogonalityPenalty(nn.Module):
         theirs on by a backward of their own, which hooks see.
 
         With a GradScaler, `.grad` holds scaled gradients until `scaler.unscale_(optimizer)`, which `scaler.step` calls. Call
-        this after `unscale_`, or before it with `scaler=scaler`: its scale, which stays on its device, is then a factor too,
-        and autograd computes the gradients apart before they are added.
+        this after `unscale_`, or before it with `scaler=scaler`: its scale, which stays on its device, is then a factor too.
 
         Returns:
             The detached scalar `gamma * sum of penalty(W)`, without `scale`.
@@ -181,11 +176,11 @@ class OrthogonalityPenalty(nn.Module):
         check_scale(scale)
         with torch.enable_grad():  # for parametrizations
             weights = self._current_weights()
-        _, matrices, plan = weights
-        factor = scale * self.gamma * scale_factor(scaler, plan.device)
+        _, matrices, views = weights
+        factor = scale * self.gamma * scale_factor(scaler, views.device)
         targets, computed, made = self._targets(weights)
         try:
-            values = self._add_gradients(matrices, plan, targets, factor)
+            values = self._add_gradients(matrices, views, targets, factor)
         except Exception:
             for parameter in made:
                 parameter.grad = None
@@ -205,15 +200,16 @@ class OrthogonalityPenalty(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                _, matrices, plan = self._current_weights()
-                values = self._values(matrices, plan).split(plan.groups)
+                _, matrices, views = self._current_weights()
+                values = self._values(matrices, views).split(views.groups)
         finally:
             self.train(moving)
-        layers = zip(self.names, matrices, plan.views, values, strict=True)
+        layers = zip(self.names, matrices, views.views, values, strict=True)
         return PenaltyReport(self.kind, self.gamma, [LayerReport.of(*layer) for layer in layers], self.uncovered)
 
     def extra_repr(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
+        options = "".join(f", {name}={value!r}" for name, value, default in set_options if value != default)
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
         return f"kind={self.kind!r}, gamma={self.gamma:g}{options}\n{covered}{uncovered}"
@@ -231,12 +227,12 @@ class OrthogonalityPenalty(nn.Module):
                 "no weight that the penalty covers requires a gradient: it can be measured, but changes nothing"
             )
         self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
-        self._fit(self._weights().plan)
+        self._fit(self._weights().views)
 
-    def _fit(self, plan: Plan) -> None:
+    def _fit(self, views: WeightViews) -> None:
         [start] = self._start
         if start is not None:
-            start.fit(self._keys, plan)
+            start.fit(self._keys, views)
 
     def _current_weights(self) -> Weights:
         """The weights, selected anew where the model has changed."""
@@ -245,7 +241,7 @@ class OrthogonalityPenalty(nn.Module):
             return self._weights()
         self._refresh_if_changed()
         weights = self._weights()
-        self._fit(weights.plan)
+        self._fit(weights.views)
         return weights
 
     def _refresh_if_changed(self) -> None:
@@ -260,7 +256,7 @@ class OrthogonalityPenalty(nn.Module):
             refuse_tracing_apart()
         with unset_fake_temporarily():
             self._refresh_if_changed()
-            self._fit(self._weights().plan)
+            self._fit(self._weights().views)
         return True
 
     # What torch.compiler.assume_constant_result does, without the import of Dynamo, which takes a second.
@@ -299,33 +295,33 @@ class OrthogonalityPenalty(nn.Module):
             for index in self._transposed:
                 matrices[index] = matrices[index].t()
         try:
-            plan = plan_of(matrices, self._groups, self.names)
+            views = weight_views(matrices, self._groups, self.names)
         except ValueError as error:
             raise explained(error, self.encoder) from None
         except TypeError as error:
             raise TypeError(f"{error}; `exclude` leaves it out") from None
-        return Weights(parameters, matrices, plan)
+        return Weights(parameters, matrices, views)
 
-    def _values(self, matrices: list[Tensor], plan: Plan) -> Tensor:
+    def _values(self, matrices: list[Tensor], views: WeightViews) -> Tensor:
         """The penalty of every matrix."""
         [start] = self._start
         try:
             if start is None:
-                return functional.soft_orthogonality_values(matrices, plan, **self.options)
-            return start.values(matrices, plan, self._srip_options)
+                return soft_orthogonality_values(matrices, views, self.options)
+            return start.values(matrices, views, self.options)
         except RuntimeError:
             check_storage(matrices, self.names)  # the operators know weights by their place alone
             raise
 
     def _add_gradients(
-        self, matrices: list[Tensor], plan: Plan, targets: list[Tensor | None], factor: float | Tensor
+        self, matrices: list[Tensor], views: WeightViews, targets: list[Tensor | None], factor: float | Tensor
     ) -> Tensor:
         """As `_values`; `factor` times the gradients are added to the targets."""
         [start] = self._start
         try:
             if start is None:
-                return soft_orthogonality_values_and_gradients(matrices, plan, targets, factor, True, **self.options)
-            return start.values_and_gradients(matrices, plan, targets, factor, self._srip_options)
+                return soft_orthogonality_gradients(matrices, views, self.options, targets, factor, True)
+            return start.values_and_gradients(matrices, views, self.options, targets, factor)
         except RuntimeError:
             check_storage(matrices, self.names)
             given = {

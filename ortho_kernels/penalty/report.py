@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..diagnostics.spectra import effective_rank, singular_values
-from ..matrix_view import MatrixView
+from ..weight_views import WeightView
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class LayerReport:
     """One weight: its value (summed over its groups) and its spectrum (effective rank: the mean over its groups)."""
 
     name: str
-    view: MatrixView
+    view: WeightView
     value: float
     effective_rank: float
     largest: float
     smallest: float
 
     @classmethod
-    def of(cls, name: str, weight: Tensor, view: MatrixView, values: Tensor) -> LayerReport:
+    def of(cls, name: str, weight: Tensor, view: WeightView, values: Tensor) -> LayerReport:
         """Takes an SVD of the weight, in float64 on the CPU."""
-        spectrum = singular_values(weight.detach().reshape(view))
+        spectrum = singular_values(weight.detach().reshape(view.shape))
         return cls(
             name=name,
             view=view,

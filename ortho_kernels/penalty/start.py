@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import functional, ops, reference
-from ..plan import Plan
-from ..value_and_grad import srip_values_and_gradients
+from .. import ops, reference
+from ..functional import srip_values
+from ..gradients import srip_gradients
+from ..options import SRIP
+from ..weight_views import WeightViews
 
 
 class Start(nn.Module):
@@ -30,72 +32,52 @@ class Start(nn.Module):
     def __init__(self, side: str) -> None:
         super().__init__()
         self.side = side
-        self._plan: Plan | None = None
+        self._views: WeightViews | None = None
         self._names: Sequence[str] = ()
 
-    def fit(self, names: Sequence[str], plan: Plan) -> None:
-        """Takes up the weights of this plan, whose names these are. A weight that stays keeps what is its own."""
-        if plan is not self._plan or names is not self._names:
-            self._take_up(names, plan)
-            self._plan, self._names = plan, names
+    def fit(self, names: Sequence[str], views: WeightViews) -> None:
+        """Takes up the weights of these views, whose names these are. A weight that stays keeps what is its own."""
+        if views is not self._views or names is not self._names:
+            self._take_up(names, views)
+            self._views, self._names = views, names
 
-    def draw(self, plan: Plan) -> Tensor:
+    def draw(self, views: WeightViews) -> Tensor:
         """The packed vectors of this step, of the weights that were taken up."""
         raise NotImplementedError
 
-    def values(self, weights: list[Tensor], plan: Plan, options: dict[str, Any]) -> Tensor:
-        """The differentiable penalty of every matrix; options as of `functional.srip_values`.
+    def values(self, weights: list[Tensor], views: WeightViews, options: SRIP) -> Tensor:
+        """The differentiable penalty of every matrix.
 
         Raises:
             RuntimeError: where `torch.utils.checkpoint` runs a part of the model for the second time.
         """
         if self.training:
             refuse_recomputation()
-        start, keep = self.draw(plan), self.follows and self.training
-        values, kept = functional.srip_values(weights, plan, start, **options, keep=keep)
-        last = kept
-        if keep and kept.numel():
-            pairs = options["iterations"] if options["gradient"] == "through" else 1
-            last = ops.last_vectors(kept, plan.orders(self.side), pairs)
-        self._finish(weights, plan, options, start, values, last)
+        start, follow = self.draw(views), self.follows and self.training
+        values, last = srip_values(weights, views, options, start, follow)
+        if self.training:  # after all that may fail, lest one process count a call that others don't
+            self._advance(start, values, last)
         return values
 
     def values_and_gradients(
         self,
         weights: list[Tensor],
-        plan: Plan,
+        views: WeightViews,
+        options: SRIP,
         gradients: Sequence[Tensor | None],
-        scale: float | Tensor,
-        options: dict[str, Any],
+        factor: float | Tensor,
     ) -> Tensor:
-        """As `values`, without a graph; `scale` times the gradients are added to those given."""
-        start = self.draw(plan)
-        values, last = srip_values_and_gradients(weights, plan, start, gradients, scale, True, **options)
-        self._finish(weights, plan, options, start, values, last)
+        """As `values`, without a graph; `factor` times the gradients are added to those given."""
+        start, follow = self.draw(views), self.follows and self.training
+        values, last = srip_gradients(weights, views, options, start, gradients, factor, True, follow)
+        if self.training:
+            self._advance(start, values, last)
         return values
 
-    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
+    def _take_up(self, names: Sequence[str], views: WeightViews) -> None:
         """What `fit` does for weights that are not those of the last call."""
 
-    def _finish(
-        self,
-        weights: list[Tensor],
-        plan: Plan,
-        options: dict[str, Any],
-        start: Tensor,
-        values: Tensor,
-        last: Tensor,
-    ) -> None:
-        """Ends a step in training mode, after all that may fail, lest one process count a call that others don't."""
-        if not self.training:
-            return
-        if self.follows and not last.numel():  # autograd served
-            with torch.no_grad():
-                xs = zip(reference.matrices(weights, plan.groups), start.split(plan.orders(self.side)), strict=True)
-                last = torch.cat([reference.iterate(W, x, self.side, options["iterations"]) for W, x in xs])
-        self._advance(start, values, last)
-
-    def _advance(self, start: Tensor, values: Tensor, last: Tensor) -> None:
+    def _advance(self, start: Tensor, values: Tensor, last: Tensor | None) -> None:
         """Goes on to the next step. `last` are the vectors with which this one ended, for a start that follows."""
 
 
@@ -120,18 +102,18 @@ class SeededStart(Start):
         self._keys = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._sizes: dict[str, int] = {}
 
-    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
-        sizes = dict(zip(names, plan.vector_sizes(self.side), strict=True))
+    def _take_up(self, names: Sequence[str], views: WeightViews) -> None:
+        sizes = dict(zip(names, views.vector_sizes(self.side), strict=True))
         if list(sizes.items()) != list(self._sizes.items()):
             keys = [entry_keys(self.seed, name, size) for name, size in sizes.items()]
             self._keys, self._sizes = torch.cat(keys), sizes
-        self._keys = self._keys.to(plan.device)
-        if self.step.device != plan.device:  # the model has moved and left its penalty behind
-            self.to(plan.device)
+        self._keys = self._keys.to(views.device)
+        if self.step.device != views.device:  # the model has moved and left its penalty behind
+            self.to(views.device)
 
-    def draw(self, plan: Plan) -> Tensor:
+    def draw(self, views: WeightViews) -> Tensor:
         vectors = ops.start_vectors(self._keys, self._buffers["step"])
-        return vectors if plan.dtype is torch.float32 else vectors.to(plan.dtype)
+        return vectors if views.dtype is torch.float32 else vectors.to(views.dtype)
 
     def _advance(self, *_: Any) -> None:
         if torch._C._are_functorch_transforms_active():
@@ -160,11 +142,11 @@ class GeneratorStart(Start):
         super().__init__(side)
         self.generator = generator
 
-    def draw(self, plan: Plan) -> Tensor:
+    def draw(self, views: WeightViews) -> Tensor:
         """Leaves the generator as it was outside training mode."""
         state = None if self.training else self.generator.get_state()
-        size, device = sum(plan.orders(self.side)), self.generator.device
-        vectors = torch.randn(size, dtype=plan.dtype, device=device, generator=self.generator).to(plan.device)
+        size, device = sum(views.orders(self.side)), self.generator.device
+        vectors = torch.randn(size, dtype=views.dtype, device=device, generator=self.generator).to(views.device)
         if state is not None:
             self.generator.set_state(state)
         return vectors

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..plan import Plan
+from ..weight_views import WeightViews
 from .start import Start, first_vectors
 
 
@@ -31,27 +31,28 @@ class WarmStart(Start):
         self._own: dict[str, str] = {}  # the weight of each buffer
         self._sizes: list[int] = []
 
-    def _take_up(self, names: Sequence[str], plan: Plan) -> None:
+    def _take_up(self, names: Sequence[str], views: WeightViews) -> None:
         before, self._own = self._own, {buffer_name(name): name for name in names}
         for gone in before.keys() - self._own.keys():
             del self._buffers[gone]
-        self._sizes = plan.vector_sizes(self.side)
+        self._sizes = views.vector_sizes(self.side)
         with torch.inference_mode(False):  # lest what is made here could not be trained with
             for (own, name), size in zip(self._own.items(), self._sizes, strict=True):
                 if own not in self._buffers or self._buffers[own].numel() != size:  # type: ignore[union-attr]
-                    self.register_buffer(own, first_vectors(self.seed, name, size).to(plan.dtype))
-            orders = torch.tensor(plan.orders(self.side), device="cpu")
-            self._matrix = torch.arange(len(orders), device="cpu").repeat_interleave(orders).to(plan.device)
-            if any(vector.device != plan.device for vector in self._vectors()):
-                self.to(plan.device)  # the model has moved and left its penalty behind
+                    self.register_buffer(own, first_vectors(self.seed, name, size).to(views.dtype))
+            orders = torch.tensor(views.orders(self.side), device="cpu")
+            self._matrix = torch.arange(len(orders), device="cpu").repeat_interleave(orders).to(views.device)
+            if any(vector.device != views.device for vector in self._vectors()):
+                self.to(views.device)  # the model has moved and left its penalty behind
 
-    def draw(self, plan: Plan) -> Tensor:
-        return torch.cat(self._vectors()).to(plan.device, plan.dtype)
+    def draw(self, views: WeightViews) -> Tensor:
+        return torch.cat(self._vectors()).to(views.device, views.dtype)
 
     def _vectors(self) -> list[Tensor]:
         return [self._buffers[name] for name in self._own]  # type: ignore[misc]
 
-    def _advance(self, start: Tensor, values: Tensor, last: Tensor) -> None:
+    def _advance(self, start: Tensor, values: Tensor, last: Tensor | None) -> None:
+        assert last is not None
         with torch.no_grad():
             # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes:
             # the one before it is kept instead. Only a finite number that is not 0 is 1 over itself.

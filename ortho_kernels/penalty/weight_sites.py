@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..matrix_view import is_sharded
+from ..weight_checks import is_sharded
 from .computed_weights import compute_weight, computed_weights
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ortho_kernels.backends import native
+from ortho_kernels.backends import cpu
 
 pytestmark = pytest.mark.usefixtures("kernels")
 ops = torch.ops.ortho_kernels
@@ -160,7 +160,7 @@ def test_mixed_dtypes_compute_in_the_widest():
 )
 def test_medium_precision_rounds_the_backward_of_float32_alone(kernels, name):
     """On a CPU that has dot products of bfloat16, and on a GPU; elsewhere, and for other dtypes, nothing changes."""
-    rounds = kernels != "cpu" or native.build_facts()["CPU level"] == "avx512_bf16"
+    rounds = kernels != "cpu" or cpu.CpuBackend().facts()["CPU level"] == "avx512_bf16"
     for dtype in DTYPES:
         weight, groups = made(name, dtype)
         side = int(weight.shape[0] // groups > weight[0].numel())  # the larger Gram's terms cancel

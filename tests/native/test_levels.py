@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ortho_kernels.backends import native
+from ortho_kernels.backends import cpu
 
 SOURCE = Path(__file__).parents[2]
-built = pytest.mark.skipif(native.load() is not None, reason=f"native kernels: {native.load()}")
+built = pytest.mark.skipif(cpu.library.reason_against is not None, reason=f"CPU kernels: {cpu.library.reason_against}")
 
 
 def run_at(level, *command):
@@ -20,7 +20,7 @@ def run_at(level, *command):
 
 
 @built
-@pytest.mark.parametrize("level", native.cpu_levels())
+@pytest.mark.parametrize("level", cpu.cpu_levels())
 def test_each_level_is_right(level):
     tests = [Path(__file__).with_name("test_cpu_kernels.py"), SOURCE / "tests" / "test_value_and_grad.py"]
     chosen = (
@@ -29,13 +29,13 @@ def test_each_level_is_right(level):
     chosen = f"({chosen}) and not opcheck and not torch-"
     done = run_at(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, tests), "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
-    shown = run_at(level, "-c", "from ortho_kernels.backends import native; print(native.build_facts()['CPU level'])")
+    shown = run_at(level, "-c", "from ortho_kernels.backends import cpu; print(cpu.CpuBackend().facts()['CPU level'])")
     assert shown.stdout.strip() == level, shown.stderr
 
 
 @built
 def test_an_unknown_level_is_an_error():
-    done = run_at("avx1024", "-c", "from ortho_kernels.backends import native; print(native.load())")
+    done = run_at("avx1024", "-c", "from ortho_kernels.backends import cpu; print(cpu.library.reason_against)")
     assert "ORTHO_KERNELS_CPU_LEVEL is 'avx1024'" in done.stdout
     assert "baseline" in done.stdout
 

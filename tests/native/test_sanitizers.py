@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from ortho_kernels.backends import native
+from ortho_kernels.backends import cpu
 
 BUILDS = {
     "addresses": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -23,7 +23,7 @@ def test_driver_is_clean(name, build_kernels, tmp_path):
     if subprocess.run([tmp_path / "probe"], capture_output=True).returncode != 0:
         pytest.skip(f"programs with {BUILDS[name][1]} don't run here")
     driver = build_kernels.driver(name, BUILDS[name])
-    for level in native.cpu_levels() or ["baseline"]:
+    for level in cpu.cpu_levels() or ["baseline"]:
         environment = {**os.environ, "ORTHO_KERNELS_CPU_LEVEL": level}
         done = subprocess.run([driver], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{level}: {done.stdout}{done.stderr[-4000:]}"

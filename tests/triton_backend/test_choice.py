@@ -7,14 +7,17 @@ import sys
 import pytest
 import torch
 
-from ortho_kernels.backends import choose, cuda, gpu, triton
+from ortho_kernels.backends import gpu, registry, triton
+from ortho_kernels.backends.cuda import CudaBackend
+from ortho_kernels.backends.triton import TritonBackend
+from ortho_kernels.weight_views import WeightViews
 
 
 def test_float64_goes_elsewhere_and_the_reason_is_logged_once(monkeypatch, caplog):
     assert "float64" in triton.reason_against(torch.float64)
-    monkeypatch.setattr(choose, "_logged", set())
+    monkeypatch.setattr(registry, "_logged", set())
     with caplog.at_level(logging.WARNING, logger="ortho_kernels"):
-        chosen = [choose.choose("cuda", torch.float64) for _ in range(3)]
+        chosen = [registry.choose("cuda", torch.float64) for _ in range(3)]
     assert len(set(chosen)) == 1
     assert "triton" not in chosen
     (record,) = caplog.records
@@ -47,38 +50,55 @@ def test_too_old_a_triton_is_named(monkeypatch):
 
 @pytest.fixture
 def both_serve(monkeypatch):
-    monkeypatch.setattr(cuda, "reason_against", lambda dtype: None)
-    monkeypatch.setattr(triton, "reason_against", lambda dtype: None)
+    monkeypatch.setattr(CudaBackend, "reason_against", lambda self, dtype: None)
+    monkeypatch.setattr(TritonBackend, "reason_against", lambda self, dtype: None)
     monkeypatch.setattr(triton, "architecture", lambda: "sm_90")
 
 
 def test_of_two_the_faster_is_chosen(both_serve, monkeypatch):
-    assert choose.choose("cuda", products=10**6) == "cuda"
-    assert choose.choose("cuda", products=10**12) == "triton"
-    assert "sm_90" in choose.explain("cuda")
+    assert registry.choose("cuda", products=10**6) == "cuda"
+    assert registry.choose("cuda", products=10**12) == "triton"
+    assert "sm_90" in registry.explain("cuda")
     monkeypatch.setattr(triton, "architecture", lambda: "sm_89")
-    assert choose.choose("cuda", products=10**12) == "cuda"
-    assert "sm_89" in choose.explain("cuda")
-    with choose.use_backend("triton"):
-        assert choose.choose("cuda", products=1) == "triton"
-        assert choose.explain("cuda") == "triton (asked for)"
+    assert registry.choose("cuda", products=10**12) == "cuda"
+    assert "sm_89" in registry.explain("cuda")
+    with registry.use_backend("triton"):
+        assert registry.choose("cuda", products=1) == "triton"
+        assert registry.explain("cuda") == "triton (asked for)"
 
 
-def test_the_operators_say_how_many_products_a_step_has(both_serve, monkeypatch):
+def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch):
     calls = []
     for name in ("cuda", "triton"):
-        monkeypatch.setitem(gpu._MODULES, name, Recorder(name, calls))
-    small, large = torch.empty(64, 64, device="meta"), torch.empty(4096, 16384, device="meta")
-    gpu._serve("soft_orthogonality", [small], [1], [0], 1.0, 1.0, True)
-    gpu._serve("soft_orthogonality", [large], [1], [0], 1.0, 1.0, True)
-    gpu._serve("soft_orthogonality_backward", torch.empty(1), [large], [1], [0], torch.empty(1), 0, [1])
-    gpu._serve("srip", [large], [1], [0], torch.empty(1), 2, True, True)
-    assert calls == [
-        ("cuda", "soft_orthogonality"), ("triton", "soft_orthogonality"), ("triton", "soft_orthogonality_backward"),
-        ("cuda", "srip"),
-    ]  # fmt: skip
-    assert gpu._products([torch.empty(6, 2, 5)], [2], [0]) == 2 * 3 * 3 * 10 * 3 // 2
-    assert gpu._products([torch.empty(6, 2, 5)], [2], [1]) == 2 * 10 * 10 * 3 * 3 // 2
+        monkeypatch.setattr(registry.BACKENDS[name].__class__, "operators", Recorder(name, calls))
+    monkeypatch.setattr(gpu, "weight_views", on_a_gpu(views := {}))
+    small, large = torch.empty(64, 64), torch.empty(4096, 16384, device="meta")
+    for _ in range(2):
+        gpu._serve("soft_orthogonality", [small], [1], [0], 1.0, 1.0, True)
+        gpu._serve("soft_orthogonality", [large], [1], [0], 1.0, 1.0, True)
+        gpu._serve("soft_orthogonality_backward", torch.empty(1), [large], [1], [0], torch.empty(1), 0, [], [1], True)
+        gpu._serve("srip", [large], [1], [0], torch.empty(1), 2, True, True)
+        assert calls == [
+            ("cuda", "soft_orthogonality"), ("triton", "soft_orthogonality"),
+            ("triton", "soft_orthogonality_backward"), ("cuda", "srip"),
+        ]  # fmt: skip
+        calls.clear()
+        monkeypatch.setattr(registry, "choose", None)  # a second call must not ask
+    assert views[4096].backends[registry.asked, "so"].name == "triton"
+    assert registry._products(WeightViews([torch.empty(6, 2, 5)], [2])) == 2 * 3 * 3 * 10 * 3 // 2
+
+
+def on_a_gpu(kept):
+    """Stands for `weight_views`: as if the weights lay on a GPU."""
+
+    def views_of(weights, groups):
+        rows = len(weights[0])
+        if rows not in kept:
+            kept[rows] = WeightViews(weights, groups)
+            kept[rows].device = torch.device("cuda", 0)
+        return kept[rows]
+
+    return views_of
 
 
 class Recorder:

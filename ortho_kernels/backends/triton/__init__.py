@@ -6,9 +6,11 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 
+from ..kernels import KernelBackend
 from .device import device_facts
 from .heuristics import ARCHITECTURES
 
@@ -53,15 +55,16 @@ def reason_against_triton() -> str | None:
     return None
 
 
-def _operator(name: str):
-    def operator(*arguments):
-        return getattr(import_module(f"{__name__}.operators"), name)(*arguments)
+class TritonBackend(KernelBackend):
+    name = "triton"
+    device_type = "cuda"
 
-    operator.__name__ = name
-    return operator
+    def reason_against(self, dtype: torch.dtype) -> str | None:
+        return reason_against(dtype)
 
+    def architecture(self) -> str:
+        return architecture()
 
-soft_orthogonality = _operator("soft_orthogonality")
-soft_orthogonality_backward = _operator("soft_orthogonality_backward")
-srip = _operator("srip")
-srip_backward = _operator("srip_backward")
+    @property
+    def operators(self) -> ModuleType:
+        return import_module(f"{__name__}.operators")

@@ -17,8 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...matrix_view import matrix_view
-from ...ops import ROWS
+from ...weight_views import ROWS, view_weight
 
 VECTOR_BYTES = 16  # of the widest copy from global to shared memory
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)
@@ -87,7 +86,7 @@ def matrices_of(
     gradients = []
     for index, (weight, count, side) in enumerate(zip(weights, groups, sides, strict=True)):
         _check(weight, index, count)
-        view = matrix_view(weight, count)
+        view = view_weight(weight, count)
         dims = sorted(
             (dim for dim in range(1, weight.dim()) if weight.shape[dim] != 1), key=weight.stride, reverse=True
         )

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...matrix_view import check_storage
+from ...weight_checks import check_storage
 from . import specialization
 from .kernels.power_iteration import apply_all, begin_all, combine_all, finish_all, iterate
 from .kernels.product import residual_products

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...matrix_view import check_storage
+from ...weight_checks import check_storage
 from .device import DeviceFacts, device_facts
 from .heuristics import Configuration, configuration
 from .matrices import alignment, matrices_of

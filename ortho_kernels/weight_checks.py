@@ -1,16 +1,10 @@
-"""From a weight to its matrix view `(groups, rows, cols)`, and what is accepted as a weight.
-
-A linear weight `(out, in)` is one `out x in` matrix. A convolution weight `(out, in / g, kh, kw)` with `g` groups is `g`
-matrices of `out / g` rows and `in / g * kh * kw` columns, one filter a row. A transposed convolution's weight
-`(in, out / g, kh, kw)` is that of the convolution of which it is the adjoint, so the same rule serves.
-"""
+"""What is accepted as a weight, and what is said where something is not."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,36 +13,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 PLAIN = frozenset((nn.Parameter, Tensor))  # the types whose memory is their own
-SIDES = ("small", "large", "rows", "cols")
 DTYPES = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
-
-
-class MatrixView(NamedTuple):
-    """`groups` matrices of `rows x cols`: a weight as the penalty sees it."""
-
-    groups: int
-    rows: int
-    cols: int
-
-    def resolve(self, side: str) -> str:
-        """`"rows"` for the Gram W W^T or `"cols"` for W^T W; a tie between small and large goes to `rows`."""
-        if side == "small":
-            return "rows" if self.rows <= self.cols else "cols"
-        if side == "large":
-            return "cols" if self.rows <= self.cols else "rows"
-        return side
-
-    def order(self, side: str) -> int:
-        """The order n of the Gram on that side."""
-        return self.rows if self.resolve(side) == "rows" else self.cols
-
-    def __str__(self) -> str:
-        return f"{self.groups} x ({self.rows} x {self.cols})" if self.groups > 1 else f"{self.rows} x {self.cols}"
-
-
-def matrix_view(weight: Tensor, groups: int) -> MatrixView:
-    """The view of a weight that is known to fit (see `check_weights`)."""
-    return MatrixView(groups, weight.shape[0] // groups, math.prod(weight.shape[1:]))
 
 
 def is_count(number: object) -> TypeGuard[int]:
@@ -56,11 +21,6 @@ def is_count(number: object) -> TypeGuard[int]:
     if type(number) is int:  # asked once a weight in every step: the usual answer comes first
         return number > 0
     return isinstance(number, Integral) and not isinstance(number, bool) and int(number) > 0
-
-
-def check_side(side: str) -> None:
-    if side not in SIDES:
-        raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}; got {side!r}")
 
 
 def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:
@@ -165,17 +125,3 @@ def _bytes_reached(tensor: Tensor) -> int:
     else:
         entries = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (int(tensor.storage_offset()) + entries) * tensor.element_size() if entries else 0
-
-
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def is_addressable(weight: Tensor) -> bool:
-    """Whether its columns have one stride in some order: contiguous, channels_last, any 2-D strides.
-
-    Not so are only convolution weights sliced or permuted in a way that no matrix describes.
-    """
-    if weight.dim() == 2 or weight.is_contiguous():
-        return True
-    channels_last = _CHANNELS_LAST.get(weight.dim())
-    return channels_last is not None and weight.is_contiguous(memory_format=channels_last)

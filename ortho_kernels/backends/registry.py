@@ -1,4 +1,4 @@
-"""Which backend serves a device, and why the others don't."""
+"""Which backend serves which weights, and why the others don't."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from contextlib import contextmanager
 
 import torch
 
-from . import cuda, native, triton
+from ..weight_views import WeightViews
+from .cpu import CpuBackend
+from .cuda import CudaBackend
+from .protocol import Backend
+from .torch import TorchBackend
+from .triton import TritonBackend
 
-BACKENDS = ("cuda", "triton", "cpu", "torch")  # the first that can serve does, unless another is asked for
+# The first that can serve does, unless another is asked for.
+_cuda, _triton = CudaBackend(), TritonBackend()
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (_cuda, _triton, CpuBackend(), TorchBackend())}
 _VARIABLE = "ORTHO_KERNELS_BACKEND"
 
 # Where both kernel backends serve a GPU, Triton's use its own matrix instructions (wgmma, tcgen05), the CUDA library those
@@ -30,38 +37,42 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
-_against_native = native.load()  # at import, so that a compiled step finds a constant
-_asked = _checked(os.environ.get(_VARIABLE, "auto"), f"the environment variable {_VARIABLE}")
+asked = _checked(os.environ.get(_VARIABLE, "auto"), f"the environment variable {_VARIABLE}")
 
 
 def reason_against(backend: str, device_type: str, dtype: torch.dtype = torch.float32) -> str | None:
     """Why this backend can't serve weights of this compute dtype on this type of device, or None if it can."""
-    if backend == "torch":
-        return None
-    own_device = "cpu" if backend == "cpu" else "cuda"
-    if device_type != own_device:
-        return f"its kernels run on {own_device}, and the weights are on {device_type}"
-    if backend == "cpu":
-        return _against_native
-    return (cuda if backend == "cuda" else triton).reason_against(dtype)
+    own = BACKENDS[backend].device_type
+    if own is not None and device_type != own:
+        return f"its kernels run on {own}, and the weights are on {device_type}"
+    return BACKENDS[backend].reason_against(dtype)
 
 
 def choose(device_type: str, dtype: torch.dtype = torch.float32, products: int = 0) -> str:
     """The backend asked for, or the first that can serve; of two for a GPU, the faster for so many `products` a step."""
-    if _asked != "auto":
-        reason = reason_against(_asked, device_type, dtype)
+    if asked != "auto":
+        reason = reason_against(asked, device_type, dtype)
         if reason is not None:
             raise RuntimeError(
-                f"the backend {_asked!r} was asked for but can't serve these weights: {reason}. "
+                f"the backend {asked!r} was asked for but can't serve these weights: {reason}. "
                 "`python -m ortho_kernels.doctor` says which backends work here."
             )
-        return _asked
+        return asked
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type, dtype) is None]
     if device_type == "cuda" and dtype is torch.float64 and not torch.compiler.is_compiling():
-        _log_once(f"float64 weights are served by {serving[0]}, not by triton: {triton.reason_against(dtype)}")
+        _log_once(f"float64 weights are served by {serving[0]}, not by triton: {_triton.reason_against(dtype)}")
     if serving[:2] == ["cuda", "triton"]:
-        return faster(triton.architecture(), products)
+        return faster(_triton.architecture(), products)
     return serving[0]
+
+
+def serving(views: WeightViews, penalty: str) -> Backend:
+    """The backend for this penalty, `so` or `srip`, of these weights: chosen once, and kept with their views."""
+    backend = views.backends.get((asked, penalty))
+    if backend is None:
+        products = _products(views) if penalty == "so" else 0
+        backend = views.backends[asked, penalty] = BACKENDS[choose(views.device.type, views.dtype, products)]
+    return backend
 
 
 def faster(architecture: str, products: int) -> str:
@@ -69,14 +80,19 @@ def faster(architecture: str, products: int) -> str:
     return "triton" if architecture in _FAST_PRODUCTS and products >= _PRODUCTS_FOR_TRITON else "cuda"
 
 
+def _products(views: WeightViews) -> int:
+    """Multiplications and additions of a step of soft orthogonality: n^2 k / 2 for R, n^2 k for R W."""
+    return sum(view.groups * view.order("small") * view.rows * view.cols for view in views.views) * 3 // 2
+
+
 def explain(device_type: str) -> str:
     """What is chosen for float32 weights on this type of device, and why, in words for people."""
-    if _asked != "auto":
+    if asked != "auto":
         return f"{choose(device_type)} (asked for)"
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type) is None]
     if serving[:2] != ["cuda", "triton"]:
         return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
-    architecture = triton.architecture()
+    architecture = _triton.architecture()
     if architecture not in _FAST_PRODUCTS:
         return f"cuda (triton has no faster instructions for {architecture}, and slower launches)"
     return (
@@ -98,9 +114,9 @@ def use_backend(name: str) -> Iterator[None]:
     The environment variable ORTHO_KERNELS_BACKEND does the same from outside. A backend that can't serve raises
     `RuntimeError` with its reason when a penalty is computed.
     """
-    global _asked
-    before, _asked = _asked, _checked(name, "the backend")
+    global asked
+    before, asked = asked, _checked(name, "the backend")
     try:
         yield
     finally:
-        _asked = before
+        asked = before

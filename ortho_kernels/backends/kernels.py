@@ -1,0 +1,135 @@
+"""The penalties by the operators of `ops.py`: what the backends with kernels have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops, reference
+from ..options import SO, SRIP
+from ..weight_checks import check_storage
+from ..weight_views import WeightViews, gradient_strides, new_gradient
+from .protocol import Backend, Targets
+
+
+class KernelBackend(Backend):
+    """Gradients without a graph are one forward operator, and one backward operator that writes where they belong.
+
+    Attributes:
+        operators: on a GPU, where several backends may serve, the functions of the operators' names.
+    """
+
+    operators: Any
+
+    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
+        by_constant = _differs_by_constant(options)
+        side = "small" if by_constant else options.side
+        values, _ = ops.soft_orthogonality(
+            views.in_place(weights),
+            views.groups,
+            views.sides(side),
+            float(options.diagonal),
+            float(options.off_diagonal),
+            ops.wants_gradient(weights),
+        )
+        if by_constant:
+            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
+        return values if options.squared else reference.square_root(values)
+
+    def srip(
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        values, kept = ops.srip(
+            views.in_place(weights),
+            views.groups,
+            views.sides(options.side),
+            start,
+            options.iterations,
+            options.gradient == "through",
+            follow or ops.wants_gradient(weights),
+        )
+        last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
+        return values.square() if options.squared else values, last
+
+    @torch.no_grad()
+    def soft_orthogonality_gradients(
+        self,
+        weights: list[Tensor],
+        views: WeightViews,
+        options: SO,
+        targets: Targets,
+        factor: float | Tensor,
+        accumulate: bool,
+    ) -> Tensor:
+        weights = views.in_place(weights)
+        by_constant = _differs_by_constant(options)
+        side = "small" if by_constant else options.side
+        layout = (weights, views.groups, views.sides(side))
+        values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
+        if by_constant:
+            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
+        factors = torch.ones_like(values) * factor
+        if not options.squared:
+            values = reference.square_root(values)
+            factors = torch.where(values == 0, 0, factors / (2 * values))
+        write = partial(ops.soft_orthogonality_backward, factors, *layout, residuals, ops.backward_precision())
+        _write_to(targets, weights, write, accumulate)
+        return values
+
+    @torch.no_grad()
+    def srip_gradients(
+        self,
+        weights: list[Tensor],
+        views: WeightViews,
+        options: SRIP,
+        start: Tensor,
+        targets: Targets,
+        factor: float | Tensor,
+        accumulate: bool,
+        follow: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        layout = (views.in_place(weights), views.groups, views.sides(options.side))
+        through = options.gradient == "through"
+        values, kept = ops.srip(*layout, start, options.iterations, through, True)
+        factors = (2 * values if options.squared else torch.ones_like(values)) * factor
+        write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
+        _write_to(targets, layout[0], write, accumulate)
+        last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
+        return values.square() if options.squared else values, last
+
+
+def _differs_by_constant(options: SO) -> bool:
+    """Whether the value is that of the small side plus `diagonal` times the null space of `side`.
+
+    With equal factors each eigenvalue -1 of the larger Gram's null space adds its square.
+    """
+    return options.side != "small" and options.diagonal == options.off_diagonal
+
+
+def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None], accumulate: bool) -> None:
+    """Calls `write(gradients, wanted, accumulate)` with the targets.
+
+    In the place of one that the kernels can't write to (in another memory format or dtype than its weight, or that of a
+    weight listed twice) they get a tensor of its own, which is added or copied to it.
+    """
+    gradients: list[Tensor] = []
+    apart: list[tuple[Tensor, Tensor]] = []
+    seen: set[int] = set()
+    for index, (weight, target) in enumerate(zip(weights, targets, strict=True)):
+        if target is None:
+            continue
+        fits = target.dtype is weight.dtype and target.stride() == gradient_strides(weight) and id(target) not in seen
+        seen.add(id(target))
+        if fits:
+            gradients.append(target)
+            continue
+        check_storage([target], [ops.gradient_name(index)])
+        gradients.append(new_gradient(weight).zero_())
+        apart.append((target, gradients[-1]))
+    write(gradients, [int(target is not None) for target in targets], accumulate)
+    for target, computed in apart:
+        target.add_(computed) if accumulate else target.copy_(computed)

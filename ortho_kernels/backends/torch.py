@@ -1,0 +1,122 @@
+"""The `torch` backend: the reference itself, on any device, with autograd's own gradients (of any order)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from .. import ops, reference
+from ..options import SO, SRIP
+from ..weight_checks import check_storage
+from ..weight_views import WeightViews
+from .protocol import Backend, Targets
+
+
+class TorchBackend(Backend):
+    name = "torch"
+    device_type = None
+
+    def reason_against(self, dtype: torch.dtype) -> str | None:
+        return None
+
+    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
+        return _call(reference.soft_orthogonality, weights, views, options)
+
+    def srip(
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        packed = zip(start.split(views.vector_sizes(options.side)), views.views, strict=True)
+        vectors = [x.view(view.groups, view.order(options.side)) for x, view in packed]
+        values = _call(reference.srip, weights, views, options, start=vectors)
+        if not follow:
+            return values, None
+        with torch.no_grad():
+            starts = start.split(views.orders(options.side))
+            matrices = zip(reference.matrices(weights, views.groups), starts, strict=True)
+            last = [reference.iterate(W, x, options.side, options.iterations) for W, x in matrices]
+        return values, torch.cat(last)
+
+    def soft_orthogonality_gradients(
+        self,
+        weights: list[Tensor],
+        views: WeightViews,
+        options: SO,
+        targets: Targets,
+        factor: float | Tensor,
+        accumulate: bool,
+    ) -> Tensor:
+        return _write_to(
+            targets, weights, lambda leaves: self.soft_orthogonality(leaves, views, options), factor, accumulate
+        )
+
+    def srip_gradients(
+        self,
+        weights: list[Tensor],
+        views: WeightViews,
+        options: SRIP,
+        start: Tensor,
+        targets: Targets,
+        factor: float | Tensor,
+        accumulate: bool,
+        follow: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        last = None
+
+        def compute(leaves: list[Tensor]) -> Tensor:
+            nonlocal last
+            values, last = self.srip(leaves, views, options, start, follow)
+            return values
+
+        return _write_to(targets, weights, compute, factor, accumulate), last
+
+
+def _call(
+    penalty: Callable[..., Tensor], weights: list[Tensor], views: WeightViews, options: SO | SRIP, **start: list[Tensor]
+) -> Tensor:
+    """Runs a function of `reference.py` as a float32 island: autocast would round the Grams of which R is the difference."""
+    _warn_of_low_precision()
+    check_storage(weights)
+    with torch.autocast(device_type=weights[0].device.type, enabled=False):
+        return penalty(weights, groups=views.groups, reduction="none", **asdict(options), **start)
+
+
+def _write_to(
+    targets: Targets,
+    weights: list[Tensor],
+    compute: Callable[[list[Tensor]], Tensor],
+    factor: float | Tensor,
+    accumulate: bool,
+) -> Tensor:
+    wanted = {ops.gradient_name(index): target for index, target in enumerate(targets) if target is not None}
+    check_storage(wanted.values(), list(wanted))
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_(t is not None) for w, t in zip(weights, targets, strict=True)]
+        values = compute(leaves)
+        inputs = [leaf for leaf in leaves if leaf.requires_grad]
+        computed = torch.autograd.grad((factor * values).sum(), inputs) if inputs else ()
+    with torch.no_grad():
+        for target, gradient in zip(wanted.values(), computed, strict=True):
+            target.add_(gradient) if accumulate else target.copy_(gradient)
+    return values.detach()
+
+
+_warned = False
+
+
+def _warn_of_low_precision() -> None:
+    global _warned
+    if torch.compiler.is_compiling():  # Dynamo can't trace what follows
+        return
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest" and not _warned:
+        _warned = True
+        warnings.warn(
+            f"float32 matmul precision is {precision!r}: the torch backend's Grams follow it, and near orthogonality their "
+            "penalty may be wrong by several percent (TF32) or several times (bfloat16). "
+            "torch.set_float32_matmul_precision('highest') avoids that, and so do the kernels.",
+            stacklevel=4,
+        )

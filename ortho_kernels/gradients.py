@@ -1,0 +1,158 @@
+"""A penalty's value and its gradients in one call, for whoever needs no graph: a decoupled step, or a trainer that adds the
+penalty to gradients that are already there.
+
+It is the forward operator and the backward operator, which writes to the gradients or adds to them in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from .backends.protocol import Targets
+from .backends.registry import serving
+from .functional import as_list, checked, pack_start, reduce
+from .options import SO, SRIP
+from .weight_checks import wraps_tensors
+from .weight_views import WeightViews, new_gradient, weight_views
+
+
+def soft_orthogonality_value_and_grad(
+    weights: Sequence[Tensor],
+    *,
+    groups: int | Sequence[int] = 1,
+    side: str = "small",
+    diagonal: float = 1.0,
+    off_diagonal: float = 1.0,
+    squared: bool = True,
+    reduction: str = "sum",
+    scale: float = 1.0,
+    accumulate_into: Sequence[Tensor | None] | None = None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """`soft_orthogonality`, and `scale` times its gradients. Nothing is recorded for autograd.
+
+    Args:
+        scale: the factor of the gradients; the value is without it.
+        accumulate_into: one tensor for each weight, of its shape, dtype and device, to which the gradient is added in place;
+            None in the place of a weight whose gradient is not wanted. By default new tensors are made, for every weight.
+        reduction: for `"none"` the gradients are those of the sum of all values.
+
+    The other arguments, and what is raised, are those of `soft_orthogonality`; but sharded weights are a `ValueError`:
+    `OrthogonalityPenalty.accumulate_gradients` gives each process its part.
+
+    Returns:
+        The value, and the list of the tensors that hold the gradients.
+    """
+    options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
+    weights = as_list(weights, gather=False)
+    views = weight_views(weights, groups)
+    gradients = _targets(weights, scale, accumulate_into)
+    factor = _factor(scale, reduction, views)
+    values = soft_orthogonality_gradients(weights, views, options, gradients, factor, accumulate_into is not None)
+    return reduce(values, reduction), gradients
+
+
+def srip_value_and_grad(
+    weights: Sequence[Tensor],
+    *,
+    groups: int | Sequence[int] = 1,
+    side: str = "small",
+    iterations: int = 2,
+    start: Sequence[Tensor] | None = None,
+    generator: torch.Generator | None = None,
+    gradient: str = "through",
+    squared: bool = False,
+    reduction: str = "sum",
+    scale: float = 1.0,
+    accumulate_into: Sequence[Tensor | None] | None = None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """`srip`, and `scale` times its gradients. Nothing is recorded for autograd.
+
+    `scale`, `accumulate_into`, `reduction` and the result are as in `soft_orthogonality_value_and_grad`, the other arguments
+    those of `srip`.
+    """
+    options = checked(SRIP, reduction, side, iterations, gradient, squared)
+    weights = as_list(weights, gather=False)
+    views = weight_views(weights, groups)
+    gradients = _targets(weights, scale, accumulate_into)
+    packed = pack_start(start, weights, views, side, generator)
+    factor = _factor(scale, reduction, views)
+    values, _ = srip_gradients(weights, views, options, packed, gradients, factor, accumulate_into is not None)
+    return reduce(values, reduction), gradients
+
+
+# The same for weights and options that are checked: one value a matrix; None among the gradients where none is wanted.
+
+
+def soft_orthogonality_gradients(
+    weights: list[Tensor],
+    views: WeightViews,
+    options: SO,
+    gradients: Targets,
+    factor: float | Tensor,
+    accumulate: bool,
+) -> Tensor:
+    """`factor`, a number or a tensor on the weights' device, times the gradients are written, or added if `accumulate`."""
+    if not weights:
+        return torch.zeros(0)
+    backend = serving(views, "so")
+    return backend.soft_orthogonality_gradients(weights, views, options, gradients, factor, accumulate)
+
+
+def srip_gradients(
+    weights: list[Tensor],
+    views: WeightViews,
+    options: SRIP,
+    start: Tensor,
+    gradients: Targets,
+    factor: float | Tensor,
+    accumulate: bool,
+    follow: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """And the normalized vectors with which the iteration ends, packed as `start`, if `follow`."""
+    if not weights:
+        return torch.zeros(0), torch.zeros(0)
+    backend = serving(views, "srip")
+    return backend.srip_gradients(weights, views, options, start, gradients, factor, accumulate, follow)
+
+
+def check_scale(scale: object) -> None:
+    if not isinstance(scale, (int, float, Real)) or not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number; got {scale!r}")
+
+
+def _factor(scale: float, reduction: str, views: WeightViews) -> float:
+    return scale / views.matrix_count if reduction == "mean" and views.matrix_count else float(scale)
+
+
+def _targets(
+    weights: Sequence[Tensor], scale: float, accumulate_into: Sequence[Tensor | None] | None
+) -> list[Tensor | None]:
+    """The tensors that get the gradients: new ones, or those given, which are checked."""
+    check_scale(scale)
+    if accumulate_into is None:
+        return [new_gradient(weight) for weight in weights]
+    if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
+        count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
+        raise ValueError(
+            f"accumulate_into must be a list with one tensor, or None, a weight: got {count} for {len(weights)} weights"
+        )
+    for index, (weight, target) in enumerate(zip(weights, accumulate_into, strict=True)):
+        if target is None:
+            continue
+        if not isinstance(target, Tensor) or wraps_tensors(target):
+            raise TypeError(
+                f"accumulate_into[{index}] is a {type(target).__name__}; expected a plain torch.Tensor or None"
+            )
+        given, expected = ((t.shape, t.dtype, t.device) for t in (target, weight))
+        if given != expected or target.layout is not torch.strided:
+            raise ValueError(
+                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on "
+                f"{given[2]}; "
+                f"expected a dense one like weights[{index}]: shape {tuple(expected[0])}, {expected[1]} on {expected[2]}"
+            )
+    return list(accumulate_into)

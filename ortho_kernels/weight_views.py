@@ -1,0 +1,244 @@
+"""Weights seen as matrices, worked out once for each list of shapes, strides and dtypes.
+
+A linear weight `(out, in)` is one `out x in` matrix. A convolution weight `(out, in / g, kh, kw)` with `g` groups is `g`
+matrices of `out / g` rows and `in / g * kh * kw` columns, one filter a row. A transposed convolution's weight
+`(in, out / g, kh, kw)` is that of the convolution of which it is the adjoint, so the same rule serves.
+
+Kernels number columns as they lie in memory: a channels_last weight has another order of columns than a contiguous one,
+and the same Gram. `csrc/torch/weight_views.cpp` holds the same rules; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .weight_checks import check_groups, check_storage, check_weights
+
+if TYPE_CHECKING:
+    from .backends.protocol import Backend
+
+ROWS, COLS = 0, 1  # the sides, as the operators number them
+
+
+class WeightView(NamedTuple):
+    """One weight as the penalty sees it: `groups` matrices of `rows x cols`. Strides count elements.
+
+    `column_dims` are the dimensions that make up the columns, slowest in memory first, without those of size one.
+    `column_stride` is None where no single stride leads through them: such a weight is copied.
+    """
+
+    groups: int
+    rows: int
+    cols: int
+    row_stride: int
+    column_stride: int | None
+    column_dims: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.groups, self.rows, self.cols
+
+    def resolve(self, side: str) -> str:
+        """`"rows"` for the Gram W W^T or `"cols"` for W^T W; a tie between small and large goes to `rows`."""
+        if side == "small":
+            return "rows" if self.rows <= self.cols else "cols"
+        if side == "large":
+            return "cols" if self.rows <= self.cols else "rows"
+        return side
+
+    def order(self, side: str) -> int:
+        """The order n of the Gram on that side."""
+        return self.rows if self.resolve(side) == "rows" else self.cols
+
+    def __str__(self) -> str:
+        return f"{self.groups} x ({self.rows} x {self.cols})" if self.groups > 1 else f"{self.rows} x {self.cols}"
+
+
+def view_weight(weight: Tensor, groups: int) -> WeightView:
+    """The view of a weight that is known to fit (see `check_weights`)."""
+    dims = column_dims(weight)
+    return WeightView(
+        groups,
+        *matrix_shape(weight, groups),
+        weight.stride(0),
+        column_stride(weight.shape, weight.stride(), dims),
+        dims,
+    )
+
+
+def matrix_shape(weight: Tensor, groups: int) -> tuple[int, int]:
+    """Rows and columns of each of a weight's matrices."""
+    return weight.shape[0] // groups, math.prod(weight.shape[1:])
+
+
+def column_dims(weight: Tensor) -> tuple[int, ...]:
+    """See `WeightView`."""
+    dims = [dim for dim in range(1, weight.dim()) if weight.shape[dim] != 1]
+    return tuple(sorted(dims, key=weight.stride, reverse=True))
+
+
+def column_stride(shape: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> int | None:
+    """The stride of the columns if these dimensions, slowest first, follow each other at one; else None."""
+    if 0 in shape:
+        return 1
+    if any(strides[slow] != strides[fast] * shape[fast] for slow, fast in pairwise(dims)):
+        return None
+    return strides[dims[-1]] if dims else 1
+
+
+def column_permutation(weight: Tensor) -> list[int] | None:
+    """Where each column, as they lie in memory, stands in the order of the shape; None where both orders agree."""
+    dims = column_dims(weight)
+    if list(dims) == sorted(dims):
+        return None
+    columns = torch.arange(math.prod(weight.shape[1:]), device="cpu").view(weight.shape[1:])
+    ones = [dim for dim in range(1, weight.dim()) if dim not in dims]
+    return columns.permute([dim - 1 for dim in (*dims, *ones)]).flatten().tolist()
+
+
+def gradient_strides(weight: Tensor) -> tuple[int, ...]:
+    """Those of a gradient as the kernels write it: its columns in the order of the weight's.
+
+    They are the weight's own, unless its memory overlaps or has gaps.
+    """
+    if weight.is_contiguous() or (weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)):
+        return weight.stride()
+    dims = column_dims(weight)[::-1]
+    rows_first = _dense_strides(weight.shape, (*dims, 0))
+    for dense in (rows_first, _dense_strides(weight.shape, (0, *dims))):  # the latter of a transposed weight
+        if all(dense[dim] == weight.stride(dim) for dim in (0, *dims)):
+            return weight.stride()
+    return rows_first
+
+
+def _dense_strides(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
+    """Of a tensor without gaps, in which these dimensions lie from the fastest to the slowest."""
+    strides, stride = [1] * len(shape), 1
+    for dim in dims:
+        strides[dim] = stride
+        stride *= shape[dim]
+    return tuple(strides)
+
+
+def new_gradient(weight: Tensor) -> Tensor:
+    """Uninitialized, of the weight's shape, dtype and device, with `gradient_strides`."""
+    return torch.empty_strided(weight.shape, gradient_strides(weight), dtype=weight.dtype, device=weight.device)
+
+
+class WeightViews:
+    """The views of a list of weights and what follows from them, constants on their device included.
+
+    Holds no weight: all lists that look the same share it.
+
+    Attributes:
+        backends: the backend that was chosen, by what was asked for and the kind of penalty.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], groups: Sequence[int]) -> None:
+        self.groups = [int(count) for count in groups]
+        self.views = [view_weight(weight, count) for weight, count in zip(weights, self.groups, strict=True)]
+        self.dtype = compute_dtype(weights)
+        self.device = weights[0].device if weights else torch.device("cpu")
+        self.matrix_count = sum(self.groups)
+        self.backends: dict[tuple[str, str], Backend] = {}
+        self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
+        self._sides: dict[str, list[int]] = {}
+        self._orders: dict[str, list[int]] = {}
+        self._null_spaces: dict[str, Tensor] = {}
+
+    def sides(self, side: str) -> list[int]:
+        """The Gram of each weight, as the operators number them."""
+        if side not in self._sides:
+            self._sides[side] = [ROWS if view.resolve(side) == "rows" else COLS for view in self.views]
+        return self._sides[side]
+
+    def orders(self, side: str) -> list[int]:
+        """The order of every matrix's Gram."""
+        if side not in self._orders:
+            self._orders[side] = [view.order(side) for view in self.views for _ in range(view.groups)]
+        return self._orders[side]
+
+    def vector_sizes(self, side: str) -> list[int]:
+        """The number of entries of each weight's start vectors, those of all its groups."""
+        return [view.groups * view.order(side) for view in self.views]
+
+    def null_space(self, side: str) -> Tensor:
+        """How many more eigenvalues -1 the residual of each matrix has on that side than on the small one.
+
+        Made once, in the compute dtype: to copy numbers to a GPU takes a wait, which a CUDA graph can't capture.
+        """
+        counts = self._null_spaces.get(side)
+        if counts is None:
+            excess = [n - small for n, small in zip(self.orders(side), self.orders("small"), strict=True)]
+            counts = torch.tensor(excess, dtype=self.dtype, device=self.device)
+            if not _is_transformed():
+                self._null_spaces[side] = counts
+        return counts
+
+    def in_place(self, weights: list[Tensor]) -> list[Tensor]:
+        """The weights, with a copy in the place of those that no strides of a matrix describe."""
+        if not self._copied:
+            return weights
+        weights = list(weights)
+        for index in self._copied:
+            check_storage([weights[index]], [f"weights[{index}]"])
+            weights[index] = weights[index].contiguous()
+        return weights
+
+
+def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
+    """The dtype of values: float64 where any weight is float64, else float32."""
+    return torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
+
+
+def _is_transformed() -> bool:
+    """Whether a tensor that is made now belongs to a trace or a transform, and is nothing to keep."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+_CAPACITY = 256  # a process with more models than that works some of them out again
+_cache: dict[tuple, WeightViews] = {}
+_changing = Lock()
+
+
+def weight_views(
+    weights: Sequence[Tensor], groups: int | Sequence[int], names: Sequence[str] | None = None
+) -> WeightViews:
+    """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
+    counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
+    signature, views = (None, None) if torch.compiler.is_compiling() else _cached(weights, counts)
+    if views is not None:
+        return views
+    check_weights(weights, counts, names)
+    views = WeightViews(weights, counts)
+    if signature is not None:
+        with _changing:
+            while len(_cache) >= _CAPACITY:
+                del _cache[next(iter(_cache))]
+            _cache[signature] = views
+    return views
+
+
+def _cached(weights: Sequence[Tensor], counts: tuple[int, ...]) -> tuple[tuple | None, WeightViews | None]:
+    """All that the checks and the views depend on, and the views that are kept for it.
+
+    None for both where a weight can't be asked (the checks say what is wrong).
+    """
+    if not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
+        return None, None
+    try:
+        signature = (counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device) for w in weights])
+        return signature, _cache.get(signature)  # hashed here, once
+    except (AttributeError, TypeError, RuntimeError):
+        return None, None
