@@ -5,7 +5,7 @@ The formulas stand in `reference.py`, which has the same signatures; arXiv 2411.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -24,12 +24,12 @@ from .weight_views import WeightViews, weight_views
 Options = TypeVar("Options", SO, SRIP)
 
 
-def checked(penalty: type[Options], reduction: str, *options: Any) -> Options:
+def checked(penalty: Callable[..., Options], reduction: str, *options: Any) -> Options:
     """The options of a penalty, made once and kept."""
     return (_check if torch.compiler.is_compiling() else _checked)(penalty, reduction, *options)
 
 
-def _check(penalty: type[Options], reduction: str, *options: Any) -> Options:
+def _check(penalty: Callable[..., Options], reduction: str, *options: Any) -> Options:
     check_choice("reduction", reduction, REDUCTIONS)
     return penalty(*options)
 

@@ -17,7 +17,7 @@ from .backends.protocol import Targets
 from .backends.registry import serving
 from .functional import as_list, checked, pack_start, reduce
 from .options import SO, SRIP
-from .weight_checks import wraps_tensors
+from .weight_checks import PLAIN, wraps_tensors
 from .weight_views import WeightViews, new_gradient, weight_views
 
 
@@ -141,18 +141,24 @@ def _targets(
         raise ValueError(
             f"accumulate_into must be a list with one tensor, or None, a weight: got {count} for {len(weights)} weights"
         )
-    for index, (weight, target) in enumerate(zip(weights, accumulate_into, strict=True)):
-        if target is None:
-            continue
-        if not isinstance(target, Tensor) or wraps_tensors(target):
-            raise TypeError(
-                f"accumulate_into[{index}] is a {type(target).__name__}; expected a plain torch.Tensor or None"
-            )
-        given, expected = ((t.shape, t.dtype, t.device) for t in (target, weight))
-        if given != expected or target.layout is not torch.strided:
-            raise ValueError(
-                f"accumulate_into[{index}] is a {target.layout} tensor of shape {tuple(given[0])}, {given[1]} on "
-                f"{given[2]}; "
-                f"expected a dense one like weights[{index}]: shape {tuple(expected[0])}, {expected[1]} on {expected[2]}"
-            )
+    if not PLAIN.issuperset(map(type, accumulate_into)) or _kinds(accumulate_into) != _kinds(weights):
+        for index, (target, weight) in enumerate(zip(accumulate_into, weights, strict=True)):
+            _check_target(index, target, weight)
     return list(accumulate_into)
+
+
+def _kinds(tensors: Sequence[Tensor | None]) -> list[tuple]:
+    return [(t.shape, t.dtype, t.device, t.layout) for t in tensors if t is not None]
+
+
+def _check_target(index: int, target: object, weight: Tensor) -> None:
+    if target is None:
+        return
+    if not isinstance(target, Tensor) or wraps_tensors(target):
+        raise TypeError(f"accumulate_into[{index}] is a {type(target).__name__}; expected a plain torch.Tensor or None")
+    [given], [expected] = _kinds([target]), _kinds([weight])
+    if given != expected:
+        raise ValueError(
+            f"accumulate_into[{index}] is a {given[3]} tensor of shape {tuple(given[0])}, {given[1]} on {given[2]}; "
+            f"expected a dense one like weights[{index}]: shape {tuple(expected[0])}, {expected[1]} on {expected[2]}"
+        )

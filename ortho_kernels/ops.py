@@ -25,7 +25,7 @@ Implementations are registered by the backends, one for each dispatch key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, compress
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ def new_gradients(weights: Sequence[Tensor]) -> list[Tensor]:
     on the device stays true, and a CUDA graph can be captured.
     """
     if torch.compiler.is_compiling() or not weights or weights[0].device.type == "cpu":
-        return [new_gradient(weight) for weight in weights]
+        return [torch.empty_like(w) if w.is_contiguous() else new_gradient(w) for w in weights]
     return _in_one_buffer(weights)
 
 
@@ -191,8 +191,11 @@ def _differentiable(forward, backward, constant):
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
             given = (factors.contiguous(), weights, ctx.groups, ctx.sides, kept, constant(*ctx.rest))
-            gradients = iter(gradients_of(*given, wanted))
-            return None, *(next(gradients) if want else None for want in wanted)
+            gradients = gradients_of(*given, wanted)
+            if len(gradients) == len(wanted):
+                return None, *gradients
+            remaining = iter(gradients)
+            return None, *(next(remaining) if want else None for want in wanted)
 
         @staticmethod
         def jvp(ctx, *_):
@@ -245,8 +248,8 @@ def _differentiable_no_further(write):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
     def compute(factors, weights, groups, sides, kept, constant, wanted):
-        gradients = new_gradients([weight for weight, want in zip(weights, wanted, strict=True) if want])
-        write(factors, weights, groups, sides, kept, constant, gradients, list(map(int, wanted)), False)
+        gradients = new_gradients(list(compress(weights, wanted)))
+        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False)
         return gradients
 
     def gradients_of(factors, weights, *rest):

@@ -143,6 +143,8 @@ def test_bad_targets(backend):
             fused([W], accumulate_into=[W.t()])
         with pytest.raises(ValueError, match=r"float64 on \S+; expected a dense one"):
             fused([W], accumulate_into=[W.double()])
+        with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+            fused([W], accumulate_into=[torch.zeros(1, 4).expand(3, 4)])
         with pytest.raises(TypeError, match=r"accumulate_into\[0\] is a float"):
             fused([W], accumulate_into=[1.0])
         with pytest.raises(ValueError, match="scale must be a finite number; got nan"):

@@ -72,7 +72,7 @@ class KernelBackend(Backend):
         values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
-        factors = torch.ones_like(values) * factor
+        factors = _full_like(values, factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
@@ -95,7 +95,7 @@ class KernelBackend(Backend):
         layout = (views.in_place(weights), views.groups, views.sides(options.side))
         through = options.gradient == "through"
         values, kept = ops.srip(*layout, start, options.iterations, through, True)
-        factors = (2 * values if options.squared else torch.ones_like(values)) * factor
+        factors = 2 * values * factor if options.squared else _full_like(values, factor)
         write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
         _write_to(targets, layout[0], write, accumulate)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
@@ -110,6 +110,11 @@ def _differs_by_constant(options: SO) -> bool:
     return options.side != "small" and options.diagonal == options.off_diagonal
 
 
+def _full_like(values: Tensor, factor: float | Tensor) -> Tensor:
+    """The factor of every matrix, without waiting for one that is a tensor."""
+    return torch.ones_like(values) * factor if isinstance(factor, Tensor) else torch.full_like(values, factor)
+
+
 def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None], accumulate: bool) -> None:
     """Calls `write(gradients, wanted, accumulate)` with the targets.
 
@@ -122,14 +127,11 @@ def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None
     for index, (weight, target) in enumerate(zip(weights, targets, strict=True)):
         if target is None:
             continue
-        fits = target.dtype is weight.dtype and target.stride() == gradient_strides(weight) and id(target) not in seen
+        if target.stride() != gradient_strides(weight) or target.dtype is not weight.dtype or id(target) in seen:
+            check_storage([target], [ops.gradient_name(index)])
+            apart.append((target, target := new_gradient(weight).zero_()))
         seen.add(id(target))
-        if fits:
-            gradients.append(target)
-            continue
-        check_storage([target], [ops.gradient_name(index)])
-        gradients.append(new_gradient(weight).zero_())
-        apart.append((target, gradients[-1]))
-    write(gradients, [int(target is not None) for target in targets], accumulate)
+        gradients.append(target)
+    write(gradients, [target is not None for target in targets], accumulate)
     for target, computed in apart:
         target.add_(computed) if accumulate else target.copy_(computed)
