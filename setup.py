@@ -43,33 +43,33 @@ TORCH_TARGET, TORCH_TARGET_NAME = "0x020a000000000000", "2.10"
 
 COMMON_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 STABLE_ABI_FLAGS = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DTORCH_STABLE_ONLY", "-DPy_LIMITED_API=0x030a0000"]
-# csrc/ortho/cpu_kernels.cpp is compiled once for each level; the right one is chosen at run time.
-LEVEL_SOURCE = "ortho/cpu_kernels.cpp"
+# csrc/ortho/cpu/kernels.cpp is compiled once for each level; the right one is chosen at run time.
+LEVEL_SOURCE = "ortho/cpu/kernels.cpp"
 LEVEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 LEVELS = {"baseline": []}
 # What only one level has is compiled apart.
-BFLOAT_SOURCE, BFLOAT_LEVEL = "ortho/bfloat_kernels.cpp", "avx512_bf16"
+BFLOAT_SOURCE, BFLOAT_LEVEL = "ortho/cpu/bfloat_kernels.cpp", "avx512_bf16"
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 if IS_X86:
     LEVELS |= {"avx2": AVX2, "avx512": AVX512}
 
 KERNEL_SOURCES = [
-    "ortho/cpu_dispatch.cpp",
-    "ortho/cpu_level.cpp",
-    "ortho/parallel.cpp",
-    "ortho/plan.cpp",
-    "ortho/soft_orthogonality.cpp",
-    "ortho/srip.cpp",
+    "ortho/cpu/dispatch.cpp",
+    "ortho/cpu/level.cpp",
+    "ortho/cpu/parallel.cpp",
+    "ortho/cpu/soft_orthogonality.cpp",
+    "ortho/cpu/srip.cpp",
+    "ortho/cpu/tile_plan.cpp",
 ]
 OPERATOR_SOURCES = ["torch/cpu.cpp", "torch/weight_views.cpp"]
 INTROSPECTION_SOURCES = [
     "introspect.cpp",
     "introspect_cuda.cpp",
-    "ortho/cpu_level.cpp",
-    "ortho/plan.cpp",
-    "ortho/cuda/plan.cpp",
+    "ortho/cpu/level.cpp",
+    "ortho/cpu/tile_plan.cpp",
+    "ortho/cuda/launch_plan.cpp",
 ]
 CUDA_SOURCES = sorted(
     path.relative_to(SOURCES).as_posix() for path in SOURCES.glob("ortho/cuda/*") if path.suffix in (".cu", ".cpp")

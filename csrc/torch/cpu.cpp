@@ -1,12 +1,13 @@
 // The operators on CPU tensors: unpacks arguments, allocates results, calls the kernels.
+#include <limits>
 #include <tuple>
 #include <vector>
 
-#include "../ortho/parallel.h"
-#include "../ortho/soft_orthogonality.h"
-#include "../ortho/srip.h"
-#include "../ortho/start_vectors.h"
-#include "numbers.h"
+#include "../ortho/cpu/parallel.h"
+#include "../ortho/cpu/soft_orthogonality.h"
+#include "../ortho/cpu/srip.h"
+#include "../ortho/cpu/start_vectors.h"
+#include "tensor_args.h"
 
 namespace {
 
@@ -36,12 +37,7 @@ Tensor new_numbers(std::int64_t count) {
   return torch::stable::empty({count}, ortho::dtype_of<C>);
 }
 
-// The place of "medium" among the precisions of ops.py.
-constexpr std::int64_t medium_precision = 2;
-
-ortho::Products products_at(std::int64_t precision) {
-  return precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact;
-}
+constexpr std::size_t any_number_of_digits = std::numeric_limits<std::size_t>::max();
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
@@ -67,10 +63,10 @@ Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& we
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::soft_orthogonality_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"),
-                                          views.matrices,
-                                          numbers<C>(residuals, total_triangle(views), "residuals"),
-                                          gradients.gradients(), products_at(precision), workers);
+    ortho::soft_orthogonality_backward<C>(
+        numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
+        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
+        static_cast<ortho::Precision>(precision), workers);
   });
   return gradients.finish();
 }
@@ -87,7 +83,7 @@ Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers&
     Tensor values = new_numbers<C>(matrix_count(views));
     ortho::soft_orthogonality_value_and_grad<C>(views.matrices, {diagonal, off_diagonal}, squared, scale,
                                                 static_cast<C*>(values.mutable_data_ptr()), targets,
-                                                products_at(precision), workers);
+                                                static_cast<ortho::Precision>(precision), workers);
     return values;
   });
 }
@@ -102,7 +98,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
-    ortho::srip<C>(views.matrices, views.entry_orders(weights),
+    ortho::srip<C>(views.matrices, views.column_permutations(weights, any_number_of_digits),
                    numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
                    keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workers);
@@ -120,7 +116,7 @@ Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const I
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::srip_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-                            views.entry_orders(weights),
+                            views.column_permutations(weights, any_number_of_digits),
                             numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs,
                             gradients.gradients(), workers);
   });
@@ -140,7 +136,7 @@ std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Int
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor last = new_numbers<C>(total_order(views));
-    ortho::srip_value_and_grad<C>(views.matrices, views.entry_orders(weights),
+    ortho::srip_value_and_grad<C>(views.matrices, views.column_permutations(weights, any_number_of_digits),
                                   numbers<C>(start, total_order(views), "start"), {iterations, through},
                                   squared, scale, static_cast<C*>(values.mutable_data_ptr()),
                                   static_cast<C*>(last.mutable_data_ptr()), targets, workers);

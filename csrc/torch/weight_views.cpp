@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "memory.h"
+#include "tensor_args.h"
 
 namespace ortho {
 namespace {
@@ -94,8 +94,10 @@ bool WeightViews::has_float64() const {
                      [](const Matrix& m) { return m.storage == Storage::float64; });
 }
 
-std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view) {
-  std::vector<ColumnDigit> digits;
+namespace {
+
+ColumnPermutation column_permutation(const Tensor& weight, const WeightView& view) {
+  ColumnPermutation digits;
   if (std::is_sorted(view.dims.begin(), view.dims.end())) return digits;
   for (const std::int64_t dim : view.dims) {
     ColumnDigit digit{weight.size(dim), 1};
@@ -109,31 +111,26 @@ std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& v
   return digits;
 }
 
-std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vector<Tensor>& weights) const {
-  std::vector<std::vector<std::int64_t>> orders;
-  orders.reserve(matrices.size());
+}  // namespace
+
+std::vector<ColumnPermutation> WeightViews::column_permutations(const std::vector<Tensor>& weights,
+                                                                std::size_t most) const {
+  std::vector<ColumnPermutation> permutations;
+  permutations.reserve(matrices.size());
   for (std::size_t w = 0; w < views.size(); ++w) {
-    std::vector<std::int64_t> order;
-    if (views[w].side == Side::columns) {
-      for (const auto& [size, step] : column_digits(weights[w], views[w])) {
-        if (order.empty()) order.push_back(0);
-        std::vector<std::int64_t> finer;
-        finer.reserve(order.size() * size);
-        for (const std::int64_t base : order) {
-          for (std::int64_t i = 0; i < size; ++i) finer.push_back(base + i * step);
-        }
-        order = std::move(finer);
-      }
-    }
-    orders.insert(orders.end(), views[w].groups, order);
+    ColumnPermutation own;
+    if (views[w].side == Side::columns) own = column_permutation(weights[w], views[w]);
+    if (own.size() > most)
+      throw bad_weight(w, "its dimensions lie in memory in too unusual an order; pass weight.contiguous()");
+    permutations.insert(permutations.end(), views[w].groups, own);
   }
-  return orders;
+  return permutations;
 }
 
 namespace {
 
 // The matrices of one weight's gradient, whose columns are known to have one stride.
-void append_gradients(const Tensor& target, const WeightView& view, std::size_t index, bool add,
+void append_gradients(const Tensor& target, const WeightView& view, std::size_t index, bool accumulate,
                       std::vector<Gradient>& gradients) {
   const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
   const auto bytes = static_cast<std::int64_t>(target.element_size());
@@ -141,8 +138,8 @@ void append_gradients(const Tensor& target, const WeightView& view, std::size_t 
       mutable_address(target, [index] { return "the gradient of " + weight_name(index); }));
   for (std::int64_t g = 0; g < view.groups; ++g) {
     void* own = data ? data + g * view.rows * row * bytes : nullptr;
-    gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, add}
-                                                : Gradient{own, column, row, add});
+    gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, accumulate}
+                                                : Gradient{own, column, row, accumulate});
   }
 }
 
@@ -162,7 +159,7 @@ void check_wanted(const std::vector<std::int64_t>& wanted, const std::vector<Ten
 
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
                                      const std::vector<std::int64_t>& wanted,
-                                     const std::vector<Tensor>& gradients, bool add) {
+                                     const std::vector<Tensor>& gradients, bool accumulate) {
   check_wanted(wanted, weights);
   if (gradients.size() != static_cast<std::size_t>(std::count_if(
                               wanted.begin(), wanted.end(), [](std::int64_t want) { return want != 0; })))
@@ -181,7 +178,7 @@ std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const W
         (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0)) {
       throw bad_weight(w, "its gradient must have its dtype, its shape and its order of strides");
     }
-    append_gradients(gradient, view, w, add, result);
+    append_gradients(gradient, view, w, accumulate, result);
   }
   return result;
 }

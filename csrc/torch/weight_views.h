@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../ortho/matrix.h"
+#include "../ortho/offsets.h"
 
 namespace ortho {
 
@@ -36,25 +37,16 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
 
 Storage storage_of(const Tensor& weight, std::size_t index);
 
-// One digit of the number of a column as it lies in memory: how many values it has, and how far apart the
-// columns are that it tells from each other, in the order of the weight's shape.
-struct ColumnDigit {
-  std::int64_t size, step;
-};
-
-// The digits of the columns of a weight that lie in memory in another order than its shape's, slowest first;
-// none where both orders are the same.
-std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view);
-
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
   WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
               const std::vector<std::int64_t>& sides);
 
   bool has_float64() const;
-  // Where the entries of vectors belong, for each matrix: a caller numbers columns as the shape of the weight
-  // does.
-  std::vector<std::vector<std::int64_t>> entry_orders(const std::vector<Tensor>& weights) const;
+  // How a caller numbers the entries of each matrix's vector: as the shape of the weight does. Throws for a
+  // weight that needs more digits than `most`.
+  std::vector<ColumnPermutation> column_permutations(const std::vector<Tensor>& weights,
+                                                     std::size_t most) const;
 
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
@@ -64,7 +56,7 @@ struct WeightViews {
 // must have its weight's shape and dtype and its columns in the same order.
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
                                      const std::vector<std::int64_t>& wanted,
-                                     const std::vector<Tensor>& gradients, bool add);
+                                     const std::vector<Tensor>& gradients, bool accumulate);
 
 // New gradients of those weights that are wanted, and empty tensors for the others.
 class WeightGradients {

@@ -40,7 +40,7 @@ PENALTY = {
 }
 STATEMENTS = re.compile(r"(?<=[\s{])(?:block_barrier\(\)|memory_fence\(\)|await_copies<[^>]*>\(\)|commit_copies\(\));")
 MASK = re.compile(r"\bwithin\(")
-DEFINING = ("device.cuh", "runtime.cuh")  # define what is left out elsewhere
+DEFINING = ("device.cuh", "intrinsics.cuh", "runtime.cuh")  # define what is left out elsewhere
 
 
 class Fault(NamedTuple):

@@ -6,9 +6,9 @@ import torch
 from cases import (
     CASES,
     ROUNDING,
+    caller_indices,
     check_soft_orthogonality,
     check_srip,
-    entry_order,
     made,
     residual,
     run_in_all_ways,
@@ -45,10 +45,10 @@ def test_every_kind_of_item_follows_every_other_in_a_block(name, kinds, ruled_ou
 
 
 @pytest.mark.parametrize("dtype", [f64, f32, bf16, f16], ids=str)
-@pytest.mark.parametrize("lies", ["along", "across"])
+@pytest.mark.parametrize("layout", ["along", "across"])
 @pytest.mark.parametrize("shape", [(64, 147), (130, 70), (1, 9), (9, 1), (64, 64)], ids=str)
-def test_shapes_on_both_sides(emulator, shape, lies, dtype):
-    matrix = made(*shape, dtype, lies)
+def test_shapes_on_both_sides(emulator, shape, layout, dtype):
+    matrix = made(*shape, dtype, layout)
     check_soft_orthogonality(emulator, [matrix], 0.5, 2.0)
     check_srip(emulator, [matrix])
 
@@ -136,7 +136,7 @@ def test_a_gradient_can_be_added_to_what_is_there(emulator, dtype):
     ):
         (plain,) = backward(one, [matrix], kept, *rest)
         there = torch.randn(20, 30).to(dtype)
-        (sum_,) = backward(one, [matrix], kept, *rest, gradients=[there.clone()], add=True)
+        (sum_,) = backward(one, [matrix], kept, *rest, gradients=[there.clone()], accumulate=True)
         torch.testing.assert_close(sum_.double(), plain.double() + there.double(), rtol=0, atol=8 * ROUNDING[dtype])
 
 
@@ -193,10 +193,10 @@ def test_starts_of_any_size_give_the_same(emulator):
         torch.testing.assert_close(scaled, values, rtol=4 * ROUNDING[f32], atol=0)
 
 
-def test_entry_order_numbers_a_channels_last_kernel():
+def test_a_permutation_numbers_a_channels_last_kernel():
     c, s = 3, 4
     index = torch.arange(c * s).view(c, s).t().flatten()  # memory goes through the channels first
-    assert torch.equal(entry_order([(s, 1), (c, s)]), index)
+    assert torch.equal(caller_indices([(s, 1), (c, s)]), index)
 
 
 def test_too_long_a_gradient_is_refused_by_name(emulator):

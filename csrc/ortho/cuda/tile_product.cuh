@@ -5,7 +5,7 @@
 // chunk, or of less, are summed apart and then added to the sums of the tile.
 #pragma once
 
-#include "panel.cuh"
+#include "staging.cuh"
 
 namespace ortho::cuda {
 
@@ -81,7 +81,7 @@ struct Bfloat16Parts {
           const std::uint32_t right[2] = {near[q], far[q]};
           ORTHO_UNROLL
           for (int i = 0; i < block_rows; ++i)
-            multiply_halves<bfloat16>(places == 0 ? blocks[i][j] : low_blocks[i][j], left[p][i], right);
+            mma_16bit<bfloat16>(places == 0 ? blocks[i][j] : low_blocks[i][j], left[p][i], right);
         }
       }
     }
@@ -92,7 +92,7 @@ struct Bfloat16Parts {
 };
 
 // Both operands rounded to tf32.
-struct SingleTf32 {
+struct Tf32 {
   using Entry = float;
   using Sum = float;
   static constexpr int depth = 16, step = 8, run = 16;
@@ -114,14 +114,14 @@ struct SingleTf32 {
       const std::uint32_t right[2] = {round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t))),
                                       round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t + 4)))};
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_tf32(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_tf32(blocks[i][j], left[i], right);
     }
   }
 };
 
-// Pairs of 16-bit numbers, neighbors in the depth, as they are stored.
+// Numbers of 16 bits as they are stored, in pairs of neighbors in the depth.
 template <class Half>
-struct Halves {
+struct Mma16Bit {
   using Entry = Half;
   using Sum = float;
   static constexpr int depth = 32, step = 16, run = 32;
@@ -129,7 +129,7 @@ struct Halves {
 
   template <class P>
   static ORTHO_DEVICE std::uint32_t pair(const P& panel, int vector, int k) {
-    if constexpr (P::lie == Lies::along_depth) {
+    if constexpr (P::major == Major::depth) {
       return *reinterpret_cast<const std::uint32_t*>(panel.entries + vector * P::Own::vector_step + k);
     } else {
       return panel.at(vector, k).bits | std::uint32_t{panel.at(vector, k + 1).bits} << 16;
@@ -152,12 +152,12 @@ struct Halves {
       const std::uint32_t right[2] = {pair(b, column + 8 * j + g, k + 2 * t),
                                       pair(b, column + 8 * j + g, k + 2 * t + 8)};
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_halves<Half>(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_16bit<Half>(blocks[i][j], left[i], right);
     }
   }
 };
 
-struct InDouble {
+struct Fp64 {
   using Entry = double;
   using Sum = double;
   static constexpr int depth = 8, step = 4, run = 8;
@@ -177,7 +177,7 @@ struct InDouble {
     for (int j = 0; j < block_columns; ++j) {
       const double right = b.at(column + 8 * j + g, k + t);
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_double(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_fp64(blocks[i][j], left[i], right);
     }
   }
 };

@@ -1,0 +1,307 @@
+#include "soft_orthogonality.h"
+
+#include <atomic>
+#include <cmath>
+#include <memory>
+#include <type_traits>
+
+#include "../offsets.h"
+#include "caches.h"
+#include "dispatch.h"
+#include "tile_plan.h"
+
+namespace ortho {
+namespace {
+
+std::vector<Shape> shapes_of(const std::vector<Matrix>& matrices) {
+  std::vector<Shape> shapes;
+  shapes.reserve(matrices.size());
+  for (const Matrix& matrix : matrices) shapes.push_back(matrix.shape);
+  return shapes;
+}
+
+// The parts of those tiles whose depth is cut: their sums, and how many parts are not yet there.
+template <class T>
+class PartialSums {
+ public:
+  PartialSums(const ResidualPlan& plan, const Kernels<T>& kernels) : slots_(plan.groups) {
+    std::int64_t total = 0;
+    for (const ResidualTile& tile : plan.tiles) {
+      if (tile.parts == 1 || tile.part != 0) continue;
+      Slot& slot = slots_[tile.group];
+      slot.part_size = kernels.blocks_memory(tile.rows, tile.columns, on_diagonal(tile));
+      slot.offset = total;
+      slot.missing.store(tile.parts, std::memory_order_relaxed);
+      total += slot.part_size * tile.parts;
+    }
+    sums_.reset(total ? new T[total] : nullptr);
+  }
+
+  T* part(const ResidualTile& tile, std::int64_t part) const {
+    const Slot& slot = slots_[tile.group];
+    return sums_.get() + slot.offset + part * slot.part_size;
+  }
+  std::int64_t part_size(const ResidualTile& tile) const { return slots_[tile.group].part_size; }
+  // True for whoever brings the last part.
+  bool complete(const ResidualTile& tile) {
+    return slots_[tile.group].missing.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  }
+
+ private:
+  struct Slot {
+    std::int64_t offset = 0, part_size = 0;
+    std::atomic<std::int32_t> missing{0};
+  };
+  std::vector<Slot> slots_;
+  std::unique_ptr<T[]> sums_;
+};
+
+// All matrices of which T is the type of the arithmetic; the others have the order zero in `shapes`.
+template <class T, class C>
+void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>& shapes,
+                  const std::vector<std::int64_t>& offsets, EntryWeights weights, SquaredSums* totals,
+                  C* residuals, Workers& workers) {
+  const ResidualPlan plan = plan_residuals(shapes);
+  if (plan.tiles.empty()) return;
+  const Kernels<T>& kernels = cpu_kernels_of<T>();
+  PartialSums<T> partials(plan, kernels);
+  std::vector<SquaredSums> sums(plan.groups);
+  std::int64_t memory = 0;
+  double work = 0;
+  for (const ResidualTile& tile : plan.tiles) {
+    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns, on_diagonal(tile)));
+    work += static_cast<double>(tile.rows) * tile.columns * (tile.depth_end - tile.depth) / 16;
+  }
+  for_each_item(workers, static_cast<std::int64_t>(plan.tiles.size()), work, memory * sizeof(T),
+                [&](std::int64_t item, void* scratch) {
+                  const ResidualTile& tile = plan.tiles[item];
+                  C* residual = residuals ? residuals + offsets[tile.matrix] : nullptr;
+                  const ResidualJob job{matrices[tile.matrix], tile,     weights.diagonal,
+                                        weights.off_diagonal,  residual, std::is_same_v<C, float>};
+                  T* own = static_cast<T*>(scratch);
+                  if (tile.parts == 1) {
+                    sums[tile.group] = kernels.residual_tile(job, own);
+                  } else {
+                    kernels.residual_part(job, own, partials.part(tile, tile.part));
+                    if (partials.complete(tile)) {
+                      sums[tile.group] = kernels.residual_from_parts(job, partials.part(tile, 0), tile.parts,
+                                                                     partials.part_size(tile));
+                    }
+                  }
+                });
+  for (const ResidualTile& tile : plan.tiles) {
+    if (tile.part != 0) continue;
+    totals[tile.matrix].diagonal += sums[tile.group].diagonal;
+    totals[tile.matrix].below_diagonal += sums[tile.group].below_diagonal;
+  }
+}
+
+template <class C>
+C value_of(const SquaredSums& sums, EntryWeights weights) {
+  return static_cast<C>(weights.diagonal * sums.diagonal + 2 * weights.off_diagonal * sums.below_diagonal);
+}
+
+template <class C>
+RoundedGradientTile rounded_gradient_tile(Precision precision) {
+  return std::is_same_v<C, float> && precision == Precision::medium ? cpu_bfloat_gradient_tile() : nullptr;
+}
+
+template <class C>
+void gradient_tile(const GradientJob& job, RoundedGradientTile rounded_tile, C* memory) {
+  if constexpr (std::is_same_v<C, float>) {
+    if (rounded_tile && job.matrix.storage == Storage::float32) return rounded_tile(job, memory);
+  }
+  cpu_kernels_of<C>().gradient_tile(job, memory);
+}
+
+// ---- forward and backward in one -----------------------------------------------------------------------
+
+// Up to this order a residual stays in L2 between its making and its use.
+constexpr std::int64_t cached_order = 256;
+
+// The residual and the columns of the gradient, tile by tile, of a matrix that one thread evaluates.
+ResidualTile whole_residual(Shape shape) {
+  return {0, 0, 0, 1, 0, shape.order, 0, shape.order, 0, shape.depth};
+}
+template <class Body>
+void for_gradient_tiles(Shape shape, const Body& body) {
+  const std::int64_t columns = Capacity{}.tile;
+  for (std::int64_t column = 0; column < shape.depth; column += columns)
+    body(GradientTile{0, 0, shape.order, column, std::min(columns, shape.depth - column)});
+}
+
+template <class C>
+bool uses_fp64(Shape shape) {
+  return std::is_same_v<C, float> && shape.order <= small_order;
+}
+
+// In bytes: the packed residual and what either product needs.
+template <class C>
+std::size_t residual_bytes(Shape shape) {
+  constexpr std::size_t line = 64;
+  return (triangle(shape.order) * sizeof(C) + line - 1) / line * line;
+}
+template <class C>
+std::size_t evaluation_bytes(Shape shape) {
+  const auto needed = [&](auto number, std::int64_t columns, bool triangular) {
+    using T = decltype(number);
+    return sizeof(T) * cpu_kernels_of<T>().tile_memory(shape.order, columns, triangular);
+  };
+  const std::size_t residual =
+      uses_fp64<C>(shape) ? needed(double{}, shape.order, true) : needed(C{}, shape.order, true);
+  return residual_bytes<C>(shape) +
+         std::max(residual, needed(C{}, std::min(shape.depth, Capacity{}.tile), false));
+}
+
+template <class C>
+SquaredSums whole_residual_tile(const Matrix& matrix, EntryWeights weights, C* residual, void* memory) {
+  const ResidualJob job{matrix,   whole_residual(matrix.shape), weights.diagonal, weights.off_diagonal,
+                        residual, std::is_same_v<C, float>};
+  return uses_fp64<C>(matrix.shape)
+             ? cpu_kernels_of<double>().residual_tile(job, static_cast<double*>(memory))
+             : cpu_kernels_of<C>().residual_tile(job, static_cast<C*>(memory));
+}
+
+// What a value becomes as a penalty, and the gradient's factor for that. The root has no gradient at zero.
+template <class C>
+C finish_value(C& value, bool squared, double scale) {
+  if (squared) return static_cast<C>(scale);
+  value = std::sqrt(value);
+  return value == 0 ? C(0) : static_cast<C>(scale / (2 * static_cast<double>(value)));
+}
+
+}  // namespace
+
+template <class C>
+void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weights, C* values, C* residuals,
+                        Workers& workers) {
+  const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
+  std::vector<Shape> all = shapes_of(matrices);
+  std::vector<SquaredSums> totals(matrices.size());
+  if constexpr (std::is_same_v<C, float>) {
+    std::vector<Shape> small = all;
+    bool any_small = false;
+    for (std::size_t m = 0; m < all.size(); ++m) {
+      const bool is_small = uses_fp64<C>(all[m]);
+      any_small |= is_small;
+      (is_small ? all : small)[m] = Shape{};
+    }
+    if (any_small)
+      residuals_in<double, C>(matrices, small, offsets, weights, totals.data(), residuals, workers);
+  }
+  residuals_in<C, C>(matrices, all, offsets, weights, totals.data(), residuals, workers);
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    values[m] = value_of<C>(totals[m], weights);
+  }
+}
+
+template <class C>
+void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
+                                 const C* residuals, const std::vector<Gradient>& gradients,
+                                 Precision precision, Workers& workers) {
+  const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
+  std::vector<Shape> shapes = shapes_of(matrices);
+  for (std::size_t m = 0; m < shapes.size(); ++m) {
+    if (!gradients[m].data) shapes[m] = Shape{};
+  }
+  const std::vector<GradientTile> tiles = plan_gradients(shapes);
+  if (tiles.empty()) return;
+  const Kernels<C>& kernels = cpu_kernels_of<C>();
+  const bool non_temporal = outgrows_caches(matrices, gradients);
+  const RoundedGradientTile rounded_tile = rounded_gradient_tile<C>(precision);
+  std::int64_t memory = 0;
+  double work = 0;
+  for (const GradientTile& tile : tiles) {
+    memory = std::max(memory, kernels.tile_memory(tile.rows, tile.columns, false));
+    work += static_cast<double>(tile.rows) * tile.columns * shapes[tile.matrix].order / 16;
+  }
+  for_each_item(workers, static_cast<std::int64_t>(tiles.size()), work, memory * sizeof(C),
+                [&](std::int64_t item, void* scratch) {
+                  const GradientTile& tile = tiles[item];
+                  const GradientJob job{matrices[tile.matrix],
+                                        tile,
+                                        residuals + offsets[tile.matrix],
+                                        gradients[tile.matrix],
+                                        4.0 * static_cast<double>(grad_values[tile.matrix]),
+                                        non_temporal};
+                  gradient_tile<C>(job, rounded_tile, static_cast<C*>(scratch));
+                });
+}
+
+template <class C>
+void soft_orthogonality_value_and_grad(const std::vector<Matrix>& matrices, EntryWeights weights,
+                                       bool squared, double scale, C* values,
+                                       const std::vector<Gradient>& gradients, Precision precision,
+                                       Workers& workers) {
+  // Those whose every tile all threads share, and those that one thread evaluates from end to end.
+  std::vector<std::int64_t> shared, alone;
+  const auto products_of = [&](std::int64_t m) {
+    const auto [order, depth] = matrices[m].shape;
+    return static_cast<double>(order) * order * depth;
+  };
+  double work = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) work += products_of(m);
+  const Capacity capacity;
+  const double most_alone = std::max(2.0 * capacity.part_work, work / capacity.parts);
+  std::size_t memory = 0;
+  double work_alone = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    if (matrices[m].shape.order > cached_order || products_of(m) > most_alone) {
+      shared.push_back(m);
+      continue;
+    }
+    alone.push_back(m);
+    work_alone += products_of(m) / 16;
+    memory = std::max(memory, evaluation_bytes<C>(matrices[m].shape));
+  }
+  const bool non_temporal = outgrows_caches(matrices, gradients);
+
+  if (!shared.empty()) {
+    std::vector<Matrix> own;
+    std::vector<Gradient> own_gradients;
+    for (const std::int64_t m : shared) {
+      own.push_back(matrices[m]);
+      own_gradients.push_back(gradients[m]);
+    }
+    const std::int64_t entries = triangle_offsets(own).back() + triangle(own.back().shape.order);
+    const std::unique_ptr<C[]> residuals(new C[entries]);
+    std::vector<C> own_values(own.size()), factors(own.size());
+    soft_orthogonality<C>(own, weights, own_values.data(), residuals.get(), workers);
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      factors[i] = finish_value(own_values[i], squared, scale);
+      values[shared[i]] = own_values[i];
+    }
+    soft_orthogonality_backward<C>(factors.data(), own, residuals.get(), own_gradients, precision, workers);
+  }
+
+  std::stable_sort(alone.begin(), alone.end(),
+                   [&](std::int64_t a, std::int64_t b) { return products_of(a) > products_of(b); });
+  const RoundedGradientTile rounded_tile = rounded_gradient_tile<C>(precision);
+  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work_alone, memory,
+                [&](std::int64_t item, void* scratch) {
+                  const std::int64_t m = alone[item];
+                  const Matrix& matrix = matrices[m];
+                  C* residual = static_cast<C*>(scratch);
+                  void* own = static_cast<char*>(scratch) + residual_bytes<C>(matrix.shape);
+                  values[m] = value_of<C>(whole_residual_tile<C>(matrix, weights, residual, own), weights);
+                  const C factor = finish_value(values[m], squared, scale);
+                  if (!gradients[m].data) return;
+                  for_gradient_tiles(matrix.shape, [&](const GradientTile& tile) {
+                    const GradientJob job{matrix, tile, residual, gradients[m], 4.0 * factor, non_temporal};
+                    gradient_tile<C>(job, rounded_tile, static_cast<C*>(own));
+                  });
+                });
+}
+
+template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, float*, float*, Workers&);
+template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, double*, double*, Workers&);
+template void soft_orthogonality_backward(const float*, const std::vector<Matrix>&, const float*,
+                                          const std::vector<Gradient>&, Precision, Workers&);
+template void soft_orthogonality_backward(const double*, const std::vector<Matrix>&, const double*,
+                                          const std::vector<Gradient>&, Precision, Workers&);
+template void soft_orthogonality_value_and_grad(const std::vector<Matrix>&, EntryWeights, bool, double,
+                                                float*, const std::vector<Gradient>&, Precision, Workers&);
+template void soft_orthogonality_value_and_grad(const std::vector<Matrix>&, EntryWeights, bool, double,
+                                                double*, const std::vector<Gradient>&, Precision, Workers&);
+
+}  // namespace ortho
