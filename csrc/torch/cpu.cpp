@@ -19,7 +19,6 @@ using ortho::Tensor;
 using ortho::Tensors;
 using ortho::total_order;
 using ortho::total_triangle;
-using ortho::WeightGradients;
 using ortho::WeightViews;
 
 class TorchWorkers final : public ortho::Workers {
@@ -55,36 +54,17 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
   });
 }
 
-Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                                    const Integers& sides, const Tensor& residuals, std::int64_t precision,
-                                    const Integers& wanted) {
+void soft_orthogonality_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                                 const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                                 const Tensors& gradients, const Integers& wanted, bool accumulate) {
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::soft_orthogonality_backward<C>(
-        numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-        numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
-        static_cast<ortho::Precision>(precision), workers);
-  });
-  return gradients.finish();
-}
-
-Tensor soft_orthogonality_value_and_grad(const Tensors& weights, const Integers& groups,
-                                         const Integers& sides, double diagonal, double off_diagonal,
-                                         bool squared, double scale, std::int64_t precision, bool add,
-                                         const Tensors& gradients, const Integers& wanted) {
-  const WeightViews views(weights, groups, sides);
-  const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
-  TorchWorkers workers;
-  return in_compute_type(views, [&](auto number) {
-    using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    ortho::soft_orthogonality_value_and_grad<C>(views.matrices, {diagonal, off_diagonal}, squared, scale,
-                                                static_cast<C*>(values.mutable_data_ptr()), targets,
-                                                static_cast<ortho::Precision>(precision), workers);
-    return values;
+    ortho::soft_orthogonality_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+                                          numbers<C>(residuals, total_triangle(views), "residuals"), targets,
+                                          static_cast<ortho::Precision>(precision), workers);
   });
 }
 
@@ -106,41 +86,19 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   });
 }
 
-Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                      const Integers& sides, const Tensor& vectors, std::int64_t pairs,
-                      const Integers& wanted) {
+void srip_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                   const Integers& sides, const Tensor& vectors, std::int64_t pairs, const Tensors& gradients,
+                   const Integers& wanted, bool accumulate) {
   ortho::check_count("pairs", pairs);
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::srip_backward<C>(numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
+    ortho::srip_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
                             views.column_permutations(weights, any_number_of_digits),
-                            numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs,
-                            gradients.gradients(), workers);
-  });
-  return gradients.finish();
-}
-
-std::tuple<Tensor, Tensor> srip_value_and_grad(const Tensors& weights, const Integers& groups,
-                                               const Integers& sides, const Tensor& start,
-                                               std::int64_t iterations, bool through, bool squared,
-                                               double scale, bool add, const Tensors& gradients,
-                                               const Integers& wanted) {
-  ortho::check_count("iterations", iterations);
-  const WeightViews views(weights, groups, sides);
-  const std::vector<ortho::Gradient> targets = ortho::view_gradients(weights, views, wanted, gradients, add);
-  TorchWorkers workers;
-  return in_compute_type(views, [&](auto number) {
-    using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    Tensor last = new_numbers<C>(total_order(views));
-    ortho::srip_value_and_grad<C>(views.matrices, views.column_permutations(weights, any_number_of_digits),
-                                  numbers<C>(start, total_order(views), "start"), {iterations, through},
-                                  squared, scale, static_cast<C*>(values.mutable_data_ptr()),
-                                  static_cast<C*>(last.mutable_data_ptr()), targets, workers);
-    return std::make_tuple(values, last);
+                            numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs, targets,
+                            workers);
   });
 }
 
@@ -157,9 +115,7 @@ Tensor start_vectors(const Tensor& keys, const Tensor& step) {
 STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
-  m.impl("soft_orthogonality_value_and_grad", TORCH_BOX(&soft_orthogonality_value_and_grad));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
-  m.impl("srip_value_and_grad", TORCH_BOX(&srip_value_and_grad));
   m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }

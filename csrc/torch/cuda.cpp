@@ -22,7 +22,6 @@ using ortho::Tensor;
 using ortho::Tensors;
 using ortho::total_order;
 using ortho::total_triangle;
-using ortho::WeightGradients;
 using ortho::WeightViews;
 
 // The torch that loaded this library has the function in a library to which this one is not linked, so that
@@ -127,20 +126,19 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
   });
 }
 
-Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                                    const Integers& sides, const Tensor& residuals, std::int64_t precision,
-                                    const Integers& wanted) {
+void soft_orthogonality_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                                 const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                                 const Tensors& gradients, const Integers& wanted, bool accumulate) {
   const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::cuda::soft_orthogonality_backward<C>(
-        context.numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-        context.numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
+        context.numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+        context.numbers<C>(residuals, total_triangle(views), "residuals"), targets,
         static_cast<ortho::Precision>(precision), context.device(), context.stream());
   });
-  return gradients.finish();
 }
 
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
@@ -163,22 +161,20 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   });
 }
 
-Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                      const Integers& sides, const Tensor& vectors, std::int64_t pairs,
-                      const Integers& wanted) {
+void srip_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                   const Integers& sides, const Tensor& vectors, std::int64_t pairs, const Tensors& gradients,
+                   const Integers& wanted, bool accumulate) {
   ortho::check_count("pairs", pairs);
   const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::cuda::srip_backward<C>(context.numbers<C>(grad_values, matrix_count(views), "grad_values"),
-                                  views.matrices,
+    ortho::cuda::srip_backward<C>(context.numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
                                   views.column_permutations(weights, ortho::cuda::most_digits),
                                   context.numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"),
-                                  pairs, gradients.gradients(), context.device(), context.stream());
+                                  pairs, targets, context.device(), context.stream());
   });
-  return gradients.finish();
 }
 
 }  // namespace

@@ -52,29 +52,10 @@ struct WeightViews {
   std::vector<Matrix> matrices;
 };
 
-// The given tensors as gradients of those weights that are wanted, one each, to be written or added to; each
-// must have its weight's shape and dtype and its columns in the same order.
+// The given tensors as gradients of those weights that are wanted, one each, to be overwritten or added to. A
+// gradient has the shape, dtype and device of its weight and its columns at one stride in the same order.
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                                     const std::vector<std::int64_t>& wanted,
-                                     const std::vector<Tensor>& gradients, bool accumulate);
-
-// New gradients of those weights that are wanted, and empty tensors for the others.
-class WeightGradients {
- public:
-  WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                  const std::vector<std::int64_t>& wanted);
-
-  const std::vector<Gradient>& gradients() const { return gradients_; }
-  std::vector<Tensor> finish();
-
- private:
-  // A gradient whose columns don't lie in the order of the weight's (only possible for weights with
-  // overlapping or skipped memory) is computed in a tensor that does, and copied.
-  Tensor target_for(const Tensor& gradient, const WeightView& view, std::size_t index);
-
-  std::vector<Tensor> results_, copied_from_;
-  std::vector<std::size_t> copied_to_;
-  std::vector<Gradient> gradients_;
-};
+                                     const std::vector<Tensor>& gradients,
+                                     const std::vector<std::int64_t>& wanted, bool accumulate);
 
 }  // namespace ortho

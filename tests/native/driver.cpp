@@ -69,7 +69,7 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     const ortho::ColumnPermutation halves{{2, 1}, {l.order / 2, 2}};
     permutations.push_back(l.order % 2 ? ortho::ColumnPermutation{} : halves);
   }
-  std::vector<C> all(matrices.size()), ones(matrices.size(), C(1));
+  std::vector<C> all(matrices.size()), factors(matrices.size(), C(1));
   const auto keep_gradients = [&] {
     for (std::size_t m = 0; m < matrices.size(); ++m) {
       for (std::int64_t i = 0; i < layouts[m].order * layouts[m].depth; ++i) {
@@ -84,18 +84,19 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
   std::unique_ptr<C[]> residuals(new C[entries]);
   ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
   all.insert(all.end(), residuals.get(), residuals.get() + entries);
+  // Overwrites, then adds to what that left.
+  const auto overwrite_and_add = [&](const auto& backward) {
+    for (const bool accumulate : {false, true}) {
+      for (ortho::Gradient& gradient : gradients) gradient.accumulate = accumulate;
+      backward();
+      keep_gradients();
+    }
+  };
   for (const auto precision : {ortho::Precision::highest, ortho::Precision::medium}) {
-    ortho::soft_orthogonality_backward<C>(ones.data(), matrices, residuals.get(), gradients, precision,
-                                          workers);
-    keep_gradients();
-  }
-  for (const bool squared : {true, false}) {
-    for (ortho::Gradient& gradient : gradients) gradient.accumulate = squared;  // to the gradients of before
-    std::vector<C> values(matrices.size());
-    ortho::soft_orthogonality_value_and_grad<C>(matrices, {}, squared, 0.25, values.data(), gradients,
-                                                ortho::Precision::highest, workers);
-    all.insert(all.end(), values.begin(), values.end());
-    keep_gradients();
+    overwrite_and_add([&] {
+      ortho::soft_orthogonality_backward<C>(factors.data(), matrices, residuals.get(), gradients, precision,
+                                            workers);
+    });
   }
   for (const bool through : {true, false}) {
     const ortho::SripOptions options{3, through};
@@ -107,15 +108,10 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     ortho::srip<C>(matrices, permutations, start.get(), options, values.data(), vectors.get(), workers);
     all.insert(all.end(), values.begin(), values.end());
     all.insert(all.end(), vectors.get(), vectors.get() + 2 * pairs * order);
-    ortho::srip_backward<C>(ones.data(), matrices, permutations, vectors.get(), pairs, gradients, workers);
-    keep_gradients();
-    for (ortho::Gradient& gradient : gradients) gradient.accumulate = through;
-    ortho::srip_value_and_grad<C>(matrices, permutations, start.get(), options, through, 0.25, values.data(),
-                                  vectors.get(), gradients, workers);
-    for (ortho::Gradient& gradient : gradients) gradient.accumulate = false;
-    all.insert(all.end(), values.begin(), values.end());
-    all.insert(all.end(), vectors.get(), vectors.get() + order);
-    keep_gradients();
+    overwrite_and_add([&] {
+      ortho::srip_backward<C>(factors.data(), matrices, permutations, vectors.get(), pairs, gradients,
+                              workers);
+    });
   }
   return all;
 }

@@ -59,7 +59,6 @@ class PowerChain {
 
   std::int64_t order() const { return order_; }
   T value() const { return lengths_[iterations_]; }
-  T last(std::int64_t entry) const { return vector(iterations_)[entry]; }
 
   // The pair of application i = 1 ... iterations. A value of zero has no direction: its gradient is zero.
   T left(std::int64_t i, std::int64_t entry) const { return value() == 0 ? T(0) : adjoint(i)[entry]; }

@@ -1,7 +1,6 @@
 #include "soft_orthogonality.h"
 
 #include <atomic>
-#include <cmath>
 #include <memory>
 #include <type_traits>
 
@@ -97,11 +96,6 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
 }
 
 template <class C>
-C value_of(const SquaredSums& sums, EntryWeights weights) {
-  return static_cast<C>(weights.diagonal * sums.diagonal + 2 * weights.off_diagonal * sums.below_diagonal);
-}
-
-template <class C>
 RoundedGradientTile rounded_gradient_tile(Precision precision) {
   return std::is_same_v<C, float> && precision == Precision::medium ? cpu_bfloat_gradient_tile() : nullptr;
 }
@@ -112,62 +106,6 @@ void gradient_tile(const GradientJob& job, RoundedGradientTile rounded_tile, C* 
     if (rounded_tile && job.matrix.storage == Storage::float32) return rounded_tile(job, memory);
   }
   cpu_kernels_of<C>().gradient_tile(job, memory);
-}
-
-// ---- forward and backward in one -----------------------------------------------------------------------
-
-// Up to this order a residual stays in L2 between its making and its use.
-constexpr std::int64_t cached_order = 256;
-
-// The residual and the columns of the gradient, tile by tile, of a matrix that one thread evaluates.
-ResidualTile whole_residual(Shape shape) {
-  return {0, 0, 0, 1, 0, shape.order, 0, shape.order, 0, shape.depth};
-}
-template <class Body>
-void for_gradient_tiles(Shape shape, const Body& body) {
-  const std::int64_t columns = Capacity{}.tile;
-  for (std::int64_t column = 0; column < shape.depth; column += columns)
-    body(GradientTile{0, 0, shape.order, column, std::min(columns, shape.depth - column)});
-}
-
-template <class C>
-bool uses_fp64(Shape shape) {
-  return std::is_same_v<C, float> && shape.order <= small_order;
-}
-
-// In bytes: the packed residual and what either product needs.
-template <class C>
-std::size_t residual_bytes(Shape shape) {
-  constexpr std::size_t line = 64;
-  return (triangle(shape.order) * sizeof(C) + line - 1) / line * line;
-}
-template <class C>
-std::size_t evaluation_bytes(Shape shape) {
-  const auto needed = [&](auto number, std::int64_t columns, bool triangular) {
-    using T = decltype(number);
-    return sizeof(T) * cpu_kernels_of<T>().tile_memory(shape.order, columns, triangular);
-  };
-  const std::size_t residual =
-      uses_fp64<C>(shape) ? needed(double{}, shape.order, true) : needed(C{}, shape.order, true);
-  return residual_bytes<C>(shape) +
-         std::max(residual, needed(C{}, std::min(shape.depth, Capacity{}.tile), false));
-}
-
-template <class C>
-SquaredSums whole_residual_tile(const Matrix& matrix, EntryWeights weights, C* residual, void* memory) {
-  const ResidualJob job{matrix,   whole_residual(matrix.shape), weights.diagonal, weights.off_diagonal,
-                        residual, std::is_same_v<C, float>};
-  return uses_fp64<C>(matrix.shape)
-             ? cpu_kernels_of<double>().residual_tile(job, static_cast<double*>(memory))
-             : cpu_kernels_of<C>().residual_tile(job, static_cast<C*>(memory));
-}
-
-// What a value becomes as a penalty, and the gradient's factor for that. The root has no gradient at zero.
-template <class C>
-C finish_value(C& value, bool squared, double scale) {
-  if (squared) return static_cast<C>(scale);
-  value = std::sqrt(value);
-  return value == 0 ? C(0) : static_cast<C>(scale / (2 * static_cast<double>(value)));
 }
 
 }  // namespace
@@ -182,7 +120,7 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
     std::vector<Shape> small = all;
     bool any_small = false;
     for (std::size_t m = 0; m < all.size(); ++m) {
-      const bool is_small = uses_fp64<C>(all[m]);
+      const bool is_small = all[m].order <= small_order;
       any_small |= is_small;
       (is_small ? all : small)[m] = Shape{};
     }
@@ -191,14 +129,15 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
   }
   residuals_in<C, C>(matrices, all, offsets, weights, totals.data(), residuals, workers);
   for (std::size_t m = 0; m < matrices.size(); ++m) {
-    values[m] = value_of<C>(totals[m], weights);
+    values[m] = static_cast<C>(weights.diagonal * totals[m].diagonal +
+                               2 * weights.off_diagonal * totals[m].below_diagonal);
   }
 }
 
 template <class C>
-void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
-                                 const C* residuals, const std::vector<Gradient>& gradients,
-                                 Precision precision, Workers& workers) {
+void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& matrices, const C* residuals,
+                                 const std::vector<Gradient>& gradients, Precision precision,
+                                 Workers& workers) {
   const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   std::vector<Shape> shapes = shapes_of(matrices);
   for (std::size_t m = 0; m < shapes.size(); ++m) {
@@ -222,74 +161,9 @@ void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>
                                         tile,
                                         residuals + offsets[tile.matrix],
                                         gradients[tile.matrix],
-                                        4.0 * static_cast<double>(grad_values[tile.matrix]),
+                                        4.0 * static_cast<double>(factors[tile.matrix]),
                                         non_temporal};
                   gradient_tile<C>(job, rounded_tile, static_cast<C*>(scratch));
-                });
-}
-
-template <class C>
-void soft_orthogonality_value_and_grad(const std::vector<Matrix>& matrices, EntryWeights weights,
-                                       bool squared, double scale, C* values,
-                                       const std::vector<Gradient>& gradients, Precision precision,
-                                       Workers& workers) {
-  // Those whose every tile all threads share, and those that one thread evaluates from end to end.
-  std::vector<std::int64_t> shared, alone;
-  const auto products_of = [&](std::int64_t m) {
-    const auto [order, depth] = matrices[m].shape;
-    return static_cast<double>(order) * order * depth;
-  };
-  double work = 0;
-  for (std::size_t m = 0; m < matrices.size(); ++m) work += products_of(m);
-  const Capacity capacity;
-  const double most_alone = std::max(2.0 * capacity.part_work, work / capacity.parts);
-  std::size_t memory = 0;
-  double work_alone = 0;
-  for (std::size_t m = 0; m < matrices.size(); ++m) {
-    if (matrices[m].shape.order > cached_order || products_of(m) > most_alone) {
-      shared.push_back(m);
-      continue;
-    }
-    alone.push_back(m);
-    work_alone += products_of(m) / 16;
-    memory = std::max(memory, evaluation_bytes<C>(matrices[m].shape));
-  }
-  const bool non_temporal = outgrows_caches(matrices, gradients);
-
-  if (!shared.empty()) {
-    std::vector<Matrix> own;
-    std::vector<Gradient> own_gradients;
-    for (const std::int64_t m : shared) {
-      own.push_back(matrices[m]);
-      own_gradients.push_back(gradients[m]);
-    }
-    const std::int64_t entries = triangle_offsets(own).back() + triangle(own.back().shape.order);
-    const std::unique_ptr<C[]> residuals(new C[entries]);
-    std::vector<C> own_values(own.size()), factors(own.size());
-    soft_orthogonality<C>(own, weights, own_values.data(), residuals.get(), workers);
-    for (std::size_t i = 0; i < own.size(); ++i) {
-      factors[i] = finish_value(own_values[i], squared, scale);
-      values[shared[i]] = own_values[i];
-    }
-    soft_orthogonality_backward<C>(factors.data(), own, residuals.get(), own_gradients, precision, workers);
-  }
-
-  std::stable_sort(alone.begin(), alone.end(),
-                   [&](std::int64_t a, std::int64_t b) { return products_of(a) > products_of(b); });
-  const RoundedGradientTile rounded_tile = rounded_gradient_tile<C>(precision);
-  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work_alone, memory,
-                [&](std::int64_t item, void* scratch) {
-                  const std::int64_t m = alone[item];
-                  const Matrix& matrix = matrices[m];
-                  C* residual = static_cast<C*>(scratch);
-                  void* own = static_cast<char*>(scratch) + residual_bytes<C>(matrix.shape);
-                  values[m] = value_of<C>(whole_residual_tile<C>(matrix, weights, residual, own), weights);
-                  const C factor = finish_value(values[m], squared, scale);
-                  if (!gradients[m].data) return;
-                  for_gradient_tiles(matrix.shape, [&](const GradientTile& tile) {
-                    const GradientJob job{matrix, tile, residual, gradients[m], 4.0 * factor, non_temporal};
-                    gradient_tile<C>(job, rounded_tile, static_cast<C*>(own));
-                  });
                 });
 }
 
@@ -299,9 +173,5 @@ template void soft_orthogonality_backward(const float*, const std::vector<Matrix
                                           const std::vector<Gradient>&, Precision, Workers&);
 template void soft_orthogonality_backward(const double*, const std::vector<Matrix>&, const double*,
                                           const std::vector<Gradient>&, Precision, Workers&);
-template void soft_orthogonality_value_and_grad(const std::vector<Matrix>&, EntryWeights, bool, double,
-                                                float*, const std::vector<Gradient>&, Precision, Workers&);
-template void soft_orthogonality_value_and_grad(const std::vector<Matrix>&, EntryWeights, bool, double,
-                                                double*, const std::vector<Gradient>&, Precision, Workers&);
 
 }  // namespace ortho

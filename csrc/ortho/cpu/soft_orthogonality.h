@@ -20,16 +20,8 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
 // A matrix whose gradient has no data is passed over. Only `medium` rounds, to bfloat16, where this CPU has
 // dot products of it.
 template <class C>
-void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
-                                 const C* residuals, const std::vector<Gradient>& gradients,
-                                 Precision precision, Workers& workers);
-
-// Forward and backward in one: `values` gets the penalty of every matrix, its value or the root of that, and
-// the gradients `scale` times the penalty's. Residuals of small orders never leave the cache.
-template <class C>
-void soft_orthogonality_value_and_grad(const std::vector<Matrix>& matrices, EntryWeights weights,
-                                       bool squared, double scale, C* values,
-                                       const std::vector<Gradient>& gradients, Precision precision,
-                                       Workers& workers);
+void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& matrices, const C* residuals,
+                                 const std::vector<Gradient>& gradients, Precision precision,
+                                 Workers& workers);
 
 }  // namespace ortho

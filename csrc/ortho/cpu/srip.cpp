@@ -57,6 +57,8 @@ struct Iterations {
   const C* start;
   std::vector<std::int64_t> offsets;  // of the vectors of each matrix
   SripOptions options;
+  C* values;
+  C* vectors;
   bool adjoints;
 };
 
@@ -70,18 +72,20 @@ PowerChain<T> begin_chain(const Iterations<C>& all, std::int64_t m, T* memory) {
   return chain;
 }
 
-// The pairs of a finished chain, in the caller's order.
+// The value of a finished chain, and its pairs in the caller's order.
 template <class T, class C>
-void write_pairs(const PowerChain<T>& chain, const SripOptions& options, const CallerIndices& indices,
-                 C* pairs) {
-  const std::int64_t order = chain.order();
-  for (std::int64_t pair = 0; pair < pairs_of(options); ++pair) {
-    C* left = pairs + 2 * pair * order;
+void finish_chain(const Iterations<C>& all, std::int64_t m, const PowerChain<T>& chain) {
+  all.values[m] = static_cast<C>(chain.value());
+  if (!all.vectors) return;
+  const std::int64_t order = chain.order(), pairs = pairs_of(all.options);
+  C* own = all.vectors + 2 * pairs * all.offsets[m];
+  for (std::int64_t pair = 0; pair < pairs; ++pair) {
+    C* left = own + 2 * pair * order;
     C* right = left + order;
     for (std::int64_t i = 0; i < order; ++i) {
-      const std::int64_t at = caller_index(indices, i);
-      left[at] = static_cast<C>(chain.left(options.iterations - pair, i));
-      right[at] = static_cast<C>(chain.right(options.iterations - pair, i));
+      const std::int64_t at = caller_index(all.indices[m], i);
+      left[at] = static_cast<C>(chain.left(all.options.iterations - pair, i));
+      right[at] = static_cast<C>(chain.right(all.options.iterations - pair, i));
     }
   }
 }
@@ -97,8 +101,8 @@ std::size_t iteration_bytes(const Iterations<C>& all, std::int64_t m) {
 }
 
 // A matrix that one thread takes through all steps, while it is in the cache.
-template <class T, class C, class Finish>
-void iterate_alone(const Iterations<C>& all, std::int64_t m, void* memory, const Finish& finish) {
+template <class T, class C>
+void iterate_alone(const Iterations<C>& all, std::int64_t m, void* memory) {
   const Matrix& matrix = all.matrices[m];
   const auto [order, depth] = matrix.shape;
   auto* product = static_cast<double*>(memory);
@@ -110,12 +114,12 @@ void iterate_alone(const Iterations<C>& all, std::int64_t m, void* memory, const
     cpu_kernels_of<T>().gram_times_vector(matrix, 0, depth, chain.input(), product, pass);
     chain.advance(product);
   }
-  finish(m, chain, static_cast<char*>(memory) + iteration_bytes<T>(all, m));
+  finish_chain(all, m, chain);
 }
 
 // A matrix whose every pass is shared out over all threads, in parts that don't depend on how many there are.
-template <class T, class C, class Finish>
-void iterate_together(const Iterations<C>& all, std::int64_t m, Workers& workers, const Finish& finish) {
+template <class T, class C>
+void iterate_together(const Iterations<C>& all, std::int64_t m, Workers& workers) {
   const Matrix& matrix = all.matrices[m];
   const std::int64_t order = matrix.shape.order;
   Capacity capacity;
@@ -140,7 +144,7 @@ void iterate_together(const Iterations<C>& all, std::int64_t m, Workers& workers
     }
     chain.advance(products.get());
   }
-  finish(m, chain, nullptr);
+  finish_chain(all, m, chain);
 }
 
 template <class C>
@@ -148,41 +152,10 @@ bool uses_fp64(const Matrix& matrix) {
   return std::is_same_v<C, double> || matrix.shape.order <= double_order;
 }
 
-// Takes every matrix through its iteration and calls finish(m, chain, memory): by the thread that did it all,
-// with finish_bytes(m) of memory, or, where all threads did it together, by the calling one, with none.
-template <class C, class FinishBytes, class Finish>
-void iterate_all(const Iterations<C>& all, const FinishBytes& finish_bytes, Workers& workers,
-                 const Finish& finish) {
-  std::vector<std::int64_t> alone;
-  std::size_t memory = 0;
-  double work = 0;
-  for (std::size_t m = 0; m < all.matrices.size(); ++m) {
-    const Matrix& matrix = all.matrices[m];
-    if (entries(matrix) > shared_entries) {
-      if (uses_fp64<C>(matrix)) {
-        iterate_together<double>(all, m, workers, finish);
-      } else {
-        iterate_together<C>(all, m, workers, finish);
-      }
-      continue;
-    }
-    alone.push_back(m);
-    memory = std::max(memory, finish_bytes(m) + (uses_fp64<C>(matrix) ? iteration_bytes<double>(all, m)
-                                                                      : iteration_bytes<C>(all, m)));
-    work += static_cast<double>(entries(matrix)) * all.options.iterations / 4;
-  }
-  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) {
-    return entries(all.matrices[a]) > entries(all.matrices[b]);
-  });
-  for_each_item(workers, static_cast<std::int64_t>(alone.size()), work, memory,
-                [&](std::int64_t item, void* own) {
-                  const std::int64_t m = alone[item];
-                  if (uses_fp64<C>(all.matrices[m])) {
-                    iterate_alone<double>(all, m, own, finish);
-                  } else {
-                    iterate_alone<C>(all, m, own, finish);
-                  }
-                });
+// Calls body(T()) with the type of the arithmetic of this matrix.
+template <class C, class Body>
+auto in_arithmetic(const Matrix& matrix, const Body& body) {
+  return uses_fp64<C>(matrix) ? body(double{}) : body(C{});
 }
 
 }  // namespace
@@ -190,53 +163,36 @@ void iterate_all(const Iterations<C>& all, const FinishBytes& finish_bytes, Work
 template <class C>
 void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutation>& permutations,
           const C* start, SripOptions options, C* values, C* vectors, Workers& workers) {
-  const bool adjoints = vectors && options.through;
-  const Iterations<C> all{matrices, caller_indices(permutations), start, order_offsets(matrices), options,
-                          adjoints};
-  const auto nothing = [](std::int64_t) { return std::size_t{0}; };
-  iterate_all(all, nothing, workers, [&](std::int64_t m, const auto& chain, void*) {
-    values[m] = static_cast<C>(chain.value());
-    if (vectors)
-      write_pairs(chain, options, all.indices[m], vectors + 2 * pairs_of(options) * all.offsets[m]);
-  });
-}
-
-template <class C>
-void srip_value_and_grad(const std::vector<Matrix>& matrices,
-                         const std::vector<ColumnPermutation>& permutations, const C* start,
-                         SripOptions options, bool squared, double scale, C* values, C* last,
-                         const std::vector<Gradient>& gradients, Workers& workers) {
   const Iterations<C> all{
-      matrices, caller_indices(permutations), start, order_offsets(matrices), options, options.through};
-  const Kernels<C>& kernels = cpu_kernels_of<C>();
-  const std::int64_t pairs = pairs_of(options);
-  const bool non_temporal = outgrows_caches(matrices, gradients);
-  const auto vector_numbers = [&](std::int64_t m) { return 2 * pairs * matrices[m].shape.order; };
-  const auto finish_bytes = [&](std::int64_t m) {
-    return sizeof(C) * (vector_numbers(m) + kernels.pass_memory(matrices[m], 2 * pairs));
-  };
-  iterate_all(all, finish_bytes, workers, [&](std::int64_t m, const auto& chain, void* memory) {
-    const C sigma = static_cast<C>(chain.value());
-    values[m] = squared ? sigma * sigma : sigma;
-    for (std::int64_t i = 0; i < chain.order(); ++i)
-      last[all.offsets[m] + caller_index(all.indices[m], i)] = static_cast<C>(chain.last(i));
-    if (!gradients[m].data) return;
-    const C factor = static_cast<C>(squared ? 2 * scale * static_cast<double>(sigma) : scale);
-    const std::unique_ptr<C[]> allocated(memory ? nullptr : new C[vector_numbers(m)]);
-    C* vectors = memory ? static_cast<C*>(memory) : allocated.get();
-    write_pairs(chain, options, {}, vectors);
-    if (memory) {
-      kernels.rank_update({matrices[m], gradients[m], 0, matrices[m].shape.depth, vectors, pairs,
-                           static_cast<double>(factor), non_temporal},
-                          vectors + vector_numbers(m));
-    } else {
-      srip_backward<C>(&factor, {matrices[m]}, {{}}, vectors, pairs, {gradients[m]}, workers);
+      matrices, caller_indices(permutations), start, order_offsets(matrices), options, values,
+      vectors,  vectors && options.through};
+  std::vector<std::int64_t> alone;
+  std::size_t memory = 0;
+  double work = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    if (entries(matrices[m]) > shared_entries) {
+      in_arithmetic<C>(matrices[m],
+                       [&](auto number) { iterate_together<decltype(number)>(all, m, workers); });
+      continue;
     }
+    alone.push_back(m);
+    memory = std::max(memory, in_arithmetic<C>(matrices[m], [&](auto number) {
+                        return iteration_bytes<decltype(number)>(all, m);
+                      }));
+    work += static_cast<double>(entries(matrices[m])) * options.iterations / 4;
+  }
+  std::stable_sort(alone.begin(), alone.end(), [&](std::int64_t a, std::int64_t b) {
+    return entries(matrices[a]) > entries(matrices[b]);
   });
+  for_each_item(
+      workers, static_cast<std::int64_t>(alone.size()), work, memory, [&](std::int64_t item, void* own) {
+        in_arithmetic<C>(matrices[alone[item]],
+                         [&](auto number) { iterate_alone<decltype(number)>(all, alone[item], own); });
+      });
 }
 
 template <class C>
-void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
+void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
                    const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
                    const std::vector<Gradient>& gradients, Workers& workers) {
   const std::vector<CallerIndices> indices = caller_indices(permutations);
@@ -267,7 +223,7 @@ void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
                     given = own;
                   }
                   kernels.rank_update({matrices[m], gradients[m], begin, end, given, pairs,
-                                       static_cast<double>(grad_values[m]), non_temporal},
+                                       static_cast<double>(factors[m]), non_temporal},
                                       own + 2 * pairs * order);
                 });
 }
@@ -276,12 +232,6 @@ template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutati
                    SripOptions, float*, float*, Workers&);
 template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&, const double*,
                    SripOptions, double*, double*, Workers&);
-template void srip_value_and_grad(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
-                                  const float*, SripOptions, bool, double, float*, float*,
-                                  const std::vector<Gradient>&, Workers&);
-template void srip_value_and_grad(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
-                                  const double*, SripOptions, bool, double, double*, double*,
-                                  const std::vector<Gradient>&, Workers&);
 template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
                             const float*, std::int64_t, const std::vector<Gradient>&, Workers&);
 template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,

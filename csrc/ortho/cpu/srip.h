@@ -19,20 +19,11 @@ template <class C>
 void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutation>& permutations,
           const C* start, SripOptions options, C* values, C* vectors, Workers& workers);
 
-// gradient = g * sum over pairs (p, x) of (p x^T + x p^T) W. A matrix whose gradient has no data is passed
-// over.
+// gradient = factor * sum over pairs (p, x) of (p x^T + x p^T) W. A matrix whose gradient has no data is
+// passed over.
 template <class C>
-void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
+void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
                    const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
                    const std::vector<Gradient>& gradients, Workers& workers);
-
-// Forward and backward in one, a matrix at a time while it is in the cache: `values` gets the penalty of
-// every matrix, its value or the square of that, `last` the normalized vectors that the iteration ends with
-// (zero where R is zero), numbered as `start`, and the gradients `scale` times the penalty's.
-template <class C>
-void srip_value_and_grad(const std::vector<Matrix>& matrices,
-                         const std::vector<ColumnPermutation>& permutations, const C* start,
-                         SripOptions options, bool squared, double scale, C* values, C* last,
-                         const std::vector<Gradient>& gradients, Workers& workers);
 
 }  // namespace ortho
