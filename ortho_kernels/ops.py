@@ -43,12 +43,12 @@ PRECISIONS = ("highest", "high", "medium")
 SCHEMAS = (
     "soft_orthogonality(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
-    "soft_orthogonality_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
-    " int precision, int[] wanted) -> Tensor[]",
+    "soft_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
+    " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
     "srip(Tensor[] weights, int[] groups, int[] sides, Tensor start, int iterations, bool through, bool keep)"
     " -> (Tensor values, Tensor vectors)",
-    "srip_backward(Tensor grad_values, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
-    " int[] wanted) -> Tensor[]",
+    "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
+    " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 VALUE_AND_GRAD_SCHEMAS = (
     "soft_orthogonality_value_and_grad(Tensor[] weights, int[] groups, int[] sides, float diagonal, float off_diagonal,"
@@ -64,9 +64,23 @@ for schema in (*SCHEMAS, *VALUE_AND_GRAD_SCHEMAS, START_SCHEMA):
 
 _operators = torch.ops.ortho_kernels
 _soft_orthogonality = _operators.soft_orthogonality.default
-_soft_orthogonality_backward = _operators.soft_orthogonality_backward.default
 _srip = _operators.srip.default
-_srip_backward = _operators.srip_backward.default
+
+
+def _allocating(operator):
+    """Temporary: gives the backward operators new gradients."""
+
+    def call(factors, weights, groups, sides, kept, option, wanted):
+        gradients = [torch.empty_like(w) for w, want in zip(weights, wanted, strict=True) if want]
+        operator(factors, weights, groups, sides, kept, option, gradients, wanted, False)
+        left = iter(gradients)
+        return [next(left) if want else w.new_empty(0) for w, want in zip(weights, wanted, strict=True)]
+
+    return call
+
+
+_soft_orthogonality_backward = _allocating(_operators.soft_orthogonality_backward.default)
+_srip_backward = _allocating(_operators.srip_backward.default)
 
 
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
@@ -110,16 +124,8 @@ def _fake_gradients(weights, wanted):
 
 torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-torch.library.register_fake(
-    f"{NAMESPACE}::soft_orthogonality_backward",
-    lambda grad, weights, groups, sides, residuals, precision, wanted: _fake_gradients(weights, wanted),
-    lib=library,
-)
-torch.library.register_fake(
-    f"{NAMESPACE}::srip_backward",
-    lambda grad, weights, groups, sides, vectors, pairs, wanted: _fake_gradients(weights, wanted),
-    lib=library,
-)
+for _name in ("soft_orthogonality_backward", "srip_backward"):
+    torch.library.register_fake(f"{NAMESPACE}::{_name}", lambda *_: None, lib=library)
 
 
 # vmap would need operators with a batch dimension: matrices of one shape are groups of one weight already.
@@ -266,7 +272,6 @@ def _differentiable_no_further(operator):
     def call(*arguments):
         return (operator if torch.compiler.is_compiling() else autograd_kernel)(*arguments)
 
-    library.impl(operator, autograd_kernel, "Autograd")
     return call
 
 
