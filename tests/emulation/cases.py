@@ -85,15 +85,26 @@ def check_residuals(emulator, matrices, diagonal=1.0, off_diagonal=1.0):
     return [values, residuals]
 
 
-def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None):
+def targets_of(matrices, accumulate):
+    """What the gradients are written to: tensors of NaN, or of random numbers if they are to be added to these."""
+    generator = torch.Generator().manual_seed(5)
+    there = [torch.full_like(m, torch.nan) for m in matrices]
+    if accumulate:
+        there = [t.copy_(torch.randn(t.shape, generator=generator)) for t in there]
+    return there, [guarded_like(t) for t in there]
+
+
+def check_soft_orthogonality(
+    emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None, accumulate=False
+):
     """As above, and gradients."""
     C = compute_dtype(matrices)
     values, residuals = check_residuals(emulator, matrices, diagonal, off_diagonal)
     residuals = guarded_like(residuals)
     factors = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
-    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
+    there, gradients = targets_of(matrices, accumulate)
     targets = gradients if wanted is None else [g if w else None for g, w in zip(gradients, wanted, strict=True)]
-    emulator.soft_orthogonality_backward(factors, matrices, residuals, precision, targets)
+    emulator.soft_orthogonality_backward(factors, matrices, residuals, precision, targets, accumulate)
     for i, matrix in enumerate(matrices):
         W = matrix.double()
         R = residual(W)
@@ -101,19 +112,22 @@ def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0,
         weighted, largest = weights * R, max(diagonal, off_diagonal)
         own_weighted = residual(matrix.to(C)) * weights.to(C)
         if wanted is not None and not wanted[i]:
-            assert gradients[i].isnan().all(), f"gradient {i} was not wanted"
+            torch.testing.assert_close(gradients[i], there[i], rtol=0, atol=0, equal_nan=True)
             continue
         allowed = 2 * ROUNDING[matrix.dtype]
         if precision and matrix.dtype is torch.float32:
             allowed = (5e-4, 4e-3)[precision - 1]
         own = 4 * factors[i] * own_weighted @ matrix.to(C)
         factor = 4 * factors[i].double()
-        size = max((weighted @ W).norm(), 0.1 * largest * W.norm())
-        assert_close(gradients[i], factor * weighted @ W, allowed, f"gradient {i}", own, factor * size)
+        size = factor * max((weighted @ W).norm(), 0.1 * largest * W.norm())
+        given = gradients[i].double()
+        if accumulate:
+            given, size = given - there[i].double(), size + there[i].double().norm()
+        assert_close(given, factor * weighted @ W, allowed, f"gradient {i}", own, size)
     return [values, residuals, *gradients]
 
 
-def check_srip(emulator, matrices, iterations=2, through=True, permutations=None):
+def check_srip(emulator, matrices, iterations=2, through=True, permutations=None, accumulate=False):
     """As above. `permutations[i]`, sizes and steps, is how the caller numbers the entries of the vectors."""
     C = compute_dtype(matrices)
     orders = [len(m) for m in matrices]
@@ -122,8 +136,8 @@ def check_srip(emulator, matrices, iterations=2, through=True, permutations=None
     vectors = guarded_like(vectors)
     pairs = iterations if through else 1
     factors = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
-    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
-    emulator.srip_backward(factors, matrices, vectors, pairs, gradients, permutations)
+    there, gradients = targets_of(matrices, accumulate)
+    emulator.srip_backward(factors, matrices, vectors, pairs, gradients, permutations, accumulate)
     for i, (matrix, x) in enumerate(zip(matrices, start.double().split(orders), strict=True)):
         if len(matrix) == 0:
             assert values[i] == 0
@@ -143,8 +157,11 @@ def check_srip(emulator, matrices, iterations=2, through=True, permutations=None
             u, v = x.detach() / x.detach().norm(), before.detach() / before.detach().norm()
             truth = (torch.outer(u, v) + torch.outer(v, u)) @ leaf.detach()
         truth = factors[i].double() * truth
-        error = (gradients[i].double() - truth).norm()
-        assert error <= 5 * ROUNDING[matrix.dtype] * 2 * leaf.detach().norm(), f"gradient {i}: off by {error:.2e}"
+        given, size = gradients[i].double(), 10 * leaf.detach().norm()
+        if accumulate:
+            given, size = given - there[i].double(), size + there[i].double().norm()
+        error = (given - truth).norm()
+        assert error <= ROUNDING[matrix.dtype] * size, f"gradient {i}: off by {error:.2e}"
     return [values, vectors, *gradients]
 
 
@@ -159,9 +176,9 @@ def caller_indices(permutation):
 def _case(check, matrices, multiprocessors=2, fast_double=True, **options):
     """Matrices are made anew for each run: a fault may spoil them."""
 
-    def run(emulator):
+    def run(emulator, **more):
         emulator.multiprocessors, emulator.fast_double = multiprocessors, fast_double
-        return check(emulator, [made(*m) for m in matrices], **options)
+        return check(emulator, [made(*m) for m in matrices], **options, **more)
 
     return run
 

@@ -82,7 +82,7 @@ def planted(name: str, text: str, faults: list[Fault]) -> str:
 
 
 def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
-    """A library that commits the fault it is told to, and the list of all."""
+    """Returns a library that commits the fault chosen, and the list of all faults."""
     sources = directory / "csrc" / "ortho"
     shutil.copytree(emulation.KERNELS.parent, sources)
     faults: list[Fault] = []

@@ -26,9 +26,8 @@ void move_into(double* total, T* part, std::int64_t count) {
   clear(part, count);
 }
 
-// While a line is read, the one so many further is fetched: lines that are far apart are beyond what the
-// hardware foresees.
-constexpr std::int64_t lines_fetched_ahead = 8;
+// How many lines ahead to prefetch: the hardware does not predict lines that are far apart.
+constexpr std::int64_t prefetch_distance = 8;
 
 // ---- target q (+)= sum over s of factors[q][s] * source s ------------------------------------------------
 
@@ -57,7 +56,7 @@ void mix_block(const Lines<D>& targets, const Lines<S>& sources, std::int64_t le
   std::int64_t c = 0;
   for (; c + lanes<T> <= length; c += lanes<T>) {
 #pragma GCC unroll 4
-    for (int s = 0; s < Sources; ++s) __builtin_prefetch(sources[s + lines_fetched_ahead] + c);
+    for (int s = 0; s < Sources; ++s) __builtin_prefetch(sources[s + prefetch_distance] + c);
     step([&](const auto* line) { return load<T>(line + c); },
          [&](D* line, Vector<T> value) { store<D, T>(line + c, value); });
   }

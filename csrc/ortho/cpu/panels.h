@@ -70,7 +70,7 @@ constexpr std::int64_t packed(std::int64_t vectors) {
 // ---- packing one panel -----------------------------------------------------------------------------------
 // Depths begin at even numbers.
 
-// Packing waits for memory more than it works. The hardware foresees long runs; a matrix is many short ones.
+// Packing waits for memory more than it works. The hardware predicts long runs; a matrix is many short ones.
 constexpr int lines_ahead = 4, rows_ahead = 8;
 
 template <class P>

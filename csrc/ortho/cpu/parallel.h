@@ -1,4 +1,5 @@
-// Sharing out the items of a plan. Which thread runs which item is left to chance; no result depends on it.
+// Shares the items of a plan over threads. Which thread runs which item is left to chance; no result depends
+// on it.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +9,7 @@
 
 namespace ortho {
 
-// The threads of whoever calls: torch's, or those of a test.
+// The threads of the caller: torch's, or those of a test.
 class Workers {
  public:
   virtual ~Workers() = default;

@@ -1,5 +1,4 @@
-// The recurrences of power iteration on vectors alone; W is met only by whoever computes W W^T vector in
-// between.
+// The recurrences of power iteration on vectors alone: the caller computes W W^T vector in between.
 //
 // With x_i = R x_(i-1) normalized at every step and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each
 // scaled by the length that its partner was divided by, are

@@ -24,7 +24,7 @@ struct GradientBlocks {
   }
   std::int64_t rows(const Block& block) const { return smaller(block_rows, tile.rows - block.row); }
 
-  // A block is a few lines of cache in each of several rows, which no hardware foresees.
+  // A block is a few cache lines in each of several rows, which no hardware predicts.
   void prepare(const Block& block) const {
     if (non_temporal) return;
     const S* target = corner(block);

@@ -41,8 +41,8 @@ class PartialSums {
     return sums_.get() + slot.offset + part * slot.part_size;
   }
   std::int64_t part_size(const ResidualTile& tile) const { return slots_[tile.group].part_size; }
-  // True for whoever brings the last part.
-  bool complete(const ResidualTile& tile) {
+  // Returns whether this is the last part to arrive.
+  bool arrives_last(const ResidualTile& tile) {
     return slots_[tile.group].missing.fetch_sub(1, std::memory_order_acq_rel) == 1;
   }
 
@@ -82,7 +82,7 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
                     sums[tile.group] = kernels.residual_tile(job, own);
                   } else {
                     kernels.residual_part(job, own, partials.part(tile, tile.part));
-                    if (partials.complete(tile)) {
+                    if (partials.arrives_last(tile)) {
                       sums[tile.group] = kernels.residual_from_parts(job, partials.part(tile, 0), tile.parts,
                                                                      partials.part_size(tile));
                     }

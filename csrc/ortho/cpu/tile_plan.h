@@ -9,8 +9,8 @@
 
 namespace ortho {
 
-// A tile of the lower triangle of a residual, for a range of the depth. Where the depth is cut into several
-// parts, the parts of a tile are summed in a fixed order by whoever finishes the last of them.
+// A tile of the lower triangle of a residual, for a range of the depth. Where the depth is cut into parts,
+// the thread that finishes the last part of a tile sums all of them, in a fixed order.
 struct ResidualTile {
   std::int32_t matrix;
   std::int32_t group;  // all parts of one tile of the residual have the same group
@@ -40,6 +40,7 @@ struct ResidualPlan {
   std::int32_t groups = 0;
 };
 
+// How large the pieces of a plan are.
 struct Capacity {
   std::int64_t tile = 512;  // the longest side of a tile
   std::int64_t parts = 32;  // a tile's depth is cut into parts of about this fraction of all work,

@@ -107,8 +107,8 @@ std::int64_t tile_memory(std::int64_t rows, std::int64_t columns, bool triangula
   return panels_memory<T>(rows, columns, triangular) + (upright < turned ? turned : upright);
 }
 
-// `finish` is told of each block before the last of its products, finish.prepare(block), and gets the sums
-// while they are in L1, finish(block, sums).
+// Calls finish.prepare(block) before the last products of a block, and finish(block, sums) while its sums are
+// in L1.
 template <class P, class Left, class Right, class Finish>
 void tile_product(const Left& left, const Right& right, const TileExtent& tile, const TileMemory<P>& memory,
                   std::int64_t summed_at_once, Finish& finish) {

@@ -1,4 +1,4 @@
-// What every kernel is told of a matrix. A launch passes these by value, one for each of its matrices.
+// The arguments of the kernels that describe matrices. A launch passes them by value, one for each matrix.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ inline PermutationArguments permutation_arguments(const ColumnPermutation& permu
   return arguments;
 }
 
-// Fills the arguments of all matrices of a launch; more(work, matrix) fills what only one kernel is told.
+// Fills the arguments of all matrices of a launch; more(work, matrix) fills those of one kernel alone.
 template <class Launch, class Arguments, class More>
 void fill_matrices(const Launch& launch, const std::vector<Matrix>& matrices,
                    const std::vector<std::int64_t>& offsets, Arguments& arguments, const More& more) {

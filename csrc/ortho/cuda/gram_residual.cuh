@@ -74,8 +74,8 @@ struct GramOperand {
   }
 };
 
-// Float sums lose too many digits of the diagonal. In tiles on it one warp has only entries above it, which
-// nobody needs: instead, that warp sums the squares of the vectors.
+// Float sums lose too many digits of the diagonal. In tiles on it, one warp has only entries above it, which
+// are not needed: that warp sums the squares of the vectors instead.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
@@ -122,8 +122,8 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
   }
 }
 
-// Keeps the weighted entries of R, and sums their squares up: of the tile, and by the block that has the
-// matrix's last tile, of all its tiles in order.
+// Keeps the weighted entries of R and sums their squares over the tile. The last-arriving block of a matrix
+// sums over all its tiles, in order.
 template <class C, class Sum>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
                               Blocks<Sum>& sums) {
@@ -163,8 +163,8 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
   }
 }
 
-// Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
-// order. Returns whether this block did: only then are the sums and the lengths those of the whole depth.
+// Split-K: the last-arriving block of a tile adds all parts up, always in the same order. Returns whether
+// this block did: only then are the sums and the lengths those of the whole depth.
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
                             std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
@@ -225,7 +225,7 @@ struct GramProducts {
 };
 template <>
 struct GramProducts<float> {
-  using type = Bfloat16Parts<3, 3>;
+  using type = SplitBfloat16<3, 3>;
 };
 
 template <class C, class S, Major major>

@@ -206,12 +206,12 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
 ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
   block_barrier();
   if (thread_index() == 0) {
-    memory_fence();  // what the block wrote before its barrier is there for whoever reads the counter
+    memory_fence();  // whoever reads the counter sees what the block wrote before its barrier
     count_up(counter);
     while (read_counter(counter) <
            static_cast<std::uint32_t>(times) * static_cast<std::uint32_t>(block_count()))
       let_others_run();
-    memory_fence();  // and what the others wrote is there for this block
+    memory_fence();  // and this block sees what the others wrote
   }
   block_barrier();
 }

@@ -90,7 +90,7 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
 template <class C, class S, class Products, Major major>
 ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
                                    std::int32_t row, std::int32_t column) {
-  using Exact = Bfloat16Parts<3, 3>;
+  using Exact = SplitBfloat16<3, 3>;
   if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float> && !std::is_same_v<Products, Exact>) {
     if (matrix.order > matrix.depth) return gradient_tile<C, S, Exact, major>(arguments, matrix, row, column);
   }

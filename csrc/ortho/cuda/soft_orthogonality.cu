@@ -85,15 +85,15 @@ void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& ma
       if constexpr (std::is_same_v<C, double>) {
         launch_product<C, S, Fp64>(plan, arguments, stream);
       } else if constexpr (std::is_same_v<S, bfloat16>) {
-        launch_product<C, S, Bfloat16Parts<2, 1>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<2, 1>>(plan, arguments, stream);
       } else if constexpr (std::is_same_v<S, float16>) {
-        launch_product<C, S, Bfloat16Parts<2, 2>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<2, 2>>(plan, arguments, stream);
       } else if (precision == Precision::highest) {
-        launch_product<C, S, Bfloat16Parts<3, 3>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<3, 3>>(plan, arguments, stream);
       } else if (precision == Precision::high) {
         launch_product<C, S, Tf32>(plan, arguments, stream);
       } else {
-        launch_product<C, S, Bfloat16Parts<1, 1>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<1, 1>>(plan, arguments, stream);
       }
     });
   }
