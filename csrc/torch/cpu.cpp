@@ -1,5 +1,4 @@
 // The operators on CPU tensors: unpacks arguments, allocates results, calls the kernels.
-#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -35,8 +34,6 @@ template <class C>
 Tensor new_numbers(std::int64_t count) {
   return torch::stable::empty({count}, ortho::dtype_of<C>);
 }
-
-constexpr std::size_t any_number_of_digits = std::numeric_limits<std::size_t>::max();
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
@@ -78,7 +75,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
-    ortho::srip<C>(views.matrices, views.column_permutations(weights, any_number_of_digits),
+    ortho::srip<C>(views.matrices, views.column_permutations(weights),
                    numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
                    keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workers);
@@ -96,7 +93,7 @@ void srip_backward(const Tensor& factors, const Tensors& weights, const Integers
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::srip_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
-                            views.column_permutations(weights, any_number_of_digits),
+                            views.column_permutations(weights),
                             numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs, targets,
                             workers);
   });

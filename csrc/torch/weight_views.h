@@ -46,7 +46,7 @@ struct WeightViews {
   // How a caller numbers the entries of each matrix's vector: as the shape of the weight does. Throws for a
   // weight that needs more digits than `most`.
   std::vector<ColumnPermutation> column_permutations(const std::vector<Tensor>& weights,
-                                                     std::size_t most) const;
+                                                     std::size_t most = SIZE_MAX) const;
 
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
