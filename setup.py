@@ -4,8 +4,8 @@
     ortho_kernels/_introspect.*   build facts, CPU levels and the planners, for `doctor` and for tests
     ortho_kernels/_cuda.abi3.so   the operators on NVIDIA GPUs; loads on machines without one
 
-Where the CPU's or the GPU's can't be built, or ORTHO_KERNELS_NO_NATIVE=1 or ORTHO_KERNELS_NO_CUDA=1 say that they shan't,
-the rest is installed, and `ortho_kernels/_build_log.txt` or `_cuda_build_log.txt` keeps the reason for `doctor`.
+Libraries that can't be built, or that ORTHO_KERNELS_NO_NATIVE=1 or ORTHO_KERNELS_NO_CUDA=1 turn off, are left out. The rest is
+installed, and `ortho_kernels/_build_log.txt` or `_cuda_build_log.txt` keeps the reason for `doctor`.
 
 The GPU's are compiled where nvcc and a CUDA build of torch are at hand: for the GPUs of this machine; where it has none, for
 sm_80 with PTX, from which every newer GPU's driver makes its own at first use; with FORCE_CUDA=1 (also beside another torch)
@@ -43,33 +43,33 @@ TORCH_TARGET, TORCH_TARGET_NAME = "0x020a000000000000", "2.10"
 
 COMMON_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 STABLE_ABI_FLAGS = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DTORCH_STABLE_ONLY", "-DPy_LIMITED_API=0x030a0000"]
-# csrc/ortho/cpu_kernels.cpp is compiled once for each level; the right one is chosen at run time.
-LEVEL_SOURCE = "ortho/cpu_kernels.cpp"
+# csrc/ortho/cpu/kernels.cpp is compiled once for each level; the right one is chosen at run time.
+LEVEL_SOURCE = "ortho/cpu/kernels.cpp"
 LEVEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 LEVELS = {"baseline": []}
 # What only one level has is compiled apart.
-BFLOAT_SOURCE, BFLOAT_LEVEL = "ortho/bfloat_kernels.cpp", "avx512_bf16"
+BFLOAT_SOURCE, BFLOAT_LEVEL = "ortho/cpu/bfloat_kernels.cpp", "avx512_bf16"
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 if IS_X86:
     LEVELS |= {"avx2": AVX2, "avx512": AVX512}
 
 KERNEL_SOURCES = [
-    "ortho/cpu_dispatch.cpp",
-    "ortho/cpu_level.cpp",
-    "ortho/parallel.cpp",
-    "ortho/plan.cpp",
-    "ortho/soft_orthogonality.cpp",
-    "ortho/srip.cpp",
+    "ortho/cpu/dispatch.cpp",
+    "ortho/cpu/level.cpp",
+    "ortho/cpu/parallel.cpp",
+    "ortho/cpu/soft_orthogonality.cpp",
+    "ortho/cpu/srip.cpp",
+    "ortho/cpu/tile_plan.cpp",
 ]
 OPERATOR_SOURCES = ["torch/cpu.cpp", "torch/weight_views.cpp"]
 INTROSPECTION_SOURCES = [
     "introspect.cpp",
     "introspect_cuda.cpp",
-    "ortho/cpu_level.cpp",
-    "ortho/plan.cpp",
-    "ortho/cuda/plan.cpp",
+    "ortho/cpu/level.cpp",
+    "ortho/cpu/tile_plan.cpp",
+    "ortho/cuda/launch_plan.cpp",
 ]
 CUDA_SOURCES = sorted(
     path.relative_to(SOURCES).as_posix() for path in SOURCES.glob("ortho/cuda/*") if path.suffix in (".cu", ".cpp")
@@ -139,7 +139,7 @@ def find_introspection_headers() -> list[str] | None:
         if (python / "Python.h").exists():
             return ["-isystem", pybind11.get_include(), "-isystem", str(python)]
         missing = f"{python / 'Python.h'} (on Debian the package python3-dev)"
-    print(f"ortho_kernels: built without introspection, for want of {missing}: doctor can tell less", file=sys.stderr)
+    print(f"ortho_kernels: built without introspection, which needs {missing}: doctor shows less", file=sys.stderr)
     return None
 
 

@@ -57,8 +57,8 @@ void read_all(const float* data, std::int64_t count) {
 
 void copy_all(const float* data, float* target, std::int64_t count) {
   for (std::int64_t i = 0; i + lanes<float> <= count; i += lanes<float>)
-    store_past_cache(target + i, load<float>(data + i));
-  end_streaming();
+    store_non_temporal(target + i, load<float>(data + i));
+  fence_non_temporal();
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_KERNELS = _SOURCE.parents[1] / "csrc" / "ortho"
+_KERNELS = _SOURCE.parents[1] / "csrc" / "ortho" / "cpu"
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi",
           "-fPIC", "-shared", "-pthread", "-DORTHO_LEVEL=native", f"-I{_KERNELS}"]  # fmt: skip
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "build_facts.h"
-#include "ortho/cpu_level.h"
-#include "ortho/plan.h"
+#include "ortho/cpu/level.h"
+#include "ortho/cpu/tile_plan.h"
 
 namespace py = pybind11;
 
@@ -48,13 +48,13 @@ PYBIND11_MODULE(_introspect, m) {
       "The levels built, lowest first, and whether this CPU has them.");
   m.def("cpu_level", &ortho::chosen_cpu_level, "The level that the kernels run at.");
 
-  py::class_<ortho::PlanLimits>(m, "PlanLimits")
+  py::class_<ortho::Capacity>(m, "Capacity")
       .def(py::init<>())
-      .def_readwrite("tile", &ortho::PlanLimits::tile)
-      .def_readwrite("parts", &ortho::PlanLimits::parts)
-      .def_readwrite("part_work", &ortho::PlanLimits::part_work)
-      .def_readwrite("partial_sums", &ortho::PlanLimits::partial_sums)
-      .def_readwrite("range_entries", &ortho::PlanLimits::range_entries);
+      .def_readwrite("tile", &ortho::Capacity::tile)
+      .def_readwrite("parts", &ortho::Capacity::parts)
+      .def_readwrite("part_work", &ortho::Capacity::part_work)
+      .def_readwrite("partial_sums", &ortho::Capacity::partial_sums)
+      .def_readwrite("range_entries", &ortho::Capacity::range_entries);
   py::class_<ortho::ResidualTile>(m, "ResidualTile")
       .def_readonly("matrix", &ortho::ResidualTile::matrix)
       .def_readonly("group", &ortho::ResidualTile::group)
@@ -78,24 +78,24 @@ PYBIND11_MODULE(_introspect, m) {
       .def_readonly("end", &ortho::DepthRange::end);
 
   using Pairs = std::vector<std::pair<std::int64_t, std::int64_t>>;
-  const ortho::PlanLimits usual;
+  const ortho::Capacity usual;
   m.def(
       "plan_residuals",
-      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-        return ortho::plan_residuals(shapes_from(shapes), limits).tiles;
+      [](const Pairs& shapes, const ortho::Capacity& capacity) {
+        return ortho::plan_residuals(shapes_from(shapes), capacity).tiles;
       },
-      py::arg("shapes"), py::arg("limits") = usual,
+      py::arg("shapes"), py::arg("capacity") = usual,
       "Tiles of the residuals of matrices given as (order, depth).");
   m.def(
       "plan_gradients",
-      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-        return ortho::plan_gradients(shapes_from(shapes), limits);
+      [](const Pairs& shapes, const ortho::Capacity& capacity) {
+        return ortho::plan_gradients(shapes_from(shapes), capacity);
       },
-      py::arg("shapes"), py::arg("limits") = usual);
+      py::arg("shapes"), py::arg("capacity") = usual);
   m.def(
       "plan_ranges",
-      [](const Pairs& shapes, const ortho::PlanLimits& limits) {
-        return ortho::plan_ranges(shapes_from(shapes), limits);
+      [](const Pairs& shapes, const ortho::Capacity& capacity) {
+        return ortho::plan_ranges(shapes_from(shapes), capacity);
       },
-      py::arg("shapes"), py::arg("limits") = usual);
+      py::arg("shapes"), py::arg("capacity") = usual);
 }

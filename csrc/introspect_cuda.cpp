@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "ortho/cuda/plan.h"
+#include "ortho/cuda/launch_plan.h"
 
 namespace py = pybind11;
 
@@ -84,7 +84,7 @@ void bind_cuda_planner(py::module_ parent) {
       .def_readonly("ranges", &cuda::IterationWork::ranges)
       .def_readonly("range_depth", &cuda::IterationWork::range_depth)
       .def_readonly("strip", &cuda::IterationWork::strip)
-      .def_readonly("first_range", &cuda::IterationWork::first_range);
+      .def_readonly("first_item", &cuda::IterationWork::first_item);
   py::class_<cuda::IterationLaunch>(m, "IterationLaunch")
       .def_readonly("work", &cuda::IterationLaunch::work)
       .def_readonly("ranges", &cuda::IterationLaunch::ranges)

@@ -1,7 +1,7 @@
 // A matrix as the penalties see it: `order` vectors of `depth` numbers each, with any strides.
 //
 // The Gram is order x order. Which side of the weight it comes from, and whether the weight is stored by
-// rows or by columns, is only a matter of the two strides: no kernel below knows of sides.
+// rows or by columns, shows in the two strides alone: no kernel below knows of sides.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ struct Gradient {
   void* data = nullptr;
   std::int64_t order_stride = 0;
   std::int64_t depth_stride = 0;
-  bool add = false;  // to what is there, instead of writing over it
+  bool accumulate = false;  // add to what is there instead of overwriting it
 };
 
 // Where row i of a packed lower triangle begins; also the number of entries of a triangle of order i.

@@ -2,11 +2,11 @@
 #include <tuple>
 #include <vector>
 
-#include "../ortho/parallel.h"
-#include "../ortho/soft_orthogonality.h"
-#include "../ortho/srip.h"
-#include "../ortho/start_vectors.h"
-#include "numbers.h"
+#include "../ortho/cpu/parallel.h"
+#include "../ortho/cpu/soft_orthogonality.h"
+#include "../ortho/cpu/srip.h"
+#include "../ortho/cpu/start_vectors.h"
+#include "tensor_args.h"
 
 namespace {
 
@@ -35,13 +35,6 @@ Tensor new_numbers(std::int64_t count) {
   return torch::stable::empty({count}, ortho::dtype_of<C>);
 }
 
-// The place of "medium" among the precisions of ops.py.
-constexpr std::int64_t medium_precision = 2;
-
-ortho::Products products_at(std::int64_t precision) {
-  return precision == medium_precision ? ortho::Products::bfloat16 : ortho::Products::exact;
-}
-
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
                                               bool keep) {
@@ -62,14 +55,13 @@ void soft_orthogonality_backward(const Tensor& factors, const Tensors& weights, 
                                  const Integers& sides, const Tensor& residuals, std::int64_t precision,
                                  const Tensors& gradients, const Integers& wanted, bool accumulate) {
   const WeightViews views(weights, groups, sides);
-  const std::vector<ortho::Gradient> targets =
-      ortho::view_gradients(weights, views, wanted, gradients, accumulate);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::soft_orthogonality_backward<C>(
-        numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
-        numbers<C>(residuals, total_triangle(views), "residuals"), targets, products_at(precision), workers);
+    ortho::soft_orthogonality_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+                                          numbers<C>(residuals, total_triangle(views), "residuals"), targets,
+                                          static_cast<ortho::Precision>(precision), workers);
   });
 }
 
@@ -83,7 +75,7 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views));
     Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
-    ortho::srip<C>(views.matrices, views.entry_orders(weights),
+    ortho::srip<C>(views.matrices, views.column_permutations(weights),
                    numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
                    keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workers);
@@ -91,18 +83,17 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   });
 }
 
-void srip_backward(const Tensor& factors, const Tensors& weights, const Integers& groups, const Integers& sides,
-                   const Tensor& vectors, std::int64_t pairs, const Tensors& gradients, const Integers& wanted,
-                   bool accumulate) {
+void srip_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                   const Integers& sides, const Tensor& vectors, std::int64_t pairs, const Tensors& gradients,
+                   const Integers& wanted, bool accumulate) {
   ortho::check_count("pairs", pairs);
   const WeightViews views(weights, groups, sides);
-  const std::vector<ortho::Gradient> targets =
-      ortho::view_gradients(weights, views, wanted, gradients, accumulate);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   TorchWorkers workers;
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::srip_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
-                            views.entry_orders(weights),
+                            views.column_permutations(weights),
                             numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs, targets,
                             workers);
   });

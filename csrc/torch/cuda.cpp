@@ -8,8 +8,9 @@
 #include <tuple>
 #include <vector>
 
-#include "../ortho/cuda/launch.h"
-#include "numbers.h"
+#include "../ortho/cuda/arguments.h"
+#include "../ortho/cuda/penalties.h"
+#include "tensor_args.h"
 
 namespace {
 
@@ -21,7 +22,6 @@ using ortho::Tensor;
 using ortho::Tensors;
 using ortho::total_order;
 using ortho::total_triangle;
-using ortho::WeightGradients;
 using ortho::WeightViews;
 
 // The torch that loaded this library has the function in a library to which this one is not linked, so that
@@ -46,9 +46,9 @@ std::int32_t device_index(const Tensor& tensor) {
 }
 
 // The one device of all tensors of a call, made current for torch and for this library's own CUDA runtime.
-class Place {
+class DeviceContext {
  public:
-  explicit Place(const Tensors& weights)
+  explicit DeviceContext(const Tensors& weights)
       : index_(device_index(first_of(weights))),
         guard_(index_),
         device_(ortho::cuda::device_facts(index_)),
@@ -108,31 +108,10 @@ Tensor new_numbers(const Tensors& weights, std::int64_t count) {
   return torch::stable::new_empty(weights.front(), {count}, ortho::dtype_of<C>);
 }
 
-std::vector<ortho::cuda::EntryDigits> entry_digits(const Tensors& weights, const WeightViews& views) {
-  using ortho::cuda::EntryDigits;
-  std::vector<EntryDigits> result;
-  result.reserve(views.matrices.size());
-  for (std::size_t w = 0; w < weights.size(); ++w) {
-    EntryDigits digits;
-    if (views.views[w].side == ortho::Side::columns) {
-      for (const auto& [size, step] : ortho::column_digits(weights[w], views.views[w])) {
-        if (digits.count == EntryDigits::most) {
-          throw std::runtime_error("weights[" + std::to_string(w) +
-                                   "]: its dimensions lie in memory in too " +
-                                   "unusual an order; pass weight.contiguous()");
-        }
-        digits.digits[digits.count++] = {static_cast<std::int32_t>(size), static_cast<std::int32_t>(step)};
-      }
-    }
-    result.insert(result.end(), views.views[w].groups, digits);
-  }
-  return result;
-}
-
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
                                               bool keep) {
-  const Place place(weights);
+  const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
   TorchWorkspace workspace(weights.front());
   return in_compute_type(views, [&](auto number) {
@@ -142,31 +121,30 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
     ortho::cuda::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal},
                                        static_cast<C*>(values.mutable_data_ptr()),
                                        keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr,
-                                       workspace, place.device(), place.stream());
+                                       workspace, context.device(), context.stream());
     return std::make_tuple(values, residuals);
   });
 }
 
-Tensors soft_orthogonality_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                                    const Integers& sides, const Tensor& residuals, std::int64_t precision,
-                                    const Integers& wanted) {
-  const Place place(weights);
+void soft_orthogonality_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                                 const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                                 const Tensors& gradients, const Integers& wanted, bool accumulate) {
+  const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::cuda::soft_orthogonality_backward<C>(
-        place.numbers<C>(grad_values, matrix_count(views), "grad_values"), views.matrices,
-        place.numbers<C>(residuals, total_triangle(views), "residuals"), gradients.gradients(),
-        static_cast<ortho::cuda::Precision>(precision), place.device(), place.stream());
+        context.numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+        context.numbers<C>(residuals, total_triangle(views), "residuals"), targets,
+        static_cast<ortho::Precision>(precision), context.device(), context.stream());
   });
-  return gradients.finish();
 }
 
 std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, const Integers& sides,
                                 const Tensor& start, std::int64_t iterations, bool through, bool keep) {
   ortho::check_count("iterations", iterations);
-  const Place place(weights);
+  const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
   const ortho::SripOptions options{iterations, through};
   TorchWorkspace workspace(weights.front());
@@ -174,30 +152,29 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
     using C = decltype(number);
     Tensor values = new_numbers<C>(weights, matrix_count(views));
     Tensor vectors = new_numbers<C>(weights, keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
-    ortho::cuda::srip<C>(views.matrices, entry_digits(weights, views),
-                         place.numbers<C>(start, total_order(views), "start"), options,
+    ortho::cuda::srip<C>(views.matrices, views.column_permutations(weights, ortho::cuda::most_digits),
+                         context.numbers<C>(start, total_order(views), "start"), options,
                          static_cast<C*>(values.mutable_data_ptr()),
                          keep ? static_cast<C*>(vectors.mutable_data_ptr()) : nullptr, workspace,
-                         place.device(), place.stream());
+                         context.device(), context.stream());
     return std::make_tuple(values, vectors);
   });
 }
 
-Tensors srip_backward(const Tensor& grad_values, const Tensors& weights, const Integers& groups,
-                      const Integers& sides, const Tensor& vectors, std::int64_t pairs,
-                      const Integers& wanted) {
+void srip_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                   const Integers& sides, const Tensor& vectors, std::int64_t pairs, const Tensors& gradients,
+                   const Integers& wanted, bool accumulate) {
   ortho::check_count("pairs", pairs);
-  const Place place(weights);
+  const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
-  WeightGradients gradients(weights, views, wanted);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    ortho::cuda::srip_backward<C>(place.numbers<C>(grad_values, matrix_count(views), "grad_values"),
-                                  views.matrices, entry_digits(weights, views),
-                                  place.numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"), pairs,
-                                  gradients.gradients(), place.device(), place.stream());
+    ortho::cuda::srip_backward<C>(context.numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+                                  views.column_permutations(weights, ortho::cuda::most_digits),
+                                  context.numbers<C>(vectors, 2 * pairs * total_order(views), "vectors"),
+                                  pairs, targets, context.device(), context.stream());
   });
-  return gradients.finish();
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "memory.h"
+#include "tensor_args.h"
 
 namespace ortho {
 namespace {
@@ -94,8 +94,10 @@ bool WeightViews::has_float64() const {
                      [](const Matrix& m) { return m.storage == Storage::float64; });
 }
 
-std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view) {
-  std::vector<ColumnDigit> digits;
+namespace {
+
+ColumnPermutation column_permutation(const Tensor& weight, const WeightView& view) {
+  ColumnPermutation digits;
   if (std::is_sorted(view.dims.begin(), view.dims.end())) return digits;
   for (const std::int64_t dim : view.dims) {
     ColumnDigit digit{weight.size(dim), 1};
@@ -109,42 +111,25 @@ std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& v
   return digits;
 }
 
-std::vector<std::vector<std::int64_t>> WeightViews::entry_orders(const std::vector<Tensor>& weights) const {
-  std::vector<std::vector<std::int64_t>> orders;
-  orders.reserve(matrices.size());
+}  // namespace
+
+std::vector<ColumnPermutation> WeightViews::column_permutations(const std::vector<Tensor>& weights,
+                                                                std::size_t most) const {
+  std::vector<ColumnPermutation> permutations;
+  permutations.reserve(matrices.size());
   for (std::size_t w = 0; w < views.size(); ++w) {
-    std::vector<std::int64_t> order;
-    if (views[w].side == Side::columns) {
-      for (const auto& [size, step] : column_digits(weights[w], views[w])) {
-        if (order.empty()) order.push_back(0);
-        std::vector<std::int64_t> finer;
-        finer.reserve(order.size() * size);
-        for (const std::int64_t base : order) {
-          for (std::int64_t i = 0; i < size; ++i) finer.push_back(base + i * step);
-        }
-        order = std::move(finer);
-      }
-    }
-    orders.insert(orders.end(), views[w].groups, order);
+    ColumnPermutation own;
+    if (views[w].side == Side::columns) own = column_permutation(weights[w], views[w]);
+    if (own.size() > most)
+      throw bad_weight(w, "its dimensions lie in memory in too unusual an order; pass weight.contiguous()");
+    permutations.insert(permutations.end(), views[w].groups, own);
   }
-  return orders;
+  return permutations;
 }
 
 namespace {
 
-// The matrices of one weight's gradient, whose columns are known to have one stride.
-void append_gradients(const Tensor& target, const WeightView& view, std::size_t index, bool add,
-                      std::vector<Gradient>& gradients) {
-  const std::int64_t row = target.stride(0), column = common_stride(target, view.dims);
-  const auto bytes = static_cast<std::int64_t>(target.element_size());
-  auto* data = static_cast<char*>(
-      mutable_address(target, [index] { return "the gradient of " + weight_name(index); }));
-  for (std::int64_t g = 0; g < view.groups; ++g) {
-    void* own = data ? data + g * view.rows * row * bytes : nullptr;
-    gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, add}
-                                                : Gradient{own, column, row, add});
-  }
-}
+std::string gradient_name(std::size_t index) { return "the gradient of " + weight_name(index); }
 
 bool same_sizes(const Tensor& a, const Tensor& b) {
   if (a.dim() != b.dim()) return false;
@@ -154,18 +139,38 @@ bool same_sizes(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-void check_wanted(const std::vector<std::int64_t>& wanted, const std::vector<Tensor>& weights) {
-  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+void check_gradient(const Tensor& gradient, const Tensor& weight, const WeightView& view, std::size_t index) {
+  if (gradient.scalar_type() != weight.scalar_type() || !same_sizes(gradient, weight) ||
+      !(gradient.device() == weight.device())) {
+    throw std::runtime_error(gradient_name(index) + ": expected the weight's shape, dtype and device");
+  }
+  if (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0) {
+    throw std::runtime_error(gradient_name(index) +
+                             ": its columns must lie in memory at one stride, in the order of the weight's");
+  }
+}
+
+// The matrices of one weight's gradient.
+void append_gradients(const Tensor& gradient, const WeightView& view, std::size_t index, bool accumulate,
+                      std::vector<Gradient>& gradients) {
+  const std::int64_t row = gradient.stride(0), column = common_stride(gradient, view.dims);
+  const auto bytes = static_cast<std::int64_t>(gradient.element_size());
+  auto* data = static_cast<char*>(mutable_address(gradient, [index] { return gradient_name(index); }));
+  for (std::int64_t g = 0; g < view.groups; ++g) {
+    void* own = data ? data + g * view.rows * row * bytes : nullptr;
+    gradients.push_back(view.side == Side::rows ? Gradient{own, row, column, accumulate}
+                                                : Gradient{own, column, row, accumulate});
+  }
 }
 
 }  // namespace
 
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                                     const std::vector<std::int64_t>& wanted,
-                                     const std::vector<Tensor>& gradients, bool add) {
-  check_wanted(wanted, weights);
-  if (gradients.size() != static_cast<std::size_t>(std::count_if(
-                              wanted.begin(), wanted.end(), [](std::int64_t want) { return want != 0; })))
+                                     const std::vector<Tensor>& gradients,
+                                     const std::vector<std::int64_t>& wanted, bool accumulate) {
+  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+  const auto is_wanted = [](std::int64_t want) { return want != 0; };
+  if (std::count_if(wanted.begin(), wanted.end(), is_wanted) != static_cast<std::ptrdiff_t>(gradients.size()))
     throw std::runtime_error("expected one gradient for each wanted weight");
   std::vector<Gradient> result;
   result.reserve(views.matrices.size());
@@ -176,59 +181,10 @@ std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const W
       result.insert(result.end(), view.groups, Gradient{});
       continue;
     }
-    const Tensor& gradient = *next++;
-    if (gradient.scalar_type() != weights[w].scalar_type() || !same_sizes(gradient, weights[w]) ||
-        (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0)) {
-      throw bad_weight(w, "its gradient must have its dtype, its shape and its order of strides");
-    }
-    append_gradients(gradient, view, w, add, result);
+    check_gradient(*next, weights[w], view, w);
+    append_gradients(*next++, view, w, accumulate, result);
   }
   return result;
-}
-
-WeightGradients::WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                                 const std::vector<std::int64_t>& wanted) {
-  check_wanted(wanted, weights);
-  results_.reserve(weights.size());
-  gradients_.reserve(views.matrices.size());
-  for (std::size_t w = 0; w < weights.size(); ++w) {
-    const WeightView& view = views.views[w];
-    if (!wanted[w]) {
-      results_.push_back(torch::stable::new_empty(weights[w], {0}));
-      gradients_.insert(gradients_.end(), view.groups, Gradient{});
-      continue;
-    }
-    results_.push_back(torch::stable::empty_like(weights[w]));
-    append_gradients(target_for(results_.back(), view, w), view, w, false, gradients_);
-  }
-}
-
-Tensor WeightGradients::target_for(const Tensor& gradient, const WeightView& view, std::size_t index) {
-  if (common_stride(gradient, view.dims) >= 0 || gradient.numel() == 0) return gradient;
-  const std::int64_t ndim = gradient.dim();
-  std::vector<std::int64_t> sizes(ndim), strides(ndim, 1);
-  for (std::int64_t dim = 0; dim < ndim; ++dim) sizes[dim] = gradient.size(dim);
-  std::int64_t stride = 1;
-  for (auto dim = view.dims.rbegin(); dim != view.dims.rend(); ++dim) {
-    strides[*dim] = stride;
-    stride *= sizes[*dim];
-  }
-  strides[0] = stride;
-  std::int32_t dtype, device_type, device_index;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(gradient.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(gradient.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(gradient.get(), &device_index));
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(ndim, sizes.data(), strides.data(), dtype, device_type,
-                                                  device_index, &handle));
-  copied_to_.push_back(index);
-  return copied_from_.emplace_back(handle);
-}
-
-std::vector<Tensor> WeightGradients::finish() {
-  for (std::size_t i = 0; i < copied_to_.size(); ++i)
-    torch::stable::copy_(results_[copied_to_[i]], copied_from_[i]);
-  return std::move(results_);
 }
 
 }  // namespace ortho

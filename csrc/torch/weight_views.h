@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../ortho/matrix.h"
+#include "../ortho/offsets.h"
 
 namespace ortho {
 
@@ -36,53 +37,25 @@ WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t gro
 
 Storage storage_of(const Tensor& weight, std::size_t index);
 
-// One digit of the number of a column as it lies in memory: how many values it has, and how far apart the
-// columns are that it tells from each other, in the order of the weight's shape.
-struct ColumnDigit {
-  std::int64_t size, step;
-};
-
-// The digits of the columns of a weight that lie in memory in another order than its shape's, slowest first;
-// none where both orders are the same.
-std::vector<ColumnDigit> column_digits(const Tensor& weight, const WeightView& view);
-
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
   WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
               const std::vector<std::int64_t>& sides);
 
   bool has_float64() const;
-  // Where the entries of vectors belong, for each matrix: a caller numbers columns as the shape of the weight
-  // does.
-  std::vector<std::vector<std::int64_t>> entry_orders(const std::vector<Tensor>& weights) const;
+  // How a caller numbers the entries of each matrix's vector: as the shape of the weight does. Throws for a
+  // weight that needs more digits than `most`.
+  std::vector<ColumnPermutation> column_permutations(const std::vector<Tensor>& weights,
+                                                     std::size_t most = SIZE_MAX) const;
 
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
 };
 
-// The given tensors as gradients of those weights that are wanted, one each, to be written or added to; each
-// must have its weight's shape and dtype and its columns in the same order.
+// The given tensors as gradients of those weights that are wanted, one each, to be overwritten or added to. A
+// gradient has the shape, dtype and device of its weight and its columns at one stride in the same order.
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                                     const std::vector<std::int64_t>& wanted,
-                                     const std::vector<Tensor>& gradients, bool add);
-
-// New gradients of those weights that are wanted, and empty tensors for the others.
-class WeightGradients {
- public:
-  WeightGradients(const std::vector<Tensor>& weights, const WeightViews& views,
-                  const std::vector<std::int64_t>& wanted);
-
-  const std::vector<Gradient>& gradients() const { return gradients_; }
-  std::vector<Tensor> finish();
-
- private:
-  // A gradient whose columns don't lie in the order of the weight's (only possible for weights with
-  // overlapping or skipped memory) is computed in a tensor that does, and copied.
-  Tensor target_for(const Tensor& gradient, const WeightView& view, std::size_t index);
-
-  std::vector<Tensor> results_, copied_from_;
-  std::vector<std::size_t> copied_to_;
-  std::vector<Gradient> gradients_;
-};
+                                     const std::vector<Tensor>& gradients,
+                                     const std::vector<std::int64_t>& wanted, bool accumulate);
 
 }  // namespace ortho

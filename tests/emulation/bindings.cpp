@@ -5,21 +5,23 @@
 #include <memory>
 #include <stdexcept>
 
-#include "../../csrc/ortho/cuda/launch.h"
+#include "../../csrc/ortho/cuda/arguments.h"
+#include "../../csrc/ortho/cuda/penalties.h"
 #include "emulator.h"
 
 namespace {
 
+using ortho::ColumnPermutation;
 using ortho::Gradient;
 using ortho::Matrix;
-using ortho::cuda::EntryDigits;
+using ortho::cuda::PermutationArguments;
 
 struct Request {
   const Matrix* matrices;
   const Gradient* gradients;
-  const EntryDigits* entry_orders;
+  const PermutationArguments* permutations;
   std::int64_t count;
-  std::int32_t multiprocessors, cooperative, fast_double, in_double;
+  std::int32_t multiprocessors, cooperative, fast_double, fp64;
 };
 
 // As torch's allocator: not cleared.
@@ -42,14 +44,19 @@ const char* guarded(const Request& request, const Body& body) {
   try {
     const std::vector<Matrix> matrices(request.matrices, request.matrices + request.count);
     const std::vector<Gradient> gradients(request.gradients, request.gradients + request.count);
-    const std::vector<EntryDigits> orders(request.entry_orders, request.entry_orders + request.count);
+    std::vector<ColumnPermutation> permutations(request.count);
+    for (std::int64_t m = 0; m < request.count; ++m) {
+      const PermutationArguments& given = request.permutations[m];
+      for (std::int32_t d = 0; d < given.count; ++d)
+        permutations[m].push_back({given.digits[d].size, given.digits[d].step});
+    }
     const ortho::cuda::Device device{request.multiprocessors, request.cooperative != 0,
                                      request.fast_double != 0};
     HostWorkspace workspace;
-    if (request.in_double) {
-      body(matrices, gradients, orders, device, workspace, double{});
+    if (request.fp64) {
+      body(matrices, gradients, permutations, device, workspace, double{});
     } else {
-      body(matrices, gradients, orders, device, workspace, float{});
+      body(matrices, gradients, permutations, device, workspace, float{});
     }
     return nullptr;
   } catch (const std::exception& error) {
@@ -65,7 +72,7 @@ extern "C" {
 // Whoever fills these structures from another language can see whether they agree.
 std::int32_t emulator_size_of_Matrix() { return sizeof(Matrix); }
 std::int32_t emulator_size_of_Gradient() { return sizeof(Gradient); }
-std::int32_t emulator_size_of_EntryDigits() { return sizeof(EntryDigits); }
+std::int32_t emulator_size_of_Permutation() { return sizeof(PermutationArguments); }
 std::int32_t emulator_size_of_Request() { return sizeof(Request); }
 
 void emulator_set(std::int32_t schedule, std::int32_t copies_arrive_late, std::int32_t resident_blocks,
@@ -94,32 +101,32 @@ const char* emulated_soft_orthogonality(const Request* request, double diagonal,
   });
 }
 
-const char* emulated_soft_orthogonality_backward(const Request* request, const void* grad_values,
+const char* emulated_soft_orthogonality_backward(const Request* request, const void* factors,
                                                  const void* residuals, std::int32_t precision) {
   return guarded(*request, [&](auto& matrices, auto& gradients, auto&, auto& device, auto&, auto number) {
     using C = decltype(number);
-    ortho::cuda::soft_orthogonality_backward<C>(
-        static_cast<const C*>(grad_values), matrices, static_cast<const C*>(residuals), gradients,
-        static_cast<ortho::cuda::Precision>(precision), device, nullptr);
+    ortho::cuda::soft_orthogonality_backward<C>(static_cast<const C*>(factors), matrices,
+                                                static_cast<const C*>(residuals), gradients,
+                                                static_cast<ortho::Precision>(precision), device, nullptr);
   });
 }
 
 const char* emulated_srip(const Request* request, const void* start, std::int64_t iterations,
                           std::int32_t through, void* values, void* vectors) {
   return guarded(
-      *request, [&](auto& matrices, auto&, auto& orders, auto& device, auto& workspace, auto number) {
+      *request, [&](auto& matrices, auto&, auto& permutations, auto& device, auto& workspace, auto number) {
         using C = decltype(number);
-        ortho::cuda::srip<C>(matrices, orders, static_cast<const C*>(start), {iterations, through != 0},
+        ortho::cuda::srip<C>(matrices, permutations, static_cast<const C*>(start), {iterations, through != 0},
                              static_cast<C*>(values), static_cast<C*>(vectors), workspace, device, nullptr);
       });
 }
 
-const char* emulated_srip_backward(const Request* request, const void* grad_values, const void* vectors,
+const char* emulated_srip_backward(const Request* request, const void* factors, const void* vectors,
                                    std::int64_t pairs) {
   return guarded(
-      *request, [&](auto& matrices, auto& gradients, auto& orders, auto& device, auto&, auto number) {
+      *request, [&](auto& matrices, auto& gradients, auto& permutations, auto& device, auto&, auto number) {
         using C = decltype(number);
-        ortho::cuda::srip_backward<C>(static_cast<const C*>(grad_values), matrices, orders,
+        ortho::cuda::srip_backward<C>(static_cast<const C*>(factors), matrices, permutations,
                                       static_cast<const C*>(vectors), pairs, gradients, device, nullptr);
       });
 }

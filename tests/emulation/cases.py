@@ -12,24 +12,24 @@ from guarded import guarded, guarded_like
 ROUNDING = {torch.float64: 1e-14, torch.float32: 3e-7, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
-def made(order, depth, dtype, lies="along", seed=0):
+def made(order, depth, dtype, layout="along", seed=0):
     """A matrix whose singular values are about one, `along` its depth in memory, `across` it, or `apart` in both."""
     generator = torch.Generator().manual_seed(1000 * order + depth + seed)
     scale = max(order, depth, 1) ** -0.5
-    if lies == "along":
+    if layout == "along":
         matrix = torch.randn(order, depth, generator=generator)
-    elif lies == "across":
+    elif layout == "across":
         matrix = torch.randn(depth, order, generator=generator).t()
-    elif lies == "unaligned":
+    elif layout == "unaligned":
         matrix = torch.randn(order * depth + 1, generator=generator)[1:].view(order, depth)
-    elif lies in ("unaligned across", "padded across"):
-        return made(depth, order, dtype, lies.removesuffix(" across"), seed).t()
-    elif lies == "padded":
+    elif layout in ("unaligned across", "padded across"):
+        return made(depth, order, dtype, layout.removesuffix(" across"), seed).t()
+    elif layout == "padded":
         matrix = torch.randn(order, depth, generator=generator)
         return _padded(matrix * scale, dtype)
     else:
         matrix = torch.randn(2 * order, 3 * depth, generator=generator)[::2, ::3]
-    return guarded_like((matrix * scale).to(dtype)) if lies != "unaligned" else _shifted(matrix * scale, dtype)
+    return guarded_like((matrix * scale).to(dtype)) if layout != "unaligned" else _shifted(matrix * scale, dtype)
 
 
 def _shifted(matrix, dtype):
@@ -85,15 +85,26 @@ def check_residuals(emulator, matrices, diagonal=1.0, off_diagonal=1.0):
     return [values, residuals]
 
 
-def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None):
+def targets_of(matrices, accumulate):
+    """What the gradients are written to: tensors of NaN, or of random numbers if they are to be added to these."""
+    generator = torch.Generator().manual_seed(5)
+    there = [torch.full_like(m, torch.nan) for m in matrices]
+    if accumulate:
+        there = [t.copy_(torch.randn(t.shape, generator=generator)) for t in there]
+    return there, [guarded_like(t) for t in there]
+
+
+def check_soft_orthogonality(
+    emulator, matrices, diagonal=1.0, off_diagonal=1.0, precision=0, wanted=None, accumulate=False
+):
     """As above, and gradients."""
     C = compute_dtype(matrices)
     values, residuals = check_residuals(emulator, matrices, diagonal, off_diagonal)
     residuals = guarded_like(residuals)
-    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
-    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
+    factors = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
+    there, gradients = targets_of(matrices, accumulate)
     targets = gradients if wanted is None else [g if w else None for g, w in zip(gradients, wanted, strict=True)]
-    emulator.soft_orthogonality_backward(grad_values, matrices, residuals, precision, targets)
+    emulator.soft_orthogonality_backward(factors, matrices, residuals, precision, targets, accumulate)
     for i, matrix in enumerate(matrices):
         W = matrix.double()
         R = residual(W)
@@ -101,36 +112,39 @@ def check_soft_orthogonality(emulator, matrices, diagonal=1.0, off_diagonal=1.0,
         weighted, largest = weights * R, max(diagonal, off_diagonal)
         own_weighted = residual(matrix.to(C)) * weights.to(C)
         if wanted is not None and not wanted[i]:
-            assert gradients[i].isnan().all(), f"gradient {i} was not wanted"
+            torch.testing.assert_close(gradients[i], there[i], rtol=0, atol=0, equal_nan=True)
             continue
         allowed = 2 * ROUNDING[matrix.dtype]
         if precision and matrix.dtype is torch.float32:
             allowed = (5e-4, 4e-3)[precision - 1]
-        own = 4 * grad_values[i] * own_weighted @ matrix.to(C)
-        factor = 4 * grad_values[i].double()
-        size = max((weighted @ W).norm(), 0.1 * largest * W.norm())
-        assert_close(gradients[i], factor * weighted @ W, allowed, f"gradient {i}", own, factor * size)
+        own = 4 * factors[i] * own_weighted @ matrix.to(C)
+        factor = 4 * factors[i].double()
+        size = factor * max((weighted @ W).norm(), 0.1 * largest * W.norm())
+        given = gradients[i].double()
+        if accumulate:
+            given, size = given - there[i].double(), size + there[i].double().norm()
+        assert_close(given, factor * weighted @ W, allowed, f"gradient {i}", own, size)
     return [values, residuals, *gradients]
 
 
-def check_srip(emulator, matrices, iterations=2, through=True, digits=None):
-    """As above. `digits[i]`, sizes and steps, is how the caller numbers the entries of the vectors."""
+def check_srip(emulator, matrices, iterations=2, through=True, permutations=None, accumulate=False):
+    """As above. `permutations[i]`, sizes and steps, is how the caller numbers the entries of the vectors."""
     C = compute_dtype(matrices)
     orders = [len(m) for m in matrices]
     start = guarded_like(torch.randn(sum(orders), dtype=C, generator=torch.Generator().manual_seed(3)))
-    values, vectors = emulator.srip(matrices, start, iterations, through, True, digits)
+    values, vectors = emulator.srip(matrices, start, iterations, through, True, permutations)
     vectors = guarded_like(vectors)
     pairs = iterations if through else 1
-    grad_values = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
-    gradients = [guarded_like(torch.full_like(m, torch.nan)) for m in matrices]
-    emulator.srip_backward(grad_values, matrices, vectors, pairs, gradients, digits)
+    factors = guarded_like(torch.linspace(0.5, 1.5, len(matrices), dtype=C))
+    there, gradients = targets_of(matrices, accumulate)
+    emulator.srip_backward(factors, matrices, vectors, pairs, gradients, permutations, accumulate)
     for i, (matrix, x) in enumerate(zip(matrices, start.double().split(orders), strict=True)):
         if len(matrix) == 0:
             assert values[i] == 0
             continue
         leaf = matrix.double().requires_grad_()
         R = residual(leaf)
-        x = x[entry_order(digits[i])] if digits and digits[i] else x
+        x = x[caller_indices(permutations[i])] if permutations and permutations[i] else x
         for application in range(iterations):
             before, x = x, R @ x
             if not through and application < iterations - 1:
@@ -142,16 +156,19 @@ def check_srip(emulator, matrices, iterations=2, through=True, digits=None):
         else:
             u, v = x.detach() / x.detach().norm(), before.detach() / before.detach().norm()
             truth = (torch.outer(u, v) + torch.outer(v, u)) @ leaf.detach()
-        truth = grad_values[i].double() * truth
-        error = (gradients[i].double() - truth).norm()
-        assert error <= 5 * ROUNDING[matrix.dtype] * 2 * leaf.detach().norm(), f"gradient {i}: off by {error:.2e}"
+        truth = factors[i].double() * truth
+        given, size = gradients[i].double(), 10 * leaf.detach().norm()
+        if accumulate:
+            given, size = given - there[i].double(), size + there[i].double().norm()
+        error = (given - truth).norm()
+        assert error <= ROUNDING[matrix.dtype] * size, f"gradient {i}: off by {error:.2e}"
     return [values, vectors, *gradients]
 
 
-def entry_order(digits):
+def caller_indices(permutation):
     """The caller's index of each entry, from sizes and steps, the slowest first."""
     index = torch.zeros(1, dtype=torch.int64)
-    for size, step in digits:
+    for size, step in permutation:
         index = (index[:, None] + step * torch.arange(size)).flatten()
     return index
 
@@ -159,9 +176,9 @@ def entry_order(digits):
 def _case(check, matrices, multiprocessors=2, fast_double=True, **options):
     """Matrices are made anew for each run: a fault may spoil them."""
 
-    def run(emulator):
+    def run(emulator, **more):
         emulator.multiprocessors, emulator.fast_double = multiprocessors, fast_double
-        return check(emulator, [made(*m) for m in matrices], **options)
+        return check(emulator, [made(*m) for m in matrices], **options, **more)
 
     return run
 
@@ -208,7 +225,9 @@ CASES = {
     "srip, envelope": _srip((70, 45, f32), (20, 30, f32, "across"), iterations=3, through=False),
     "srip, halves": _srip((70, 45, bf16), (20, 30, f16, "across"), (80, 30, bf16, "across")),
     "srip, empty": _srip((0, 5, f32), (5, 0, f32), (3, 4, f32), (1, 1, f32), (270, 1, f32)),
-    "srip, entries in another order": _srip((72, 30, f32), (12, 20, f32), digits=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]),
+    "srip, entries in another order": _srip(
+        (72, 30, f32), (12, 20, f32), permutations=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]
+    ),
 }
 CHECKS = {
     "residual": check_residuals,

@@ -17,7 +17,7 @@ RUNTIME = (HERE / "emulator.cpp", HERE / "fiber.cpp", HERE / "arithmetic.cpp")
 SOURCES = (
     KERNELS / "soft_orthogonality.cu",
     KERNELS / "srip.cu",
-    KERNELS / "plan.cpp",
+    KERNELS / "launch_plan.cpp",
     HERE / "bindings.cpp",
     *RUNTIME,
 )
@@ -82,7 +82,7 @@ class _Gradient(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("order_stride", ctypes.c_int64),
         ("depth_stride", ctypes.c_int64),
-        ("add", ctypes.c_bool),
+        ("accumulate", ctypes.c_bool),
     )
 
 
@@ -90,7 +90,7 @@ class _Digit(ctypes.Structure):
     _fields_ = (("size", ctypes.c_int32), ("step", ctypes.c_int32))
 
 
-class _EntryDigits(ctypes.Structure):
+class _Permutation(ctypes.Structure):
     _fields_ = (("digits", _Digit * 4), ("count", ctypes.c_int32))
 
 
@@ -98,12 +98,12 @@ class _Request(ctypes.Structure):
     _fields_ = (
         ("matrices", ctypes.POINTER(_Matrix)),
         ("gradients", ctypes.POINTER(_Gradient)),
-        ("entry_orders", ctypes.POINTER(_EntryDigits)),
+        ("permutations", ctypes.POINTER(_Permutation)),
         ("count", ctypes.c_int64),
         ("multiprocessors", ctypes.c_int32),
         ("cooperative", ctypes.c_int32),
         ("fast_double", ctypes.c_int32),
-        ("in_double", ctypes.c_int32),
+        ("fp64", ctypes.c_int32),
     )
 
 
@@ -120,7 +120,7 @@ class Emulator:
             getattr(self.library, f"emulated_soft_orthogonality{name}").restype = ctypes.c_char_p
             getattr(self.library, f"emulated_srip{name}").restype = ctypes.c_char_p
         self.library.emulator_launches.restype = ctypes.c_char_p
-        for structure in (_Matrix, _Gradient, _EntryDigits, _Request):
+        for structure in (_Matrix, _Gradient, _Permutation, _Request):
             size = getattr(self.library, f"emulator_size_of{structure.__name__}")()
             if size != ctypes.sizeof(structure):
                 raise TypeError(f"{structure.__name__} has {size} bytes in C++, {ctypes.sizeof(structure)} here")
@@ -157,14 +157,14 @@ class Emulator:
         self._call("soft_orthogonality", request, *weights, values, residuals if keep else None)
         return values, residuals
 
-    def soft_orthogonality_backward(self, grad_values, matrices, residuals, precision=0, gradients=None, add=False):
+    def soft_orthogonality_backward(self, factors, matrices, residuals, precision=0, gradients=None, accumulate=False):
         gradients = _like(matrices) if gradients is None else gradients
-        request, _ = self._request(matrices, gradients, add=add)
-        self._call("soft_orthogonality_backward", request, grad_values, residuals, ctypes.c_int32(precision))
+        request, _ = self._request(matrices, gradients, accumulate=accumulate)
+        self._call("soft_orthogonality_backward", request, factors, residuals, ctypes.c_int32(precision))
         return gradients
 
-    def srip(self, matrices, start, iterations=2, through=True, keep=True, digits=None):
-        request, C = self._request(matrices, digits=digits)
+    def srip(self, matrices, start, iterations=2, through=True, keep=True, permutations=None):
+        request, C = self._request(matrices, permutations=permutations)
         values = torch.full((len(matrices),), torch.nan, dtype=C)
         pairs = iterations if through else 1
         size = 2 * pairs * sum(len(m) for m in matrices) if keep else 0
@@ -173,10 +173,10 @@ class Emulator:
         self._call("srip", request, start, *options, values, vectors if keep else None)
         return values, vectors
 
-    def srip_backward(self, grad_values, matrices, vectors, pairs, gradients=None, digits=None, add=False):
+    def srip_backward(self, factors, matrices, vectors, pairs, gradients=None, permutations=None, accumulate=False):
         gradients = _like(matrices) if gradients is None else gradients
-        request, _ = self._request(matrices, gradients, digits, add)
-        self._call("srip_backward", request, grad_values, vectors, ctypes.c_int64(pairs))
+        request, _ = self._request(matrices, gradients, permutations, accumulate)
+        self._call("srip_backward", request, factors, vectors, ctypes.c_int64(pairs))
         return gradients
 
     def _call(self, name, request, *arguments):
@@ -185,18 +185,18 @@ class Emulator:
         if fault is not None:
             raise RuntimeError(fault.decode())
 
-    def _request(self, matrices, gradients=None, digits=None, add=False):
+    def _request(self, matrices, gradients=None, permutations=None, accumulate=False):
         double = any(m.dtype is torch.float64 for m in matrices)
         count = len(matrices)
         made = (_Matrix * count)()
         targets = (_Gradient * count)()
-        orders = (_EntryDigits * count)()
+        orders = (_Permutation * count)()
         for i, matrix in enumerate(matrices):
             storage = STORAGES.index(matrix.dtype)
             made[i] = _Matrix(matrix.data_ptr(), storage, *matrix.shape, *matrix.stride())
             if gradients is not None and gradients[i] is not None:
-                targets[i] = _Gradient(gradients[i].data_ptr(), *gradients[i].stride(), add)
-            for d, (size, step) in enumerate(digits[i] if digits else ()):
+                targets[i] = _Gradient(gradients[i].data_ptr(), *gradients[i].stride(), accumulate)
+            for d, (size, step) in enumerate(permutations[i] if permutations else ()):
                 orders[i].digits[d] = _Digit(size, step)
                 orders[i].count = d + 1
         device = self.multiprocessors, self.cooperative, self.fast_double

@@ -1,6 +1,6 @@
 // Runs CUDA kernels on the CPU, so that they can be proven without a GPU: one fiber for each thread of a
-// block, several blocks at a time, real barriers and warp collectives. device.cuh calls it in place of the
-// hardware.
+// block, several blocks at a time, real barriers and warp collectives. emulated_intrinsics.h calls it in
+// place of the hardware.
 //
 // A kernel that relies on luck is to fail here: shared memory begins as NaN, five schedules run threads in
 // very different orders, asynchronous copies arrive at once or as late as they may, and a barrier or a

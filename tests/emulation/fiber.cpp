@@ -52,7 +52,7 @@ namespace {
 void* scheduler_pointer = nullptr;
 void* watched_scheduler = nullptr;
 
-// AddressSanitizer must be told which stack is in use.
+// AddressSanitizer needs to know which stack is in use.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t stack_bytes = 512 * 1024;
 const void* scheduler_stack = nullptr;

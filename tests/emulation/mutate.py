@@ -40,7 +40,7 @@ PENALTY = {
 }
 STATEMENTS = re.compile(r"(?<=[\s{])(?:block_barrier\(\)|memory_fence\(\)|await_copies<[^>]*>\(\)|commit_copies\(\));")
 MASK = re.compile(r"\bwithin\(")
-DEFINING = ("device.cuh", "runtime.cuh")  # define what is left out elsewhere
+DEFINING = ("device.cuh", "intrinsics.cuh", "runtime.cuh")  # define what is left out elsewhere
 
 
 class Fault(NamedTuple):
@@ -82,7 +82,7 @@ def planted(name: str, text: str, faults: list[Fault]) -> str:
 
 
 def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
-    """A library that commits the fault it is told to, and the list of all."""
+    """Returns a library that commits the fault chosen, and the list of all faults."""
     sources = directory / "csrc" / "ortho"
     shutil.copytree(emulation.KERNELS.parent, sources)
     faults: list[Fault] = []

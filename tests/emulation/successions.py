@@ -14,7 +14,7 @@ import torch
 from ortho_kernels import _introspect
 
 planner = _introspect.cuda
-LIES = ("along", "across", "unaligned", "unaligned across")
+LAYOUTS = ("along", "across", "unaligned", "unaligned across")
 NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -24,7 +24,7 @@ class Spec(NamedTuple):
     order: int
     depth: int
     dtype: torch.dtype
-    lies: str
+    layout: str
 
 
 class Kernel(NamedTuple):
@@ -40,31 +40,33 @@ def _planned(specs: list[Spec]) -> list[tuple[int, int, str]]:
 
 
 def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By arithmetic, by how the matrix lies, and by whether its depth is cut."""
+    """By arithmetic, by the layout of the matrix, and by whether its depth is cut."""
     (launch,) = planner.plan_residuals(_planned(specs), planner.Device(multiprocessors))
     result: list[tuple] = []
     for work in launch.work:
         spec = specs[work.matrix]
         arithmetic = "small" if spec.order <= 64 else "large"
-        result += [(arithmetic, spec.lies, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
+        result += [(arithmetic, spec.layout, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
     return result, launch.blocks
 
 
 def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By how the matrix lies and by arithmetic: below the highest precision that depends on the larger side."""
+    """By the layout of the matrix and by arithmetic: below the highest precision that depends on the larger side."""
     (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors))
     result: list[tuple] = []
     for work in launch.work:
         spec = specs[work.matrix]
         arithmetic = "exact" if spec.order > spec.depth else "rounded"
-        result += [(arithmetic, spec.lies)] * (work.row_tiles * work.column_tiles)
+        result += [(arithmetic, spec.layout)] * (work.row_tiles * work.column_tiles)
     return result, launch.blocks
 
 
 def pass_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """Of a pass over W, by order and by how the matrix lies."""
+    """Of a pass over W, by order and by the layout of the matrix."""
     (launch,) = planner.plan_iterations(_planned(specs), 2, True, planner.Device(multiprocessors))
-    return [(specs[w.matrix].order, specs[w.matrix].lies) for w in launch.work for _ in range(w.ranges)], launch.blocks
+    return [
+        (specs[w.matrix].order, specs[w.matrix].layout) for w in launch.work for _ in range(w.ranges)
+    ], launch.blocks
 
 
 def row_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
@@ -74,9 +76,9 @@ def row_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
 
 
 def update_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By how the matrix lies."""
+    """By the layout of the matrix."""
     (launch,) = planner.plan_updates(_planned(specs), 2, planner.Device(multiprocessors))
-    return [specs[w.matrix].lies for w in launch.work for _ in range(w.strips)], launch.blocks
+    return [specs[w.matrix].layout for w in launch.work for _ in range(w.strips)], launch.blocks
 
 
 def met(kernel: Kernel, specs: list[Spec], multiprocessors: int) -> set[tuple]:
@@ -116,19 +118,19 @@ def lists_of(kernel: Kernel, tries: int = 300) -> Iterator[tuple[list[Spec], int
         yield best
 
 
-def _specs(dtype: torch.dtype, shapes: list[tuple[int, int]], lies: tuple[str, ...] = LIES[:2]) -> list[Spec]:
-    return [Spec(order, depth, dtype, how) for order, depth in shapes for how in lies]
+def _specs(dtype: torch.dtype, shapes: list[tuple[int, int]], layouts: tuple[str, ...] = LAYOUTS[:2]) -> list[Spec]:
+    return [Spec(order, depth, dtype, layout) for order, depth in shapes for layout in layouts]
 
 
 def _residual_specs(dtype: torch.dtype) -> list[Spec]:
     chunk = planner.chunk_bytes // dtype.itemsize
     if dtype is torch.float64:
-        return _specs(dtype, [(5, chunk), (5, 10 * chunk), (5, 17 * chunk)], LIES)
+        return _specs(dtype, [(5, chunk), (5, 10 * chunk), (5, 17 * chunk)], LAYOUTS)
     if dtype is torch.bfloat16:  # sums of parts don't depend on the storage format
-        return _specs(dtype, [(65, chunk)], LIES) + _specs(dtype, [(5, chunk)])
+        return _specs(dtype, [(65, chunk)], LAYOUTS) + _specs(dtype, [(5, chunk)])
     cut = [(65, 17 * chunk), (5, 5 * chunk)]
     whole = [(5, chunk), (5, 4 * chunk), (5, 10 * chunk)]  # as deep as parts, and deeper, to come before them
-    return _specs(dtype, [(65, chunk), (65, 10 * chunk)], LIES) + _specs(dtype, cut + whole)
+    return _specs(dtype, [(65, chunk), (65, 10 * chunk)], LAYOUTS) + _specs(dtype, cut + whole)
 
 
 def _parts_grow(before: tuple, after: tuple) -> bool:
@@ -141,8 +143,8 @@ KERNELS = {
     "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
     "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, _parts_grow),
     "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items),
-    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (20, 32)], LIES), product_items),
-    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(20, 32)], LIES), product_items),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (20, 32)], LAYOUTS), product_items),
+    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(20, 32)], LAYOUTS), product_items),
     "srip, passes": Kernel(_passes, pass_items),
     "srip, rows": Kernel(_passes, row_items),
     "srip, updates": Kernel(_specs(torch.float32, [(5, 40)]), update_items),

@@ -6,9 +6,10 @@ import torch
 from cases import (
     CASES,
     ROUNDING,
+    SUCCESSIONS,
+    caller_indices,
     check_soft_orthogonality,
     check_srip,
-    entry_order,
     made,
     residual,
     run_in_all_ways,
@@ -45,10 +46,10 @@ def test_every_kind_of_item_follows_every_other_in_a_block(name, kinds, ruled_ou
 
 
 @pytest.mark.parametrize("dtype", [f64, f32, bf16, f16], ids=str)
-@pytest.mark.parametrize("lies", ["along", "across"])
+@pytest.mark.parametrize("layout", ["along", "across"])
 @pytest.mark.parametrize("shape", [(64, 147), (130, 70), (1, 9), (9, 1), (64, 64)], ids=str)
-def test_shapes_on_both_sides(emulator, shape, lies, dtype):
-    matrix = made(*shape, dtype, lies)
+def test_shapes_on_both_sides(emulator, shape, layout, dtype):
+    matrix = made(*shape, dtype, layout)
     check_soft_orthogonality(emulator, [matrix], 0.5, 2.0)
     check_srip(emulator, [matrix])
 
@@ -124,20 +125,11 @@ def test_a_gradient_may_have_other_strides_than_its_weight(emulator):
         assert torch.equal(plain, turned)
 
 
-@pytest.mark.parametrize("dtype", [f64, f32, bf16], ids=str)
-def test_a_gradient_can_be_added_to_what_is_there(emulator, dtype):
-    matrix = made(20, 30, dtype)
-    one = torch.ones(1, dtype=f64 if dtype is f64 else f32)
-    _, residuals = emulator.soft_orthogonality([matrix])
-    _, vectors = emulator.srip([matrix], torch.randn(20, dtype=one.dtype))
-    for backward, kept, rest in (
-        (emulator.soft_orthogonality_backward, residuals, ()),
-        (emulator.srip_backward, vectors, (2,)),
-    ):
-        (plain,) = backward(one, [matrix], kept, *rest)
-        there = torch.randn(20, 30).to(dtype)
-        (sum_,) = backward(one, [matrix], kept, *rest, gradients=[there.clone()], add=True)
-        torch.testing.assert_close(sum_.double(), plain.double() + there.double(), rtol=0, atol=8 * ROUNDING[dtype])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in SUCCESSIONS])
+def test_gradients_are_added_to_what_is_there(emulator, name):
+    """Of every layout, storage format and precision; what is not wanted stays as it is."""
+    emulator.run_as("random", copies_arrive_late=True)
+    CASES[name](emulator, accumulate=True)
 
 
 @pytest.mark.parametrize(
@@ -193,10 +185,10 @@ def test_starts_of_any_size_give_the_same(emulator):
         torch.testing.assert_close(scaled, values, rtol=4 * ROUNDING[f32], atol=0)
 
 
-def test_entry_order_numbers_a_channels_last_kernel():
+def test_a_permutation_numbers_a_channels_last_kernel():
     c, s = 3, 4
     index = torch.arange(c * s).view(c, s).t().flatten()  # memory goes through the channels first
-    assert torch.equal(entry_order([(s, 1), (c, s)]), index)
+    assert torch.equal(caller_indices([(s, 1), (c, s)]), index)
 
 
 def test_too_long_a_gradient_is_refused_by_name(emulator):

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "ortho/soft_orthogonality.h"
-#include "ortho/srip.h"
+#include "ortho/cpu/soft_orthogonality.h"
+#include "ortho/cpu/srip.h"
 
 namespace {
 
@@ -29,22 +29,22 @@ class Threads final : public ortho::Workers {
   std::int64_t count_;
 };
 
-struct Layout {
+struct Strided {
   std::int64_t order, depth, order_stride, depth_stride;
 };
 
 // All results of one run, to be compared bit by bit.
 template <class S, class C>
-std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, std::int64_t threads) {
+std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, std::int64_t threads) {
   Threads workers(threads);
   std::mt19937 random(7);
   std::vector<std::unique_ptr<S[]>> data;
   std::vector<std::unique_ptr<S[]>> targets;
   std::vector<ortho::Matrix> matrices;
   std::vector<ortho::Gradient> gradients;
-  std::vector<ortho::EntryOrder> orders;
+  std::vector<ortho::ColumnPermutation> permutations;
   std::int64_t entries = 0, order = 0;
-  for (const Layout& l : layouts) {
+  for (const Strided& l : layouts) {
     const std::int64_t span =
         l.order && l.depth ? 1 + (l.order - 1) * l.order_stride + (l.depth - 1) * l.depth_stride : 0;
     data.emplace_back(new S[span]);
@@ -65,11 +65,11 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
     gradients.push_back({targets.back().get(), upright ? l.depth : 1, upright ? 1 : l.order});
     entries += ortho::triangle(l.order);
     order += l.order;
-    ortho::EntryOrder reversed(l.order);
-    for (std::int64_t i = 0; i < l.order; ++i) reversed[i] = l.order - 1 - i;
-    orders.push_back(matrices.size() % 2 ? ortho::EntryOrder{} : reversed);
+    // All even entries first, then all odd ones.
+    const ortho::ColumnPermutation halves{{2, 1}, {l.order / 2, 2}};
+    permutations.push_back(l.order % 2 ? ortho::ColumnPermutation{} : halves);
   }
-  std::vector<C> all(matrices.size()), ones(matrices.size(), C(1));
+  std::vector<C> all(matrices.size()), factors(matrices.size(), C(1));
   const auto keep_gradients = [&] {
     for (std::size_t m = 0; m < matrices.size(); ++m) {
       for (std::int64_t i = 0; i < layouts[m].order * layouts[m].depth; ++i) {
@@ -84,18 +84,19 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
   std::unique_ptr<C[]> residuals(new C[entries]);
   ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
   all.insert(all.end(), residuals.get(), residuals.get() + entries);
-  for (const auto products : {ortho::Products::exact, ortho::Products::bfloat16}) {
-    ortho::soft_orthogonality_backward<C>(ones.data(), matrices, residuals.get(), gradients, products,
-                                          workers);
-    keep_gradients();
-  }
-  for (const bool squared : {true, false}) {
-    for (ortho::Gradient& gradient : gradients) gradient.add = squared;  // to the gradients of before
-    std::vector<C> values(matrices.size());
-    ortho::soft_orthogonality_value_and_grad<C>(matrices, {}, squared, 0.25, values.data(), gradients,
-                                                ortho::Products::exact, workers);
-    all.insert(all.end(), values.begin(), values.end());
-    keep_gradients();
+  // Overwrites, then adds to what that left.
+  const auto overwrite_and_add = [&](const auto& backward) {
+    for (const bool accumulate : {false, true}) {
+      for (ortho::Gradient& gradient : gradients) gradient.accumulate = accumulate;
+      backward();
+      keep_gradients();
+    }
+  };
+  for (const auto precision : {ortho::Precision::highest, ortho::Precision::medium}) {
+    overwrite_and_add([&] {
+      ortho::soft_orthogonality_backward<C>(factors.data(), matrices, residuals.get(), gradients, precision,
+                                            workers);
+    });
   }
   for (const bool through : {true, false}) {
     const ortho::SripOptions options{3, through};
@@ -103,25 +104,20 @@ std::vector<C> run(const std::vector<Layout>& layouts, ortho::Storage storage, s
     std::unique_ptr<C[]> start(new C[order]), vectors(new C[2 * pairs * order]);
     for (std::int64_t i = 0; i < order; ++i) start[i] = static_cast<C>(i % 5) - C(1.5);
     std::vector<C> values(matrices.size());
-    ortho::srip<C>(matrices, orders, start.get(), options, values.data(), nullptr, workers);
-    ortho::srip<C>(matrices, orders, start.get(), options, values.data(), vectors.get(), workers);
+    ortho::srip<C>(matrices, permutations, start.get(), options, values.data(), nullptr, workers);
+    ortho::srip<C>(matrices, permutations, start.get(), options, values.data(), vectors.get(), workers);
     all.insert(all.end(), values.begin(), values.end());
     all.insert(all.end(), vectors.get(), vectors.get() + 2 * pairs * order);
-    ortho::srip_backward<C>(ones.data(), matrices, orders, vectors.get(), pairs, gradients, workers);
-    keep_gradients();
-    for (ortho::Gradient& gradient : gradients) gradient.add = through;
-    ortho::srip_value_and_grad<C>(matrices, orders, start.get(), options, through, 0.25, values.data(),
-                                  vectors.get(), gradients, workers);
-    for (ortho::Gradient& gradient : gradients) gradient.add = false;
-    all.insert(all.end(), values.begin(), values.end());
-    all.insert(all.end(), vectors.get(), vectors.get() + order);
-    keep_gradients();
+    overwrite_and_add([&] {
+      ortho::srip_backward<C>(factors.data(), matrices, permutations, vectors.get(), pairs, gradients,
+                              workers);
+    });
   }
   return all;
 }
 
 template <class S, class C>
-bool check(const char* name, const std::vector<Layout>& layouts, ortho::Storage storage) {
+bool check(const char* name, const std::vector<Strided>& layouts, ortho::Storage storage) {
   const std::vector<C> alone = run<S, C>(layouts, storage, 1), together = run<S, C>(layouts, storage, 3);
   bool same = alone.size() == together.size();
   for (std::size_t i = 0; same && i < alone.size(); ++i)
@@ -133,7 +129,7 @@ bool check(const char* name, const std::vector<Layout>& layouts, ortho::Storage 
 }  // namespace
 
 int main() {
-  const std::vector<Layout> layouts = {
+  const std::vector<Strided> layouts = {
       {1, 1, 1, 1},      {5, 0, 1, 1},     {0, 5, 5, 1},      {13, 37, 37, 1},  {37, 13, 1, 37},
       {70, 150, 150, 1}, {70, 150, 1, 70}, {20, 90, 3, 2},    {66, 80, 161, 2}, {30, 90, 0, 1},
       {300, 64, 64, 1},  {17, 9, 9, 1},    {64, 600, 600, 1},

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
-KERNELS = CSRC / "ortho" / "cpu_kernels.cpp"
+CPU = CSRC / "ortho" / "cpu"
+KERNELS = CPU / "kernels.cpp"
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 # The sources that are compiled for a level, and how.
@@ -20,7 +21,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     LEVELS |= {
         "avx2": (KERNELS, AVX2),
         "avx512": (KERNELS, AVX512),
-        "avx512_bf16": (CSRC / "ortho" / "bfloat_kernels.cpp", [*AVX512, "-mavx512bf16"]),
+        "avx512_bf16": (CPU / "bfloat_kernels.cpp", [*AVX512, "-mavx512bf16"]),
     }
 
 
@@ -51,9 +52,7 @@ class Kernels:
     def driver(self, name, flags, levels=tuple(LEVELS)):
         """driver.cpp and the kernels of these levels, compiled on all cores."""
         jobs = [(*self.level(level), *flags) for level in levels]
-        compiled_once = [
-            source for source in (CSRC / "ortho").glob("*.cpp") if not source.name.endswith("_kernels.cpp")
-        ]
+        compiled_once = [source for source in CPU.glob("*.cpp") if not source.name.endswith("kernels.cpp")]
         jobs += [(source, *flags) for source in [*compiled_once, Path(__file__).with_name("driver.cpp")]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             started = [pool.submit(self.compile, *job, target=f"{name}_{i}.o") for i, job in enumerate(jobs)]

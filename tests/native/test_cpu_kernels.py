@@ -69,6 +69,14 @@ def close(given, truth, dtype, slack=1.0, scale=None):
     return (given.double() - truth).norm() <= slack * ROUNDING[dtype] * size + 1e-30
 
 
+def gradients(backward, factors, weights, groups, sides, kept, option, wanted=None):
+    """What a backward operator writes into tensors of NaN, one for each wanted weight."""
+    wanted = [1] * len(weights) if wanted is None else wanted
+    targets = [torch.full_like(weight, torch.nan) for weight, want in zip(weights, wanted, strict=True) if want]
+    backward(factors, weights, groups, sides, kept, option, targets, wanted, False)
+    return targets
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("side", [0, 1], ids=["rows", "cols"])
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -76,27 +84,25 @@ def test_soft_orthogonality(name, side, dtype):
     weight, groups = made(name, dtype)
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     values, residuals = ops.soft_orthogonality([weight], [groups], [side], 0.5, 2.0, True)
-    grad_values = torch.linspace(0.5, 1.5, groups, dtype=compute)
-    (gradient,) = ops.soft_orthogonality_backward(grad_values, [weight], [groups], [side], residuals, 0, [1])
+    factors = torch.linspace(0.5, 1.5, groups, dtype=compute)
+    (gradient,) = gradients(ops.soft_orthogonality_backward, factors, [weight], [groups], [side], residuals, 0)
 
-    weighted, truths, gradients = [], [], []
+    weighted, truths, expected = [], [], []
     for g, matrix in enumerate(matrices(weight, groups)):
         R = residual(matrix, side)
-        factors = torch.full_like(R, 2.0).fill_diagonal_(0.5)
-        weighted.append(factors * R)
-        truths.append((factors * R * R).sum())
+        entries = torch.full_like(R, 2.0).fill_diagonal_(0.5)
+        weighted.append(entries * R)
+        truths.append((entries * R * R).sum())
         product = weighted[-1] @ matrix if side == 0 else matrix @ weighted[-1]
-        gradients.append(4 * grad_values[g].double() * product)
+        expected.append(4 * factors[g].double() * product)
     assert values.dtype is residuals.dtype is compute
     assert close(values, torch.stack(truths), compute)
-    # The order in which the columns of a weight lie in memory is the order of the residuals: their squares don't tell.
+    # The order in which the columns of a weight lie in memory is the order of the residuals: their norm is the same in any order.
     squares = sum(len(R) * (len(R) + 1) // 2 for R in weighted)
     assert residuals.numel() == squares
     lower = torch.cat([R[torch.tril_indices(*R.shape).unbind()] for R in weighted])
     assert close(residuals.norm(), lower.norm(), compute)
-    assert gradient.dtype is dtype
-    assert gradient.stride() == torch.empty_like(weight).stride()
-    assert close(gradient, torch.cat(gradients).reshape(weight.shape), dtype, slack=2)
+    assert close(gradient, torch.cat(expected).reshape(weight.shape), dtype, slack=2)
 
 
 @pytest.mark.parametrize("through", [True, False], ids=["through", "envelope"])
@@ -111,17 +117,16 @@ def test_srip(name, side, dtype, iterations, through):
     orders = [part.shape[side] for part in parts]
     start = torch.randn(sum(orders), dtype=compute)
     values, vectors = ops.srip([weight], [groups], [side], start, iterations, through, True)
-    grad_values = torch.linspace(0.5, 1.5, groups, dtype=compute)
+    factors = torch.linspace(0.5, 1.5, groups, dtype=compute)
     pairs = iterations if through else 1
-    (gradient,) = ops.srip_backward(grad_values, [weight], [groups], [side], vectors, pairs, [1])
+    (gradient,) = gradients(ops.srip_backward, factors, [weight], [groups], [side], vectors, pairs)
     assert vectors.numel() == pairs * 2 * sum(orders)
-    assert gradient.stride() == torch.empty_like(weight).stride()
 
-    gradients, given = [], vectors.split([2 * pairs * n for n in orders])
+    expected, given = [], vectors.split([2 * pairs * n for n in orders])
     for g, (part, x) in enumerate(zip(parts, start.double().split(orders), strict=True)):
         leaf = part.clone().requires_grad_()
         if len(x) == 0:
-            gradients.append(torch.zeros_like(part))
+            expected.append(torch.zeros_like(part))
             continue
         R = residual(leaf, side)
         for i in range(iterations):
@@ -138,21 +143,23 @@ def test_srip(name, side, dtype, iterations, through):
             u, v = x.detach() / x.detach().norm(), before.detach() / before.detach().norm()
             pair = torch.outer(u, v) + torch.outer(v, u)
             truth = pair @ part if side == 0 else part @ pair
-        gradients.append(grad_values[g].double() * truth)
+        expected.append(factors[g].double() * truth)
     # Where a gradient nearly vanishes, it is a difference of terms of the size of 2 W.
     scale = 2 * weight.double().norm()
-    assert close(gradient, torch.cat(gradients).reshape(weight.shape), dtype, slack=10, scale=scale)
+    assert close(gradient, torch.cat(expected).reshape(weight.shape), dtype, slack=10, scale=scale)
 
 
 def test_mixed_dtypes_compute_in_the_widest():
-    weights = [torch.randn(20, 40, dtype=dtype) for dtype in DTYPES]
+    weights = [(torch.randn(20, 40) / 6).to(dtype) for dtype in DTYPES]
     values, residuals = ops.soft_orthogonality(weights, [1] * 4, [0] * 4, 1.0, 1.0, True)
     assert values.dtype is torch.float64
     truth = torch.stack([residual(w.double(), 0).square().sum() for w in weights])
     assert close(values, truth, torch.float64)
-    gradients = ops.soft_orthogonality_backward(values, weights, [1] * 4, [0] * 4, residuals, 0, [1, 0, 1, 1])
-    assert [g.dtype for g in gradients] == DTYPES
-    assert [g.numel() for g in gradients] == [800, 0, 800, 800]
+    wanted, factors = [1, 0, 1, 1], torch.linspace(0.5, 1.5, 4, dtype=torch.float64)
+    given = gradients(ops.soft_orthogonality_backward, factors, weights, [1] * 4, [0] * 4, residuals, 0, wanted)
+    for index, gradient in zip((0, 2, 3), given, strict=True):
+        W = weights[index].double()
+        assert close(gradient, 4 * factors[index] * residual(W, 0) @ W, weights[index].dtype, slack=2)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +173,7 @@ def test_medium_precision_rounds_the_backward_of_float32_alone(kernels, name):
         side = int(weight.shape[0] // groups > weight[0].numel())  # the larger Gram's terms cancel
         values, residuals = ops.soft_orthogonality([weight], [groups], [side], 1.0, 1.0, True)
         exact, high, medium = (
-            ops.soft_orthogonality_backward(values, [weight], [groups], [side], residuals, precision, [1])[0]
+            gradients(ops.soft_orthogonality_backward, values, [weight], [groups], [side], residuals, precision)[0]
             for precision in range(3)
         )
         assert torch.equal(exact, high) or (kernels != "cpu" and dtype is torch.float32)  # tf32 is a GPU's
@@ -191,13 +198,13 @@ def test_empty_list_and_nothing_kept():
 def test_zero_residuals_and_zero_matrices_have_finite_values(matrix):
     matrix = matrix.to(torch.get_default_device())
     values, residuals = ops.soft_orthogonality([matrix], [1], [0], 1.0, 1.0, True)
-    gradients = ops.soft_orthogonality_backward(values, [matrix], [1], [0], residuals, 0, [1])
+    given = gradients(ops.soft_orthogonality_backward, values, [matrix], [1], [0], residuals, 0)
     assert values.isfinite().all()
-    assert not gradients[0].any()  # R W = 0 in all three
+    assert not given[0].any()  # R W = 0 in all three
     values, vectors = ops.srip([matrix], [1], [0], torch.randn(6), 2, True, True)
-    gradients = ops.srip_backward(values, [matrix], [1], [0], vectors, 2, [1])
+    given = gradients(ops.srip_backward, values, [matrix], [1], [0], vectors, 2)
     assert values.isfinite().all()
-    assert not gradients[0].any()
+    assert not given[0].any()
 
 
 def test_a_zero_start_gives_zero():
@@ -214,14 +221,14 @@ def test_nan_and_inf_come_out(poison, side):
     weight[79, 3] = poison
     weights = [torch.randn(5, 6), weight]
     values, residuals = ops.soft_orthogonality(weights, [1, 1], [side] * 2, 1.0, 1.0, True)
-    gradients = ops.soft_orthogonality_backward(torch.ones(2), weights, [1, 1], [side] * 2, residuals, 0, [1, 1])
+    given = gradients(ops.soft_orthogonality_backward, torch.ones(2), weights, [1, 1], [side] * 2, residuals, 0)
     assert values.isfinite().tolist() == [True, False]
-    assert [bool(g.isfinite().all()) for g in gradients] == [True, False]
+    assert [bool(g.isfinite().all()) for g in given] == [True, False]
     start = torch.randn(sum(w.shape[side] for w in weights))
     values, vectors = ops.srip(weights, [1, 1], [side] * 2, start, 2, True, True)
-    gradients = ops.srip_backward(torch.ones(2), weights, [1, 1], [side] * 2, vectors, 2, [1, 1])
+    given = gradients(ops.srip_backward, torch.ones(2), weights, [1, 1], [side] * 2, vectors, 2)
     assert values.isfinite().tolist() == [True, False]
-    assert [bool(g.isfinite().all()) for g in gradients] == [True, False]
+    assert [bool(g.isfinite().all()) for g in given] == [True, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -233,10 +240,77 @@ def test_every_half_number_is_read_exactly_and_rounded_as_torch_does(dtype):
     values, residuals = ops.soft_orthogonality([column], [count], [0], 1.0, 1.0, True)
     exact = column.double().square() - 1
     assert torch.equal(residuals, exact.float().flatten())
-    (gradient,) = ops.soft_orthogonality_backward(torch.ones(count), [column], [count], [0], residuals, 0, [1])
+    (gradient,) = gradients(ops.soft_orthogonality_backward, torch.ones(count), [column], [count], [0], residuals, 0)
     truth = (residuals.reshape(-1, 1) * column.float() * 4).to(dtype)
     assert torch.equal(gradient.nan_to_num(), truth.nan_to_num())
     assert values.numel() == count
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("side", [0, 1], ids=["rows", "cols"])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_gradients_are_added_to_what_is_there(name, side, dtype):
+    weight, groups = made(name, dtype)
+    check_accumulation([weight], [groups], [side], dtype)
+
+
+def test_gradients_of_matrices_that_all_threads_share_are_added():
+    weights = [torch.randn(shape) / shape[1] ** 0.5 for shape in ((261, 517), (2100, 2000), (16, 300_000))]
+    check_accumulation(weights, [1] * 3, [0] * 3, torch.float32)
+
+
+def check_accumulation(weights, groups, sides, dtype):
+    _, residuals = ops.soft_orthogonality(weights, groups, sides, 0.5, 2.0, True)
+    orders = [count * matrices(w, count)[0].shape[side] for w, count, side in zip(weights, groups, sides, strict=True)]
+    start = torch.randn(sum(orders), dtype=residuals.dtype)
+    _, vectors = ops.srip(weights, groups, sides, start, 2, True, True)
+    factors = torch.linspace(0.5, 1.5, sum(groups), dtype=residuals.dtype)
+    for backward, kept, option in (
+        (ops.soft_orthogonality_backward, residuals, 0),
+        (ops.srip_backward, vectors, 2),
+    ):
+        alone = gradients(backward, factors, weights, groups, sides, kept, option)
+        there = [torch.randn_like(w) for w in weights]
+        sums = [t.clone() for t in there]
+        backward(factors, weights, groups, sides, kept, option, sums, [1] * len(weights), True)
+        for added, before, gradient in zip(sums, there, alone, strict=True):
+            assert close(added, before.double() + gradient.double(), dtype, slack=2, scale=gradient.double().norm())
+
+
+def test_a_gradient_may_have_other_strides_than_its_weight():
+    weight = torch.randn(70, 90)
+    values, residuals = ops.soft_orthogonality([weight], [1], [0], 1.0, 1.0, True)
+    _, vectors = ops.srip([weight], [1], [0], torch.randn(70), 2, True, True)
+    for backward, kept, option in (
+        (ops.soft_orthogonality_backward, residuals, 0),
+        (ops.srip_backward, vectors, 2),
+    ):
+        (plain,) = gradients(backward, values, [weight], [1], [0], kept, option)
+        for target in (torch.empty(90, 70).t(), torch.empty(140, 270)[::2, ::3]):
+            backward(values, [weight], [1], [0], kept, option, [target], [1], False)
+            torch.testing.assert_close(target, plain)
+
+
+def test_gradients_that_do_not_fit_are_refused_by_name():
+    weight = torch.randn(4, 3, 2, 2)
+    values, residuals = ops.soft_orthogonality([weight], [1], [0], 1.0, 1.0, True)
+
+    def backward(targets, wanted, factors=values):
+        ops.soft_orthogonality_backward(factors, [weight], [1], [0], residuals, 0, targets, wanted, False)
+
+    for target, words in (
+        (weight.double(), "the gradient of weights.0.: expected the weight's shape, dtype and device"),
+        (torch.empty(4, 12), "the gradient of weights.0.: expected the weight's shape"),
+        (torch.empty_like(weight, memory_format=torch.channels_last), "in the order of the weight's"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            backward([target], [1])
+    with pytest.raises(RuntimeError, match="one gradient for each wanted weight"):
+        backward([], [1])
+    with pytest.raises(RuntimeError, match="one `wanted` for each weight"):
+        backward([weight], [1, 1])
+    with pytest.raises(RuntimeError, match="factors: expected 1 contiguous numbers of float32"):
+        backward([weight.clone()], [1], values.double())
 
 
 def test_bad_arguments_name_the_weight():
@@ -267,8 +341,8 @@ def everything(weights, sides):
         residuals,
         sigmas,
         vectors,
-        *ops.soft_orthogonality_backward(ones, weights, groups, sides, residuals, 0, groups),
-        *ops.srip_backward(ones, weights, groups, sides, vectors, 2, groups),
+        *gradients(ops.soft_orthogonality_backward, ones, weights, groups, sides, residuals, 0),
+        *gradients(ops.srip_backward, ones, weights, groups, sides, vectors, 2),
     ]
 
 

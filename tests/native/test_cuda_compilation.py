@@ -162,8 +162,8 @@ INSTRUCTIONS = {
     r"gram_residualIffE": r"HMMA\.16816\.F32\.BF16",
     r"gram_residualIfNS_8bfloat16E": r"HMMA\.16816\.F32\.BF16",
     r"gram_residualIfNS_7float16E": r"HMMA\.16816\.F32",
-    r"residual_productIffNS0_13Bfloat16PartsILi3ELi3EE": r"HMMA\.16816\.F32\.BF16",
-    r"residual_productIffNS0_10SingleTf32E": r"HMMA\.1688\.F32\.TF32",
+    r"residual_productIffNS0_13SplitBfloat16ILi3ELi3EE": r"HMMA\.16816\.F32\.BF16",
+    r"residual_productIffNS0_4Tf32E": r"HMMA\.1688\.F32\.TF32",
 }
 
 

@@ -98,7 +98,7 @@ def test_ranges_and_strips_cover_the_depth(device):
     matrices = [(*shape, "float32") for shape in SHAPES]
     (launch,) = planner.plan_iterations(matrices, 3, True, device)
     assert launch.steps == 5
-    assert consecutive(launch.work, lambda w: w.first_range, lambda w: w.ranges) == launch.ranges
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.ranges) == launch.ranges
     for work in launch.work:
         order, depth = SHAPES[work.matrix]
         assert work.ranges == (up(depth, work.range_depth) if order else 0)

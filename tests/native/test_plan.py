@@ -45,12 +45,12 @@ def test_residual_tiles_cover_the_lower_triangle_once(shapes):
 
 
 def test_few_tiles_are_cut_along_the_depth_within_bounded_memory():
-    limits = introspect.PlanLimits()
+    capacity = introspect.Capacity()
     for shapes in ([(64, 100_000)], [(256, 60_000)] * 20):
         tiles = introspect.plan_residuals(shapes)
         assert len(tiles) > len(shapes)
         kept = (t.rows * t.columns // (2 if t.row == t.column else 1) for t in tiles if t.parts > 1)
-        assert sum(kept) <= limits.partial_sums
+        assert sum(kept) <= capacity.partial_sums
 
 
 def test_gradient_tiles_and_ranges_cover_each_matrix_once():

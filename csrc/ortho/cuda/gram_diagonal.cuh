@@ -5,7 +5,7 @@
 // stay small on the way.
 #pragma once
 
-#include "panel.cuh"
+#include "staging.cuh"
 #include "two_float.cuh"
 
 namespace ortho::cuda {
@@ -22,7 +22,7 @@ struct SquaredLengths {
     constexpr int run = 4;  // squares that are summed as floats
     // Lanes that would meet at a bank of the shared memory begin at neighbors in the depth.
     constexpr int turn =
-        Panel::lie == Lies::along_depth ? static_cast<int>(sizeof(float) / sizeof(typename Panel::Entry)) : 0;
+        Panel::major == Major::depth ? static_cast<int>(sizeof(float) / sizeof(typename Panel::Entry)) : 0;
     const int first = thread_index() % warp_size / 8 * turn;
     ORTHO_UNROLL
     for (int i = 0; i < of_lane; ++i) {

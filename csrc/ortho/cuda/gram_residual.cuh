@@ -2,7 +2,8 @@
 // squares. One item is a tile of a triangle for a part of the depth.
 #pragma once
 
-#include "../soft_orthogonality.h"
+#include "../options.h"
+#include "arguments.h"
 #include "gram_diagonal.cuh"
 #include "part_slots.cuh"
 #include "reduce.cuh"
@@ -10,15 +11,9 @@
 
 namespace ortho::cuda {
 
-struct ResidualMatrix {
-  const void* data;
-  std::int64_t order_stride, depth_stride;
-  std::int64_t offset;  // of its triangle in the residuals
-  std::int32_t order, depth;
-  std::int32_t first_item;
+struct ResidualMatrix : MatrixArguments {
   std::int32_t first_slot_block;
   std::int32_t part_depth;
-  std::int32_t index;  // of its value
 };
 
 struct ResidualArguments {
@@ -65,30 +60,30 @@ ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std:
   return result;
 }
 
-template <class Products, class S, Lies lies>
+template <class Products, class S, Major major>
 struct GramOperand {
   using Entry = typename Products::Entry;
-  using Panel = cuda::Panel<Entry, Products::depth, lies>;
+  using Panel = cuda::Panel<Entry, Products::depth, major>;
   Operand<S> operand;
   bool aligned;
   std::int32_t first, begin;
 
   ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
-    cuda::stage<Entry, Products::depth, lies>(operand, aligned, first, begin + chunk * Products::depth,
-                                              panel);
+    cuda::stage<Entry, Products::depth, major>(operand, aligned, first, begin + chunk * Products::depth,
+                                               panel);
   }
 };
 
-// Float sums lose too many digits of the diagonal. In tiles on it one warp has only entries above it, which
-// nobody needs: instead, that warp sums the squares of the vectors.
+// Float sums lose too many digits of the diagonal. In tiles on it, one warp has only entries above it, which
+// are not needed: that warp sums the squares of the vectors instead.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
   return item.row == item.column && warp_row() < warp_column();
 }
 
-// Returns whether this block is the last of `all` that come here: then it sees what the others wrote before.
-ORTHO_DEVICE bool comes_last(std::uint32_t* counter, std::int32_t all) {
+// Split-K: returns whether this block is the last-arriving one of `all`. It then sees what the others wrote.
+ORTHO_DEVICE bool arrives_last(std::uint32_t* counter, std::int32_t all) {
   auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
   block_barrier();
   // Fences are cumulative: thread 0's release what the whole block wrote, and acquire for the whole block.
@@ -127,8 +122,8 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
   }
 }
 
-// Keeps the weighted entries of R, and sums their squares up: of the tile, and by the block that has the
-// matrix's last tile, of all its tiles in order.
+// Keeps the weighted entries of R and sums their squares over the tile. The last-arriving block of a matrix
+// sums over all its tiles, in order.
 template <class C, class Sum>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
                               Blocks<Sum>& sums) {
@@ -155,7 +150,7 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
   }
   const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + tile_side - 1) / tile_side;
   const auto tiles = static_cast<std::int32_t>(triangle(side));
-  if (!comes_last(arguments.counters + arguments.items + item.matrix, tiles)) return;
+  if (!arrives_last(arguments.counters + arguments.items + item.matrix, tiles)) return;
   double all[2] = {0, 0};
   for (std::int32_t tile = thread_index(); tile < tiles; tile += tile_threads) {
     all[0] += read_past_l1(own + 2 * tile);
@@ -168,8 +163,8 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
   }
 }
 
-// Where the depth is cut, the block that brings a tile's last part adds all parts up, always in the same
-// order. Returns whether this block did: only then are the sums and the lengths those of the whole depth.
+// Split-K: the last-arriving block of a tile adds all parts up, always in the same order. Returns whether
+// this block did: only then are the sums and the lengths those of the whole depth.
 template <class Sum>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
                             std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
@@ -184,7 +179,7 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
   }
   Sum* const own = slots.sums_of(item.part);
   slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
-  if (!comes_last(arguments.counters + first_item, item.parts)) return false;
+  if (!arrives_last(arguments.counters + first_item, item.parts)) return false;
   lengths = {};
   clear<Sum>(sums);
   for (std::int32_t part = 0; part < item.parts; ++part) {
@@ -199,15 +194,15 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
   return true;
 }
 
-template <class C, class Products, class S, Lies lies>
+template <class C, class Products, class S, Major major>
 ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const ResidualItem& item,
                                 std::int32_t item_index) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride,
                            matrix.order, item.end};
-  const bool aligned = is_aligned(operand, lies);
-  const GramOperand<Products, S, lies> left{operand, aligned, item.row, item.begin};
-  const GramOperand<Products, S, lies> right{operand, aligned, item.column, item.begin};
+  const bool aligned = is_aligned(operand, major);
+  const GramOperand<Products, S, major> left{operand, aligned, item.row, item.begin};
+  const GramOperand<Products, S, major> right{operand, aligned, item.column, item.begin};
   const int chunks = (item.end - item.begin + Products::depth - 1) / Products::depth;
   const bool above = above_diagonal(item);
   const bool beyond = item.row + warp_row() >= matrix.order || item.column + warp_column() >= matrix.order;
@@ -226,21 +221,21 @@ ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const Residu
 
 template <class S>
 struct GramProducts {
-  using type = Halves<S>;
+  using type = Mma16Bit<S>;
 };
 template <>
 struct GramProducts<float> {
-  using type = Bfloat16Parts<3, 3>;
+  using type = SplitBfloat16<3, 3>;
 };
 
-template <class C, class S, Lies lies>
+template <class C, class S, Major major>
 ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const ResidualItem& item,
                                    std::int32_t item_index) {
   // The rounding errors of float sums do not average out over so few entries.
   if (std::is_same_v<C, double> || arguments.matrices[item.matrix].order <= small_order) {
-    residual_tile<C, InDouble, S, lies>(arguments, item, item_index);
+    residual_tile<C, Fp64, S, major>(arguments, item, item_index);
   } else if constexpr (std::is_same_v<C, float>) {
-    residual_tile<C, typename GramProducts<S>::type, S, lies>(arguments, item, item_index);
+    residual_tile<C, typename GramProducts<S>::type, S, major>(arguments, item, item_index);
   }
 }
 
@@ -250,9 +245,9 @@ ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
   for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
     const ResidualItem item = residual_item(arguments, i);
     if (arguments.matrices[item.matrix].depth_stride == 1) {
-      residual_tile_in<C, S, Lies::along_depth>(arguments, item, i);
+      residual_tile_in<C, S, Major::depth>(arguments, item, i);
     } else {
-      residual_tile_in<C, S, Lies::across_depth>(arguments, item, i);
+      residual_tile_in<C, S, Major::vectors>(arguments, item, i);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Where the parts of a tile leave their sums, until the block that brings the last part adds all up.
+// Split-K: where the parts of a tile leave their sums until the last-arriving block adds all up.
 //
 // A slot holds one warp's sums after the other's, of a warp one 8 x 8 block after the other. Of a block it
 // holds the first sum of every lane's pair, then the second: lanes write and read neighbors. Orders up to 32

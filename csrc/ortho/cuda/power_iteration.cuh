@@ -15,16 +15,12 @@
 
 namespace ortho::cuda {
 
-struct IterationMatrix {
-  const void* data;
-  std::int64_t order_stride, depth_stride;
+// An item of a pass is a range of the depth.
+struct IterationMatrix : MatrixArguments {
   std::int64_t first_partial, first_vector;
-  std::int64_t offset;  // of its entries in what is packed by order
-  std::int32_t order, depth;
-  std::int32_t first_range, ranges, range_depth, strip;
+  std::int32_t ranges, range_depth, strip;
   std::int32_t first_row_block;
-  std::int32_t index;  // of its value
-  EntryDigits digits;
+  PermutationArguments permutation;
 };
 
 struct IterationArguments {
@@ -97,7 +93,7 @@ ORTHO_DEVICE void start_rows(const IterationArguments& arguments, const Iteratio
   }
   sum_over_block<pass_threads>(squares);
   if (!within(row, matrix.order)) return;
-  const auto entry = static_cast<double>(start[callers_index(matrix.digits, row)]);
+  const auto entry = static_cast<double>(start[caller_index(matrix.permutation, row)]);
   work_vector<T>(arguments, matrix, 0)[row] = T(divide(entry, square_root(squares[0])));
 }
 
@@ -146,7 +142,7 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
   if (!arguments.vectors || !within(row, matrix.order)) return;
   const std::int32_t pairs = arguments.through ? last : 1;
   C* const vectors = static_cast<C*>(arguments.vectors) + 2 * std::int64_t{pairs} * matrix.offset;
-  const std::int64_t at = callers_index(matrix.digits, row);
+  const std::int64_t at = caller_index(matrix.permutation, row);
   for (std::int32_t pair = 0; pair < pairs; ++pair) {
     const std::int32_t i = last - pair;
     double left = 0, right = 0;
@@ -193,10 +189,8 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
   const bool is_pass = phase % 2 == 1 && phase < 2 * steps_of(arguments);
   if (is_pass) {
     for (std::int32_t i = block_index(); i < arguments.ranges; i += block_count()) {
-      const IterationMatrix& matrix =
-          arguments
-              .matrices[find_matrix(arguments.matrices, arguments.count, i, &IterationMatrix::first_range)];
-      pass_over<T, S>(arguments, matrix, i - matrix.first_range, phase / 2);
+      const IterationMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
+      pass_over<T, S>(arguments, matrix, i - matrix.first_item, phase / 2);
     }
   } else {
     for (std::int32_t i = block_index(); i < arguments.row_blocks; i += block_count()) {
@@ -212,12 +206,12 @@ ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t ph
 ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
   block_barrier();
   if (thread_index() == 0) {
-    memory_fence();  // what the block wrote before its barrier is there for whoever reads the counter
+    memory_fence();  // whoever reads the counter sees what the block wrote before its barrier
     count_up(counter);
     while (read_counter(counter) <
            static_cast<std::uint32_t>(times) * static_cast<std::uint32_t>(block_count()))
       let_others_run();
-    memory_fence();  // and what the others wrote is there for this block
+    memory_fence();  // and this block sees what the others wrote
   }
   block_barrier();
 }

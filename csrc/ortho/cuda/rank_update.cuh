@@ -7,21 +7,13 @@
 
 namespace ortho::cuda {
 
-struct UpdateMatrix {
-  const void* data;
-  void* gradient;
-  std::int64_t order_stride, depth_stride;
-  std::int64_t gradient_order_stride, gradient_depth_stride;
-  std::int64_t offset;  // of its entries in what is packed by order
-  std::int32_t order, depth;
-  std::int32_t first_item;
-  std::int32_t index;  // of its value
-  std::int32_t add;    // to the gradient that is there
-  EntryDigits digits;
+struct UpdateMatrix : MatrixArguments {
+  GradientArguments gradient;
+  PermutationArguments permutation;
 };
 
 struct UpdateArguments {
-  const void* grad_values;
+  const void* factors;  // of the gradients, one a matrix
   const void* vectors;
   std::int32_t pairs;
   std::int32_t strip;
@@ -44,7 +36,7 @@ struct PackedVectors {
 
   ORTHO_DEVICE C at(std::int32_t vector, std::int32_t entry) const {
     return within(vector, count)
-               ? data[std::int64_t{vector} * matrix.order + callers_index(matrix.digits, entry)]
+               ? data[std::int64_t{vector} * matrix.order + caller_index(matrix.permutation, entry)]
                : C(0);
   }
 };
@@ -112,7 +104,7 @@ ORTHO_DEVICE void update_strip(const UpdateArguments& arguments, const UpdateMat
                                  count};
   const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
   auto* const products = reinterpret_cast<C*>(shared_memory() + pass_shared_bytes);
-  const bool along_depth = lies_along_depth(matrix.order_stride, matrix.depth_stride);
+  const bool along_depth = is_depth_major(matrix.order_stride, matrix.depth_stride);
   for (std::int32_t v = 0; v < count; v += vectors_at_once) {
     if (along_depth) {
       products_along_depth<C, S>(matrix, strip, columns, vectors, v, arguments.strip, products);
@@ -121,8 +113,9 @@ ORTHO_DEVICE void update_strip(const UpdateArguments& arguments, const UpdateMat
     }
   }
   block_barrier();
-  const C scale = static_cast<const C*>(arguments.grad_values)[matrix.index];
-  S* const gradient = static_cast<S*>(matrix.gradient) + begin * matrix.gradient_depth_stride;
+  const C scale = static_cast<const C*>(arguments.factors)[matrix.index];
+  const GradientArguments& target = matrix.gradient;
+  S* const gradient = static_cast<S*>(target.data) + begin * target.depth_stride;
   // Neighboring threads write neighbors in memory.
   const std::int32_t inner = along_depth ? columns : matrix.order;
   for (std::int32_t outer = thread_index() / warp_size; outer < (along_depth ? matrix.order : columns);
@@ -132,8 +125,8 @@ ORTHO_DEVICE void update_strip(const UpdateArguments& arguments, const UpdateMat
       C sum = 0;
       for (std::int32_t v = 0; v < count; ++v)
         sum += vectors.at(v, row) * products[partner(v) * arguments.strip + column];
-      write_gradient(gradient + row * matrix.gradient_order_stride + column * matrix.gradient_depth_stride,
-                     scale * sum, matrix.add);
+      write_gradient(gradient + row * target.order_stride + column * target.depth_stride, scale * sum,
+                     target.accumulate);
     }
   }
   block_barrier();  // the next strip writes the products anew

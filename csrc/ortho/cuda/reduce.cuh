@@ -52,9 +52,8 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
 }
 
 // The last of `count` matrices whose first item is not beyond this one. First: a pointer to member.
-template <class Matrix, class First>
-ORTHO_DEVICE std::int32_t find_matrix(const Matrix* matrices, std::int32_t count, std::int32_t item,
-                                      First first) {
+template <class M, class First>
+ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std::int32_t item, First first) {
   std::int32_t low = 0, high = count;
   while (high - low > 1) {
     const std::int32_t middle = (low + high) / 2;
@@ -62,9 +61,9 @@ ORTHO_DEVICE std::int32_t find_matrix(const Matrix* matrices, std::int32_t count
   }
   return low;
 }
-template <class Matrix>
-ORTHO_DEVICE std::int32_t find_matrix(const Matrix* matrices, std::int32_t count, std::int32_t item) {
-  return find_matrix(matrices, count, item, &Matrix::first_item);
+template <class M>
+ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std::int32_t item) {
+  return find_matrix(matrices, count, item, &M::first_item);
 }
 
 }  // namespace ortho::cuda

@@ -2,25 +2,18 @@
 // item is a tile of a gradient; the depth of the product is the order of the matrix.
 #pragma once
 
+#include "arguments.h"
 #include "reduce.cuh"
 #include "tile_product.cuh"
 
 namespace ortho::cuda {
 
-struct ProductMatrix {
-  const void* data;
-  void* gradient;
-  std::int64_t order_stride, depth_stride;
-  std::int64_t gradient_order_stride, gradient_depth_stride;
-  std::int64_t offset;  // of its triangle in the residuals
-  std::int32_t order, depth;
-  std::int32_t first_item;
-  std::int32_t index;  // of its value
-  std::int32_t add;    // to the gradient that is there
+struct ProductMatrix : MatrixArguments {
+  GradientArguments gradient;
 };
 
 struct ProductArguments {
-  const void* grad_values;
+  const void* factors;  // of the gradients, one a matrix
   const void* residuals;
   std::int32_t items;
   std::int32_t count;
@@ -31,7 +24,7 @@ static_assert(sizeof(ProductArguments) <= argument_bytes);
 // Rows [first, first + 64) of a symmetric matrix of which the lower triangle is stored, row by row.
 template <class Entry, int Depth, class C>
 struct SymmetricOperand {
-  using Panel = cuda::Panel<Entry, Depth, Lies::along_depth>;
+  using Panel = cuda::Panel<Entry, Depth, Major::depth>;
   const C* triangle_data;
   std::int32_t order;
   std::int32_t first;
@@ -56,19 +49,19 @@ struct SymmetricOperand {
 };
 
 // The vectors of W^T: those of the product run along the depth of the matrix, their own depth is its order.
-template <class Entry, int Depth, class S, Lies lies>
+template <class Entry, int Depth, class S, Major major>
 struct TransposedOperand {
-  using Panel = cuda::Panel<Entry, Depth, lies>;
+  using Panel = cuda::Panel<Entry, Depth, major>;
   Operand<S> operand;
   bool aligned;
   std::int32_t first;
 
   ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
-    cuda::stage<Entry, Depth, lies>(operand, aligned, first, chunk * Depth, panel);
+    cuda::stage<Entry, Depth, major>(operand, aligned, first, chunk * Depth, panel);
   }
 };
 
-template <class C, class S, class Products, Lies lies>
+template <class C, class S, class Products, Major major>
 ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const ProductMatrix& matrix,
                                 std::int32_t row, std::int32_t column) {
   using Sum = typename Products::Sum;
@@ -77,30 +70,31 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const Product
                            matrix.depth, matrix.order};
   const C* const residual = static_cast<const C*>(arguments.residuals) + matrix.offset;
   const SymmetricOperand<typename Products::Entry, Products::depth, C> left{residual, matrix.order, row};
-  const TransposedOperand<Entry, Products::depth, S, lies> right{operand, is_aligned(operand, lies), column};
+  const TransposedOperand<Entry, Products::depth, S, major> right{operand, is_aligned(operand, major),
+                                                                  column};
   const bool beyond = row + warp_row() >= matrix.order || column + warp_column() >= matrix.depth;
   Blocks<Sum> sums;
   tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, beyond, sums,
                          [](const auto&) {});
-  const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.grad_values)[matrix.index]);
-  S* const gradient = static_cast<S*>(matrix.gradient);
+  const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
+  const GradientArguments& target = matrix.gradient;
+  S* const gradient = static_cast<S*>(target.data);
   for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
     if (!within(row + r, matrix.order) || !within(column + c, matrix.depth)) return;
-    write_gradient(
-        gradient + (row + r) * matrix.gradient_order_stride + (column + c) * matrix.gradient_depth_stride,
-        scale * sum, matrix.add);
+    write_gradient(gradient + (row + r) * target.order_stride + (column + c) * target.depth_stride,
+                   scale * sum, target.accumulate);
   });
 }
 
 // Where the order is the larger side, R W cancels near orthogonality: no digit may be lost.
-template <class C, class S, class Products, Lies lies>
+template <class C, class S, class Products, Major major>
 ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
                                    std::int32_t row, std::int32_t column) {
-  using Exact = Bfloat16Parts<3, 3>;
+  using Exact = SplitBfloat16<3, 3>;
   if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float> && !std::is_same_v<Products, Exact>) {
-    if (matrix.order > matrix.depth) return gradient_tile<C, S, Exact, lies>(arguments, matrix, row, column);
+    if (matrix.order > matrix.depth) return gradient_tile<C, S, Exact, major>(arguments, matrix, row, column);
   }
-  gradient_tile<C, S, Products, lies>(arguments, matrix, row, column);
+  gradient_tile<C, S, Products, major>(arguments, matrix, row, column);
 }
 
 // C: of values and residuals, S: of weights and gradients, Products: how the numbers are multiplied.
@@ -113,9 +107,9 @@ ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
     const std::int32_t tile = i - matrix.first_item;
     const std::int32_t row = tile % row_tiles * tile_side, column = tile / row_tiles * tile_side;
     if (matrix.depth_stride == 1) {
-      gradient_tile_in<C, S, Products, Lies::across_depth>(arguments, matrix, row, column);
+      gradient_tile_in<C, S, Products, Major::vectors>(arguments, matrix, row, column);
     } else {
-      gradient_tile_in<C, S, Products, Lies::along_depth>(arguments, matrix, row, column);
+      gradient_tile_in<C, S, Products, Major::depth>(arguments, matrix, row, column);
     }
   }
 }

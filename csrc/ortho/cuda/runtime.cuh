@@ -1,4 +1,4 @@
-// What the launcher asks of CUDA, and of the emulator in its place.
+// What launchers ask of CUDA, and of the emulator in its place.
 #pragma once
 
 #include <cstddef>
@@ -6,36 +6,40 @@
 #include <string>
 
 #include "device.cuh"
-#include "plan.h"
-
-#ifdef ORTHO_EMULATED
-#  include <algorithm>
-#else
-#  include <cuda_runtime_api.h>
-#endif
+#include "launch_plan.h"
 
 namespace ortho::cuda {
 
-struct LaunchShape {
+struct LaunchConfig {
   std::int32_t blocks, threads;
   std::size_t shared_bytes;
   bool cooperative = false;
 };
 
+// Calls body(S()) with the type of the storage format. Float arithmetic never meets float64 storage.
+template <class C, class Body>
+void in_storage(Storage storage, const Body& body) {
+  switch (storage) {
+    case Storage::float64:
+      if constexpr (std::is_same_v<C, double>) body(double{});
+      return;
+    case Storage::float32:
+      return body(float{});
+    case Storage::bfloat16:
+      return body(bfloat16{});
+    case Storage::float16:
+      return body(float16{});
+  }
+}
+
+}  // namespace ortho::cuda
+
 #ifdef ORTHO_EMULATED
-
-inline void zero(void* memory, std::size_t bytes, void*) {
-  std::fill_n(static_cast<unsigned char*>(memory), bytes, static_cast<unsigned char>(0));
-}
-
-template <class Arguments>
-void launch(const char* name, void (*kernel)(const Arguments&), const LaunchShape& shape,
-            const Arguments& arguments, void*) {
-  emulator::run({name, shape.blocks, shape.threads, shape.shared_bytes, shape.cooperative},
-                [&] { kernel(arguments); });
-}
-
+#  include "emulated_launch.h"  // of tests/emulation
 #else
+#  include <cuda_runtime_api.h>
+
+namespace ortho::cuda {
 
 inline void check(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return;
@@ -47,8 +51,8 @@ inline void zero(void* memory, std::size_t bytes, void* stream) {
 }
 
 template <class Arguments>
-void launch(const char* name, void (*kernel)(Arguments), const LaunchShape& shape, const Arguments& arguments,
-            void* stream) {
+void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& shape,
+            const Arguments& arguments, void* stream) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
   attribute.val.cooperative = 1;
@@ -63,6 +67,6 @@ void launch(const char* name, void (*kernel)(Arguments), const LaunchShape& shap
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), name);
 }
 
-#endif
-
 }  // namespace ortho::cuda
+
+#endif

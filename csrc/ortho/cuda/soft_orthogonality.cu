@@ -1,15 +1,11 @@
-#include "../packing.h"
+#include "arena.h"
 #include "gram_residual.cuh"
-#include "launch.h"
-#include "launching.h"
+#include "penalties.h"
 #include "residual_product.cuh"
+#include "runtime.cuh"
 
 namespace ortho::cuda {
 namespace {
-
-std::vector<std::int64_t> residual_offsets(const std::vector<Matrix>& matrices) {
-  return packed_offsets(matrices, [](std::int64_t order) { return triangle(order); });
-}
 
 template <class C>
 ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::vector<Matrix>& matrices,
@@ -21,49 +17,23 @@ ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::ve
   arguments.diagonal = weights.diagonal;
   arguments.off_diagonal = weights.off_diagonal;
   arguments.items = launch.items;
-  arguments.count = static_cast<std::int32_t>(launch.work.size());
-  for (std::size_t w = 0; w < launch.work.size(); ++w) {
-    const ResidualWork& work = launch.work[w];
-    const Matrix& m = matrices[work.matrix];
-    arguments.matrices[w] = {m.data,
-                             m.order_stride,
-                             m.depth_stride,
-                             offsets[work.matrix],
-                             static_cast<std::int32_t>(m.shape.order),
-                             static_cast<std::int32_t>(m.shape.depth),
-                             work.first_item,
-                             work.first_slot_block,
-                             work.part_depth,
-                             work.matrix};
-  }
+  fill_matrices(launch, matrices, offsets, arguments, [](const ResidualWork& work, ResidualMatrix& matrix) {
+    matrix.first_slot_block = work.first_slot_block;
+    matrix.part_depth = work.part_depth;
+  });
   return arguments;
 }
 
 ProductArguments product_arguments(const ProductLaunch& launch, const std::vector<Matrix>& matrices,
-                                   const std::vector<Gradient>& gradients, const void* grad_values,
+                                   const std::vector<Gradient>& gradients, const void* factors,
                                    const void* residuals, const std::vector<std::int64_t>& offsets) {
   ProductArguments arguments{};
-  arguments.grad_values = grad_values;
+  arguments.factors = factors;
   arguments.residuals = residuals;
   arguments.items = launch.items;
-  arguments.count = static_cast<std::int32_t>(launch.work.size());
-  for (std::size_t w = 0; w < launch.work.size(); ++w) {
-    const ProductWork& work = launch.work[w];
-    const Matrix& m = matrices[work.matrix];
-    const Gradient& g = gradients[work.matrix];
-    arguments.matrices[w] = {m.data,
-                             g.data,
-                             m.order_stride,
-                             m.depth_stride,
-                             g.order_stride,
-                             g.depth_stride,
-                             offsets[work.matrix],
-                             static_cast<std::int32_t>(m.shape.order),
-                             static_cast<std::int32_t>(m.shape.depth),
-                             work.first_item,
-                             work.matrix,
-                             g.add};
-  }
+  fill_matrices(launch, matrices, offsets, arguments, [&](const ProductWork& work, ProductMatrix& matrix) {
+    matrix.gradient = gradient_arguments(gradients[work.matrix]);
+  });
   return arguments;
 }
 
@@ -80,21 +50,21 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
                         Workspace& workspace, const Device& device, void* stream) {
   if (matrices.empty()) return;
   const std::vector<ResidualLaunch> launches = plan_residuals(planned(matrices), device);
-  const std::vector<std::int64_t> offsets = residual_offsets(matrices);
+  const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   std::size_t bytes = 0, counter_bytes = 0;
   for (const ResidualLaunch& plan : launches) {
-    bytes += Parts::rounded(plan.partial_bytes) + Parts::rounded(plan.sum_bytes);
-    counter_bytes += Parts::rounded(plan.counter_bytes);
+    bytes += Arena::rounded(plan.partial_bytes) + Arena::rounded(plan.sum_bytes);
+    counter_bytes += Arena::rounded(plan.counter_bytes);
   }
   // The counters of all launches come first and are cleared together.
   void* const memory = workspace.allocate(bytes + counter_bytes);
   zero(memory, counter_bytes, stream);
-  Parts counters(memory), parts(static_cast<unsigned char*>(memory) + counter_bytes);
+  Arena counters(memory), arena(static_cast<unsigned char*>(memory) + counter_bytes);
   for (const ResidualLaunch& plan : launches) {
     ResidualArguments arguments = residual_arguments(plan, matrices, offsets, weights, values, residuals);
     arguments.counters = counters.take<std::uint32_t>(plan.counter_bytes);
-    arguments.partials = parts.take<double>(plan.partial_bytes);
-    arguments.squares = parts.take<double>(plan.sum_bytes);
+    arguments.partials = arena.take<double>(plan.partial_bytes);
+    arguments.squares = arena.take<double>(plan.sum_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
       launch("gram_residual", gram_residual<C, decltype(stored)>,
              {plan.blocks, tile_threads, tile_shared_bytes}, arguments, stream);
@@ -103,27 +73,27 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
 }
 
 template <class C>
-void soft_orthogonality_backward(const C* grad_values, const std::vector<Matrix>& matrices,
-                                 const C* residuals, const std::vector<Gradient>& gradients,
-                                 Precision precision, const Device& device, void* stream) {
-  const std::vector<std::int64_t> offsets = residual_offsets(matrices);
+void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& matrices, const C* residuals,
+                                 const std::vector<Gradient>& gradients, Precision precision,
+                                 const Device& device, void* stream) {
+  const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   for (const ProductLaunch& plan : plan_products(planned(matrices, gradients), device)) {
     const ProductArguments arguments =
-        product_arguments(plan, matrices, gradients, grad_values, residuals, offsets);
+        product_arguments(plan, matrices, gradients, factors, residuals, offsets);
     in_storage<C>(plan.storage, [&](auto stored) {
       using S = decltype(stored);
       if constexpr (std::is_same_v<C, double>) {
-        launch_product<C, S, InDouble>(plan, arguments, stream);
+        launch_product<C, S, Fp64>(plan, arguments, stream);
       } else if constexpr (std::is_same_v<S, bfloat16>) {
-        launch_product<C, S, Bfloat16Parts<2, 1>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<2, 1>>(plan, arguments, stream);
       } else if constexpr (std::is_same_v<S, float16>) {
-        launch_product<C, S, Bfloat16Parts<2, 2>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<2, 2>>(plan, arguments, stream);
       } else if (precision == Precision::highest) {
-        launch_product<C, S, Bfloat16Parts<3, 3>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<3, 3>>(plan, arguments, stream);
       } else if (precision == Precision::high) {
-        launch_product<C, S, SingleTf32>(plan, arguments, stream);
+        launch_product<C, S, Tf32>(plan, arguments, stream);
       } else {
-        launch_product<C, S, Bfloat16Parts<1, 1>>(plan, arguments, stream);
+        launch_product<C, S, SplitBfloat16<1, 1>>(plan, arguments, stream);
       }
     });
   }

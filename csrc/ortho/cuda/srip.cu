@@ -1,44 +1,30 @@
-#include "../packing.h"
-#include "launch.h"
-#include "launching.h"
+#include "arena.h"
+#include "penalties.h"
 #include "power_iteration.cuh"
 #include "rank_update.cuh"
+#include "runtime.cuh"
 
 namespace ortho::cuda {
 namespace {
 
-std::vector<std::int64_t> order_offsets(const std::vector<Matrix>& matrices) {
-  return packed_offsets(matrices, [](std::int64_t order) { return order; });
-}
-
 IterationArguments iteration_arguments(const IterationLaunch& launch, const std::vector<Matrix>& matrices,
-                                       const std::vector<EntryDigits>& entry_orders,
+                                       const std::vector<ColumnPermutation>& permutations,
                                        const std::vector<std::int64_t>& offsets, const SripOptions& options) {
   IterationArguments arguments{};
   arguments.iterations = static_cast<std::int32_t>(options.iterations);
   arguments.through = options.through;
   arguments.ranges = launch.ranges;
   arguments.row_blocks = launch.row_blocks;
-  arguments.count = static_cast<std::int32_t>(launch.work.size());
-  for (std::size_t w = 0; w < launch.work.size(); ++w) {
-    const IterationWork& work = launch.work[w];
-    const Matrix& m = matrices[work.matrix];
-    arguments.matrices[w] = {m.data,
-                             m.order_stride,
-                             m.depth_stride,
-                             work.first_partial,
-                             work.first_vector,
-                             offsets[work.matrix],
-                             static_cast<std::int32_t>(m.shape.order),
-                             static_cast<std::int32_t>(m.shape.depth),
-                             work.first_range,
-                             work.ranges,
-                             work.range_depth,
-                             work.strip,
-                             work.first_row_block,
-                             work.matrix,
-                             entry_orders[work.matrix]};
-  }
+  fill_matrices(launch, matrices, offsets, arguments,
+                [&](const IterationWork& work, IterationMatrix& matrix) {
+                  matrix.first_partial = work.first_partial;
+                  matrix.first_vector = work.first_vector;
+                  matrix.ranges = work.ranges;
+                  matrix.range_depth = work.range_depth;
+                  matrix.strip = work.strip;
+                  matrix.first_row_block = work.first_row_block;
+                  matrix.permutation = permutation_arguments(permutations[work.matrix]);
+                });
   return arguments;
 }
 
@@ -57,39 +43,24 @@ void launch_iteration(const IterationLaunch& plan, IterationArguments& arguments
 
 UpdateArguments update_arguments(const UpdateLaunch& launch, const std::vector<Matrix>& matrices,
                                  const std::vector<Gradient>& gradients,
-                                 const std::vector<EntryDigits>& entry_orders,
+                                 const std::vector<ColumnPermutation>& permutations,
                                  const std::vector<std::int64_t>& offsets) {
   UpdateArguments arguments{};
   arguments.strip = launch.strip;
   arguments.items = launch.items;
-  arguments.count = static_cast<std::int32_t>(launch.work.size());
-  for (std::size_t w = 0; w < launch.work.size(); ++w) {
-    const UpdateWork& work = launch.work[w];
-    const Matrix& m = matrices[work.matrix];
-    const Gradient& g = gradients[work.matrix];
-    arguments.matrices[w] = {m.data,
-                             g.data,
-                             m.order_stride,
-                             m.depth_stride,
-                             g.order_stride,
-                             g.depth_stride,
-                             offsets[work.matrix],
-                             static_cast<std::int32_t>(m.shape.order),
-                             static_cast<std::int32_t>(m.shape.depth),
-                             work.first_item,
-                             work.matrix,
-                             g.add,
-                             entry_orders[work.matrix]};
-  }
+  fill_matrices(launch, matrices, offsets, arguments, [&](const UpdateWork& work, UpdateMatrix& matrix) {
+    matrix.gradient = gradient_arguments(gradients[work.matrix]);
+    matrix.permutation = permutation_arguments(permutations[work.matrix]);
+  });
   return arguments;
 }
 
 }  // namespace
 
 template <class C>
-void srip(const std::vector<Matrix>& matrices, const std::vector<EntryDigits>& entry_orders, const C* start,
-          SripOptions options, C* values, C* vectors, Workspace& workspace, const Device& device,
-          void* stream) {
+void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutation>& permutations,
+          const C* start, SripOptions options, C* values, C* vectors, Workspace& workspace,
+          const Device& device, void* stream) {
   if (matrices.empty()) return;
   const bool adjoints = vectors && options.through;
   const std::vector<IterationLaunch> launches =
@@ -97,23 +68,23 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<EntryDigits>& e
   const std::vector<std::int64_t> offsets = order_offsets(matrices);
   std::size_t bytes = 0, counter_bytes = 0;
   for (const IterationLaunch& plan : launches) {
-    bytes += Parts::rounded(plan.partial_bytes) + Parts::rounded(plan.vector_bytes) +
-             Parts::rounded(plan.length_bytes);
-    counter_bytes += Parts::rounded(plan.counter_bytes);
+    bytes += Arena::rounded(plan.partial_bytes) + Arena::rounded(plan.vector_bytes) +
+             Arena::rounded(plan.length_bytes);
+    counter_bytes += Arena::rounded(plan.counter_bytes);
   }
   void* const memory = workspace.allocate(bytes + counter_bytes);
   zero(memory, counter_bytes, stream);
-  Parts counters(memory), parts(static_cast<unsigned char*>(memory) + counter_bytes);
+  Arena counters(memory), arena(static_cast<unsigned char*>(memory) + counter_bytes);
   for (const IterationLaunch& plan : launches) {
-    IterationArguments arguments = iteration_arguments(plan, matrices, entry_orders, offsets, options);
+    IterationArguments arguments = iteration_arguments(plan, matrices, permutations, offsets, options);
     arguments.start = start;
     arguments.values = values;
     arguments.vectors = vectors;
     arguments.adjoints = adjoints;
     arguments.counter = counters.take<std::uint32_t>(plan.counter_bytes);
-    arguments.partials = parts.take<void>(plan.partial_bytes);
-    arguments.work_vectors = parts.take<void>(plan.vector_bytes);
-    arguments.squared_lengths = parts.take<double>(plan.length_bytes);
+    arguments.partials = arena.take<void>(plan.partial_bytes);
+    arguments.work_vectors = arena.take<void>(plan.vector_bytes);
+    arguments.squared_lengths = arena.take<double>(plan.length_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
       using S = decltype(stored);
       if (std::is_same_v<C, double> || device.fast_double) {
@@ -126,13 +97,13 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<EntryDigits>& e
 }
 
 template <class C>
-void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
-                   const std::vector<EntryDigits>& entry_orders, const C* vectors, std::int64_t pairs,
+void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
+                   const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
                    const std::vector<Gradient>& gradients, const Device& device, void* stream) {
   const std::vector<std::int64_t> offsets = order_offsets(matrices);
   for (const UpdateLaunch& plan : plan_updates(planned(matrices, gradients), pairs, sizeof(C), device)) {
-    UpdateArguments arguments = update_arguments(plan, matrices, gradients, entry_orders, offsets);
-    arguments.grad_values = grad_values;
+    UpdateArguments arguments = update_arguments(plan, matrices, gradients, permutations, offsets);
+    arguments.factors = factors;
     arguments.vectors = vectors;
     arguments.pairs = static_cast<std::int32_t>(pairs);
     in_storage<C>(plan.storage, [&](auto stored) {
@@ -142,13 +113,13 @@ void srip_backward(const C* grad_values, const std::vector<Matrix>& matrices,
   }
 }
 
-template void srip(const std::vector<Matrix>&, const std::vector<EntryDigits>&, const float*, SripOptions,
-                   float*, float*, Workspace&, const Device&, void*);
-template void srip(const std::vector<Matrix>&, const std::vector<EntryDigits>&, const double*, SripOptions,
-                   double*, double*, Workspace&, const Device&, void*);
-template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<EntryDigits>&,
+template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&, const float*,
+                   SripOptions, float*, float*, Workspace&, const Device&, void*);
+template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&, const double*,
+                   SripOptions, double*, double*, Workspace&, const Device&, void*);
+template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
                             const float*, std::int64_t, const std::vector<Gradient>&, const Device&, void*);
-template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<EntryDigits>&,
+template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
                             const double*, std::int64_t, const std::vector<Gradient>&, const Device&, void*);
 
 }  // namespace ortho::cuda

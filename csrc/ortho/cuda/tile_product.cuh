@@ -5,7 +5,7 @@
 // chunk, or of less, are summed apart and then added to the sums of the tile.
 #pragma once
 
-#include "panel.cuh"
+#include "staging.cuh"
 
 namespace ortho::cuda {
 
@@ -15,7 +15,7 @@ namespace ortho::cuda {
 // multiply() adds to blocks[i][j] one step of the product, from k on, of 16 vectors of the left panel, from
 // row + 16 i on, with 8 of the right one, from column + 8 j on.
 //
-// `in_parts`: numbers are cut into parts, and all products but those of the highest parts go to low_blocks.
+// `is_split`: numbers are split into terms, and all products but those of the first terms go to low_blocks.
 // They are so small that one sum of them for the whole depth loses nothing. Others ignore low_blocks.
 
 constexpr int block_rows = 2, block_columns = 4;
@@ -27,27 +27,27 @@ ORTHO_DEVICE int of_eight() { return thread_index() % warp_size / 4; }
 ORTHO_DEVICE int of_four() { return thread_index() % 4; }
 }  // namespace lane
 
-// Each number is cut into a sum of bfloat16 parts: a part is what the parts before it leave, rounded. Three
-// parts hold a float32 number; two hold a float16 number, or 16 bits of any. Products below the digits of the
-// last part are left out, so three by three parts need six products (bf16x6). Numbers of two tf32 parts
-// (3xTF32) would cost as much but lose a bit of the weights: half of a gradient's error near orthogonality.
-template <int LeftParts, int RightParts>
-struct Bfloat16Parts {
+// Each number is split into a sum of bfloat16 terms: a term is what the terms before it leave, rounded. Three
+// terms hold a float32 number; two hold a float16 number, or 16 bits of any. Products below the digits of the
+// last term are left out, so three by three terms need six products (bf16x6). Two tf32 terms (3xTF32) would
+// cost as much but lose a bit of the weights: half of a gradient's error near orthogonality.
+template <int LeftTerms, int RightTerms>
+struct SplitBfloat16 {
   using Entry = float;  // of the left operand
   using Sum = float;
   static constexpr int depth = 16, step = 16, run = 16;
-  static constexpr bool in_parts = LeftParts > 1 || RightParts > 1;
+  static constexpr bool is_split = LeftTerms > 1 || RightTerms > 1;
 
-  // Cuts two neighbors in the depth.
-  template <int Parts, class P>
-  static ORTHO_DEVICE void split(const P& panel, int vector, int k, std::uint32_t (&parts)[Parts]) {
+  // Splits two neighbors in the depth.
+  template <int Terms, class P>
+  static ORTHO_DEVICE void split(const P& panel, int vector, int k, std::uint32_t (&terms)[Terms]) {
     auto first = number_from<float>(panel.at(vector, k)),
          second = number_from<float>(panel.at(vector, k + 1));
     ORTHO_UNROLL
-    for (int p = 0; p < Parts; ++p) {
-      parts[p] = to_bfloat16_pair(first, second);
-      first -= bits_as_float(parts[p] << 16);
-      second -= bits_as_float(parts[p] & 0xffff0000u);
+    for (int p = 0; p < Terms; ++p) {
+      terms[p] = to_bfloat16_pair(first, second);
+      first -= bits_as_float(terms[p] << 16);
+      second -= bits_as_float(terms[p] & 0xffff0000u);
     }
   }
 
@@ -55,48 +55,48 @@ struct Bfloat16Parts {
   static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
                                     Blocks<Sum>& low_blocks) {
     const int g = lane::of_eight(), t = lane::of_four();
-    std::uint32_t left[LeftParts][block_rows][4];
+    std::uint32_t left[LeftTerms][block_rows][4];
     ORTHO_UNROLL
     for (int i = 0; i < block_rows; ++i) {
       ORTHO_UNROLL
       for (int e = 0; e < 4; ++e) {
-        std::uint32_t parts[LeftParts];
-        split(a, row + 16 * i + g + 8 * (e % 2), k + 2 * t + 8 * (e / 2), parts);
+        std::uint32_t terms[LeftTerms];
+        split(a, row + 16 * i + g + 8 * (e % 2), k + 2 * t + 8 * (e / 2), terms);
         ORTHO_UNROLL
-        for (int p = 0; p < LeftParts; ++p) left[p][i][e] = parts[p];
+        for (int p = 0; p < LeftTerms; ++p) left[p][i][e] = terms[p];
       }
     }
     ORTHO_UNROLL
     for (int j = 0; j < block_columns; ++j) {
-      std::uint32_t near[RightParts], far[RightParts];
+      std::uint32_t near[RightTerms], far[RightTerms];
       split(b, column + 8 * j + g, k + 2 * t, near);
       split(b, column + 8 * j + g, k + 2 * t + 8, far);
       // The smallest first.
       ORTHO_UNROLL
       for (int places = last_places; places >= 0; --places) {
         ORTHO_UNROLL
-        for (int p = 0; p < LeftParts; ++p) {
+        for (int p = 0; p < LeftTerms; ++p) {
           const int q = places - p;
-          if (q < 0 || q >= RightParts) continue;
+          if (q < 0 || q >= RightTerms) continue;
           const std::uint32_t right[2] = {near[q], far[q]};
           ORTHO_UNROLL
           for (int i = 0; i < block_rows; ++i)
-            multiply_halves<bfloat16>(places == 0 ? blocks[i][j] : low_blocks[i][j], left[p][i], right);
+            mma_16bit<bfloat16>(places == 0 ? blocks[i][j] : low_blocks[i][j], left[p][i], right);
         }
       }
     }
   }
 
  private:
-  static constexpr int last_places = (LeftParts > RightParts ? LeftParts : RightParts) - 1;
+  static constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
 };
 
 // Both operands rounded to tf32.
-struct SingleTf32 {
+struct Tf32 {
   using Entry = float;
   using Sum = float;
   static constexpr int depth = 16, step = 8, run = 16;
-  static constexpr bool in_parts = false;
+  static constexpr bool is_split = false;
 
   template <class A, class B>
   static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
@@ -114,22 +114,22 @@ struct SingleTf32 {
       const std::uint32_t right[2] = {round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t))),
                                       round_to_tf32(number_from<float>(b.at(column + 8 * j + g, k + t + 4)))};
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_tf32(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_tf32(blocks[i][j], left[i], right);
     }
   }
 };
 
-// Pairs of 16-bit numbers, neighbors in the depth, as they are stored.
+// Numbers of 16 bits as they are stored, in pairs of neighbors in the depth.
 template <class Half>
-struct Halves {
+struct Mma16Bit {
   using Entry = Half;
   using Sum = float;
   static constexpr int depth = 32, step = 16, run = 32;
-  static constexpr bool in_parts = false;
+  static constexpr bool is_split = false;
 
   template <class P>
   static ORTHO_DEVICE std::uint32_t pair(const P& panel, int vector, int k) {
-    if constexpr (P::lie == Lies::along_depth) {
+    if constexpr (P::major == Major::depth) {
       return *reinterpret_cast<const std::uint32_t*>(panel.entries + vector * P::Own::vector_step + k);
     } else {
       return panel.at(vector, k).bits | std::uint32_t{panel.at(vector, k + 1).bits} << 16;
@@ -152,16 +152,16 @@ struct Halves {
       const std::uint32_t right[2] = {pair(b, column + 8 * j + g, k + 2 * t),
                                       pair(b, column + 8 * j + g, k + 2 * t + 8)};
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_halves<Half>(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_16bit<Half>(blocks[i][j], left[i], right);
     }
   }
 };
 
-struct InDouble {
+struct Fp64 {
   using Entry = double;
   using Sum = double;
   static constexpr int depth = 8, step = 4, run = 8;
-  static constexpr bool in_parts = false;
+  static constexpr bool is_split = false;
 
   template <class A, class B>
   static ORTHO_DEVICE void multiply(const A& a, int row, const B& b, int column, int k, Blocks<Sum>& blocks,
@@ -177,7 +177,7 @@ struct InDouble {
     for (int j = 0; j < block_columns; ++j) {
       const double right = b.at(column + 8 * j + g, k + t);
       ORTHO_UNROLL
-      for (int i = 0; i < block_rows; ++i) multiply_double(blocks[i][j], left[i], right);
+      for (int i = 0; i < block_rows; ++i) mma_fp64(blocks[i][j], left[i], right);
     }
   }
 };
@@ -244,9 +244,9 @@ constexpr int stages = 4;
 constexpr int panel_bytes = 5120;
 constexpr std::size_t tile_shared_bytes = std::size_t{2} * stages * panel_bytes;
 
-// sums = A B^T for `chunks` chunks. Left and Right bring a chunk of theirs into shared memory by stage(chunk,
-// panel). A warp whose part of the tile nobody needs is `idle`: it multiplies nothing, its sums are zero, and
-// it calls instead(panel) with each chunk of the left operand.
+// sums = A B^T for `chunks` chunks. stage(chunk, panel) of Left and Right copies a chunk to shared memory. A
+// warp whose square of the tile is not needed is `idle`: its sums are zero, and it calls instead(panel) with
+// each chunk of the left operand.
 template <class Products, class Left, class Right, class Instead, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks, bool idle, Blocks<Sum>& sums,
                                const Instead& instead) {
@@ -260,7 +260,7 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
   const auto right_panel = [&](int chunk) {
     return reinterpret_cast<RightEntry*>(memory + (stages + chunk % stages) * panel_bytes);
   };
-  const auto bring = [&](int chunk) {
+  const auto stage = [&](int chunk) {
     if (chunk < chunks) {
       left.stage(chunk, left_panel(chunk));
       right.stage(chunk, right_panel(chunk));
@@ -275,9 +275,9 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
   for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
     if (chunk >= 0) {
       await_copies<stages - 2>();
-      block_barrier();  // the chunk is there for all, and nobody reads the one before any more
+      block_barrier();  // all threads see the chunk, and none reads the one before any more
     }
-    bring(chunk + stages - 1);
+    stage(chunk + stages - 1);
     if (chunk < 0) continue;
     const typename Left::Panel a{left_panel(chunk)};
     if (idle) {
@@ -289,7 +289,7 @@ ORTHO_DEVICE void tile_product(const Left& left, const Right& right, int chunks,
     for (int begin = 0; begin < Products::depth; begin += Products::run)
       add_run<Products>(a, b, begin, low_sums, sums);
   }
-  if constexpr (Products::in_parts) add<Sum>(low_sums, sums);
+  if constexpr (Products::is_split) add<Sum>(low_sums, sums);
   block_barrier();  // the shared memory may be used for something else
 }
 

@@ -1,20 +1,21 @@
 // Passes over W with vectors: W_b (W_b^T x) for a range of the depth. A warp reads lines, along the depth or
-// along the order, whichever lies closer in memory; strips of W are read twice in a row, the second time from
+// along the order, whichever is closer in memory; strips of W are read twice in a row, the second time from
 // the caches.
 #pragma once
 
-#include "launch.h"
+#include "arguments.h"
 #include "reduce.cuh"
 #include "two_float.cuh"
 
 namespace ortho::cuda {
 
-ORTHO_DEVICE std::int64_t callers_index(const EntryDigits& digits, std::int32_t entry) {
-  if (digits.count == 0) return entry;
+// The caller's index of an entry of a matrix's vector.
+ORTHO_DEVICE std::int64_t caller_index(const PermutationArguments& permutation, std::int32_t entry) {
+  if (permutation.count == 0) return entry;
   std::int64_t index = 0;
-  for (int d = digits.count - 1; d >= 0; --d) {
-    index += std::int64_t{entry % digits.digits[d].size} * digits.digits[d].step;
-    entry /= digits.digits[d].size;
+  for (int d = permutation.count - 1; d >= 0; --d) {
+    index += std::int64_t{entry % permutation.digits[d].size} * permutation.digits[d].step;
+    entry /= permutation.digits[d].size;
   }
   return index;
 }
@@ -53,8 +54,8 @@ ORTHO_DEVICE void add_warps(const StripMemory<T>& memory, std::int32_t columns) 
 
 // Lines along the depth: row i of W is a line. A lane has every 32nd column of the strip, a warp every 8th
 // group of four rows.
-template <class T, class S, class Matrix>
-ORTHO_DEVICE void strip_along_depth(const Matrix& matrix, std::int32_t begin, std::int32_t columns,
+template <class T, class S, class M>
+ORTHO_DEVICE void strip_along_depth(const M& matrix, std::int32_t begin, std::int32_t columns,
                                     const T* vector, T* product, bool first) {
   using Entry = EntryOf<T>;
   const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
@@ -104,8 +105,8 @@ ORTHO_DEVICE void strip_along_depth(const Matrix& matrix, std::int32_t begin, st
 
 // Lines along the order: entry k of the depth is a line, a warp has every 8th. Then a thread has every 256th
 // entry of the order.
-template <class T, class S, class Matrix>
-ORTHO_DEVICE void strip_along_order(const Matrix& matrix, std::int32_t begin, std::int32_t columns,
+template <class T, class S, class M>
+ORTHO_DEVICE void strip_along_order(const M& matrix, std::int32_t begin, std::int32_t columns,
                                     const T* vector, T* product, bool first) {
   const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
   const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
@@ -132,12 +133,12 @@ ORTHO_DEVICE void strip_along_order(const Matrix& matrix, std::int32_t begin, st
 }
 
 // product = W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth.
-template <class T, class S, class Matrix>
-ORTHO_DEVICE void gram_times_vector(const Matrix& matrix, std::int32_t begin, std::int32_t end,
-                                    const T* vector, T* product) {
+template <class T, class S, class M>
+ORTHO_DEVICE void gram_times_vector(const M& matrix, std::int32_t begin, std::int32_t end, const T* vector,
+                                    T* product) {
   for (std::int32_t from = begin; from < end; from += matrix.strip) {
     const std::int32_t columns = end - from < matrix.strip ? end - from : matrix.strip;
-    if (lies_along_depth(matrix.order_stride, matrix.depth_stride)) {
+    if (is_depth_major(matrix.order_stride, matrix.depth_stride)) {
       strip_along_depth<T, S>(matrix, from, columns, vector, product, from == begin);
     } else {
       strip_along_order<T, S>(matrix, from, columns, vector, product, from == begin);

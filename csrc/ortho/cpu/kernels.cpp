@@ -1,0 +1,27 @@
+// Compiled once for each instruction level, with -DORTHO_LEVEL=<level> and the flags of that level.
+#include "kernels.h"
+
+#include "gram_residual.h"
+#include "power_iteration.h"
+#include "residual_product.h"
+
+namespace ortho {
+namespace ORTHO_LEVEL {
+namespace {
+
+template <class T>
+constexpr Kernels<T> kernels() {
+  return {tile_memory<T>,   blocks_memory<T>,       residual_tile<T>,
+          residual_part<T>, residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
+          pass_memory<T>,   gram_times_vector<T>,   rank_update<T>};
+}
+
+}  // namespace
+}  // namespace ORTHO_LEVEL
+
+#define ORTHO_JOIN_(a, b) a##b
+#define ORTHO_JOIN(a, b) ORTHO_JOIN_(a, b)
+extern const CpuKernels ORTHO_JOIN(ORTHO_LEVEL, _kernels) = {ORTHO_LEVEL::kernels<float>(),
+                                                             ORTHO_LEVEL::kernels<double>()};
+
+}  // namespace ortho

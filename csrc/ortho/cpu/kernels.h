@@ -1,0 +1,74 @@
+// The table of kernels that each instruction level fills. A job is one item of a plan and what it works on;
+// memory is scratch of the thread that runs it. T is the type of the arithmetic.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../matrix.h"
+#include "tile_plan.h"
+
+namespace ortho {
+
+struct SquaredSums {
+  double diagonal = 0;
+  double below_diagonal = 0;
+};
+
+struct ResidualJob {
+  Matrix matrix;
+  ResidualTile tile;
+  double diagonal, off_diagonal;  // factors of the entries that are kept
+  void* residual;                 // packed lower triangle of this matrix; null: keep nothing
+  bool kept_as_float;             // float entries although the arithmetic is in double
+};
+
+struct GradientJob {
+  Matrix matrix;
+  GradientTile tile;
+  const void* residual;
+  Gradient gradient;
+  double scale;
+  bool non_temporal;  // the gradient's stores bypass the caches
+};
+
+struct RankUpdateJob {
+  Matrix matrix;
+  Gradient gradient;
+  std::int64_t begin, end;  // range of the depth
+  const void* vectors;      // pairs x 2 x order, in the order of the matrix
+  std::int64_t pairs;
+  double scale;
+  bool non_temporal;  // the gradient's stores bypass the caches
+};
+
+template <class T>
+struct Kernels {
+  // In numbers of T, as all sizes. Triangular: a tile on the diagonal of a residual.
+  std::int64_t (*tile_memory)(std::int64_t rows, std::int64_t columns, bool triangular);
+  std::int64_t (*blocks_memory)(std::int64_t rows, std::int64_t columns, bool triangular);
+  SquaredSums (*residual_tile)(const ResidualJob&, T* memory);
+  void (*residual_part)(const ResidualJob&, T* memory, T* partial);
+  SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
+                                     std::int64_t part_size);
+  void (*gradient_tile)(const GradientJob&, T* memory);
+
+  std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
+  // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth
+  void (*gram_times_vector)(const Matrix&, std::int64_t begin, std::int64_t end, const T* vector,
+                            double* product, T* memory);
+  void (*rank_update)(const RankUpdateJob&, T* memory);
+};
+
+// As Kernels<float>::gradient_tile, with operands rounded to bfloat16 and sums in float.
+using RoundedGradientTile = void (*)(const GradientJob&, float* memory);
+
+struct CpuKernels {
+  Kernels<float> fp32;
+  Kernels<double> fp64;
+};
+
+extern const CpuKernels baseline_kernels, avx2_kernels, avx512_kernels;
+extern const RoundedGradientTile bfloat_gradient_tile;
+
+}  // namespace ortho

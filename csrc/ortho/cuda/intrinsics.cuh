@@ -1,0 +1,149 @@
+// All that kernels use of the machine: the only place with PTX and intrinsics. The emulator of
+// tests/emulation has the same functions in plain C++.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../matrix.h"
+
+#define ORTHO_DEVICE __device__ __forceinline__
+#define ORTHO_UNROLL _Pragma("unroll")
+#define ORTHO_PRAGMA(text) _Pragma(#text)
+#define ORTHO_UNROLL_BY(times) ORTHO_PRAGMA(unroll times)
+// The arguments stay where the launch put them: threads index into them and no thread has a copy of its own.
+#define ORTHO_KERNEL(threads, blocks, name, Arguments) \
+  __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Arguments arguments)
+
+namespace ortho::cuda {
+
+ORTHO_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+ORTHO_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
+ORTHO_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
+ORTHO_DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+ORTHO_DEVICE void block_barrier() { __syncthreads(); }
+ORTHO_DEVICE void memory_fence() { __threadfence(); }
+ORTHO_DEVICE std::uint32_t count_up(std::uint32_t* counter) { return atomicAdd(counter, 1u); }
+ORTHO_DEVICE std::uint32_t read_counter(const std::uint32_t* counter) {
+  return *const_cast<const volatile std::uint32_t*>(counter);
+}
+ORTHO_DEVICE void let_others_run() { __nanosleep(32); }
+
+template <class T>
+ORTHO_DEVICE T shuffle_xor(T value, int lanes) {
+  return __shfl_xor_sync(0xffffffffu, value, lanes);
+}
+
+// What other blocks wrote while this kernel runs may be out of date in L1.
+template <class T>
+ORTHO_DEVICE T read_past_l1(const T* address) {
+  return __ldcg(address);
+}
+ORTHO_DEVICE void read_pair_past_l1(const float* pair, float& first, float& second) {
+  const float2 both = __ldcg(reinterpret_cast<const float2*>(pair));
+  first = both.x;
+  second = both.y;
+}
+
+// Copies to shared memory without waiting: all of the bytes or, where they are not valid, zeros.
+template <int Bytes>
+ORTHO_DEVICE void copy_async(void* target, const void* source, bool valid) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(target));
+  if constexpr (Bytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source),
+                 "r"(valid ? Bytes : 0)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(source), "n"(Bytes),
+                 "r"(valid ? Bytes : 0)
+                 : "memory");
+  }
+}
+ORTHO_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until all groups of this thread's copies but the last `Groups` are there.
+template <int Groups>
+ORTHO_DEVICE void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
+}
+
+ORTHO_DEVICE float bits_as_float(std::uint32_t bits) { return __uint_as_float(bits); }
+ORTHO_DEVICE std::uint32_t float_as_bits(float number) { return __float_as_uint(number); }
+ORTHO_DEVICE float to_float(bfloat16 number) { return __uint_as_float(std::uint32_t{number.bits} << 16); }
+ORTHO_DEVICE float to_float(float16 number) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(number.bits));
+  return result;
+}
+ORTHO_DEVICE bfloat16 to_bfloat16(float number) {
+  bfloat16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
+  return result;
+}
+ORTHO_DEVICE std::uint32_t to_bfloat16_pair(float first, float second) {
+  std::uint32_t result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
+  return result;
+}
+ORTHO_DEVICE float16 to_float16(float number) {
+  float16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
+  return result;
+}
+ORTHO_DEVICE std::uint32_t round_to_tf32(float number) {
+  std::uint32_t result;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(number));
+  return result;
+}
+ORTHO_DEVICE double square_root(double number) { return sqrt(number); }
+// Each rounded once, whatever stands around it: the compiler would make one operation of a product and a sum.
+ORTHO_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }
+ORTHO_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+ORTHO_DEVICE float multiply_add_rounded(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// ---- tensor cores: sums += a b for the 16 x 8 block of a warp --------------------------------------------
+//
+// Lane l holds of the sums the entries (l / 4, 2 (l % 4) + {0, 1}) and, as its third and fourth, those eight
+// rows below. Of a: rows l / 4 and l / 4 + 8; of b: column l / 4; how the depth is shared out is said at
+// each.
+
+// Depth 8: lane l has k = l % 4 and l % 4 + 4; a[0], a[1]: both rows of the first, a[2], a[3] of the second.
+ORTHO_DEVICE void mma_tf32(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; the order of a as above.
+template <class Half>
+ORTHO_DEVICE void mma_16bit(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<Half, bfloat16>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
+// Depth 4: lane l has k = l % 4.
+ORTHO_DEVICE void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
+  asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
+               : "+d"(sums[0]), "+d"(sums[1])
+               : "d"(a[0]), "d"(b));
+  asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
+               : "+d"(sums[2]), "+d"(sums[3])
+               : "d"(a[1]), "d"(b));
+}
+
+}  // namespace ortho::cuda

@@ -1,0 +1,254 @@
+#include "launch_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "../options.h"
+
+namespace ortho::cuda {
+namespace {
+
+constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
+// A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
+// most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
+constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
+constexpr std::int64_t least_range_entries = 16'384;
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
+
+std::int64_t size_of(Storage storage) {
+  return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
+}
+
+// Kernels count rows, columns and items in 32 bits.
+std::int32_t narrow(std::int64_t value, const char* what) {
+  if (value > std::numeric_limits<std::int32_t>::max() - (1 << 20)) {
+    throw std::runtime_error(std::string(what) + ": " + std::to_string(value) +
+                             " is more than a GPU launch can count; use the triton or the torch backend");
+  }
+  return static_cast<std::int32_t>(value);
+}
+
+std::int32_t grid(std::int64_t items, std::int32_t blocks_together, const Device& device) {
+  const std::int64_t most = static_cast<std::int64_t>(device.multiprocessors) * blocks_together;
+  return static_cast<std::int32_t>(std::min(items, most));
+}
+
+// The matrices of each launch: those of one storage format, in the order of the list, `most` at a time.
+std::vector<std::vector<std::int32_t>> batches(const std::vector<PlannedMatrix>& matrices, std::size_t most,
+                                               bool only_wanted) {
+  std::vector<std::vector<std::int32_t>> result;
+  for (const Storage storage : {Storage::float64, Storage::float32, Storage::bfloat16, Storage::float16}) {
+    bool full = true;
+    for (std::size_t m = 0; m < matrices.size(); ++m) {
+      const PlannedMatrix& matrix = matrices[m];
+      if (matrix.storage != storage || (only_wanted && !matrix.wanted)) continue;
+      narrow(matrix.shape.order, "order of a matrix");
+      narrow(matrix.shape.depth, "depth of a matrix");
+      if (full) result.emplace_back();
+      result.back().push_back(static_cast<std::int32_t>(m));
+      full = result.back().size() == most;
+    }
+  }
+  return result;
+}
+
+// Tiles of the lower triangle; an empty matrix has one too, which writes its value.
+std::int64_t triangle_tiles(std::int64_t order) {
+  return triangle(std::max<std::int64_t>(divide_up(order, tile_side), 1));
+}
+
+ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
+                                    const std::vector<std::int32_t>& batch, const Device& device) {
+  ResidualLaunch launch{};
+  launch.storage = matrices[batch.front()].storage;
+  const std::int64_t chunk = chunk_bytes / size_of(launch.storage);
+  const auto is_small = [&](std::int64_t order) {
+    return order <= small_order && launch.storage != Storage::float64;
+  };
+  std::int64_t chunks = 0, small_chunks = 0;
+  for (const std::int32_t m : batch) {
+    const auto [order, depth] = matrices[m].shape;
+    const std::int64_t own = triangle_tiles(order) * divide_up(depth, chunk);
+    chunks += own;
+    if (is_small(order)) small_chunks += own;
+  }
+  const std::int64_t blocks = std::int64_t{device.multiprocessors} * tile_blocks;
+  const std::int64_t longest = std::max(least_part_chunks, divide_up(chunks, blocks * waves));
+  const std::int64_t longest_small = std::max(least_small_part_chunks, divide_up(small_chunks, blocks));
+  for (const std::int32_t m : batch) {
+    const auto [order, depth] = matrices[m].shape;
+    const std::int64_t all = divide_up(depth, chunk);
+    const std::int64_t parts =
+        std::max<std::int64_t>(divide_up(all, is_small(order) ? longest_small : longest), 1);
+    const std::int64_t part = std::max<std::int64_t>(divide_up(all, parts), 1);
+    launch.work.push_back({m, narrow(triangle_tiles(order), "tiles of a matrix"),
+                           static_cast<std::int32_t>(std::max<std::int64_t>(divide_up(all, part), 1)),
+                           static_cast<std::int32_t>(part * chunk), 0, 0});
+  }
+  std::stable_sort(launch.work.begin(), launch.work.end(),
+                   [](const ResidualWork& a, const ResidualWork& b) { return a.part_depth > b.part_depth; });
+  std::int64_t items = 0, in_slots = 0;
+  for (ResidualWork& work : launch.work) {
+    const std::int64_t own = std::int64_t{work.tiles} * work.parts;
+    work.first_item = narrow(items, "items of a launch");
+    work.first_slot_block = narrow(in_slots, "sums of the parts of a launch");
+    items += own;
+    if (work.parts > 1) in_slots += own * slot_blocks(matrices[work.matrix].shape.order);
+  }
+  launch.items = narrow(items, "items of a launch");
+  launch.blocks = grid(items, tile_blocks, device);
+  launch.partial_bytes = sizeof(double) * slot_block_numbers * in_slots;
+  launch.sum_bytes = 2 * sizeof(double) * launch.items;
+  launch.counter_bytes = sizeof(std::uint32_t) * (launch.items + launch.work.size());
+  return launch;
+}
+
+}  // namespace
+
+std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices) {
+  std::vector<PlannedMatrix> result;
+  result.reserve(matrices.size());
+  for (const Matrix& m : matrices)
+    result.push_back({m.shape, m.storage, is_depth_major(m.order_stride, m.depth_stride), true});
+  return result;
+}
+
+std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices,
+                                   const std::vector<Gradient>& gradients) {
+  std::vector<PlannedMatrix> result = planned(matrices);
+  for (std::size_t m = 0; m < result.size(); ++m) result[m].wanted = gradients[m].data != nullptr;
+  return result;
+}
+
+std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& matrices, const Device& device) {
+  std::vector<ResidualLaunch> launches;
+  for (const auto& batch : batches(matrices, residual_matrices, false))
+    launches.push_back(plan_residual_launch(matrices, batch, device));
+  return launches;
+}
+
+std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, const Device& device) {
+  std::vector<ProductLaunch> launches;
+  for (const auto& batch : batches(matrices, product_matrices, true)) {
+    ProductLaunch launch{};
+    launch.storage = matrices[batch.front()].storage;
+    for (const std::int32_t m : batch) {
+      const auto [order, depth] = matrices[m].shape;
+      launch.work.push_back({m, static_cast<std::int32_t>(divide_up(order, tile_side)),
+                             static_cast<std::int32_t>(divide_up(depth, tile_side)), 0});
+    }
+    // The tiles of the largest orders take longest and come first.
+    std::stable_sort(launch.work.begin(), launch.work.end(), [&](const ProductWork& a, const ProductWork& b) {
+      return matrices[a.matrix].shape.order > matrices[b.matrix].shape.order;
+    });
+    std::int64_t items = 0;
+    for (ProductWork& work : launch.work) {
+      work.first_item = narrow(items, "items of a launch");
+      items += std::int64_t{work.row_tiles} * work.column_tiles;
+    }
+    launch.items = narrow(items, "items of a launch");
+    launch.blocks = grid(items, tile_blocks, device);
+    if (items > 0) launches.push_back(std::move(launch));
+  }
+  return launches;
+}
+
+namespace {
+
+// Short enough that the strips of all running blocks stay in L2 between their two uses, and long enough that
+// a warp reads whole sectors.
+std::int32_t strip_of(const PlannedMatrix& matrix) {
+  const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1);
+  const std::int64_t least = matrix.depth_major ? 32 : 8;
+  const std::int64_t most = std::max<std::int64_t>(least_range_entries / order / least * least, least);
+  return static_cast<std::int32_t>(std::min<std::int64_t>(most, longest_strip));
+}
+
+IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices,
+                                      const std::vector<std::int32_t>& batch, std::int64_t iterations,
+                                      bool adjoints, const Device& device) {
+  IterationLaunch launch{};
+  launch.storage = matrices[batch.front()].storage;
+  launch.vectors = narrow(adjoints ? 2 * iterations : 2, "vectors of a matrix");
+  launch.steps = narrow(adjoints ? 2 * iterations - 1 : iterations, "applications");
+  std::int64_t entries = 0;
+  for (const std::int32_t m : batch) entries += matrices[m].shape.order * matrices[m].shape.depth;
+  const std::int64_t ranges_wanted = std::int64_t{device.multiprocessors} * pass_blocks * waves;
+  const std::int64_t range_entries = std::max(least_range_entries, divide_up(entries, ranges_wanted));
+  std::int64_t partials = 0, vectors = 0, ranges = 0, row_blocks = 0;
+  for (const std::int32_t m : batch) {
+    const auto [order, depth] = matrices[m].shape;
+    IterationWork work{};
+    work.matrix = m;
+    work.strip = strip_of(matrices[m]);
+    const std::int64_t length =
+        multiple(std::max<std::int64_t>(range_entries / std::max<std::int64_t>(order, 1), 1), work.strip);
+    work.range_depth = narrow(length, "depth of a range");
+    work.ranges = static_cast<std::int32_t>(order == 0 ? 0 : divide_up(depth, length));
+    work.first_item = narrow(ranges, "ranges of a launch");
+    work.first_row_block = narrow(row_blocks, "row blocks of a launch");
+    work.first_partial = partials;
+    work.first_vector = vectors;
+    ranges += work.ranges;
+    row_blocks += std::max<std::int64_t>(divide_up(order, pass_threads), 1);
+    partials += work.ranges * order;
+    vectors += launch.vectors * order;
+    launch.work.push_back(work);
+  }
+  launch.ranges = narrow(ranges, "ranges of a launch");
+  launch.row_blocks = narrow(row_blocks, "row blocks of a launch");
+  launch.blocks = grid(std::max(ranges, row_blocks), pass_blocks, device);
+  launch.partial_bytes = sizeof(double) * partials;
+  launch.vector_bytes = sizeof(double) * vectors;
+  launch.length_bytes = sizeof(double) * row_blocks * (iterations + 1);
+  launch.counter_bytes = sizeof(std::uint32_t);
+  return launch;
+}
+
+}  // namespace
+
+std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& matrices,
+                                             std::int64_t iterations, bool adjoints, const Device& device) {
+  std::vector<IterationLaunch> launches;
+  for (const auto& batch : batches(matrices, iteration_matrices, false))
+    launches.push_back(plan_iteration_launch(matrices, batch, iterations, adjoints, device));
+  return launches;
+}
+
+std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
+                                       std::int32_t number_bytes, const Device& device) {
+  // Products of W with all vectors are kept for one strip at a time, beside the 9 KiB of a pass.
+  constexpr std::int64_t shared_memory = 36'864;
+  const std::int64_t column_bytes = 2 * pairs * number_bytes;
+  if (column_bytes > shared_memory) {
+    throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
+                             " iterations is too long for a GPU launch; use fewer, or gradient=\"envelope\"");
+  }
+  std::int64_t strip = std::min<std::int64_t>(longest_strip, shared_memory / column_bytes);
+  if (strip > 32) strip = strip / 32 * 32;
+  std::vector<UpdateLaunch> launches;
+  for (const auto& batch : batches(matrices, update_matrices, true)) {
+    UpdateLaunch launch{};
+    launch.storage = matrices[batch.front()].storage;
+    launch.strip = static_cast<std::int32_t>(strip);
+    launch.shared_bytes = static_cast<std::size_t>(strip * column_bytes);
+    std::int64_t items = 0;
+    for (const std::int32_t m : batch) {
+      const auto [order, depth] = matrices[m].shape;
+      const std::int64_t strips = order == 0 ? 0 : divide_up(depth, strip);
+      launch.work.push_back({m, static_cast<std::int32_t>(strips), narrow(items, "items of a launch")});
+      items += strips;
+    }
+    launch.items = narrow(items, "items of a launch");
+    launch.blocks = grid(items, pass_blocks, device);
+    if (items > 0) launches.push_back(std::move(launch));
+  }
+  return launches;
+}
+
+}  // namespace ortho::cuda

@@ -1,0 +1,149 @@
+// What the GPU's launches do, as pure data: which matrices share a launch, how their work is cut into items,
+// and how much memory that takes. It depends on shapes, storage formats and the device alone, so the same
+// weights on the same device always give the same bits. Plain C++: the launcher, the emulator, tests and
+// models read it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "../matrix.h"
+
+namespace ortho::cuda {
+
+// What a plan must know of a GPU.
+struct Device {
+  int multiprocessors = 132;
+  bool cooperative = true;  // can start a grid whose blocks all run at the same time
+  bool fast_double = true;  // computes in double at no less than a quarter of float's rate
+};
+
+// Whether neighbors along the depth are the closer ones in memory.
+constexpr bool is_depth_major(std::int64_t order_stride, std::int64_t depth_stride) {
+  return depth_stride <= order_stride;
+}
+
+struct PlannedMatrix {
+  Shape shape;
+  Storage storage = Storage::float32;
+  bool depth_major = true;  // the depth has the smaller stride
+  bool wanted = true;       // its gradient is; read where gradients are planned
+};
+
+// The second form leaves out matrices whose gradient has no data.
+std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices);
+std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices,
+                                   const std::vector<Gradient>& gradients);
+
+constexpr std::int32_t tile_side = 64;       // of tiles of residuals and of gradients
+constexpr std::int32_t tile_threads = 128;   // of a block that computes them
+constexpr std::int32_t tile_blocks = 2;      // blocks that fit a multiprocessor together
+constexpr std::int32_t chunk_bytes = 64;     // of each vector of an operand in one stage of the pipeline
+constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors
+constexpr std::int32_t pass_blocks = 2;      // blocks of those that fit a multiprocessor together
+constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice in a row
+
+// Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
+constexpr std::size_t argument_bytes = 32764;
+constexpr std::size_t residual_matrices = 580, product_matrices = 400, iteration_matrices = 256,
+                      update_matrices = 256;
+
+// ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
+
+// Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace (part_slots.cuh). A
+// slot is a whole number of 8 x 8 blocks. An order up to warp_side has no more of them than it needs.
+constexpr std::int32_t slot_block = 8, slot_block_numbers = slot_block * slot_block;
+constexpr std::int32_t warp_side = 32;  // of the square of a tile that a warp computes
+constexpr std::int32_t slot_blocks_across(std::int64_t order) {
+  return static_cast<std::int32_t>(((order < warp_side ? order : warp_side) + slot_block - 1) / slot_block);
+}
+constexpr std::int64_t slot_blocks(std::int64_t order) {
+  const std::int64_t across = order > warp_side ? tile_side / slot_block : slot_blocks_across(order);
+  return across * across;
+}
+
+struct ResidualWork {
+  std::int32_t matrix;            // index into the list that was planned
+  std::int32_t tiles;             // of its triangle
+  std::int32_t parts;             // of the depth
+  std::int32_t part_depth;        // length of all parts but the last
+  std::int32_t first_item;        // in this launch; the parts of a tile are neighbors
+  std::int32_t first_slot_block;  // where its slots begin, in blocks
+};
+
+struct ResidualLaunch {
+  Storage storage;                 // of all its matrices
+  std::vector<ResidualWork> work;  // the deepest items first
+  std::int32_t items = 0;
+  std::int32_t blocks = 0;  // of the grid; each takes every blocks-th item
+  // Of the workspace: sums of parts, squared sums of tiles, counters (to be zeroed before the launch).
+  std::size_t partial_bytes = 0, sum_bytes = 0, counter_bytes = 0;
+};
+
+std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& matrices, const Device& device);
+
+// ---- 4 g R W: one item is a tile of the gradient ----------------------------------------------------------
+
+struct ProductWork {
+  std::int32_t matrix;
+  std::int32_t row_tiles, column_tiles;  // along the order and along the depth
+  std::int32_t first_item;
+};
+
+struct ProductLaunch {
+  Storage storage;
+  std::vector<ProductWork> work;
+  std::int32_t items = 0;
+  std::int32_t blocks = 0;
+};
+
+std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, const Device& device);
+
+// ---- SRIP: one item of a pass is a range of the depth, one item of a reduction a range of the order -------
+
+struct IterationWork {
+  std::int32_t matrix;
+  std::int32_t ranges;       // of the depth
+  std::int32_t range_depth;  // length of all ranges but the last
+  std::int32_t strip;        // entries of the depth that are used twice in a row, while they are in L2
+  std::int32_t first_item;   // its first range
+  std::int32_t first_row_block;
+  std::int64_t first_partial;  // where its partial products begin, in numbers: ranges x order
+  std::int64_t first_vector;   // where its vectors begin, in numbers
+};
+
+struct IterationLaunch {
+  Storage storage;
+  std::vector<IterationWork> work;
+  std::int32_t ranges = 0, row_blocks = 0;
+  std::int32_t vectors = 0;  // that are kept of each matrix
+  std::int32_t steps = 0;    // applications of R to a vector, forward and adjoint
+  std::int32_t blocks = 0;
+  // Of the workspace: partial products, vectors, squared lengths, counters (to be zeroed before the launch).
+  std::size_t partial_bytes = 0, vector_bytes = 0, length_bytes = 0, counter_bytes = 0;
+};
+
+std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& matrices,
+                                             std::int64_t iterations, bool adjoints, const Device& device);
+
+struct UpdateWork {
+  std::int32_t matrix;
+  std::int32_t strips;
+  std::int32_t first_item;
+};
+
+struct UpdateLaunch {
+  Storage storage;
+  std::vector<UpdateWork> work;
+  std::int32_t strip = 0;  // columns of an item
+  std::int32_t items = 0;
+  std::int32_t blocks = 0;
+  std::size_t shared_bytes = 0;
+};
+
+// `number_bytes`: of a number of the arithmetic, 4 or 8.
+std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
+                                       std::int32_t number_bytes, const Device& device);
+
+}  // namespace ortho::cuda

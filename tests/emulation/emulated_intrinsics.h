@@ -1,0 +1,138 @@
+// The plain C++ twins of csrc/ortho/cuda/intrinsics.cuh. Included by csrc/ortho/cuda/device.cuh alone, after
+// the storage formats of matrix.h.
+#pragma once
+
+#include <cstdint>
+
+#include "emulator.h"
+
+#define ORTHO_DEVICE inline
+#define ORTHO_UNROLL
+#define ORTHO_UNROLL_BY(times)
+#define ORTHO_KERNEL(threads, blocks, name, Arguments) void name(const Arguments& arguments)
+
+namespace ortho::cuda {
+
+inline int thread_index() { return emulator::thread_index(); }
+inline int block_index() { return emulator::block_index(); }
+inline int block_count() { return emulator::block_count(); }
+inline unsigned char* shared_memory() { return emulator::shared_memory(); }
+inline void block_barrier(int line = __builtin_LINE()) { emulator::block_barrier(line); }
+inline void memory_fence() { emulator::memory_fence(); }
+// The counter's value before.
+inline std::uint32_t count_up(std::uint32_t* counter) { return emulator::count_up(counter); }
+inline std::uint32_t read_counter(const std::uint32_t* counter) { return emulator::read_counter(counter); }
+// Of a loop that waits for another block.
+inline void let_others_run() { emulator::let_others_run(); }
+
+template <class T>
+T shuffle_xor(T value, int lanes) {
+  return emulator::exchange<T, T>(0xffffffffu, value,
+                                  [&](const T* all, int lane) { return all[lane ^ lanes]; });
+}
+
+template <class T>
+T read_past_l1(const T* address) {
+  return *address;
+}
+inline void read_pair_past_l1(const float* pair, float& first, float& second) {
+  first = pair[0];
+  second = pair[1];
+}
+
+template <int Bytes>
+void copy_async(void* target, const void* source, bool valid) {
+  emulator::copy_async(target, source, Bytes, valid);
+}
+inline void commit_copies() { emulator::commit_copies(); }
+template <int Groups>
+void await_copies() {
+  emulator::await_copies(Groups);
+}
+
+inline float bits_as_float(std::uint32_t bits) { return emulator::bits_as<float>(bits); }
+inline std::uint32_t float_as_bits(float number) { return emulator::bits_as<std::uint32_t>(number); }
+inline float to_float(bfloat16 number) { return bits_as_float(std::uint32_t{number.bits} << 16); }
+inline float to_float(float16 number) { return emulator::float_from_half(number.bits); }
+inline bfloat16 to_bfloat16(float number) { return {emulator::bfloat_from_float(number)}; }
+inline std::uint32_t to_bfloat16_pair(float first, float second) {
+  return emulator::bfloat_from_float(first) | std::uint32_t{emulator::bfloat_from_float(second)} << 16;
+}
+inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
+inline std::uint32_t round_to_tf32(float number) {
+  return emulator::round_to_tf32(emulator::bits_as<std::uint32_t>(number));
+}
+inline double square_root(double number) { return emulator::square_root(number); }
+inline float add_rounded(float a, float b) { return emulator::add(a, b); }
+inline float multiply_rounded(float a, float b) { return emulator::multiply(a, b); }
+inline float multiply_add_rounded(float a, float b, float c) { return emulator::multiply_add(a, b, c); }
+
+// ---- tensor cores ----------------------------------------------------------------------------------------
+
+namespace twin {
+
+template <class Number, int ACount, int BCount>
+struct Fragments {
+  Number a[ACount], b[BCount];
+};
+
+// a(all, row, k) and b(all, k, column) look an operand up in the fragments of all lanes.
+template <int Depth, class Fragment, class Sum, class A, class B>
+void multiply_add(const Fragment& mine, Sum (&sums)[4], const A& a, const B& b) {
+  struct Result {
+    Sum sums[4];
+  };
+  const Result result =
+      emulator::exchange<Fragment, Result>(0xffffffffu, mine, [&](const Fragment* all, int lane) {
+        Result r;
+        for (int e = 0; e < 4; ++e) {
+          const int row = lane / 4 + 8 * (e / 2), column = 2 * (lane % 4) + e % 2;
+          double products[Depth];
+          for (int k = 0; k < Depth; ++k) products[k] = double{a(all, row, k)} * double{b(all, k, column)};
+          r.sums[e] = emulator::add_products(sums[e], products, Depth);
+        }
+        return r;
+      });
+  for (int e = 0; e < 4; ++e) sums[e] = result.sums[e];
+}
+
+}  // namespace twin
+
+inline void mma_tf32(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  using Fragment = twin::Fragments<std::uint32_t, 4, 2>;
+  const Fragment mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const auto number = [](std::uint32_t bits) { return bits_as_float(bits & 0xffffe000u); };
+  twin::multiply_add<8>(
+      mine, sums,
+      [&](const Fragment* all, int row, int k) {
+        return number(all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
+      },
+      [&](const Fragment* all, int k, int column) { return number(all[column * 4 + k % 4].b[k / 4]); });
+}
+
+template <class Half>
+void mma_16bit(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  using Fragment = twin::Fragments<std::uint32_t, 4, 2>;
+  const Fragment mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const auto number = [](std::uint32_t pair, int k) {
+    return to_float(Half{static_cast<std::uint16_t>(pair >> (16 * (k % 2)))});
+  };
+  twin::multiply_add<16>(
+      mine, sums,
+      [&](const Fragment* all, int row, int k) {
+        return number(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k);
+      },
+      [&](const Fragment* all, int k, int column) {
+        return number(all[column * 4 + k % 8 / 2].b[k / 8], k);
+      });
+}
+
+inline void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
+  using Fragment = twin::Fragments<double, 2, 1>;
+  const Fragment mine{{a[0], a[1]}, {b}};
+  twin::multiply_add<4>(
+      mine, sums, [](const Fragment* all, int row, int k) { return all[row % 8 * 4 + k].a[row / 8]; },
+      [](const Fragment* all, int k, int column) { return all[column * 4 + k].b[0]; });
+}
+
+}  // namespace ortho::cuda
