@@ -19,7 +19,6 @@ MEANINGS = {
     "illegal memory access": "a kernel read or wrote outside of its memory",
     "OutOfMemoryError": "out of memory",
     "no GPU that torch can use": "no GPU that torch can use",
-    "No GPU that torch can use": "no GPU that torch can use",
     "No supported gpu backend found": "no GPU that torch can use",
 }
 _TELLING = re.compile(
