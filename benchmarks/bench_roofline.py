@@ -16,7 +16,7 @@ import torch
 
 import ortho_kernels
 
-from .machine_rates import Machine
+from .machine_rates import RateMeter
 from .openblas import OpenBLAS
 from .results import Results
 from .rivals import rival
@@ -39,10 +39,10 @@ def threads(request):
 
 
 @pytest.fixture(scope="session")
-def machine_at(tmp_path_factory):
-    """This machine at each number of threads, with the highest rates that any case of the run has seen."""
+def meter_at(tmp_path_factory):
+    """A meter for each number of threads; its rates are the highest that any case of the run has seen."""
     folder = tmp_path_factory.mktemp("rates")
-    return cache(lambda threads: Machine(folder, threads))
+    return cache(lambda threads: RateMeter(folder, threads))
 
 
 def least_work(penalty, weights):
@@ -81,16 +81,16 @@ def steps_of(penalty):
 
 
 @pytest.mark.parametrize(("penalty", "model"), CASES, ids=["-".join(case) for case in CASES])
-def test_share_of_roofline(benchmark, request, machine_at, threads, penalty, model):
+def test_share_of_roofline(benchmark, request, meter_at, threads, penalty, model):
     weights = weights_of(model)
     gradients = [torch.zeros_like(weight, requires_grad=False) for weight in weights]
-    machine, steps = machine_at(threads), steps_of(penalty)
+    meter, steps = meter_at(threads), steps_of(penalty)
     if penalty == "so":
         agree(steps, weights)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     end, rounds = time.perf_counter() + request.config.getoption("--case-seconds"), 0
     while rounds < 3 or time.perf_counter() < end:
-        machine.measure()
+        meter.measure()
         for name, step in steps.items():
             if name == "published" and rounds % SELDOM:
                 continue
@@ -98,7 +98,7 @@ def test_share_of_roofline(benchmark, request, machine_at, threads, penalty, mod
         rounds += 1
     flop, traffic = least_work(penalty, weights)
     request.config.stash[RooflineResults.key].steps += [
-        Step(threads, penalty, model, name, taken, flop, traffic, machine.rates) for name, taken in seconds.items()
+        Step(threads, penalty, model, name, taken, flop, traffic, meter.rates) for name, taken in seconds.items()
     ]
     benchmark.extra_info.update({name: min(taken) for name, taken in seconds.items()})
     benchmark.pedantic(partial(steps["ours"], weights, gradients), rounds=3)

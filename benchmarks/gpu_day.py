@@ -33,7 +33,7 @@ from benchmarks.gpu_day_figures import append, facts, figures, table
 LEAST_SECONDS = 5.0  # in which a stage can show anything at all
 FOLDER = ROOT / "benchmarks" / "results" / "gpu_day"
 SUMMARY_LINES, SUMMARY_WIDTH = 60, 320  # of figures: what reads the end of this program's output shall see them all
-PRINTED_BYTES = 2**22  # of a stage, its last: what tells stands at the end, and a stage may print without end
+PRINTED_BYTES = 2**22  # of a stage, its last: the reason stands at the end, and a stage may print without end
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 

@@ -27,7 +27,7 @@ class Rates:
     copy: float = 0.0
 
 
-class Machine:
+class RateMeter:
     """Measures at a given number of threads; every call of `measure` raises the rates to what it saw."""
 
     def __init__(self, folder: Path, threads: int, megabytes: int = 256) -> None:

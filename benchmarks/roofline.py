@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -10,8 +9,12 @@ from typing import ClassVar
 
 import pytest
 
+from .drawing import BLUE, GRAY, ORANGE, PALE, RED, panels
 from .machine_rates import Rates
-from .results import FOLDER, machine
+from .results import FOLDER, machine, write_csv
+
+COLORS = {"published": GRAY, "eager": PALE, "compiled": BLUE, "ours": RED, "ours, no graph": ORANGE}
+MARKERS = {"so": "o", "srip": "s"}
 
 
 @dataclass
@@ -70,63 +73,45 @@ class RooflineResults:
         return "".join(lines)
 
     def write(self) -> list[Path]:
-        FOLDER.mkdir(exist_ok=True)
-        table = FOLDER / "cpu_roofline.csv"
-        with table.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(
-                ["threads", "penalty", "model", "step", "min_ms", "median_ms", "rounds", "times_ours", "gflop", "traffic_mb",
-                 "share_of_roofline", "bound", "multiply_add_gflops", "sgemm_gflops", "read_gbs", "copy_gbs", "machine"]
-            )  # fmt: skip
-            for s in self.steps:
-                writer.writerow(
-                    [s.threads, s.penalty, s.model, s.rival, f"{1e3 * min(s.seconds):.3f}", f"{1e3 * median(s.seconds):.3f}",
-                     len(s.seconds), f"{self.times_ours(s):.3f}", f"{s.flop / 1e9:.3f}", f"{s.traffic / 1e6:.1f}",
-                     f"{s.share:.3f}", s.bound, f"{s.rates.multiply_add / 1e9:.1f}", f"{s.rates.sgemm / 1e9:.1f}",
-                     f"{s.rates.read / 1e9:.1f}", f"{s.rates.copy / 1e9:.1f}", machine()]
-                )  # fmt: skip
-        return [table, self.draw(FOLDER / "cpu_roofline.svg")]
+        rows = [
+            {
+                "threads": s.threads, "penalty": s.penalty, "model": s.model, "step": s.rival,
+                "min_ms": f"{1e3 * min(s.seconds):.3f}", "median_ms": f"{1e3 * median(s.seconds):.3f}",
+                "rounds": len(s.seconds), "times_ours": f"{self.times_ours(s):.3f}", "gflop": f"{s.flop / 1e9:.3f}",
+                "traffic_mb": f"{s.traffic / 1e6:.1f}", "share_of_roofline": f"{s.share:.3f}", "bound": s.bound,
+                "multiply_add_gflops": f"{s.rates.multiply_add / 1e9:.1f}", "sgemm_gflops": f"{s.rates.sgemm / 1e9:.1f}",
+                "read_gbs": f"{s.rates.read / 1e9:.1f}", "copy_gbs": f"{s.rates.copy / 1e9:.1f}", "machine": machine(),
+            }
+            for s in self.steps
+        ]  # fmt: skip
+        return [write_csv(FOLDER / "cpu_roofline.csv", rows), self.draw(FOLDER / "cpu_roofline.svg")]
 
     def draw(self, path: Path) -> Path:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
         threads = list(dict.fromkeys(step.threads for step in self.steps))
-        colors = {
-            "published": "#b0b7c3",
-            "eager": "#7c9cbf",
-            "compiled": "#4c78a8",
-            "ours": "#e4572e",
-            "ours, no graph": "#f2a541",
-        }
-        markers = {"so": "o", "srip": "s"}
-        figure, axes = plt.subplots(1, len(threads), figsize=(5.4 * len(threads), 4.0), squeeze=False, sharey=True)
-        for axis, count in zip(axes[0], threads, strict=True):
-            own = [step for step in self.steps if step.threads == count]
-            peak = max(step.rates.multiply_add for step in own)
-            copy = max(step.rates.copy for step in own)
-            intensities = [1.0, peak / copy, 2.0**11]
-            axis.plot(intensities, [min(peak, copy * x) / 1e9 for x in intensities], color="#333", linewidth=1)
-            axis.text(intensities[-1], peak / 1e9, f"{peak / 1e9:.0f} GFLOP/s", ha="right", va="bottom", fontsize=7)
-            axis.text(1, copy / 1e9, f" {copy / 1e9:.1f} GB/s", ha="left", va="bottom", fontsize=7)
-            for rival, color in colors.items():
-                for penalty, marker in markers.items():
-                    points = [s for s in own if (s.rival, s.penalty) == (rival, penalty)]
-                    axis.scatter(
-                        [s.flop / s.traffic for s in points], [s.flop / min(s.seconds) / 1e9 for s in points], s=22,
-                        color=color, marker=marker, label=rival if penalty == "so" else None,
-                    )  # fmt: skip
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
-            axis.set_title(f"{count} thread{'s' if count > 1 else ''}", fontsize=10)
-            axis.set_xlabel("least work / least traffic, FLOP/byte")
-            axis.spines[["top", "right"]].set_visible(False)
-        axes[0][0].set_ylabel("least work / time, GFLOP/s")
-        axes[0][0].legend(frameon=False, fontsize=7, loc="lower right")
-        figure.text(0.01, 0.005, f"{machine()}; circles SO, squares SRIP", fontsize=6.5, color="#555")
-        figure.tight_layout(rect=(0, 0.03, 1, 1))
-        figure.savefig(path)
-        plt.close(figure)
+        caption = f"{machine()}; circles SO, squares SRIP"
+        with panels(path, 1, len(threads), (5.4, 4.0), caption) as axes:
+            for axis, count in zip(axes[0], threads, strict=True):
+                _draw_panel(axis, [step for step in self.steps if step.threads == count])
+                axis.set_title(f"{count} thread{'s' if count > 1 else ''}", fontsize=10)
+            axes[0][0].set_ylabel("least work / time, GFLOP/s")
+            axes[0][0].legend(frameon=False, fontsize=7, loc="lower right")
         return path
+
+
+def _draw_panel(axis, steps: list[Step]) -> None:
+    """The roofline, and the steps below it."""
+    peak = max(step.rates.multiply_add for step in steps)
+    copy = max(step.rates.copy for step in steps)
+    intensities = [1.0, peak / copy, 2.0**11]
+    axis.plot(intensities, [min(peak, copy * x) / 1e9 for x in intensities], color="#333", linewidth=1)
+    axis.text(intensities[-1], peak / 1e9, f"{peak / 1e9:.0f} GFLOP/s", ha="right", va="bottom", fontsize=7)
+    axis.text(1, copy / 1e9, f" {copy / 1e9:.1f} GB/s", ha="left", va="bottom", fontsize=7)
+    for rival, color in COLORS.items():
+        for penalty, marker in MARKERS.items():
+            own = [step for step in steps if (step.rival, step.penalty) == (rival, penalty)]
+            intensity, rate = [s.flop / s.traffic for s in own], [s.flop / min(s.seconds) / 1e9 for s in own]
+            label = rival if penalty == "so" else None
+            axis.scatter(intensity, rate, s=22, color=color, marker=marker, label=label)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xlabel("least work / least traffic, FLOP/byte")

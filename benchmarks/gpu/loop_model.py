@@ -62,7 +62,7 @@ def operators(name: str, penalty: str, shapes: Sequence[tuple[int, ...]], dtype:
 
 @dataclass(frozen=True)
 class LoopModel:
-    """The modelled loop: launches, bytes, seconds as torch runs it, and as a CUDA graph of it would run."""
+    """The modeled loop: launches, bytes, seconds as torch runs it, and as a CUDA graph of it would run."""
 
     launches: int
     bytes: int

@@ -23,6 +23,7 @@ if __name__ == "__main__" and find_spec("ortho_kernels._introspect") is None:
 
 from benchmarks import model_shapes
 from benchmarks.arguments import DTYPES, PENALTIES
+from benchmarks.drawing import grouped_bars, panels
 
 from . import kernel_model, loop_model
 from .cards import CARDS, Card
@@ -36,7 +37,7 @@ WARNING = "MODEL: computed from the plan and public figures of the card; nothing
 
 @dataclass(frozen=True)
 class Step:
-    """One forward and backward of a penalty over a model's weights, as modelled."""
+    """One forward and backward of a penalty over a model's weights, as modeled."""
 
     model: str
     penalty: str
@@ -55,7 +56,7 @@ class Step:
 
     @property
     def over_floor(self) -> float:
-        """Modelled bytes of memory over those that no implementation does without."""
+        """Modeled bytes of memory over those that no implementation does without."""
         return sum(phase.bytes for phase in self.phases) / sum(phase.floor_bytes for phase in self.phases)
 
 
@@ -79,7 +80,7 @@ def describe(step: Step) -> str:
     """The step as a table."""
     lines = [
         f"{step.penalty.upper()} over {step.model}, {step.dtype}, on {step.card.title}",
-        f"  {'modelled':20}{'launches':>9}{'items':>9}{'waves':>7}{'last wave':>10}{'balance':>8}{'GFLOP by unit':>28}"
+        f"  {'modeled':20}{'launches':>9}{'items':>9}{'waves':>7}{'last wave':>10}{'balance':>8}{'GFLOP by unit':>28}"
         f"{'MiB':>10}{'x floor':>9}{'L2 MiB':>11}{'us':>10}  bound by",
     ]
     for phase in step.phases:
@@ -120,8 +121,8 @@ def record(step: Step) -> dict:
         "dtype": step.dtype,
         "card": step.card.title,
         "launches": step.launches,
-        "modelled_seconds": step.seconds,
-        "modelled_bytes_over_floor": step.over_floor,
+        "modeled_seconds": step.seconds,
+        "modeled_bytes_over_floor": step.over_floor,
         "phases": [
             {
                 "name": phase.name,
@@ -132,7 +133,7 @@ def record(step: Step) -> dict:
                 "flops": phase.flops,
                 "bytes": phase.bytes,
                 "floor_bytes": phase.floor_bytes,
-                "modelled_seconds": phase.seconds(step.card),
+                "modeled_seconds": phase.seconds(step.card),
                 "bound_by": phase.binds(step.card),
             }
             for phase in step.phases
@@ -141,8 +142,8 @@ def record(step: Step) -> dict:
             name: {
                 "launches": loop.launches,
                 "bytes": loop.bytes,
-                "modelled_seconds": loop.seconds,
-                "modelled_graph_seconds": loop.graph_seconds,
+                "modeled_seconds": loop.seconds,
+                "modeled_graph_seconds": loop.graph_seconds,
             }
             for name, loop in step.loops.items()
         },
@@ -150,43 +151,24 @@ def record(step: Step) -> dict:
 
 
 def chart(steps: Sequence[Step], path: Path) -> None:
-    """Modelled times of all steps as bars: ours and the loops, one panel for each card and penalty."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    """Modeled times of all steps as bars: the loops and ours, one panel for each card and penalty."""
     penalties = list(dict.fromkeys(step.penalty for step in steps))
     cards = list(dict.fromkeys(step.card.title for step in steps))
-    size = (6.2 * len(penalties), 3.4 * len(cards) + 0.3)
-    figure, axes = plt.subplots(len(cards), len(penalties), figsize=size, squeeze=False)
-    for axis, (card, penalty) in zip(axes.flat, product(cards, penalties), strict=True):
-        own = [step for step in steps if (step.card.title, step.penalty) == (card, penalty)]
-        series = {
-            "published loop": ([step.loops["published"].seconds for step in own], "#b0b7c3"),
-            "eager loop": ([step.loops["eager"].seconds for step in own], "#7c9cbf"),
-            "eager loop as a CUDA graph": ([step.loops["eager"].graph_seconds for step in own], "#4c78a8"),
-            "ours": ([step.seconds for step in own], "#e4572e"),
-        }
-        for place, (label, (seconds, color)) in enumerate(series.items()):
-            at = [i + 0.2 * (place - 1.5) for i in range(len(own))]
-            bars = axis.bar(at, [1e6 * each for each in seconds], 0.19, label=label, color=color)
-            if label != "ours":
-                ratios = [f"{each / step.seconds:.3g}×" for each, step in zip(seconds, own, strict=True)]
-                axis.bar_label(bars, ratios, fontsize=6, rotation=90, padding=2)
-        axis.set_yscale("log")
-        axis.margins(y=0.18)
-        axis.set_xticks(range(len(own)), [step.model.replace("_", "\n") for step in own], fontsize=6.5)
-        axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty] + f" on {card} (model)", fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("forward + backward, us")
-    axes[0][0].legend(frameon=False, fontsize=7)
-    figure.text(0.01, 0.05 / size[1], f"{WARNING} Labels: times as long as ours.", fontsize=6.5, color="#555")
-    figure.tight_layout(rect=(0, 0.12 / size[1], 1, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
+    caption = f"{WARNING} Labels: times as long as ours."
+    with panels(path, len(cards), len(penalties), (6.2, 3.5), caption) as axes:
+        for axis, (card, penalty) in zip(axes.flat, product(cards, penalties), strict=True):
+            own = [step for step in steps if (step.card.title, step.penalty) == (card, penalty)]
+            series = {
+                "published loop": [1e6 * step.loops["published"].seconds for step in own],
+                "eager loop": [1e6 * step.loops["eager"].seconds for step in own],
+                "eager loop as a CUDA graph": [1e6 * step.loops["eager"].graph_seconds for step in own],
+                "ours": [1e6 * step.seconds for step in own],
+            }
+            grouped_bars(axis, [step.model.replace("_", "\n") for step in own], series)
+            axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty] + f" on {card} (model)", fontsize=10)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("forward + backward, us")
+        axes[0][0].legend(frameon=False, fontsize=7)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest",
                         help="torch's float32 matmul precision: of SO's backward, and of the loops' products")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--chart", type=Path, help="draw modelled times into this file (SVG, PNG, PDF)")
+    parser.add_argument("--chart", type=Path, help="draw modeled times into this file (SVG, PNG, PDF)")
     options = parser.parse_args(arguments)
 
     def chosen(option: str, all_of: Sequence[str]) -> Sequence[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,17 @@ def test_a_signal_ends_the_day_with_its_summary(tmp_path):
     assert process.returncode == 0
     assert "the day was stopped (SIGTERM)" in printed
     assert [line.split()[0] for line in printed.strip().splitlines()[-2:]] == ["smoke", "variant"]
+
+
+def test_stages_call_modules_and_tests_that_are_there(tmp_path):
+    """Most of them have nothing to run on a machine without the tools."""
+    own = [each.command(60) for each in stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))]
+    own += [counters.command(backend, ["so"], "resnet18", "float32") for backend in counters.KERNELS]
+    modules = {command[place + 1] for command in map(list, own) for place, word in enumerate(command) if word == "-m"}
+    assert {"benchmarks.gpu.penalties", "benchmarks.gpu.workload", "ortho_kernels.doctor"} <= modules
+    marks = {"gpu", "gpu and smoke"}  # pytest's own -m
+    assert [name for name in modules - marks if find_spec(name) is None] == []
+    assert [path for path in stages.NUMERIC if not (ROOT / path).exists()] == []
 
 
 @without_gpu

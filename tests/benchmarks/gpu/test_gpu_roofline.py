@@ -132,7 +132,7 @@ def test_srip_is_computed_in_two_floats_where_double_is_slow():
 
 @pytest.mark.parametrize("penalty", arguments.PENALTIES)
 @pytest.mark.parametrize("loop", roofline.LOOPS)
-def test_the_modelled_loop_is_the_loop(loop, penalty):
+def test_the_modeled_loop_is_the_loop(loop, penalty):
     shapes = [(8, 3, 3, 3), (16, 8, 3, 3), (10, 16), (30, 5)]
     operators = loop_model.operators(loop, penalty, shapes, torch.float32)
     weights = [torch.randn(shape, requires_grad=True) for shape in shapes]
@@ -176,7 +176,7 @@ def test_the_command(tmp_path, capsys):
     (step,) = json.loads(written.read_text())
     assert step["kind"] == "model, not measured"
     assert step["launches"] == 2
-    assert step["modelled_seconds"] > 0
+    assert step["modeled_seconds"] > 0
     assert "nothing was measured" in drawn.read_text()
     with pytest.raises(SystemExit):
         roofline.main(["--card", "voodoo2"])
