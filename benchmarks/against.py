@@ -131,6 +131,8 @@ def compare(other: Path, this: Path, rows: Sequence[Row], seconds: float) -> dic
                     least[row][place] = min(least[row][place], own[place].submit(shortest, row).result())
                 if time.monotonic() > end and math.isfinite(max(map(max, least.values()))):
                     print(file=sys.stderr)
+                    if number <= PASSES:
+                        print(f"Too few passes to trust a ratio, {number - 1} of {PASSES}: give more seconds.")
                     return least
     raise AssertionError("a series without end ended")
 

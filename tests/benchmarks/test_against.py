@@ -16,7 +16,8 @@ def built(monkeypatch):
 def test_every_row_has_both_times_and_a_ratio(built, capsys, monkeypatch):
     monkeypatch.setattr(against, "SLOWER", float("inf"))
     assert against.main(["HEAD", *TINY]) == 0
-    head, first, second, last = capsys.readouterr().out.splitlines()
+    few, head, first, second, last = capsys.readouterr().out.splitlines()
+    assert few.startswith("Too few passes to trust a ratio, 0 of 3")
     assert head.split() == ["ms,", "minima", "other", "this", "ratio"]
     for line, row in ((first, "so tiny forward"), (second, "so tiny forward + backward")):
         assert line.startswith(row)
