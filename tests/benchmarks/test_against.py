@@ -15,6 +15,7 @@ def built(monkeypatch):
 
 def test_every_row_has_both_times_and_a_ratio(built, capsys, monkeypatch):
     monkeypatch.setattr(against, "SLOWER", float("inf"))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     assert against.main(["HEAD", *TINY]) == 0
     few, head, first, second, last = capsys.readouterr().out.splitlines()
     assert few.startswith("Too few passes to trust a ratio, 0 of 3")
@@ -28,8 +29,11 @@ def test_every_row_has_both_times_and_a_ratio(built, capsys, monkeypatch):
 
 def test_what_is_slower_is_named(built, capsys, monkeypatch):
     monkeypatch.setattr(against, "compare", lambda other, this, rows, seconds: {row: [1.0, 1.06] for row in rows})
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 1e4, 0.0))
     assert against.main(["HEAD", *TINY]) == 1
-    assert "more than 5%: so tiny forward; so tiny forward + backward." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "more than 5%: so tiny forward; so tiny forward + backward." in printed
+    assert "The load is 10000: " in printed
 
 
 def test_each_process_imports_its_own_checkout(tmp_path):
