@@ -5,6 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+PENALTIES = ("so", "srip")
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def seconds(text: str) -> float:
     """More than 0; `inf` is no limit."""

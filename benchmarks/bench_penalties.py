@@ -18,7 +18,7 @@ GRADIENT_ERROR = {"published": 2e-2, "eager": 1e-3, "compiled": 1e-3, "ours": 1e
 
 
 class Replay:
-    """A timer that tells recorded durations: every second reading is one duration after the one before."""
+    """A timer that returns recorded durations: every second reading is one duration after the one before."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

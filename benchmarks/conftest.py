@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads cost 20 ms a call on two shared cores
 
-from .limits_results import LimitsResults
 from .results import Results
+from .roofline import RooflineResults
 
 
 def pytest_addoption(parser):
@@ -15,7 +15,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[Results.key] = Results()
-    config.stash[LimitsResults.key] = LimitsResults()
+    config.stash[RooflineResults.key] = RooflineResults()
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -25,11 +25,11 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write(results.table())
         for path in results.write():
             terminalreporter.write_line(f"written: {path}")
-    limits = config.stash[LimitsResults.key]
-    if limits.steps:
-        terminalreporter.section("ortho_kernels: shares of the machine's limits, forward + backward")
-        terminalreporter.write(limits.table())
-        for path in limits.write():
+    roofline = config.stash[RooflineResults.key]
+    if roofline.steps:
+        terminalreporter.section("ortho_kernels: shares of the roofline, forward + backward")
+        terminalreporter.write(roofline.table())
+        for path in roofline.write():
             terminalreporter.write_line(f"written: {path}")
     for line in results.notes:  # accuracy, and what importing costs
         terminalreporter.write_line(line)

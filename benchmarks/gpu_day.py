@@ -1,6 +1,6 @@
 """All that a card can tell, by one command: `python benchmarks/gpu_day.py --seconds 400`.
 
-Stages run in order of value (see `gpu_day_stages.py`), each in a process group and a time box of its own. Whatever becomes
+Stages run in order of value (see `gpu/stages.py`), each in a process group and a time box of its own. Whatever becomes
 of one, the next one starts. It needs no installed package and no network. In the folder `--out`:
 
 results.jsonl  a line for each finding, and one for each stage: its status, and why where that is not `ok`
@@ -26,14 +26,14 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import arguments as accepted
-from benchmarks import gpu_day_findings, gpu_day_stages, json_lines, time_box
+from benchmarks.gpu import findings, json_lines, time_box
+from benchmarks.gpu.stages import ROOT, TRAINING, Options, Stage, all_stages
 from benchmarks.gpu_day_figures import append, facts, figures, table
-from benchmarks.gpu_day_stages import ROOT, Options, Stage
 
 LEAST_SECONDS = 5.0  # in which a stage can show anything at all
 FOLDER = ROOT / "benchmarks" / "results" / "gpu_day"
 SUMMARY_LINES, SUMMARY_WIDTH = 60, 320  # of figures: what reads the end of this program's output shall see them all
-PRINTED_BYTES = 2**22  # of a stage, its last: what tells stands at the end, and a stage may print without end
+PRINTED_BYTES = 2**22  # of a stage, its last: the reason stands at the end, and a stage may print without end
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -119,25 +119,23 @@ class Day:
         found = list(json_lines.read(self.options.running))
         self.options.running.write_text("")
         if stage.junit is not None:
-            found += gpu_day_findings.tested(stage.junit)
-        for finding in [*found, *gpu_day_findings.printed_figures(self.printed(began))]:
+            found += findings.tested(stage.junit)
+        for finding in [*found, *findings.printed_figures(self.printed(began))]:
             self.note({"stage": stage.name, **finding})
 
     def judge(self, stage: Stage, outcome: time_box.Outcome, box: float, printed: str) -> None:
         """The stage's entry, by how its command ended and what it found."""
         found = [finding for finding in self.findings if finding.get("stage") == stage.name]
-        tests = gpu_day_findings.verdict(found) if stage.junit is not None else None
+        tests = findings.verdict(found) if stage.junit is not None else None
         if outcome.code is None:
             note = f"its {box:.0f} s were over" + (f"; {tests}" if tests else "")
             self.conclude(stage, "out of time", note, outcome.seconds)
         elif tests is not None:
-            why = (
-                tests if any(finding.get("unit") == "tests" for finding in found) else gpu_day_findings.reason(printed)
-            )
+            why = tests if any(finding.get("unit") == "tests" for finding in found) else findings.reason(printed)
             self.conclude(stage, "failed", why, outcome.seconds)
         elif outcome.code != 0:
             by = f"{signal.Signals(-outcome.code).name}: " if outcome.code < 0 else ""
-            why = gpu_day_findings.reason(printed)
+            why = findings.reason(printed)
             parts = [error for error in _errors(found) if why not in error]
             self.conclude(stage, "failed", "; ".join([by + why, *parts[:3]]), outcome.seconds)
         else:
@@ -168,7 +166,7 @@ def say(text: str) -> None:
 
 
 def _lines(findings: Sequence[dict]) -> Iterator[str]:
-    """The figures for people. Times of `gpu.py` are forward / forward and backward."""
+    """The figures for people. Times of `penalties.py` are forward / forward and backward."""
     grouped: dict[str, list[str]] = {}
     for finding in (finding for finding in findings if "stage" in finding):
         title = " ".join(finding[name] for name in ("penalty", "model", "dtype", "kernel") if name in finding)
@@ -248,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--variants", type=accepted.input_folder,
                         help="a folder of other builds of _cuda.abi3.so, to be timed too")  # fmt: skip
-    parser.add_argument("--training", nargs="+", default=gpu_day_stages.TRAINING, metavar="KEY=VALUE",
+    parser.add_argument("--training", nargs="+", default=TRAINING, metavar="KEY=VALUE",
                         help="the trainer's options")  # fmt: skip
     parser.add_argument("--commit", help="what the figures are kept under, where this is no git checkout")
     parser.add_argument(
@@ -260,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = Path(folder)
         made = Options(out, out / "running.jsonl", scratch, options.wheels, options.variants, options.training)
         try:
-            stages = selected(gpu_day_stages.stages(made), options.only, options.skip)
+            chosen = selected(all_stages(made), options.only, options.skip)
             day = Day(made, options.seconds, surroundings(scratch))
         except BlockingIOError:
             parser.error(f"another day is writing to {out}: give another --out, or wait for its end")
@@ -269,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         day.note({"facts": {"date": time.strftime("%Y-%m-%d"), "commit": options.commit or commit()}})
         for number in STOPPING:
             signal.signal(number, _stop)
-        day.spend(stages)
+        day.spend(chosen)
     made.running.unlink(missing_ok=True)
     say(day.summary())
     if options.csv is not None:

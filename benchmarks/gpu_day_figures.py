@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.arguments import output_file
-from benchmarks.json_lines import read
+from benchmarks.gpu.json_lines import read
 
 COLUMNS = ("card", "date", "commit", "torch", "triton", "driver", "stage", "case", "value", "unit")
 UNITS = {"_us": "us", "_ms": "ms", "_mib": "MiB", "_gib": "GiB"}
@@ -25,7 +25,7 @@ _CASE = ("penalty", "model", "dtype")
 
 
 def figures(finding: dict) -> Iterator[tuple[str, float, str]]:
-    """A finding's figures as (case, value, unit). Findings are one figure each, or a case of `gpu.py` with many."""
+    """A finding's figures as (case, value, unit). Findings are one figure each, or a case of `penalties.py` with many."""
     if isinstance(finding.get("value"), (int, float)) and "case" in finding:
         yield finding["case"], finding["value"], finding.get("unit", "")
     case = " ".join(str(finding[name]) for name in _CASE if name in finding)

@@ -1,10 +1,12 @@
-"""The rows of a benchmark run: as CSV, as a plot, as a table of ratios."""
+"""The rows of a benchmark run: as CSV, as a drawing, as a table of ratios."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -13,7 +15,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from .measure import PHASES, Measurement
+from .drawing import grouped_bars, panels
+from .measure import Measurement
 from .rivals import RIVALS
 
 FOLDER = Path(__file__).parent / "results"
@@ -48,57 +51,44 @@ class Results:
         return "".join(lines)
 
     def write(self) -> list[Path]:
-        FOLDER.mkdir(exist_ok=True)
-        table = FOLDER / "penalties.csv"
-        with table.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(
-                ["penalty", "model", "rival", "phase", "median_ms", "min_ms", "rounds", "times_ours", "launches",
-                 "peak_extra_mib", "value_error", "gradient_error", "threads", "machine"]
-            )  # fmt: skip
-            for (penalty, model, rival), row in self.rows.items():
-                for phase in PHASES:
-                    seconds = row.seconds[phase]
-                    writer.writerow(
-                        [penalty, model, rival, phase, f"{1e3 * median(seconds):.4f}", f"{1e3 * min(seconds):.4f}",
-                         len(seconds), f"{self.ratio(penalty, model, rival, phase):.3f}", row.launches,
-                         f"{row.peak_extra_bytes / 2**20:.2f}", f"{row.value_error:.2e}", f"{row.gradient_error:.2e}",
-                         torch.get_num_threads(), machine()]
-                    )  # fmt: skip
-        return [table, self.plot(FOLDER / "penalties.svg")]
+        rows = [
+            {
+                "penalty": penalty, "model": model, "rival": rival, "phase": phase,
+                "median_ms": f"{1e3 * median(seconds):.4f}", "min_ms": f"{1e3 * min(seconds):.4f}", "rounds": len(seconds),
+                "times_ours": f"{self.ratio(penalty, model, rival, phase):.3f}", "launches": row.launches,
+                "peak_extra_mib": f"{row.peak_extra_bytes / 2**20:.2f}", "value_error": f"{row.value_error:.2e}",
+                "gradient_error": f"{row.gradient_error:.2e}", "threads": torch.get_num_threads(), "machine": machine(),
+            }
+            for (penalty, model, rival), row in self.rows.items()
+            for phase, seconds in row.seconds.items()
+        ]  # fmt: skip
+        return [write_csv(FOLDER / "penalties.csv", rows), self.draw(FOLDER / "penalties.svg")]
 
-    def plot(self, path: Path) -> Path:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
+    def draw(self, path: Path) -> Path:
         penalties = list(dict.fromkeys(penalty for penalty, _, _ in self.rows))
         models = list(dict.fromkeys(model for _, model, _ in self.rows))
-        figure, axes = plt.subplots(1, len(penalties), figsize=(5.2 * len(penalties), 3.6), squeeze=False)
-        for axis, penalty in zip(axes[0], penalties, strict=True):
-            for place, (rival, color) in enumerate(
-                zip(RIVALS, ("#b0b7c3", "#7c9cbf", "#4c78a8", "#e4572e"), strict=True)
-            ):
-                cells = [(i, self.rows.get((penalty, model, rival))) for i, model in enumerate(models)]
-                xs = [i + 0.2 * (place - 1.5) for i, row in cells if row is not None]
-                heights = [1e3 * median(row.seconds["both"]) for _, row in cells if row is not None]
-                bars = axis.bar(xs, heights, 0.19, label=rival, color=color)
-                if rival != "ours":
-                    ratios = [f"{self.ratio(penalty, models[i], rival):.3g}×" for i, row in cells if row is not None]
-                    axis.bar_label(bars, ratios, fontsize=6, rotation=90, padding=2)
-            axis.set_yscale("log")
-            axis.margins(y=0.16)
-            axis.set_xticks(range(len(models)), models, fontsize=8)
-            axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty], fontsize=10)
-            axis.spines[["top", "right"]].set_visible(False)
-        axes[0][0].set_ylabel("forward + backward, ms (median)")
-        axes[0][0].legend(frameon=False, fontsize=8)
-        figure.text(0.01, 0.005, f"{machine()}; labels: times as long as ours", fontsize=6.5, color="#555")
-        figure.tight_layout(rect=(0, 0.03, 1, 1))
-        figure.savefig(path)
-        plt.close(figure)
+        with panels(path, 1, len(penalties), (5.2, 3.6), f"{machine()}; labels: times as long as ours") as axes:
+            for axis, penalty in zip(axes[0], penalties, strict=True):
+                series = {rival: [self.milliseconds(penalty, model, rival) for model in models] for rival in RIVALS}
+                grouped_bars(axis, models, series)
+                axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty], fontsize=10)
+            axes[0][0].set_ylabel("forward + backward, ms (median)")
+            axes[0][0].legend(frameon=False, fontsize=8)
         return path
+
+    def milliseconds(self, penalty: str, model: str, rival: str) -> float:
+        """The median of forward and backward; NaN where the run had no such case."""
+        row = self.rows.get((penalty, model, rival))
+        return 1e3 * median(row.seconds["both"]) if row else math.nan
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def machine() -> str:

@@ -1,225 +1,117 @@
-"""A roofline model of the GPU kernels: `python benchmarks/roofline.py --model resnet50 --card h100`.
-
-A model, no measurement: see `gpu_model.py` for what it assumes, `eager_model.py` for the loop that it is held against.
-"""
+"""How near each step comes to the roofline of this machine: rows of one run as CSV, as a table, as a drawing."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import product
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import ClassVar
 
-if __package__ in (None, ""):  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import pytest
 
-import torch
+from .drawing import BLUE, GRAY, ORANGE, PALE, RED, panels
+from .machine_rates import Rates
+from .results import FOLDER, machine, write_csv
 
-if __name__ == "__main__" and find_spec("ortho_kernels._introspect") is None:
-    sys.exit(
-        "The model asks the kernels' own planner, which `pip install -e . --no-build-isolation` builds for this Python."
-    )
-
-from benchmarks import eager_model, gpu_model, model_shapes
-from benchmarks.cards import CARDS, Card
-from benchmarks.eager_model import EagerModel
-from benchmarks.gpu_model import Phase
-
-MODELS = ("resnet18", "resnet50", "vit_small", "vit_base", "vit_large", "transformer_1b", "transformer_8b")
-PENALTIES = ("so", "srip")
-LOOPS = ("published", "eager")
-WARNING = "MODEL: computed from the plan and public figures of the card; nothing was measured."
+COLORS = {"published": GRAY, "eager": PALE, "compiled": BLUE, "ours": RED, "ours, no graph": ORANGE}
+MARKERS = {"so": "o", "srip": "s"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One forward and backward of a penalty over a model's weights, as modelled."""
+    """A forward and backward over all weights. Work: the least that the penalty needs, whoever computes it."""
 
-    model: str
+    threads: int
     penalty: str
-    dtype: str
-    card: Card
-    phases: list[Phase]
-    loops: dict[str, EagerModel]
+    model: str
+    rival: str
+    seconds: list[float]
+    flop: float
+    traffic: float  # bytes: every weight read once, every gradient written once
+    rates: Rates
 
     @property
-    def launches(self) -> int:
-        return sum(len(phase.launches) for phase in self.phases)
+    def bound(self) -> str:
+        return "multiply-adds" if self.flop / self.rates.multiply_add > self.traffic / self.rates.copy else "memory"
 
     @property
-    def seconds(self) -> float:
-        return sum(phase.seconds(self.card) for phase in self.phases)
-
-    @property
-    def over_floor(self) -> float:
-        """Modelled bytes of memory over those that no implementation does without."""
-        return sum(phase.bytes for phase in self.phases) / sum(phase.floor_bytes for phase in self.phases)
+    def share(self) -> float:
+        """Of the roofline: the least time that this machine could take over the shortest time seen."""
+        return max(self.flop / self.rates.multiply_add, self.traffic / self.rates.copy) / min(self.seconds)
 
 
-def step(model: str, penalty: str, card: Card, dtype: str = "float32", precision: str = "highest") -> Step:
-    shapes = model_shapes.MODELS[model]()
-    weights = gpu_model.matrices(shapes, dtype)
-    if penalty == "so":
-        phases = gpu_model.soft_orthogonality(weights, card, precision)
-    else:
-        phases = gpu_model.srip(weights, card)
-    # torch multiplies float32 outside the tensor cores unless told otherwise: its default precision is "highest".
-    unit = {"highest": "float32", "high": "tf32", "medium": "tf32"}[precision] if dtype == "float32" else "bfloat16"
-    loops = {
-        name: eager_model.predict(eager_model.operators(name, penalty, shapes, getattr(torch, dtype)), card, unit)
-        for name in LOOPS
-    }
-    return Step(model, penalty, dtype, card, phases, loops)
+@dataclass
+class RooflineResults:
+    key: ClassVar[pytest.StashKey] = pytest.StashKey()
+    steps: list[Step] = field(default_factory=list)
 
+    def times_ours(self, step: Step) -> float:
+        """The rival's shortest time over ours, forward and backward with a graph."""
+        ours = next(s for s in self.steps if (s.threads, s.penalty, s.model, s.rival) ==
+                    (step.threads, step.penalty, step.model, "ours"))  # fmt: skip
+        return min(step.seconds) / min(ours.seconds)
 
-def describe(step: Step) -> str:
-    """The step as a table."""
-    lines = [
-        f"{step.penalty.upper()} over {step.model}, {step.dtype}, on {step.card.title}",
-        f"  {'modelled':20}{'launches':>9}{'items':>9}{'waves':>7}{'last wave':>10}{'balance':>8}{'GFLOP by unit':>28}"
-        f"{'MiB':>10}{'x floor':>9}{'L2 MiB':>11}{'us':>10}  bound by",
-    ]
-    for phase in step.phases:
-        for number, launch in enumerate(phase.launches):
-            last = number == len(phase.launches) - 1
-            total = (
-                f"{phase.bytes / phase.floor_bytes:9.2f}{sum(each.l2_bytes for each in phase.launches) / 2**20:11.1f}"
-                f"{1e6 * phase.seconds(step.card):10.1f}  {phase.binds(step.card)}"
-            )
+    def table(self) -> str:
+        lines = [f"{machine()}\n"]
+        for threads in dict.fromkeys(step.threads for step in self.steps):
+            rates = [step.rates for step in self.steps if step.threads == threads]
+            most = {
+                name: max(getattr(r, name) for r in rates) / 1e9 for name in ("multiply_add", "sgemm", "read", "copy")
+            }
             lines.append(
-                f"  {phase.name if number == 0 else '':20}{len(phase.launches) if number == 0 else '':>9}{launch.items:9}"
-                f"{launch.waves:7.1f}{launch.last_wave:10.0%}{launch.balance(step.card):8.0%}{_by_unit(launch.flops):>28}"
-                f"{launch.bytes / 2**20:10.1f}" + (total if last else "")
+                f"{threads} threads: {most['multiply_add']:.0f} GFLOP/s multiply-add, {most['sgemm']:.0f} sgemm; "
+                f"{most['read']:.1f} GB/s read, {most['copy']:.1f} copied\n"
             )
-    lines.append(
-        f"  {'step':20}{step.launches:9}{'':62}{sum(p.bytes for p in step.phases) / 2**20:10.1f}"
-        f"{step.over_floor:9.2f}{'':11}{1e6 * step.seconds:10.1f}"
-    )
-    for name, loop in step.loops.items():
         lines.append(
-            f"  {name + ' loop':20}{loop.launches:9}{'':34}{_by_unit({'products': loop.flops}):>28}"
-            f"{loop.bytes / 2**20:10.1f}{'':20}{1e6 * loop.seconds:10.1f}  {loop.seconds / step.seconds:.1f} x ours; "
-            f"as a CUDA graph {1e6 * loop.graph_seconds:.1f} us, {loop.graph_seconds / step.seconds:.1f} x"
+            f"{'threads':>7} {'penalty':8}{'model':11}{'step':22}{'min ms':>9}{'median':>9}{'x ours':>8}{'share':>7} of\n"
         )
-    return "\n".join(lines)
+        for step in self.steps:
+            lines.append(
+                f"{step.threads:7} {step.penalty:8}{step.model:11}{step.rival:22}{1e3 * min(step.seconds):9.2f}"
+                f"{1e3 * median(step.seconds):9.2f}{self.times_ours(step):8.2f}{100 * step.share:6.0f}% {step.bound}\n"
+            )
+        return "".join(lines)
 
-
-def _by_unit(flops: dict[str, float]) -> str:
-    return " + ".join(f"{each / 1e9:.3g} {unit}" for unit, each in flops.items())
-
-
-def record(step: Step) -> dict:
-    """The step for a JSON file."""
-    return {
-        "kind": "model, not measured",
-        "model": step.model,
-        "penalty": step.penalty,
-        "dtype": step.dtype,
-        "card": step.card.title,
-        "launches": step.launches,
-        "modelled_seconds": step.seconds,
-        "modelled_bytes_over_floor": step.over_floor,
-        "phases": [
+    def write(self) -> list[Path]:
+        rows = [
             {
-                "name": phase.name,
-                "launches": len(phase.launches),
-                "items": sum(launch.items for launch in phase.launches),
-                "last_wave": [launch.last_wave for launch in phase.launches],
-                "balance": [launch.balance(step.card) for launch in phase.launches],
-                "flops": phase.flops,
-                "bytes": phase.bytes,
-                "floor_bytes": phase.floor_bytes,
-                "modelled_seconds": phase.seconds(step.card),
-                "bound_by": phase.binds(step.card),
+                "threads": s.threads, "penalty": s.penalty, "model": s.model, "step": s.rival,
+                "min_ms": f"{1e3 * min(s.seconds):.3f}", "median_ms": f"{1e3 * median(s.seconds):.3f}",
+                "rounds": len(s.seconds), "times_ours": f"{self.times_ours(s):.3f}", "gflop": f"{s.flop / 1e9:.3f}",
+                "traffic_mb": f"{s.traffic / 1e6:.1f}", "share_of_roofline": f"{s.share:.3f}", "bound": s.bound,
+                "multiply_add_gflops": f"{s.rates.multiply_add / 1e9:.1f}", "sgemm_gflops": f"{s.rates.sgemm / 1e9:.1f}",
+                "read_gbs": f"{s.rates.read / 1e9:.1f}", "copy_gbs": f"{s.rates.copy / 1e9:.1f}", "machine": machine(),
             }
-            for phase in step.phases
-        ],
-        "loops": {
-            name: {
-                "launches": loop.launches,
-                "bytes": loop.bytes,
-                "modelled_seconds": loop.seconds,
-                "modelled_graph_seconds": loop.graph_seconds,
-            }
-            for name, loop in step.loops.items()
-        },
-    }
+            for s in self.steps
+        ]  # fmt: skip
+        return [write_csv(FOLDER / "cpu_roofline.csv", rows), self.draw(FOLDER / "cpu_roofline.svg")]
+
+    def draw(self, path: Path) -> Path:
+        threads = list(dict.fromkeys(step.threads for step in self.steps))
+        caption = f"{machine()}; circles SO, squares SRIP"
+        with panels(path, 1, len(threads), (5.4, 4.0), caption) as axes:
+            for axis, count in zip(axes[0], threads, strict=True):
+                _draw_panel(axis, [step for step in self.steps if step.threads == count])
+                axis.set_title(f"{count} thread{'s' if count > 1 else ''}", fontsize=10)
+            axes[0][0].set_ylabel("least work / time, GFLOP/s")
+            axes[0][0].legend(frameon=False, fontsize=7, loc="lower right")
+        return path
 
 
-def chart(steps: Sequence[Step], path: Path) -> None:
-    """Modelled times of all steps as bars: ours and the loops, one panel for each card and penalty."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    penalties = list(dict.fromkeys(step.penalty for step in steps))
-    cards = list(dict.fromkeys(step.card.title for step in steps))
-    size = (6.2 * len(penalties), 3.4 * len(cards) + 0.3)
-    figure, axes = plt.subplots(len(cards), len(penalties), figsize=size, squeeze=False)
-    for axis, (card, penalty) in zip(axes.flat, product(cards, penalties), strict=True):
-        own = [step for step in steps if (step.card.title, step.penalty) == (card, penalty)]
-        series = {
-            "published loop": ([step.loops["published"].seconds for step in own], "#b0b7c3"),
-            "eager loop": ([step.loops["eager"].seconds for step in own], "#7c9cbf"),
-            "eager loop as a CUDA graph": ([step.loops["eager"].graph_seconds for step in own], "#4c78a8"),
-            "ours": ([step.seconds for step in own], "#e4572e"),
-        }
-        for place, (label, (seconds, color)) in enumerate(series.items()):
-            at = [i + 0.2 * (place - 1.5) for i in range(len(own))]
-            bars = axis.bar(at, [1e6 * each for each in seconds], 0.19, label=label, color=color)
-            if label != "ours":
-                ratios = [f"{each / step.seconds:.3g}×" for each, step in zip(seconds, own, strict=True)]
-                axis.bar_label(bars, ratios, fontsize=6, rotation=90, padding=2)
-        axis.set_yscale("log")
-        axis.margins(y=0.18)
-        axis.set_xticks(range(len(own)), [step.model.replace("_", "\n") for step in own], fontsize=6.5)
-        axis.set_title({"so": "soft orthogonality", "srip": "SRIP"}[penalty] + f" on {card} (model)", fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("forward + backward, us")
-    axes[0][0].legend(frameon=False, fontsize=7)
-    figure.text(0.01, 0.05 / size[1], f"{WARNING} Labels: times as long as ours.", fontsize=6.5, color="#555")
-    figure.tight_layout(rect=(0, 0.12 / size[1], 1, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="roofline.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--model", choices=(*MODELS, "all"), default="resnet50")
-    parser.add_argument("--card", choices=(*CARDS, "all"), default="h100")
-    parser.add_argument("--penalty", choices=(*PENALTIES, "all"), default="all")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest",
-                        help="torch's float32 matmul precision: of SO's backward, and of the loops' products")  # fmt: skip
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--chart", type=Path, help="draw modelled times into this file (SVG, PNG, PDF)")
-    options = parser.parse_args(arguments)
-
-    def chosen(option: str, all_of: Sequence[str]) -> Sequence[str]:
-        return all_of if option == "all" else (option,)
-
-    steps = []
-    print(WARNING)
-    for card in chosen(options.card, tuple(CARDS)):
-        for model in chosen(options.model, MODELS):
-            for penalty in chosen(options.penalty, PENALTIES):
-                steps.append(step(model, penalty, CARDS[card], options.dtype, options.precision))
-                print(f"\n{describe(steps[-1])}")
-    if options.json:
-        options.json.write_text(json.dumps([record(each) for each in steps], indent=1) + "\n")
-    if options.chart:
-        chart(steps, options.chart)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _draw_panel(axis, steps: list[Step]) -> None:
+    """The roofline, and the steps below it."""
+    peak = max(step.rates.multiply_add for step in steps)
+    copy = max(step.rates.copy for step in steps)
+    intensities = [1.0, peak / copy, 2.0**11]
+    axis.plot(intensities, [min(peak, copy * x) / 1e9 for x in intensities], color="#333", linewidth=1)
+    axis.text(intensities[-1], peak / 1e9, f"{peak / 1e9:.0f} GFLOP/s", ha="right", va="bottom", fontsize=7)
+    axis.text(1, copy / 1e9, f" {copy / 1e9:.1f} GB/s", ha="left", va="bottom", fontsize=7)
+    for rival, color in COLORS.items():
+        for penalty, marker in MARKERS.items():
+            own = [step for step in steps if (step.rival, step.penalty) == (rival, penalty)]
+            intensity, rate = [s.flop / s.traffic for s in own], [s.flop / min(s.seconds) / 1e9 for s in own]
+            label = rival if penalty == "so" else None
+            axis.scatter(intensity, rate, s=22, color=color, marker=marker, label=label)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xlabel("least work / least traffic, FLOP/byte")

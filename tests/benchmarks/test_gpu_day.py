@@ -8,21 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import (
-    gpu_counters,
-    gpu_day,
-    gpu_day_figures,
-    gpu_day_findings,
-    gpu_day_stages,
-    gpu_workload,
-    time_box,
-)
-from benchmarks.gpu_day_stages import Options, Stage
+from benchmarks import gpu_day, gpu_day_figures
+from benchmarks.gpu import counters, findings, stages, time_box, workload
+from benchmarks.gpu.stages import Options, Stage
 
 ROOT = Path(__file__).parents[2]
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -169,16 +163,16 @@ def test_tests_are_counted(tmp_path, names, status, reason):
     ],
 )  # fmt: skip
 def test_reasons_are_one_line(printed, reason):
-    assert gpu_day_findings.reason(printed).startswith(reason)
+    assert findings.reason(printed).startswith(reason)
 
 
 def test_reasons_hold_no_control_characters():
-    assert gpu_day_findings.reason("ok\nerror: \x00a\x1bb\x07\n") == "error: a b"
+    assert findings.reason("ok\nerror: \x00a\x1bb\x07\n") == "error: a b"
 
 
 def test_pages_of_blank_lines_are_read_at_once():
     began = time.monotonic()
-    assert list(gpu_day_findings.printed_figures("\n" * 100_000 + "   triton on cuda  no: none")) == [
+    assert list(findings.printed_figures("\n" * 100_000 + "   triton on cuda  no: none")) == [
         {"case": "triton", "error": "none"}
     ]
     assert time.monotonic() - began < 5
@@ -236,7 +230,7 @@ cuda steps       the same bits twice, a CUDA graph replays WRONG
 
 
 def test_what_the_doctor_found_is_a_finding_each():
-    assert [(found["case"], found["error"]) for found in gpu_day_findings.printed_figures(DOCTOR)] == [
+    assert [(found["case"], found["error"]) for found in findings.printed_figures(DOCTOR)] == [
         ("triton", "triton is not installed"),
         ("cuda on cuda", "WRONG: largest relative error 2.0e-05 (so gradients)"),
         ("cuda steps", "the same bits twice, a CUDA graph replays WRONG"),
@@ -295,13 +289,24 @@ def test_a_signal_ends_the_day_with_its_summary(tmp_path):
     assert [line.split()[0] for line in printed.strip().splitlines()[-2:]] == ["smoke", "variant"]
 
 
+def test_stages_call_modules_and_tests_that_are_there(tmp_path):
+    """Most of them have nothing to run on a machine without the tools."""
+    own = [each.command(60) for each in stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))]
+    own += [counters.command(backend, ["so"], "resnet18", "float32") for backend in counters.KERNELS]
+    modules = {command[place + 1] for command in map(list, own) for place, word in enumerate(command) if word == "-m"}
+    assert {"benchmarks.gpu.penalties", "benchmarks.gpu.workload", "ortho_kernels.doctor"} <= modules
+    marks = {"gpu", "gpu and smoke"}  # pytest's own -m
+    assert [name for name in modules - marks if find_spec(name) is None] == []
+    assert [path for path in stages.NUMERIC if not (ROOT / path).exists()] == []
+
+
 @without_gpu
 def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
     """As far as this machine has the tools and libraries; the tests' own stages run in `test_tests_are_counted`."""
     skip = ["smoke", "cuda", "triton", "build", "training"]
     words = ["--seconds", "200", "--out", str(tmp_path), "--csv", str(tmp_path / "gpu.csv"), "--skip", *skip]
-    stages = gpu_day_stages.stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))
-    named = {word for each in stages for word in (each.name, each.name.split()[0])}
+    chosen = stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))
+    named = {word for each in chosen for word in (each.name, each.name.split()[0])}
     words = [word for word in words if word != "build" or "build" in named]
     done = subprocess.run([sys.executable, "benchmarks/gpu_day.py", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -319,7 +324,7 @@ def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
 @without_gpu
 @pytest.mark.parametrize("what", ["shapes", "once"])
 def test_the_workload_says_why_it_can_not_run(what, capsys):
-    assert gpu_workload.main([what]) == 1
+    assert workload.main([what]) == 1
     assert capsys.readouterr().err.startswith("cuda can't run here: ")
 
 
@@ -327,7 +332,7 @@ def test_the_workload_says_why_it_can_not_run(what, capsys):
 @pytest.mark.smoke
 @pytest.mark.parametrize("what", ["shapes", "once"])
 def test_the_workload_runs(what, kernels):
-    assert gpu_workload.main([what, "--backend", kernels, "--model", "resnet18"]) == 0
+    assert workload.main([what, "--backend", kernels, "--model", "resnet18"]) == 0
 
 
 TABLE = """==PROF== Connected to process 1
@@ -339,11 +344,11 @@ TABLE = """==PROF== Connected to process 1
 
 
 def test_counters_are_read_from_the_table():
-    found = list(gpu_counters.findings(TABLE))
+    found = list(counters.findings(TABLE))
     figures = {finding["case"]: (finding["kernel"], finding["value"], finding["unit"]) for finding in found}
     assert figures["gram_residual gpu__time_duration.sum"] == ("gram_residual", 1234.5, "us")
     assert figures["rank_update stall barrier"] == ("rank_update", 0.5, "cycles")
-    assert list(gpu_counters.findings("==ERROR== ERR_NVGPUCTRPERM")) == []
+    assert list(counters.findings("==ERROR== ERR_NVGPUCTRPERM")) == []
 
 
 @pytest.mark.parametrize(
@@ -355,7 +360,7 @@ def test_ncu_is_called_and_its_refusal_explained(tmp_path, prints, status, said)
     ncu.write_text(f"#!/bin/sh\ncat <<'END'\n{prints}\nEND\n")
     ncu.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = [sys.executable, "benchmarks/gpu_counters.py", "--table", str(tmp_path / "ncu.csv")]
+    command = [sys.executable, "-m", "benchmarks.gpu.counters", "--table", str(tmp_path / "ncu.csv")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == status
     assert said in done.stdout + done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_day
-from benchmarks.gpu_day_stages import Options
+from benchmarks.gpu.stages import Options
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,9 +4,10 @@ import pytest
 
 pytest.importorskip("ortho_kernels._introspect", reason="no introspection")
 
-from benchmarks import gpu_model, model_shapes
-from benchmarks.cards import CARDS
-from benchmarks.gpu_model import planner
+from benchmarks import model_shapes
+from benchmarks.gpu import kernel_model
+from benchmarks.gpu.cards import CARDS
+from benchmarks.gpu.kernel_model import planner
 
 SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000), (64, 100_000)]
 DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -73,9 +74,9 @@ def test_parts_of_small_orders_take_little_memory(matrices, most_bytes):
 
 
 def test_the_items_of_resnet50_are_balanced():
-    shapes = gpu_model.matrices(model_shapes.MODELS["resnet50"]())
+    shapes = kernel_model.matrices(model_shapes.MODELS["resnet50"]())
     for card in (CARDS["a100"], CARDS["h100"]):
-        forward, backward = gpu_model.soft_orthogonality(shapes, card)
+        forward, backward = kernel_model.soft_orthogonality(shapes, card)
         assert forward.launches[0].balance(card) > 0.85
         assert backward.launches[0].balance(card) > 0.95
 

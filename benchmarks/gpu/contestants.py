@@ -16,12 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.rivals import Penalty, eager_srip, rival
 from ortho_kernels import use_backend
-from ortho_kernels.backends.choose import reason_against as reason_against_backend
 
 from . import batched
 from .batched import wide
-from .rivals import Penalty, eager_srip, rival
+from .machine import reason_against_backend
 
 # Those that compile for long come last, so that little time is lost to them. Captured ones follow what they capture.
 NAMES = (

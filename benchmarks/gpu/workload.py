@@ -1,4 +1,4 @@
-"""What profilers and sanitizers watch: `python benchmarks/gpu_workload.py shapes|once`. Nothing is timed or checked.
+"""What profilers and sanitizers watch: `python -m benchmarks.gpu.workload shapes|once`. Nothing is timed or checked.
 
 shapes  every kernel, layout, dtype and edge once, on small weights
 once    one step of each penalty over a model, between the marks of CUDA's profiler, after steps that warm up
@@ -10,18 +10,16 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor
 
 from benchmarks import model_shapes
+from benchmarks.arguments import DTYPES as DTYPE_NAMES
 from benchmarks.weight_sets import weights_of
 from ortho_kernels import soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad, use_backend
-from ortho_kernels.backends.choose import reason_against
+
+from .machine import reason_against_backend
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PENALTIES = {"so": soft_orthogonality, "srip": srip}
@@ -65,7 +63,7 @@ def shapes(backend: str) -> None:
     """Values and gradients of both penalties: by autograd, of either side, in groups, added in place."""
     with use_backend(backend):
         for dtype in DTYPES:
-            if (reason := reason_against(backend, "cuda", dtype)) is not None:
+            if (reason := reason_against_backend(backend, "cuda", dtype)) is not None:
                 print(f"{backend}, {dtype}: left out, {reason}", flush=True)
                 continue
             weights = layouts(dtype)
@@ -111,15 +109,15 @@ def once(backend: str, penalties: Sequence[str], model: str, dtype: torch.dtype)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="gpu_workload.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="benchmarks.gpu.workload", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("what", choices=("shapes", "once"))
     parser.add_argument("--backend", choices=("cuda", "triton"), default="cuda")
     parser.add_argument("--penalty", nargs="+", choices=tuple(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--model", choices=tuple(model_shapes.MODELS), default="resnet50")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPE_NAMES, default="float32")
     options = parser.parse_args(arguments)
-    if (reason := reason_against(options.backend, "cuda")) is not None:
+    if (reason := reason_against_backend(options.backend, "cuda")) is not None:
         print(f"{options.backend} can't run here: {reason}", file=sys.stderr)
         return 1
     if options.what == "shapes":

@@ -1,4 +1,4 @@
-"""The eager loop as the model sees it: every operator that it hands to the GPU, with its bytes and its operations.
+"""A loop over layers as the model sees it: every operator that it hands to the GPU, with its bytes and its operations.
 
 The rivals of `rivals.py` run on meta tensors, so that nothing is computed and any model fits.
 """
@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.rivals import rival
+
 from .cards import Card
-from .rivals import rival
 
 # Assumptions of the model, of the order that is usually seen: what torch and Python spend on an operator with autograd, and
 # the pause between two kernels of one stream, which is also what a kernel of a CUDA graph costs beside its work.
@@ -60,8 +61,8 @@ def operators(name: str, penalty: str, shapes: Sequence[tuple[int, ...]], dtype:
 
 
 @dataclass(frozen=True)
-class EagerModel:
-    """The modelled loop: launches, bytes, seconds as torch runs it, and as a CUDA graph of it would run."""
+class LoopModel:
+    """The modeled loop: launches, bytes, seconds as torch runs it, and as a CUDA graph of it would run."""
 
     launches: int
     bytes: int
@@ -70,10 +71,10 @@ class EagerModel:
     graph_seconds: float
 
 
-def predict(operators: Sequence[Operator], card: Card, unit: str) -> EagerModel:
+def predict(operators: Sequence[Operator], card: Card, unit: str) -> LoopModel:
     """The host runs ahead of the GPU, so whichever of the two takes longer in all decides."""
     graph = sum(each.seconds(card, unit) + GAP_SECONDS for each in operators)
-    return EagerModel(
+    return LoopModel(
         launches=len(operators),
         bytes=sum(each.bytes for each in operators),
         flops=sum(each.flops for each in operators),

@@ -1,41 +1,36 @@
-"""Times on a GPU: `python benchmarks/gpu.py --model resnet50`. One forward and backward over all weights of a model.
+"""Times of a forward and backward over all weights of a model: `python -m benchmarks.gpu.penalties --model resnet50`.
 
-Each contestant (see `gpu_rivals.py`) is checked against float64; then all that are right are timed in one interleaved series
-(see `gpu_timing.py`). What can't serve, fails or is wrong is an entry with its reason, and the rest goes on. Each case is a
-line of JSON, written as soon as it is done. The exit status is 1 if one of ours that was asked for was not timed.
+Each contestant (see `contestants.py`) is checked against float64; then all that are right are timed in one interleaved
+series (see `stopwatch.py`). What can't serve, fails or is wrong is an entry with its reason, and the rest goes on. Each case
+is a line of JSON, written as soon as it is done. The exit status is 1 if one of ours that was asked for was not timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-
-if __package__ in (None, ""):  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor
 
 from benchmarks import arguments as accepted
-from benchmarks import gpu_rivals, measure, model_shapes
-from benchmarks.gpu_rivals import OURS, Steps
-from benchmarks.gpu_timing import Stopwatch, Times, describe, interleave
-from benchmarks.json_lines import append
+from benchmarks import measure, model_shapes
+from benchmarks.arguments import DTYPES, PENALTIES
 from benchmarks.rivals import truth
 from benchmarks.weight_sets import weights_of
-from ortho_kernels import __version__
-from ortho_kernels.backends import cuda
 
-PENALTIES = ("so", "srip")
-DTYPES = ("float32", "bfloat16", "float16")
-RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
+from . import contestants
+from .contestants import OURS, Steps
+from .json_lines import append
+from .machine import NO_GPU, facts
+from .stopwatch import Stopwatch, Times, describe, interleave
+
+RESULTS = Path(__file__).parents[1] / "results" / "gpu.jsonl"
 SETUP = 0.5  # of a case's seconds: what is not ready by then is left out
 
 # Largest errors relative to float64, of the value and of the worst weight's gradient. Ours are held to what they promise;
@@ -124,15 +119,15 @@ def run(names: Sequence[str], penalty: str, model: str, dtype: str, seconds: flo
     ready: dict[str, Steps] = {}
     errors, extra = {}, {}
     for name in names:
-        reason = gpu_rivals.reason_against(name, penalty, weights[0].dtype)
-        is_late = time.perf_counter() > began + SETUP * seconds and gpu_rivals.CAPTURED.get(name) not in ready
+        reason = contestants.reason_against(name, penalty, weights[0].dtype)
+        is_late = time.perf_counter() > began + SETUP * seconds and contestants.CAPTURED.get(name) not in ready
         if reason is None and is_late:  # to capture what is ready takes little
             reason = f"not ready within {SETUP:.0%} of {seconds:g} seconds"
         if reason is None:
             try:
-                steps = gpu_rivals.steps(name, penalty, weights)
+                steps = contestants.steps(name, penalty, weights)
                 errors[name] = references.errors(name, steps)
-                extra[name] = None if name in gpu_rivals.CAPTURED else peak_extra_bytes(steps)
+                extra[name] = None if name in contestants.CAPTURED else peak_extra_bytes(steps)
                 reason = reason_it_is_wrong(name, errors[name], dtype)
             except ImportError as error:
                 reason = f"can't be imported: {error}"
@@ -195,36 +190,10 @@ def release_memory() -> None:
         return
 
 
-def machine() -> dict:
-    """The card, and what drives it."""
-    card = torch.cuda.get_device_properties() if torch.cuda.is_available() else None
-    return {
-        "card": card and card.name,
-        "compute_capability": card and f"{card.major}.{card.minor}",
-        "multiprocessors": card and card.multi_processor_count,
-        "versions": {
-            "ortho_kernels": __version__,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "hip": torch.version.hip,
-            "triton": _version("triton"),
-            "python": platform.python_version(),
-        },
-        "cuda_library": cuda.build_facts()["CUDA library"],
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="gpu.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.gpu.penalties", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", nargs="+", choices=tuple(model_shapes.MODELS), default=["resnet50"])
     parser.add_argument("--penalty", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
@@ -232,9 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--rivals",
         nargs="+",
         metavar="NAME",
-        choices=gpu_rivals.NAMES,
-        default=[name for name in gpu_rivals.NAMES if name not in gpu_rivals.ON_REQUEST],
-        help=f"of {', '.join(gpu_rivals.NAMES)}; by default all but {' and '.join(gpu_rivals.ON_REQUEST)}",
+        choices=contestants.NAMES,
+        default=[name for name in contestants.NAMES if name not in contestants.ON_REQUEST],
+        help=f"of {', '.join(contestants.NAMES)}; by default all but {' and '.join(contestants.ON_REQUEST)}",
     )
     parser.add_argument(
         "--seconds", type=accepted.seconds, default=10.0, help="for one case, checks and captures included"
@@ -242,19 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=accepted.output_file, default=str(RESULTS),
                         help="a file of JSON lines, to which each case is added")  # fmt: skip
     options = parser.parse_args(arguments)
-    about = machine()
-    if about["card"] is None:
-        reason = "no GPU that torch can use"
-        append(options.out, {**about, "left_out": dict.fromkeys(options.rivals, reason)})
-        print(f"Nothing was timed: {reason}.", file=sys.stderr)
+    about = facts()
+    if not torch.cuda.is_available():
+        append(options.out, {"facts": about, "left_out": dict.fromkeys(options.rivals, NO_GPU)})
+        print(f"Nothing was timed: {NO_GPU}.", file=sys.stderr)
         return 1
-    print(f"{about['card']}, torch {about['versions']['torch']}")
+    print(f"{about['card']}, torch {about['torch']}")
     missing = set()
     for model in options.model:
         for dtype in options.dtype:
             for penalty in options.penalty:
                 case = run(options.rivals, penalty, model, dtype, options.seconds)
-                append(options.out, {**about, **case.record()})
+                append(options.out, {"facts": about, **case.record()})
                 print(f"\n{case.table()}", flush=True)
                 missing |= set(case.left_out) & set(OURS)
     print(f"\nadded to {options.out}")

@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 NUMERIC = ("tests/test_soft_orthogonality.py", "tests/test_srip.py", "tests/test_value_and_grad.py", "tests/gpu")
 SLOW = "not compile and not opcheck and not every_half and not beyond_32_bits"  # what torch compiles takes 10 s a test
@@ -62,23 +62,23 @@ class Options:
     training: Sequence[str] = TRAINING
 
 
-def stages(options: Options) -> list[Stage]:
+def all_stages(options: Options) -> list[Stage]:
     """All of them. Where a folder was not given, the stage that needs it says so."""
     out, tuned = options.out, {"ORTHO_KERNELS_TUNED": str(options.out / "tuned")}
 
-    def python(script: str, *words: str) -> Command:
-        return lambda seconds: [PYTHON, f"benchmarks/{script}", *words, "--out", str(options.running)]
+    def python(module: str, *words: str) -> Command:
+        return lambda seconds: [PYTHON, "-m", f"benchmarks.gpu.{module}", *words, "--out", str(options.running)]
 
     def timed(models: Sequence[str], dtypes: Sequence[str], rivals: Sequence[str], seconds: float) -> Command:
         words = ("--model", *models, "--dtype", *dtypes, "--penalty", "so", "srip", "--rivals", *rivals)
-        return python("gpu.py", *words, "--seconds", str(seconds))
+        return python("penalties", *words, "--seconds", str(seconds))
 
     large, small, dtypes = ("resnet50", "vit_base"), ("resnet18", "vit_small"), ("float32", "bfloat16")
     cuda, triton = ("cuda", "cuda-graph"), ("triton", "triton-graph")
     rivals = ("products", "bucketed", "grouped", "graph", "eager", "published", "quack")
     return [
         *_provisions(options),
-        Stage("ceilings", 45, python("gpu_ceilings.py")),
+        Stage("ceilings", 45, python("ceilings")),
         Stage("doctor", 60, lambda seconds: [PYTHON, "-m", "ortho_kernels.doctor", "--gpu"]),
         _tests("smoke", 75, out / "smoke.xml", "gpu and smoke", "cuda-gpu or triton-gpu"),
         _tests("cuda tests", 75, out / "cuda.xml", "gpu", f"cuda-gpu and {SLOW}"),
@@ -90,13 +90,7 @@ def stages(options: Options) -> list[Stage]:
         *_variants(options, timed(large, dtypes[:1], cuda, 6)),
         Stage("kernels small", 45, timed(small, dtypes, (*cuda, *triton), 5)),
         Stage("tuning", 60, _tuning, environment=tuned),
-        Stage(
-            "tuned",
-            45,
-            timed(large, dtypes, triton, 5),
-            environment=tuned,
-            needed=out / "tuned",
-        ),
+        Stage("tuned", 45, timed(large, dtypes, triton, 5), environment=tuned, needed=out / "tuned"),
         *(_training(penalty, options) for penalty in ("none", "so", "srip")),
     ]
 
@@ -111,9 +105,8 @@ def _provisions(options: Options) -> list[Stage]:
         left_out = None if wheels else f"there are no wheels in {options.wheels}"
         made.append(Stage("wheels", 60, lambda seconds: command, left_out=left_out))
     if not (ROOT / "ortho_kernels" / "_cuda.abi3.so").exists():
-        made.append(
-            Stage("build", 240, lambda seconds: [PYTHON, "setup.py", "-q", "build_ext", "--inplace"], ("nvcc",))
-        )
+        build = [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]
+        made.append(Stage("build", 240, lambda seconds: build, tools=("nvcc",)))
     return made
 
 
@@ -121,19 +114,8 @@ def _tests(name: str, box: float, junit: Path, marks: str, names: str) -> Stage:
     """Tests with these marks and of these names, by several processes where pytest-xdist is there."""
 
     def command(seconds: float) -> list[str]:
-        words = [
-            PYTHON,
-            "-m",
-            "pytest",
-            "-v",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-            f"--junitxml={junit}",
-            "-m",
-            marks,
-        ]
-        words += ["-k", names, "--maxfail=40"]
+        words = [PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+        words += ["-m", marks, "-k", names, "--maxfail=40"]
         several = _newer("pytest-xdist", (2,))
         if several:
             words += ["-n", str(WORKERS)]
@@ -142,7 +124,7 @@ def _tests(name: str, box: float, junit: Path, marks: str, names: str) -> Stage:
             words += ["--timeout=60", *["--timeout-method=thread"] * several]
         if _newer("pytest-timeout", (2, 3)):
             words += [f"--session-timeout={max(5, seconds - TO_FINISH):.0f}"]
-        return words + [folder for folder in NUMERIC if (ROOT / folder).exists()]
+        return [*words, *NUMERIC]
 
     return Stage(name, box, command, modules=("pytest", "hypothesis"), junit=junit)
 
@@ -157,14 +139,14 @@ def _newer(package: str, least: tuple[int, ...]) -> bool:
 
 
 def _counters(backend: str, python: Callable[..., Command], out: Path) -> Stage:
-    words = ("gpu_counters.py", "--backend", backend, "--table", str(out / "ncu.csv"))
+    words = ("counters", "--backend", backend, "--table", str(out / "ncu.csv"))
     return Stage(f"ncu {backend}", 60, python(*words), tools=("ncu",))
 
 
 def _sanitized(tool: str) -> Stage:
     """compute-sanitizer over every kernel of the CUDA library, each tensor in an allocation of its own."""
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--kernel-name", "kns=ortho"]
-    command = [*words, PYTHON, "benchmarks/gpu_workload.py", "shapes", "--backend", "cuda"]
+    command = [*words, PYTHON, "-m", "benchmarks.gpu.workload", "shapes", "--backend", "cuda"]
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return Stage(tool, 75, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
 

@@ -4,8 +4,8 @@ Every figure comes from the planner that the kernels themselves use (`ortho_kern
 
 - A launch takes as long as what binds it: the arithmetic of its fullest multiprocessor, the memory, or L2. All run at their
   full rate (see `cards.py`) and overlap perfectly, so times are lower bounds, for ours as for the eager loop.
-- Blocks take every so-manieth item, and those of one wave move along together. What a wave reads twice comes from L2 the
-  second time; what a later wave reads again does so too if the matrix takes no more than half of L2.
+- Block b of B takes the items b, b + B, ..., and the blocks of one wave move along together. What a wave reads twice comes
+  from L2 the second time; what a later wave reads again does so too if the matrix takes no more than half of L2.
 - A launch costs 3 us beside its work, a barrier over the whole grid 1.5 us.
 """
 
@@ -22,12 +22,12 @@ from .cards import Card
 
 LAUNCH_SECONDS, BARRIER_SECONDS = 3e-6, 1.5e-6
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Units and products of one multiply-add. float32 weights whose digits are kept are three bfloat16 parts each, of which
+# Units and products of one multiply-add. At full precision a float32 weight is three bfloat16 parts, of which
 # six products are formed; in the backward of 16-bit weights R is two parts, a float16 weight too.
 FORWARD = {"float32": ("bfloat16", 6), "bfloat16": ("bfloat16", 1), "float16": ("bfloat16", 1)}
 BACKWARD = {"highest": ("bfloat16", 6), "high": ("tf32", 1), "medium": ("bfloat16", 1)}
-BACKWARD_OF_HALVES = {"bfloat16": ("bfloat16", 2), "float16": ("bfloat16", 3)}
-IN_DOUBLE = ("float64", 1)  # small orders, where few entries average rounding errors out
+BACKWARD_16_BIT = {"bfloat16": ("bfloat16", 2), "float16": ("bfloat16", 3)}
+FP64 = ("float64", 1)  # small orders, where few entries average rounding errors out
 SMALL_ORDER = 64  # of residuals that are computed in double
 # SRIP's sums: in double where it has a quarter of float's rate, else in two floats, of 11 operations a multiply-add.
 FAST_DOUBLE, TWO_FLOAT_OPERATIONS = 0.25, 11
@@ -176,7 +176,7 @@ def _residuals(launch, weights: Sequence[Matrix], card: Card) -> Launch:
     total = launch.partial_bytes * (1 if of_a_wave <= card.l2_bytes // 2 else 2)
     for each in launch.work:
         matrix = weights[each.matrix]
-        unit, products = IN_DOUBLE if matrix.order <= SMALL_ORDER else FORWARD[matrix.dtype]
+        unit, products = FP64 if matrix.order <= SMALL_ORDER else FORWARD[matrix.dtype]
         row, column = np.tril_indices(-(-matrix.order // TILE))
         depth = np.full(each.parts, each.part_depth)
         depth[-1] = matrix.depth - each.part_depth * (each.parts - 1)
@@ -200,7 +200,7 @@ def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> 
     work, total, l2 = _Work(), 0, 0
     for each in launch.work:
         matrix = weights[each.matrix]
-        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_OF_HALVES[matrix.dtype]
+        unit, products = BACKWARD[precision] if matrix.dtype == "float32" else BACKWARD_16_BIT[matrix.dtype]
         column, row = (index.ravel() for index in np.indices((each.column_tiles, each.row_tiles)))
         padded = _padded(matrix.order, planner.chunk_bytes // ITEM_BYTES["float32"])
         entries = _entries(_length(row, matrix.order), _length(column, matrix.depth))

@@ -1,4 +1,4 @@
-"""Hardware counters of the kernels: `python benchmarks/gpu_counters.py --backend cuda`, by Nsight Compute's ncu.
+"""Hardware counters of the kernels: `python -m benchmarks.gpu.counters --backend cuda`, by Nsight Compute's ncu.
 
 One forward and backward of each penalty over a model. The whole table of counters is added to a CSV file; some of them
 are findings, by kernel.
@@ -15,13 +15,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.arguments import DTYPES, PENALTIES, output_file
 
-from benchmarks.arguments import output_file
-from benchmarks.json_lines import show
+from .json_lines import show
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
     "cuda": ("gram_residual", "residual_product", "power_iteration", "rank_update"),
     "triton": ("residuals", "residual_products", "iterate", "rank_updates"),
@@ -59,7 +57,7 @@ def command(backend: str, penalties: Sequence[str], model: str, dtype: str) -> l
         "ncu", "--csv", "--page", "raw", "--clock-control", "none", "--profile-from-start", "off",
         *(word for section in SECTIONS for word in ("--section", section)),
         "--metrics", ",".join(ASKED), "--kernel-name", f"regex:{'|'.join(KERNELS[backend])}",
-        sys.executable, str(ROOT / "benchmarks" / "gpu_workload.py"), "once",
+        sys.executable, "-m", "benchmarks.gpu.workload", "once",
         "--backend", backend, "--penalty", *penalties, "--model", model, "--dtype", dtype,
     ]  # fmt: skip
 
@@ -99,11 +97,11 @@ def _stalls(values: dict[str, str]) -> Iterator[dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="gpu_counters.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu.counters", description=__doc__)
     parser.add_argument("--backend", choices=tuple(KERNELS), default="cuda")
-    parser.add_argument("--penalty", nargs="+", choices=("so", "srip"), default=["so", "srip"])
+    parser.add_argument("--penalty", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--table", type=output_file, default="ncu.csv", help="the file that ncu's table is added to")
     parser.add_argument("--out", type=output_file, help="a file to which each finding is added as a line of JSON")
     options = parser.parse_args(arguments)
@@ -114,7 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options.backend, options.penalty, options.model, options.dtype),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=ROOT,
     )  # fmt: skip
-    options.table.parent.mkdir(parents=True, exist_ok=True)
     with options.table.open("a") as table:
         table.write(done.stdout)
     found = list(findings(done.stdout))

@@ -1,5 +1,5 @@
-"""The limits of this machine, measured beside what is held to them: float32 multiply-adds a second from registers alone (a
-micro-kernel of our own, `machine_limits.cpp`), torch's sgemm, and memory's bandwidth for reading and for copying."""
+"""What this machine can do at best, measured beside what is held to it: float32 multiply-adds a second from registers alone
+(a micro-kernel of our own, `machine_rates.cpp`), torch's sgemm, and memory's bandwidth for reading and for copying."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Rates:
     copy: float = 0.0
 
 
-class MachineLimits:
+class RateMeter:
     """Measures at a given number of threads; every call of `measure` raises the rates to what it saw."""
 
     def __init__(self, folder: Path, threads: int, megabytes: int = 256) -> None:
-        library = folder / "machine_limits.so"
+        library = folder / "machine_rates.so"
         if not library.exists():
             subprocess.run(["g++", *_FLAGS, str(_SOURCE), "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))

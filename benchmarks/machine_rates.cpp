@@ -1,4 +1,4 @@
-// What this machine can do at best, as machine_limits.py measures it: float32 multiply-adds from registers
+// What this machine can do at best, as machine_rates.py measures it: float32 multiply-adds from registers
 // alone, and reading and copying memory that no cache holds. Compiled for the machine it runs on.
 #include <chrono>
 #include <cstdint>

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .gpu_rivals import Steps
+from .contestants import Steps
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 300
 LONGEST_PAUSE = 0.05  # seconds
@@ -36,17 +36,12 @@ class Stopwatch:
         self._other = torch.zeros(max(1, l2_bytes // 2), dtype=torch.float32, device="cuda")  # twice as large
         self._cycles_per_second = self._measure_clock()
 
-    def device_seconds(self, step: Callable[[], object], host_seconds: float) -> float:
+    def device_seconds(self, step: Callable[[], object], host_seconds: float = 0.0) -> float:
         """On the GPU alone, of a step that takes the host about so long to launch."""
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._other.amax()
         pause = min(1e-4 + 1.5 * host_seconds, LONGEST_PAUSE)
         torch.cuda._sleep(int(pause * self._cycles_per_second))
-        start.record()
-        step()
-        stop.record()
-        stop.synchronize()
-        return 1e-3 * start.elapsed_time(stop)
+        return _between_events(step)
 
     def host_seconds(self, step: Callable[[], object]) -> float:
         torch.cuda.synchronize()
@@ -58,13 +53,18 @@ class Stopwatch:
 
     def _measure_clock(self) -> float:
         cycles = 1_000_000
-        for _ in range(2):  # the first loads the kernel
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            torch.cuda._sleep(cycles)
-            stop.record()
-            stop.synchronize()
-        return cycles / (1e-3 * start.elapsed_time(stop))
+        torch.cuda._sleep(cycles)  # loads the kernel
+        return cycles / _between_events(lambda: torch.cuda._sleep(cycles))
+
+
+def _between_events(step: Callable[[], object]) -> float:
+    """Seconds between two events, one recorded before the step and one after it."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    step()
+    stop.record()
+    stop.synchronize()
+    return 1e-3 * start.elapsed_time(stop)
 
 
 def interleave(
@@ -72,7 +72,7 @@ def interleave(
 ) -> tuple[dict[str, Times], dict[str, str]]:
     """Rounds in each of which every contestant runs once, in rotating order, until `time.perf_counter()` says `until`.
 
-    Returns the times, and what befell those that failed meanwhile.
+    Returns the times of those that did not fail, and the errors of those that did.
     """
     times = {name: Times() for name in contestants}
     failed: dict[str, str] = {}

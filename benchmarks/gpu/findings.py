@@ -19,10 +19,9 @@ MEANINGS = {
     "illegal memory access": "a kernel read or wrote outside of its memory",
     "OutOfMemoryError": "out of memory",
     "no GPU that torch can use": "no GPU that torch can use",
-    "No GPU that torch can use": "no GPU that torch can use",
     "No supported gpu backend found": "no GPU that torch can use",
 }
-_TELLING = re.compile(
+_ERROR_LINE = re.compile(
     r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
 )
 # Each for one line: over all lines together, a stage that prints blank ones would be read for hours.
@@ -34,13 +33,13 @@ _LINE = 1000  # characters of a line that are looked at
 
 
 def reason(printed: str) -> str:
-    """One line on why a stage failed: what is known by name, else the last line that tells, else the last line."""
+    """One line on why a stage failed: what is known by name, else the last line that names an error, else the last one."""
     for mark, meaning in MEANINGS.items():
         if mark in printed:
             return meaning
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)]
-    line = "".join(each if each.isprintable() else " " for each in (telling or lines or ["it printed nothing"])[-1])
+    errors = [line for line in lines if _ERROR_LINE.search(line)]
+    line = "".join(each if each.isprintable() else " " for each in (errors or lines or ["it printed nothing"])[-1])
     return " ".join(line.split())[:_WIDTH]
 
 

@@ -1,6 +1,6 @@
 """What binds: every step beside the machine's own rates, in one interleaved run, at all threads and at one.
 
-    pytest benchmarks/bench_limits.py --benchmark-only -k "so-resnet50"
+    pytest benchmarks/bench_roofline.py --benchmark-only -k "so-resnet50"
 
 Minima are compared: other tenants of a shared machine only ever add time. Every step has the same time a round. Counted
 work is the least that the penalty needs, whoever computes it: for SO n^2 k for the residual's triangle and 2 n^2 k for R W;
@@ -16,11 +16,11 @@ import torch
 
 import ortho_kernels
 
-from .limits_results import LimitsResults, Step
-from .machine_limits import MachineLimits
+from .machine_rates import RateMeter
 from .openblas import OpenBLAS
 from .results import Results
 from .rivals import rival
+from .roofline import RooflineResults, Step
 from .weight_sets import weights_of
 
 CASES = [(penalty, model) for penalty in ("so", "srip") for model in ("resnet18", "resnet50", "vit_small")]
@@ -39,10 +39,10 @@ def threads(request):
 
 
 @pytest.fixture(scope="session")
-def limits_at(tmp_path_factory):
-    """One set of limits for each number of threads: a limit is the highest rate that any case of the run has seen."""
-    folder = tmp_path_factory.mktemp("limits")
-    return cache(lambda threads: MachineLimits(folder, threads))
+def meter_at(tmp_path_factory):
+    """A meter for each number of threads; its rates are the highest that any case of the run has seen."""
+    folder = tmp_path_factory.mktemp("rates")
+    return cache(lambda threads: RateMeter(folder, threads))
 
 
 def least_work(penalty, weights):
@@ -81,24 +81,24 @@ def steps_of(penalty):
 
 
 @pytest.mark.parametrize(("penalty", "model"), CASES, ids=["-".join(case) for case in CASES])
-def test_share_of_limit(benchmark, request, limits_at, threads, penalty, model):
+def test_share_of_roofline(benchmark, request, meter_at, threads, penalty, model):
     weights = weights_of(model)
     gradients = [torch.zeros_like(weight, requires_grad=False) for weight in weights]
-    limits, steps = limits_at(threads), steps_of(penalty)
+    meter, steps = meter_at(threads), steps_of(penalty)
     if penalty == "so":
         agree(steps, weights)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     end, rounds = time.perf_counter() + request.config.getoption("--case-seconds"), 0
     while rounds < 3 or time.perf_counter() < end:
-        limits.measure()
+        meter.measure()
         for name, step in steps.items():
             if name == "published" and rounds % SELDOM:
                 continue
             seconds[name] += turn(partial(step, weights, gradients))
         rounds += 1
     flop, traffic = least_work(penalty, weights)
-    request.config.stash[LimitsResults.key].steps += [
-        Step(threads, penalty, model, name, taken, flop, traffic, limits.rates) for name, taken in seconds.items()
+    request.config.stash[RooflineResults.key].steps += [
+        Step(threads, penalty, model, name, taken, flop, traffic, meter.rates) for name, taken in seconds.items()
     ]
     benchmark.extra_info.update({name: min(taken) for name, taken in seconds.items()})
     benchmark.pedantic(partial(steps["ours"], weights, gradients), rounds=3)

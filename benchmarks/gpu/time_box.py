@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-SECONDS_TO_TELL = 2  # of a Python whose time is over, to print where it was
+SECONDS_TO_REPORT = 2  # of a Python whose time is over, to print where it was
 SECONDS_TO_DIE = 20  # of a killed process; one that waits for a hung driver takes longer, and is left behind
 
 
@@ -57,7 +57,7 @@ def run(command: Sequence[str], seconds: float, log: IO, environment: Mapping[st
 
 def _await_group(process: subprocess.Popen) -> None:
     """Until all processes of the group are gone, for a while."""
-    end = time.monotonic() + SECONDS_TO_TELL
+    end = time.monotonic() + SECONDS_TO_REPORT
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < end:
             process.poll()
