@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from ortho_kernels import __version__
-from ortho_kernels.backends import cuda
-from ortho_kernels.backends.choose import reason_against as reason_against_backend
+from ortho_kernels.backends.registry import BACKENDS
+from ortho_kernels.backends.registry import reason_against as reason_against_backend
 
 __all__ = ["NO_GPU", "facts", "queried", "reason_against_backend"]
 
@@ -32,7 +32,7 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "ortho_kernels": __version__,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        **cuda.build_facts(),
+        **BACKENDS["cuda"].facts(),
         **queried(),
     }
     if torch.cuda.is_available():
