@@ -99,6 +99,12 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_named_files_are_there():
+    for page in PAGES:
+        for name in re.findall(r"`((?:ortho_kernels|csrc|tests|benchmarks|docs)/[\w./]+)`", page.read_text()):
+            assert (ROOT / name).exists() or name == "benchmarks/results", f"{page.name}: {name}"
+
+
 def test_the_readme_is_one_page():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 90
