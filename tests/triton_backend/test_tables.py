@@ -45,20 +45,20 @@ def test_one_table_serves_all_gradients_that_lie_alike():
     weights = [torch.randn(8, 12), torch.randn(8, 12, dtype=torch.bfloat16), torch.randn(4, 8)]
     own = plan_for(*weights)
 
-    def targets(*shifts):
+    def table_of(*shifts):
         """Gradients that lie in buffers of their own, at other addresses each time."""
         buffers = {dtype: torch.empty(400, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
         gradients = [buffers[w.dtype][s : s + w.numel()].view(w.shape) for w, s in zip(weights, shifts, strict=True)]
-        return own.targets(gradients, (True,) * 3), gradients
+        return own.gradient_table(gradients, (True,) * 3), gradients
 
-    (first, gradients), (second, others) = targets(0, 16, 100), targets(16, 0, 116)
+    (first, gradients), (second, others) = table_of(0, 16, 100), table_of(16, 0, 116)
     assert first.views is second.views
-    assert first.bases[torch.float32] is gradients[0]
-    assert second.bases[torch.bfloat16] is others[1]
+    assert first.first[torch.float32] is gradients[0]
+    assert second.first[torch.bfloat16] is others[1]
     assert [row[0] for row in first.views.tolist()] == [0, 0, 100]
     assert first.access[torch.float32] == (1 << Layout.DEPTH_MAJOR, False)
-    assert targets(0, 16, 104)[0].views is not first.views
-    unaligned, _ = targets(0, 0, 102)
+    assert table_of(0, 16, 104)[0].views is not first.views
+    unaligned, _ = table_of(0, 0, 102)
     assert [row[3] for row in unaligned.views.tolist()] == [Layout.DEPTH_MAJOR, Layout.STRIDED, Layout.STRIDED]
 
 
@@ -72,7 +72,7 @@ def test_a_gradient_that_does_not_fit_is_named():
         torch.empty(6, 4, 3, 3).contiguous(memory_format=torch.channels_last),
     ):
         with pytest.raises(RuntimeError, match=r"weights\[1\]: its gradient must have"):
-            own.targets([gradient], (False, True))
+            own.gradient_table([gradient], (False, True))
 
 
 def test_the_caches_are_bounded():
@@ -80,8 +80,10 @@ def test_the_caches_are_bounded():
     own = plan_for(weights[0])
     for place, weight in enumerate(weights):
         own.tables([weight])
-        own.targets([torch.empty(8 * (13 + place))[: 8 * 12].view(8, 12).as_strided((8, 12), (12 + place, 1))], (True,))
-    assert len(own._addresses) == len(own._targets) == tables.ADDRESSES
+        own.gradient_table(
+            [torch.empty(8 * (13 + place))[: 8 * 12].view(8, 12).as_strided((8, 12), (12 + place, 1))], (True,)
+        )
+    assert len(own._addresses) == len(own._gradient_tables) == tables.ADDRESSES
     for depth in range(1, tables.PLANS + 5):
         plan_for(torch.empty(2, depth))
     assert len(tables._plans) == tables.PLANS
@@ -94,15 +96,19 @@ def test_nothing_is_built_while_a_graph_is_captured(monkeypatch):
     def launches(key):
         return own.launches(key, lambda: own.plan.updates([True]), lambda storage: {})
 
-    kept, views, items = own.tables([weight]), own.targets([gradient], (True,)).views, launches("updates")[0].items
+    kept, views, items = (
+        own.tables([weight]),
+        own.gradient_table([gradient], (True,)).views,
+        launches("updates")[0].items,
+    )
     monkeypatch.setattr(tables, "_capturing", lambda device: True)
     assert own.tables([weight]) == kept
-    assert own.targets([torch.empty(8, 12)], (True,)).views is views
+    assert own.gradient_table([torch.empty(8, 12)], (True,)).views is views
     assert launches("updates")[0].items is items
     with pytest.raises(RuntimeError, match=r"graph is being captured.*addresses.*once on the same weights before"):
         own.tables([torch.randn(8, 12)])
     with pytest.raises(RuntimeError, match=r"graph is being captured.*where these gradients lie"):
-        own.targets([torch.empty(12, 8).t()], (True,))
+        own.gradient_table([torch.empty(12, 8).t()], (True,))
     with pytest.raises(RuntimeError, match=r"graph is being captured.*this plan"):
         launches("others")
     assert own.counters()[0].data_ptr() != own.counters()[0].data_ptr()  # a launch in a graph has counters of its own

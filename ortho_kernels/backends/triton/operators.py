@@ -14,9 +14,9 @@ from . import specialization
 from .kernels import apply_all, begin_all, combine_all, finish_all, iterate, rank_updates, residual_products
 from .kernels import residuals as residuals_kernel
 from .launch import Launch
-from .records import Gradients, State, Tables
+from .records import State, Tables
 from .specialization import interpreting
-from .tables import DevicePlan, Targets, device_plan
+from .tables import DevicePlan, GradientTable, device_plan
 
 
 def soft_orthogonality(
@@ -60,14 +60,16 @@ def soft_orthogonality_backward(
     plan = device.plan
     _check(factors, len(plan.matrices), "factors")
     _check(residuals, plan.total_triangle, "residuals")
-    wants, targets = _targets(device, gradients, wanted)
-    key = "products", wants, precision, *targets.access.items()
-    specialize = partial(specialization.residual_products, plan, targets.access, precision)
+    wants, table = _gradient_table(device, gradients, wanted)
+    key = "products", wants, precision, *table.access.items()
+    specialize = partial(specialization.residual_products, plan, table.access, precision)
     tables = device.tables(weights)
     with _on(device):
         for launch in device.launches(key, lambda: plan.products(wants, precision), specialize):
-            written = Gradients(targets.bases[launch.storage], targets.views)
-            launch.run(residual_products, tables, launch.items, factors, residuals, written, int(accumulate))
+            launch.run(
+                residual_products, tables, launch.items, factors, residuals, table.first[launch.storage], table.views,
+                int(accumulate),
+            )  # fmt: skip
 
 
 def srip(
@@ -140,19 +142,21 @@ def srip_backward(
     plan = device.plan
     _check(factors, len(plan.matrices), "factors")
     _check(vectors, 2 * pairs * plan.total_order, "vectors")
-    wants, targets = _targets(device, gradients, wanted)
-    key = "updates", wants, pairs, *targets.access.items()
-    specialize = partial(specialization.rank_updates, plan, targets.access, pairs)
+    wants, table = _gradient_table(device, gradients, wanted)
+    key = "updates", wants, pairs, *table.access.items()
+    specialize = partial(specialization.rank_updates, plan, table.access, pairs)
     tables = device.tables(weights)
     with _on(device):
         for launch in device.launches(key, lambda: plan.updates(wants), specialize):
-            written = Gradients(targets.bases[launch.storage], targets.views)
-            launch.run(rank_updates, tables, launch.items, factors, vectors, written, pairs, int(accumulate))
+            launch.run(
+                rank_updates, tables, launch.items, factors, vectors, table.first[launch.storage], table.views, pairs,
+                int(accumulate),
+            )  # fmt: skip
 
 
-def _targets(
+def _gradient_table(
     device: DevicePlan, gradients: Sequence[Tensor], wanted: Sequence[int]
-) -> tuple[tuple[bool, ...], Targets]:
+) -> tuple[tuple[bool, ...], GradientTable]:
     wants = tuple(map(bool, wanted))
     indices = [index for index, want in enumerate(wants) if want]
     if len(wants) != len(device.plan.views) or len(gradients) != len(indices):
@@ -161,7 +165,7 @@ def _targets(
             f"{len(gradients)} gradients and {len(wants)} `wanted`, of which {len(indices)} are"
         )
     check_storage(gradients, [f"the gradient of weights[{index}]" for index in indices])
-    return wants, device.targets(gradients, wants)
+    return wants, device.gradient_table(gradients, wants)
 
 
 def _on(device: DevicePlan):

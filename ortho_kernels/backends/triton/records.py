@@ -94,13 +94,6 @@ class Tables(NamedTuple):
     entry_orders: Any
 
 
-class Gradients(NamedTuple):
-    """Where a launch writes gradients: the first of them, and seen from there a `StridedView` for each matrix."""
-
-    first: Any
-    views: Any
-
-
 class State(NamedTuple):
     """What power iteration writes: values and vectors, which are returned, and its workspace."""
 

@@ -33,10 +33,10 @@ class _Table(NamedTuple):
     copied: Any  # the event after the copy
 
 
-class Targets(NamedTuple):
-    """Where gradients are written: by dtype the first of them, and seen from there each matrix, in a table."""
+class GradientTable(NamedTuple):
+    """Where gradients are written: by dtype the first of them, and seen from there the view of each matrix."""
 
-    bases: dict[torch.dtype, Tensor]
+    first: dict[torch.dtype, Tensor]
     views: Tensor
     access: dict[torch.dtype, Access]
 
@@ -65,7 +65,7 @@ class DevicePlan:
         self._tables: dict[Hashable, _Table] = {}
         self._launches: dict[Hashable, list[tuple[torch.dtype, int, _Table, dict[str, Any]]]] = {}
         self._addresses = _Recent(ADDRESSES)
-        self._targets = _Recent(ADDRESSES)
+        self._gradient_tables = _Recent(ADDRESSES)
         self._counters: dict[Any, Tensor] = {}
 
     def new(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -81,10 +81,10 @@ class DevicePlan:
             self._table("entry orders", lambda: self.plan.entry_orders[0] or [0]),
         )
 
-    def targets(self, gradients: Sequence[Tensor], wanted: tuple[bool, ...]) -> Targets:
+    def gradient_table(self, gradients: Sequence[Tensor], wanted: tuple[bool, ...]) -> GradientTable:
         """Where these gradients lie. One table serves all that lie alike, seen from the first of their dtype."""
-        bases = {g.dtype: g for g in reversed(gradients)} | {g.dtype: g for g in reversed(gradients) if g.numel()}
-        origins = {dtype: base.data_ptr() for dtype, base in bases.items()}
+        first = {g.dtype: g for g in reversed(gradients)} | {g.dtype: g for g in reversed(gradients) if g.numel()}
+        origins = {dtype: gradient.data_ptr() for dtype, gradient in first.items()}
         key = wanted, *(
             (g.device, g.dtype, g.shape, g.stride(), g.numel() and g.data_ptr() - origins[g.dtype], is_aligned(g))
             for g in gradients
@@ -95,8 +95,8 @@ class DevicePlan:
             rows = [place if place is not None else StridedView(0, 0, 0, 0) for place in places]
             return self._upload(rows, "where these gradients lie"), access_to(self.plan.matrices, places)
 
-        table, access = self._targets.find(key, make)
-        return Targets(bases, self._ready(table), access)
+        table, access = self._gradient_tables.find(key, make)
+        return GradientTable(first, self._ready(table), access)
 
     def launches(
         self,

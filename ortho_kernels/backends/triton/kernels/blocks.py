@@ -46,13 +46,14 @@ def weight_at(tables, m, META: tl.constexpr):
 
 
 @triton.jit
-def gradient_at(gradients, view):
-    return Strided(gradients.first + view.offset, view.order_stride, view.depth_stride)
+def load_view(views, index):
+    return StridedView(*load_row(views, index, VIEW))
 
 
 @triton.jit
-def load_view(gradients, index):
-    return StridedView(*load_row(gradients.views, index, VIEW))
+def gradient_at(gradients, view):
+    """The gradient of a matrix, seen from the first of the launch."""
+    return Strided(gradients + view.offset, view.order_stride, view.depth_stride)
 
 
 @triton.jit

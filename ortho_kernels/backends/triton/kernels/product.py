@@ -9,12 +9,12 @@ from .blocks import gradient_at, load_block, load_matrix, load_row, load_view, w
 ITEM = tl.constexpr(ProductItem._fields)
 
 
-@triton.jit(do_not_specialize=["accumulate"], do_not_specialize_on_alignment=["factors"])
-def residual_products(tables, items, factors, residuals, gradients, accumulate, META: tl.constexpr):
+@triton.jit(do_not_specialize=["accumulate"], do_not_specialize_on_alignment=["factors", "gradients"])
+def residual_products(tables, items, factors, residuals, gradients, gradient_views, accumulate, META: tl.constexpr):
     item = ProductItem(*load_row(items, tl.program_id(0), ITEM))
     m = load_matrix(tables, item.matrix)
     W = weight_at(tables, m, META)
-    view = load_view(gradients, item.matrix)
+    view = load_view(gradient_views, item.matrix)
     packed = residuals + m.residual_offset
     scale = 4.0 * tl.load(factors + item.matrix)
     for LAYOUT in tl.static_range(3):

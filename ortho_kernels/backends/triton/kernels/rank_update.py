@@ -23,13 +23,13 @@ from .blocks import (
 ITEM = tl.constexpr(UpdateItem._fields)
 
 
-@triton.jit(do_not_specialize=["pairs", "accumulate"], do_not_specialize_on_alignment=["factors"])
-def rank_updates(tables, items, factors, kept, gradients, pairs, accumulate, META: tl.constexpr):
+@triton.jit(do_not_specialize=["pairs", "accumulate"], do_not_specialize_on_alignment=["factors", "gradients"])
+def rank_updates(tables, items, factors, kept, gradients, gradient_views, pairs, accumulate, META: tl.constexpr):
     """`VECTORS`, a power of two, is at least 2 pairs, and 16, the least that tensor cores multiply."""
     item = UpdateItem(*load_row(items, tl.program_id(0), ITEM))
     m = load_matrix(tables, item.matrix)
     W = weight_at(tables, m, META)
-    view = load_view(gradients, item.matrix)
+    view = load_view(gradient_views, item.matrix)
     gradient = gradient_at(gradients, view)
     vectors = kept + 2 * pairs * m.vector_offset
     scale = tl.load(factors + item.matrix)
