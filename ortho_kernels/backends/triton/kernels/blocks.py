@@ -115,8 +115,8 @@ def write_block(
 @triton.jit
 def entries_in_caller_order(tables, m, entries):
     """Where the caller keeps these entries of a vector."""
-    mask = (entries < m.order) & (m.entry_order >= 0)
-    return tl.load(tables.entry_orders + m.entry_order + entries, mask=mask, other=entries)
+    known = tl.where(m.entry_order >= 0, m.order, 0)  # a block & a scalar is no mask to the interpreter of triton 3.9
+    return tl.load(tables.entry_orders + m.entry_order + entries, mask=entries < known, other=entries)
 
 
 @triton.jit

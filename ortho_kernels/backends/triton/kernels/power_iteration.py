@@ -165,7 +165,7 @@ def apply_in(item, m, W, x, sums, LAYOUT: tl.constexpr, META: tl.constexpr):
             rows = row + tl.arange(0, META.ROWS)
             block = load_block(W, row, depth, m.order, item.end, META.ROWS, META.COLUMNS, LAYOUT, META)
             own_sums = tl.sum(block.to(tl.float64) * along_depth[None, :], axis=1)
-            before = tl.load(sums + rows, mask=(rows < m.order) & (depth > item.begin), other=0.0)
+            before = tl.load(sums + rows, mask=rows < tl.where(depth > item.begin, m.order, 0), other=0.0)
             tl.store(sums + rows, before + own_sums, mask=rows < m.order)
         tl.debug_barrier()  # the next columns add to what was stored
 
