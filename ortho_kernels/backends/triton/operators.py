@@ -1,9 +1,12 @@
-"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype."""
+"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype.
+
+Backwards write `gradients`, or add to them where `accumulate`: one tensor for each wanted weight, of its device, dtype and
+shape, its columns in the order of the weight's at one stride. `factors`: float32, by which each matrix's is multiplied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -36,7 +39,7 @@ def soft_orthogonality(
     block_counters, matrix_counters, _ = device.counters()
     tables = device.tables(weights)
     specialize = partial(specialization.residuals, plan, keep)
-    with _on(device):
+    with device.current():
         for launch in device.launches(("residuals", keep), lambda: plan.residuals.items, specialize):
             launch.run(
                 residuals_kernel, tables, launch.items, values, residuals, partial_sums, squares, block_counters,
@@ -64,7 +67,7 @@ def soft_orthogonality_backward(
     key = "products", wants, precision, *table.access.items()
     specialize = partial(specialization.residual_products, plan, table.access, precision)
     tables = device.tables(weights)
-    with _on(device):
+    with device.current():
         for launch in device.launches(key, lambda: plan.products(wants, precision), specialize):
             launch.run(
                 residual_products, tables, launch.items, factors, residuals, table.first[launch.storage], table.views,
@@ -97,7 +100,7 @@ def srip(
     tables = device.tables(weights)
     passes = device.launches("passes", plan.passes, partial(specialization.passes, plan))
     combines = device.launches("combines", plan.combines, partial(specialization.combines, plan))
-    with _on(device):
+    with device.current():
         for each, combine in zip(passes, combines, strict=True):
             _iterate(device, tables, each, combine, start, state, iterations, pairs)
     return state.sigmas, state.kept
@@ -146,7 +149,7 @@ def srip_backward(
     key = "updates", wants, pairs, *table.access.items()
     specialize = partial(specialization.rank_updates, plan, table.access, pairs)
     tables = device.tables(weights)
-    with _on(device):
+    with device.current():
         for launch in device.launches(key, lambda: plan.updates(wants), specialize):
             launch.run(
                 rank_updates, tables, launch.items, factors, vectors, table.first[launch.storage], table.views, pairs,
@@ -166,11 +169,6 @@ def _gradient_table(
         )
     check_storage(gradients, [f"the gradient of weights[{index}]" for index in indices])
     return wants, device.gradient_table(gradients, wants)
-
-
-def _on(device: DevicePlan):
-    """Launches go to the weights' device, whichever is current."""
-    return torch.cuda.device(device.device) if device.device.type == "cuda" else nullcontext()
 
 
 def _check(tensor: Tensor, count: int, name: str) -> None:

@@ -26,7 +26,9 @@ class Meta(SimpleNamespace):
         super().__init__(**{name: tl.constexpr(value) for name, value in constants.items()})
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(repr(self))
+        return hash(
+            tuple(constant.value for constant in vars(self).values())
+        )  # in every launch: repr would take longer
 
 
 def interpreting() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +70,10 @@ class DevicePlan:
 
     def new(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(count, dtype=dtype, device=self.device)
+
+    def current(self) -> AbstractContextManager:
+        """Within the block, launches go to this device, whichever is current before."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def tables(self, weights: Sequence[Tensor]) -> Tables:
         """What every kernel reads; the addresses are where the weights lie now."""
