@@ -19,9 +19,9 @@ import torch
 
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import MemoryImages, Splits
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
-from ortho_kernels.trainer.processes import ALONE
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.distributed.processes import ALONE
+from ortho_kernels.trainer.runs.folders import held_run
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
 
 from .lightly_simclr import step_seconds
 

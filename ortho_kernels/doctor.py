@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import __version__, functional, ops, reference
+from . import __version__, functional, gpu_checks, ops, reference
 from .backends import cuda, native, triton
 from .backends.choose import BACKENDS, explain, reason_against, use_backend
-from .diagnostics import gpu_checks
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.
 TOLERANCE = {"torch": 5e-4, "cpu": 1e-5, "cuda": 1e-5, "triton": 1e-5}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diagnostics.spectra import effective_rank, singular_values
 from ..matrix_view import MatrixView
+from ..spectra import effective_rank, singular_values
 
 
 @dataclass(frozen=True)

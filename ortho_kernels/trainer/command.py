@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> None:
         print(f"Table and report of all: {sweep(varied, configs)}")
         return
     config = load_config(words)
-    from .pretrain import pretrain
+    from .runs.pretrain import pretrain
 
     pretrain(config)
 
@@ -62,7 +62,7 @@ def help_text(words: Sequence[str]) -> str:
     from omegaconf import OmegaConf
 
     from .config import load_config, option_groups
-    from .recipes import paper_recipes, recipe_patterns
+    from .config.recipes import paper_recipes, recipe_patterns
 
     options = option_groups()
     quick = [name for name in options["experiment"] if name not in paper_recipes()]

@@ -18,3 +18,8 @@ def writing(path: Path, then: str = "resume=auto") -> Iterator[Path]:
         raise TrainerError(
             f"Cannot write {path}: {error.strerror or error}. Make room (or the folder writable), then {then}."
         ) from None
+
+
+def printable(text: str) -> str:
+    """In one line that every terminal and file takes. Names of files may hold newlines, and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

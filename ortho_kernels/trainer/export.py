@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .backbones import BACKBONES, build_backbone, library_network
-from .checkpoints import checkpoint_files, read_checkpoint
+from .data.preprocess import Preprocess
+from .engine.checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
-from .preprocess import Preprocess
 
 PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0."}  # by evaluation.network
 # What keeps a library from fetching weights that the file holds, by the backbone's name.

@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from ortho_kernels.diagnostics.record import RunRecord, write_whole
-from ortho_kernels.diagnostics.report import write_report
-
 from .config import fingerprint
 from .errors import TrainerError, writing
-from .launchers import Outcome, launch
-from .pretrain import pretrain
+from .report.page import write_report
+from .report.record import RunRecord, write_whole
+from .runs.launchers import Outcome, launch
+from .runs.pretrain import pretrain
 
 # Columns: key in results.json, title, factor, digits.
 COLUMNS = [

@@ -3,8 +3,8 @@
 import torch
 
 from ortho_kernels.trainer.data import load_splits
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.runs.folders import held_run
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
 
 
 def train(ranks, config, callbacks=()):

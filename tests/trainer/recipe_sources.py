@@ -16,11 +16,11 @@ from torch import nn
 
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.config.recipes import paper_recipes
+from ortho_kernels.trainer.data.transforms import LEAST_SIGMA
+from ortho_kernels.trainer.data.views import plan_views
+from ortho_kernels.trainer.engine.optimizers import build_optimizer
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.optimizers import build_optimizer
-from ortho_kernels.trainer.recipes import paper_recipes
-from ortho_kernels.trainer.transforms import LEAST_SIGMA
-from ortho_kernels.trainer.views import plan_views
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent.parent / "docs" / "recipes.md"

@@ -11,13 +11,14 @@ from torch import nn
 
 from ortho_kernels.trainer.data import Splits, load_splits, require_variance
 from ortho_kernels.trainer.data.broken import BrokenPictures
-from ortho_kernels.trainer.data.encoded import EncodedImages, PictureFiles
+from ortho_kernels.trainer.data.encoded import EncodedImages
 from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, load_imagefolder
+from ortho_kernels.trainer.data.picture_sources import PictureFiles
+from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launched
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract
-from ortho_kernels.trainer.processes import ALONE, Ranks, launched
-from ortho_kernels.trainer.stream import BatchStream, Order
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
 
 
 def cut(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ortho_kernels.trainer import command, compare, series, sweep
+from ortho_kernels.trainer import command, compare, sweep
 from ortho_kernels.trainer.config import combinations
 from ortho_kernels.trainer.errors import TrainerError
 
@@ -83,7 +83,7 @@ def test_combinations_name_what_varies():
 
 def test_a_comparison_differs_in_gamma_alone(monkeypatch):
     seen = []
-    monkeypatch.setattr(series, "pretrain_all", lambda configs: seen.extend(configs))
+    monkeypatch.setattr(compare, "compare", lambda *configs: seen.extend(configs))
     compare.main(["data=digits", "penalty=srip"])
     baseline, regularized = seen
     assert (baseline.penalty.gamma, regularized.penalty.gamma) == (0, 1e-3)

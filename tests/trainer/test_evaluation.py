@@ -6,8 +6,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ortho_kernels.trainer.data import MemoryImages, Splits
-from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract, knn_predict, linear_probe
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
+from ortho_kernels.trainer.probes.knn import knn_predict
+from ortho_kernels.trainer.probes.linear import linear_probe
 
 
 def blobs(count, seed):

@@ -18,13 +18,13 @@ from torchvision.datasets import ImageFolder
 
 from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
+from ortho_kernels.trainer.distributed.processes import ALONE
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.evaluation import extract
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
-from ortho_kernels.trainer.processes import ALONE
+from ortho_kernels.trainer.probes.evaluation import extract
 
 
 @pytest.mark.parametrize(

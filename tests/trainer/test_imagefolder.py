@@ -10,8 +10,8 @@ from PIL import Image
 from ortho_kernels.trainer.data import class_folders, load_splits
 from ortho_kernels.trainer.data.class_folders import SUFFIXES, suffixes
 from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, ImageNet100Settings, load_imagefolder
+from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import ALONE
 
 
 def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
@@ -167,9 +167,9 @@ def test_names_that_are_no_utf8_are_read(folder):
 
 
 def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.BLOCK", 2)
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.FIRST_SECONDS", 0.0)
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.BLOCK", 2)
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.LINE_SECONDS", 0.0)
     load_imagefolder(ImageFolderSettings(root=str(folder)))
     assert capsys.readouterr().out.splitlines()[:2] == [
         "Decoding: 2 of 6 pictures ...",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ortho_kernels.trainer.backbones import BACKBONES, build_backbone
-from ortho_kernels.trainer.memory_format import lay_out
+from ortho_kernels.trainer.engine.memory_format import lay_out
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.randomness import seed_globally
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
-from ortho_kernels.trainer.memory_format import lay_out, memory_format
+from ortho_kernels.trainer.engine.memory_format import lay_out, memory_format
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from small_methods import small_heads
 from tiny import tiny_words
 from waits import Waits
 
-from ortho_kernels.trainer.batch_norm import SyncBatchNorm
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed.batch_norm import SyncBatchNorm
+from ortho_kernels.trainer.distributed.processes import ALONE, launched
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
 
 # Steps 1, 4 and 5 write a row; nobody asks for a figure of steps 2 and 3.
 STEPS = ["trainer.max_steps=5", "trainer.log_every=4", "penalty.gamma=1e-3", "trainer.tensorboard=false"]

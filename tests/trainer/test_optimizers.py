@@ -6,15 +6,15 @@ from lightly.utils.lars import LARS as LightlyLARS
 from torch import nn
 
 from ortho_kernels.trainer.backbones.vit import ViTTinySettings, build_vit
-from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.lars import LARS
-from ortho_kernels.trainer.optimizers import (
+from ortho_kernels.trainer.engine.lars import LARS
+from ortho_kernels.trainer.engine.optimizers import (
     OPTIMIZERS,
     build_optimizer,
     build_schedule,
     half_cosine,
     parameter_groups,
 )
+from ortho_kernels.trainer.errors import TrainerError
 
 
 def test_norms_biases_and_embeddings_do_not_decay():

@@ -7,10 +7,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.penalties import build_penalty
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.penalties import build_penalty
 
 
 def gamma(*words):

@@ -10,14 +10,14 @@ from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.diagnosis import first_non_finite_layer
+from ortho_kernels.trainer.config.limits import check_limits
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.finite_steps import first_non_finite_layer
+from ortho_kernels.trainer.engine.monitor import spread
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.limits import check_limits
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.metrics_file import read_metrics
-from ortho_kernels.trainer.monitor import spread
+from ortho_kernels.trainer.report.metrics_file import read_metrics
 
 
 class Watch(Callback):

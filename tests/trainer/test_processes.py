@@ -15,15 +15,15 @@ from small_methods import WITH_MEMORY, small_heads
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from ortho_kernels.trainer.batch_norm import synchronized
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.distributed.batch_norm import synchronized
+from ortho_kernels.trainer.distributed.processes import ALONE, launched
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.finite_steps import Batch, FiniteSteps
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.finite_steps import Batch, FiniteSteps
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.pretrain import pretrain
-from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.run_lock import locked
+from ortho_kernels.trainer.runs.lock import locked
+from ortho_kernels.trainer.runs.pretrain import pretrain
 
 WORDS = [
     "data=digits",

@@ -14,13 +14,13 @@ from recipe_sources import (
 )
 
 from ortho_kernels.trainer.config import load_config, option_groups
+from ortho_kernels.trainer.config.recipes import paper_recipes
 from ortho_kernels.trainer.data import Splits
 from ortho_kernels.trainer.data.images import MemoryImages
+from ortho_kernels.trainer.distributed.processes import Ranks
+from ortho_kernels.trainer.engine.optimizers import rate_factor
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.optimizers import rate_factor
-from ortho_kernels.trainer.pretrain import build_module
-from ortho_kernels.trainer.processes import Ranks
-from ortho_kernels.trainer.recipes import paper_recipes
+from ortho_kernels.trainer.runs.pretrain import build_module
 
 RECIPES = option_groups()["experiment"]
 SMALLER = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.metrics_file import read_metrics
+from ortho_kernels.trainer.report.metrics_file import read_metrics
 
 # 1348 // 450 = 2 batches an epoch: steps 3 and 5 lie in the middle of one, 4 at the end of one.
 SHORT = ["trainer.batch_size=450", "trainer.max_steps=6", "trainer.checkpoint_every=1", "backbone.width=2"]

@@ -10,11 +10,11 @@ import time
 import pytest
 from lightning.pytorch import Callback
 
-from ortho_kernels.trainer import run_lock
+from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import ALONE
-from ortho_kernels.trainer.run_lock import NAME, locked
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.runs import lock
+from ortho_kernels.trainer.runs.folders import held_run
+from ortho_kernels.trainer.runs.lock import NAME, locked
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def gone():
 
 def leave_lock(folder, age=0.0, **changes):
     """As a process leaves it that is killed."""
-    holder = run_lock._this_process()._replace(**changes)
+    holder = lock._this_process()._replace(**changes)
     (folder / NAME).write_text(json.dumps(holder._asdict()))
     os.utime(folder / NAME, (time.time() - age,) * 2)
 
@@ -61,7 +61,7 @@ def test_a_holder_that_was_killed_is_followed_at_once(tmp_path, gone):
 def test_a_holder_whose_parent_has_not_noticed_its_end_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    leave_lock(tmp_path, pid=process.pid, born=run_lock._born(process.pid))
+    leave_lock(tmp_path, pid=process.pid, born=lock._born(process.pid))
     assert taken(tmp_path)
     process.wait()
 
@@ -101,7 +101,7 @@ def test_one_that_was_killed_while_it_took_a_stale_lock_is_followed(tmp_path, go
 
 
 def test_a_lock_is_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "RENEWAL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "RENEWAL_SECONDS", 0.01)
     with locked(tmp_path):
         os.utime(tmp_path / NAME, (0, 0))
         deadline = time.monotonic() + 30
@@ -142,7 +142,7 @@ def test_of_processes_that_start_together_one_wins(tmp_path, gone, stale):
 
 
 def test_a_run_is_held_while_it_trains_and_while_it_is_evaluated(run_tiny, tiny, monkeypatch):
-    from ortho_kernels.trainer import pretrain
+    from ortho_kernels.trainer.runs import pretrain
 
     refused = []
 

@@ -7,12 +7,12 @@ import torch
 from bare_runs import train
 from PIL import Image
 
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
-from ortho_kernels.trainer.metrics_file import read_metrics
-from ortho_kernels.trainer.pretrain import build_module
-from ortho_kernels.trainer.processes import ALONE, launched
+from ortho_kernels.trainer.distributed.processes import ALONE, launched
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.report.metrics_file import read_metrics
+from ortho_kernels.trainer.runs.pretrain import build_module
 
 WORDS = [
     "method=byol",

@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from ortho_kernels.trainer import compare, sweep
-from ortho_kernels.trainer.config import combinations, load_config
+from ortho_kernels.trainer.config import SweepSettings, combinations, load_config
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.launchers import Outcome, SweepSettings, launch
+from ortho_kernels.trainer.runs.launchers import Outcome, launch
 
 WORDS = [
     "data=digits",
@@ -28,7 +28,7 @@ def plan(folder, *words):
 
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch):
-    monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
+    monkeypatch.setattr("ortho_kernels.trainer.runs.pretrain.write_report", lambda path, runs: None)
     monkeypatch.setattr(sweep, "write_report", lambda path, runs: None)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from ortho_kernels.trainer.data.transforms import Draw, blur, colour_jitter, grey, resized_crop, shift_hue, solarize
+from ortho_kernels.trainer.data.views import LocalSettings, PairSettings, Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed.processes import Ranks
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import Ranks
 from ortho_kernels.trainer.randomness import generator_for, host_generator_for
-from ortho_kernels.trainer.transforms import Draw, blur, colour_jitter, grey, resized_crop, shift_hue, solarize
-from ortho_kernels.trainer.views import LocalSettings, PairSettings, Views, ViewSettings, plan_views
 
 STILL = ViewSettings(min_area=1.0, max_ratio=1.0, flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
 

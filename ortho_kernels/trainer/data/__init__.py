@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..distributed.processes import Ranks
 from ..errors import TrainerError
-from ..processes import Ranks
 from .cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
 from .digits import DigitsSettings, load_digits
 from .fashion_mnist import FashionMNISTSettings, load_fashion_mnist

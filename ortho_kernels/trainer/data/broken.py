@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from ..distributed.processes import is_main_process
 from ..errors import writing
 from .decoding import PictureError
-from .notices import is_main_process
 
 CORRUPT = ("stop", "skip")  # what data.corrupt can be
 

@@ -11,10 +11,11 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import TrainerError
-from ..views import LocalSettings, PairSettings, ViewSettings
-from .encoded import EncodedImages, PictureBytes
+from .encoded import EncodedImages
 from .fetching import data_root, fetched
 from .images import Images, MemoryImages, Splits
+from .picture_sources import PictureBytes
+from .views import LocalSettings, PairSettings, ViewSettings
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import TrainerError
-from .notices import printable
+from ..errors import TrainerError, printable
 
 ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held

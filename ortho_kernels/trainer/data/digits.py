@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..views import ViewSettings
 from .images import MemoryImages, Splits
+from .views import ViewSettings
 
 
 @dataclass

@@ -1,59 +1,23 @@
 """Pictures that stay files, or bytes of files, until a batch needs them."""
 
-import io
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..distributed.processes import say
 from .broken import BrokenPictures
-from .byte_strings import ByteStrings
 from .decoding import PictureError, decoded, header_error
 from .images import Images, MemoryImages
-from .notices import printable
-from .threads import in_threads
+from .picture_sources import Sources
 
-
-class Sources(ByteStrings, ABC):
-    """What pictures are decoded from."""
-
-    cure: str  # what to do about one that is broken
-
-    @abstractmethod
-    def open(self, index: int) -> Image.Image:
-        """The picture, its header read."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """For people."""
-
-
-class PictureFiles(Sources):
-    """The strings are paths."""
-
-    cure = "Replace it, remove it, or leave out what is broken: data.corrupt=skip."
-
-    def open(self, index: int) -> Image.Image:
-        return Image.open(os.fsdecode(self[index]))
-
-    def name(self, index: int) -> str:
-        return printable(os.fsdecode(self[index]))
-
-
-class PictureBytes(Sources):
-    """The strings are contents of files."""
-
-    cure = "Fetch the file that holds it again."
-
-    def open(self, index: int) -> Image.Image:
-        return Image.open(io.BytesIO(self[index]))
-
-    def name(self, index: int) -> str:
-        return f"number {index}"
+Result = TypeVar("Result")
+BLOCK = 1000  # pictures; an error stops the work at the end of its block
+FIRST_SECONDS, LINE_SECONDS = 3.0, 15.0
 
 
 class EncodedImages(Images):
@@ -122,3 +86,17 @@ class EncodedImages(Images):
             self.broken.add(self.sources.name(int(indices[place])), error)
             sound[place] = False
         return sound
+
+
+def in_threads(title: str, work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """`work(0)` to `work(count - 1)`, the results in order: PIL reads and decodes outside Python's lock.
+
+    Work that takes long says how far it is."""
+    due = time.monotonic() + FIRST_SECONDS
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, count, BLOCK):
+            end = min(start + BLOCK, count)
+            yield from pool.map(work, range(start, end))
+            if time.monotonic() >= due and end < count:
+                say(f"{title}: {end:,} of {count:,} pictures ...")
+                due = time.monotonic() + LINE_SECONDS

@@ -17,9 +17,9 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from ..errors import TrainerError
-from ..views import ViewSettings
 from .fetching import data_root, last_line, quiet_download
 from .images import Images, MemoryImages, Splits
+from .views import ViewSettings
 
 PACKAGE = "dataset-fashion-mnist"
 FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]

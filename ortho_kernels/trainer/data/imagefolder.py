@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from ..distributed.processes import say
 from ..errors import TrainerError
-from ..views import LocalSettings, ViewSettings
 from .broken import CORRUPT, BrokenPictures
 from .class_folders import LeftOut, list_classes
-from .encoded import EncodedImages, PictureFiles
+from .encoded import EncodedImages
 from .images import Images, Splits
-from .notices import say
+from .picture_sources import PictureFiles
+from .views import LocalSettings, ViewSettings
 
 TEST_NAMES = ("test", "val")
 GIB = 1024**3

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torchvision.datasets import STL10
 
-from ..views import ViewSettings
 from .fetching import data_root, fetched
 from .images import Images, MemoryImages, Splits
+from .views import ViewSettings
 
 UNLABELLED = "unlabeled_X.bin"
 

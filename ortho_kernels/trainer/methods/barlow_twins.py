@@ -7,7 +7,7 @@ from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from ..collectives import sum_over_processes
+from ..distributed.collectives import sum_over_processes
 from .base import Method, MethodSettings, Output
 
 
