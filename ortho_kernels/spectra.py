@@ -32,7 +32,7 @@ def effective_rank(spectrum: Tensor) -> float:
 
 
 def rankme(features: Tensor) -> float:
-    """RankMe (Garrido et al. 2023): the effective rank of a table of features, one row a sample, not centred."""
+    """RankMe (Garrido et al. 2023): the effective rank of a table of features, one row a sample, not centered."""
     return effective_rank(singular_values(features))
 
 
@@ -43,8 +43,8 @@ def representation_eigenvalues(features: Tensor) -> Tensor:
         raise ValueError(f"features must be a (samples, dimensions) table, got shape {tuple(features.shape)}")
     if not features.isfinite().all():
         return features.new_full((features.shape[1],), torch.nan)
-    centred = features - features.mean(0)
-    covariance = centred.T @ centred / max(len(features) - 1, 1)
+    centered = features - features.mean(0)
+    covariance = centered.T @ centered / max(len(features) - 1, 1)
     # Rounding leaves eigenvalues of -1e-19 where the covariance is singular; it has none below zero.
     return torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import help_text, split_flags
+from .command import split_flags
 from .errors import TrainerError, writing
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def main(words: Sequence[str]) -> None:
     flags, words = split_flags(words)
     if "help" in flags:
+        from .config.help import help_text
+
         print(help_text(words))
         return
     from .config import load_config

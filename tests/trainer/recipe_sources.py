@@ -159,7 +159,7 @@ OF_A_VIEW: dict[str, Callable[[Ours, int], Any]] = {
     "color_jitter.contrast": strength("contrast"),
     "color_jitter.saturation": strength("saturation"),
     "color_jitter.hue": strength("hue"),
-    "grayscale.prob": strength("grey"),
+    "grayscale.prob": strength("gray"),
     "gaussian_blur.prob": strength("blur"),
     "solarization.prob": strength("solarize"),
     "equalization.prob": lambda o, index: 0.0,  # no such transform
@@ -174,7 +174,7 @@ OF_A_VIEW: dict[str, Callable[[Ours, int], Any]] = {
     "cj_strength * cj_contrast": strength("contrast"),
     "cj_strength * cj_sat": strength("saturation"),
     "cj_strength * cj_hue": strength("hue"),
-    "random_gray_scale": strength("grey"),
+    "random_gray_scale": strength("gray"),
     "gaussian_blur": strength("blur"),
     "solarization_prob": strength("solarize"),
     "sigmas": lambda o, index: [LEAST_SIGMA, o.view(index).blur_sigma],

@@ -140,7 +140,6 @@ def test_torchvision_networks_lose_their_classifier_alone(name):
     [
         ("vit_tiny", {"patch": 5}, r"backbone\.patch=5 does not divide the image size 32"),
         ("vit_tiny", {"heads": 5}, r"backbone\.heads=5 does not divide"),
-        ("resnet18", {"stem": "small"}, r"backbone\.stem must be one of cifar, imagenet; got small"),
         ("wrn28_2", {"depth": 20}, r"6 n \+ 4"),
         ("timm", {"model": "convnext_atoo"}, "timm has no model convnext_atoo. Did you mean convnext_atto"),
         ("timm", {"options": {"no_such": 1}}, "timm cannot build vit_tiny_patch16_224"),

@@ -45,10 +45,10 @@ def test_a_mistake_is_one_line_and_no_traceback(tmp_path):
 def test_help_lists_groups_and_keys(capsys):
     command.main(["--help", "method=simclr"])
     said = capsys.readouterr().out
-    assert "method=barlow_twins|byol|" in said
-    assert "experiment=quick/" in said
-    assert "|paper/cifar100/METHOD_wrn28_2|" in said
-    assert "temperature: 0.2" in said
+    assert "method=     barlow_twins | byol |" in said
+    assert "experiment= quick/cifar10 |" in said
+    assert "paper/cifar100/METHOD_wrn28_2 |" in said
+    assert "method.temperature=0.2" in said
 
 
 def test_several_values_become_several_runs(monkeypatch, capsys):

@@ -203,5 +203,5 @@ def test_stl10_pretrains_on_its_pictures_without_labels_from_their_file(tmp_path
     splits = load_stl10(STL10Settings(root=str(tmp_path)))
     assert splits.train.labels.tolist() == [0, 1, 2, 9]
     everything = torch.arange(4)
-    assert splits.pretraining is splits.unlabelled
+    assert splits.pretraining is splits.unlabeled
     assert torch.equal(splits.pretraining.batch(everything), splits.train.batch(everything))

@@ -94,7 +94,7 @@ def test_the_controls_report_measures_so():
     ("words", "said"),
     [
         (["penalty=so", "penalty.split_qkv=true"], "penalty: split_qkv needs a fused"),
-        (["penalty=so", "penalty.side=left"], "penalty: side must be one of"),
+        (["penalty=so", "penalty.side=left"], "penalty.side must be one of"),
         (["penalty=srip", "penalty.include=[nothing*]"], "penalty: include pattern 'nothing\\*' matches none"),
     ],
 )

@@ -83,15 +83,9 @@ def test_submitit_hands_out_jobs(tmp_path):
     assert ["larger than the data" in outcome.error for outcome in outcomes] == [True, True]
 
 
-def test_a_launcher_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(TrainerError, match="serial, joblib, submitit; got rocket"):
-        launch(SweepSettings(launcher="rocket"), [], sweep.attempt)
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"launcher": "joblib", "jobs": 0}, "sweep.jobs must be 1 or more; got 0"),
         ({"launcher": "submitit", "cluster": "fog"}, "sweep.cluster=fog: .*fog"),
         ({"launcher": "submitit", "cluster": "debug", "slurm": {"foo": 3}}, r"sweep.slurm.*'foo' need"),
         ({"launcher": "submitit", "cluster": "debug", "slurm": {"timeout_min": "long"}}, 'sweep.slurm.*"timeout_min"'),

@@ -1,6 +1,6 @@
 """Encoders: images in, one feature vector an image out. `encoder.features` is the length of that vector.
 
-Grey images keep their one channel: the stem takes as many channels as the data has, instead of three copies of one.
+Gray images keep their one channel: the stem takes as many channels as the data has, instead of three copies of one.
 """
 
 from collections.abc import Callable

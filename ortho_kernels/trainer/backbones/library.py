@@ -3,27 +3,28 @@
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import option
 
 
 @dataclass
 class TimmSettings:
     name: str = "timm"
-    model: str = "convnext_atto"  # a name that timm.list_models() has
-    options: dict[str, Any] = field(default_factory=dict)  # of timm.create_model: {img_size: 32, ...}
+    model: str = option("convnext_atto", "a name of timm.list_models()")
+    options: dict[str, Any] = option({}, "what timm.create_model takes: {img_size: 32, ...}")
 
 
 @dataclass
 class TorchvisionSettings:
     name: str = "torchvision"
-    model: str = "mobilenet_v3_small"  # a name that torchvision.models.list_models() has
-    options: dict[str, Any] = field(default_factory=dict)  # of the network: {image_size: 32, ...}
+    model: str = option("mobilenet_v3_small", "a name of torchvision.models.list_models()")
+    options: dict[str, Any] = option({}, "what that network takes: {image_size: 32, ...}")
 
 
 class Wrapped(nn.Module):

@@ -10,16 +10,14 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ..errors import TrainerError
-
-STEMS = ("cifar", "imagenet")
+from ..options import at_least, one_of, option
 
 
 @dataclass
 class ResNetSettings:
     name: str
-    width: int = 64  # channels of the first stage; 64 is the standard network, 8 and 16 suit a CPU
-    stem: str = "cifar"  # cifar: 3 x 3, no stride, no pooling; imagenet: 7 x 7, stride 2, pooling
+    width: int = option(64, "channels of the first stage; 64 is standard, 8 and 16 suit a CPU", at_least(1))
+    stem: str = option("cifar", "3 x 3 for small images, or 7 x 7 with stride and pooling", one_of("cifar", "imagenet"))
 
 
 @dataclass
@@ -56,8 +54,6 @@ class ResNet(nn.Sequential):
 
 
 def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
-    if settings.stem not in STEMS:
-        raise TrainerError(f"backbone.stem must be one of {', '.join(STEMS)}; got {settings.stem}.")
     block, depths = LAYOUTS[settings.name]
     return ResNet(block, depths, channels, settings.width, settings.stem)
 

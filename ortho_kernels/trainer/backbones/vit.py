@@ -7,21 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import at_least, one_of, option
 from .library import Wrapped
-
-POSITIONS = ("learned", "sincos")
-INITIALIZATIONS = ("timm", "mocov3")
 
 
 @dataclass
 class ViTSettings:
     name: str
-    patch: int = 4  # side of a patch in pixels
-    depth: int = 12
-    heads: int | None = None  # of a block's attention; DeiT's number by default
-    positions: str = "learned"  # or sincos: fixed sines and cosines of row and column (MoCo v3)
-    initialization: str = "timm"  # or mocov3: Xavier's, with queries, keys and values apart
-    freeze_patches: bool = False  # the projection of the patches keeps its initial weights (MoCo v3, section 4)
+    patch: int = option(4, "side of a patch in pixels", at_least(1))
+    depth: int = option(12, "number of blocks", at_least(1))
+    heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
+    positions: str = option(
+        "learned", "position embeddings: learned, or fixed sines and cosines (MoCo v3)", one_of("learned", "sincos")
+    )
+    initialization: str = option(
+        "timm", "timm's, or Xavier's with queries, keys and values apart (MoCo v3)", one_of("timm", "mocov3")
+    )
+    freeze_patches: bool = option(False, "the projection of patches keeps its initial weights (MoCo v3, section 4)")
 
 
 @dataclass

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import at_least, option
 
 
 @dataclass
 class WideResNetSettings:
     name: str = "wrn28_2"
-    depth: int = 28  # 6 n + 4: n blocks of two convolutions in each of three stages
-    factor: int = 2  # stages have 16, 32 and 64 channels times this
+    depth: int = option(28, "6 n + 4: n blocks of two convolutions in each of three stages", at_least(10))
+    factor: int = option(2, "stages have 16, 32 and 64 channels times this", at_least(1))
 
 
 class PreActivationBlock(nn.Module):
@@ -63,7 +64,7 @@ class WideResNet(nn.Sequential):
 
 
 def build_wide_resnet(settings: WideResNetSettings, channels: int, size: int) -> WideResNet:
-    if settings.depth < 10 or (settings.depth - 4) % 6:
+    if (settings.depth - 4) % 6:
         raise TrainerError(
             f"backbone.depth of a wide ResNet must be 6 n + 4 (10, 16, 22, 28, ...); got {settings.depth}."
         )

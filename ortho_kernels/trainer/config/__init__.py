@@ -1,12 +1,11 @@
 """The options of a run: `key=value` words put together, checked, and named by their fingerprint."""
 
 from .composition import combinations, load_config
-from .groups import GROUPS, LAUNCHERS, Settings, SweepSettings, option_groups
+from .groups import GROUPS, Settings, SweepSettings, option_groups
 from .identity import NOT_PART_OF_A_RUN, differences, fingerprint, flattened, identity, part_of_a_run, plain
 
 __all__ = [
     "GROUPS",
-    "LAUNCHERS",
     "NOT_PART_OF_A_RUN",
     "Settings",
     "SweepSettings",

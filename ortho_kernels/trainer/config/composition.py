@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..engine.penalties import chosen_gamma
 from ..errors import TrainerError
+from .check import check
 from .explain import explain
 from .groups import GROUPS, Settings
 from .recipes import paper_recipes
@@ -75,6 +76,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             config.penalty.gamma = chosen_gamma(config.penalty, config.backbone, given)
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(explain(error, overrides)) from None
+    check(config)
     return config
 
 

@@ -11,20 +11,21 @@ from ..engine.optimizers import OPTIMIZERS
 from ..engine.penalties import PENALTIES
 from ..engine.settings import TRAINERS, TrainerSettings
 from ..methods import METHODS
+from ..options import at_least, one_of, option
 from ..probes.evaluation import EvaluationSettings
 from .recipes import FILES, paper_recipes
-
-LAUNCHERS = ("serial", "joblib", "submitit")
 
 
 @dataclass
 class SweepSettings:
     """How `-m` runs its combinations; no part of what a run is."""
 
-    launcher: str = "serial"  # serial | joblib (several at a time on this machine) | submitit (SLURM)
-    jobs: int = 2  # of joblib, at a time
-    cluster: str = "slurm"  # of submitit; local and debug are for trying it out
-    slurm: dict[str, Any] = field(default_factory=dict)  # of submitit: {timeout_min: 600, slurm_partition: gpu, ...}
+    launcher: str = option(
+        "serial", "one run after the other, several at a time, or on SLURM", one_of("serial", "joblib", "submitit")
+    )
+    jobs: int = option(2, "runs at a time with joblib", at_least(1))
+    cluster: str = option("slurm", "submitit's cluster; local and debug are for trying it out")
+    slurm: dict[str, Any] = option({}, "what submitit takes: {timeout_min: 600, slurm_partition: gpu, ...}")
 
 
 @dataclass
@@ -38,11 +39,11 @@ class Settings:
     optimizer: Any = MISSING
     trainer: TrainerSettings = MISSING
     evaluation: EvaluationSettings = MISSING
-    seed: int = 0
-    resume: str | None = None  # auto, or a run's folder
-    runs: str = "runs"  # the folder that holds the runs
-    title: str | None = None  # what reports call the run
-    note: str | None = None  # what reports say about it
+    seed: int = option(0, "on which every random number depends")
+    resume: str | None = option(None, "auto, or the folder of the run to go on with")
+    runs: str = option("runs", "folder that holds the runs")
+    title: str | None = option(None, "name of the run in reports")
+    note: str | None = option(None, "what reports say about the run")
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
 

@@ -7,8 +7,6 @@ from ..distributed.processes import is_main_process
 from ..errors import writing
 from .decoding import PictureError
 
-CORRUPT = ("stop", "skip")  # what data.corrupt can be
-
 
 class BrokenPictures:
     """Their names. In a run's folder the list is a file, which all processes of the run append to, data workers too.

@@ -11,6 +11,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from ..errors import TrainerError
+from ..options import at_least, option
 from .encoded import EncodedImages
 from .fetching import data_root, fetched
 from .images import Images, MemoryImages, Splits
@@ -33,9 +34,9 @@ def cifar_views() -> ViewSettings:
 @dataclass
 class CIFAR10Settings:
     name: str = "cifar10"
-    root: str | None = None  # a folder, the user's cache by default; or an .npz of JPEG pictures, see `load_archive`
-    size: int = 32
-    train_images: int | None = None  # pretrain and fit on this many, drawn by class in the order of the file
+    root: str | None = option(None, "folder of the files, by default the user's cache; or an .npz of JPEG pictures")
+    size: int = option(32, "side of the large views in pixels", at_least(1))
+    train_images: int | None = option(None, "pretrain on so many, the first of each class; all by default", at_least(1))
     views: ViewSettings = field(default_factory=cifar_views)
 
 

@@ -1,9 +1,10 @@
-"""The 1,797 handwritten digits that scikit-learn carries (8 x 8, grey): no download, for tests and first steps."""
+"""The 1,797 handwritten digits that scikit-learn carries (8 x 8, gray): no download, for tests and first steps."""
 
 from dataclasses import dataclass, field
 
 import torch
 
+from ..options import at_least, option
 from .images import MemoryImages, Splits
 from .views import ViewSettings
 
@@ -11,7 +12,7 @@ from .views import ViewSettings
 @dataclass
 class DigitsSettings:
     name: str = "digits"
-    size: int = 8
+    size: int = option(8, "side of the large views in pixels", at_least(1))
     views: ViewSettings = field(default_factory=lambda: ViewSettings(min_area=0.5, flip=0.0, blur=0.0))
 
 

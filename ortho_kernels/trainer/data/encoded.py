@@ -60,7 +60,7 @@ class EncodedImages(Images):
         errors = in_threads("Decoding", lambda index: self._decode_into(pixels[index], index), len(self))
         everything = torch.arange(len(self))
         kept = everything[self._sound(everything, errors)]
-        if len(kept) < len(self):  # close the gaps: rows move towards the start, a piece at a time
+        if len(kept) < len(self):  # close the gaps: rows move toward the start, a piece at a time
             for target, source in zip(pixels[: len(kept)].split(1000), kept.split(1000), strict=True):
                 target.copy_(pixels[source])
         return MemoryImages(pixels[: len(kept)], self.labels[kept])

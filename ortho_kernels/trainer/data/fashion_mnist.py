@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey pictures of clothes, 28 x 28, MIT licence.
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray pictures of clothes, 28 x 28, MIT license.
 
 From the first of these that works: what lies in the data root already; torchvision's download, with its checksums; the
 Debian package `dataset-fashion-mnist`, fetched and unpacked into the data root without root rights.
@@ -17,6 +17,7 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from ..errors import TrainerError
+from ..options import at_least, option
 from .fetching import data_root, last_line, quiet_download
 from .images import Images, MemoryImages, Splits
 from .views import ViewSettings
@@ -28,8 +29,8 @@ FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("im
 @dataclass
 class FashionMNISTSettings:
     name: str = "fashion_mnist"
-    root: str | None = None  # where the files lie or go; the user's cache folder by default
-    size: int = 28  # side of the views that are trained on
+    root: str | None = option(None, "folder of the files; by default the user's cache")
+    size: int = option(28, "side of the large views in pixels", at_least(1))
     views: ViewSettings = field(default_factory=ViewSettings)
 
 

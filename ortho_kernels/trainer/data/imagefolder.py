@@ -8,7 +8,8 @@ import torch
 
 from ..distributed.processes import say
 from ..errors import TrainerError
-from .broken import CORRUPT, BrokenPictures
+from ..options import at_least, one_of, option
+from .broken import BrokenPictures
 from .class_folders import LeftOut, list_classes
 from .encoded import EncodedImages
 from .images import Images, Splits
@@ -22,14 +23,17 @@ GIB = 1024**3
 @dataclass
 class ImageFolderSettings:
     name: str = "imagefolder"
-    root: str | None = None
-    size: int = 32  # side of the large views
-    decode_size: int | None = None  # pictures are scaled and center-cropped to this side; `size` by default
-    classes: str | None = None  # a file that lists the class folders to use, one a line; all by default
-    memory_gib: float = 4.0  # decoded once into memory if that takes no more than this, else for every batch anew
-    # At a picture that can't be decoded: stop, or skip it. To skip, pictures that are not held in memory have their
-    # headers read at the start of each run, which takes its time with a million files.
-    corrupt: str = "stop"
+    root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
+    size: int = option(32, "side of the large views in pixels", at_least(1))
+    decode_size: int | None = option(
+        None, "side to which pictures are scaled and center-cropped first; data.size by default", at_least(1)
+    )
+    classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
+    memory_gib: float = option(
+        4.0, "pictures that take no more memory are decoded once, others for every batch", at_least(0)
+    )
+    # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
+    corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
     views: ViewSettings = field(default_factory=ViewSettings)
 
 
@@ -60,8 +64,6 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
         raise TrainerError(
             f"data={settings.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
         )
-    if settings.corrupt not in CORRUPT:
-        raise TrainerError(f"data.corrupt must be one of {', '.join(CORRUPT)}; got {settings.corrupt}.")
     root = Path(settings.root).expanduser()
     if root.is_dir() and not (root / "train").is_dir():
         raise TrainerError(

@@ -63,17 +63,17 @@ class MemoryImages(Images):
 @dataclass(frozen=True)
 class Splits:
     """What a data source gives. Evaluation fits on `train` and scores on `test`; pretraining sees `train` without its
-    labels, unless the source has pictures that nobody labelled (STL-10)."""
+    labels, unless the source has pictures that nobody labeled (STL-10)."""
 
     train: Images
     test: Images
     classes: list[str]
-    unlabelled: Images | None = None
+    unlabeled: Images | None = None
     broken: BrokenPictures = field(default_factory=BrokenPictures)
 
     @property
     def pretraining(self) -> Images:
-        return self.train if self.unlabelled is None else self.unlabelled
+        return self.train if self.unlabeled is None else self.unlabeled
 
     @property
     def channels(self) -> int:

@@ -13,27 +13,28 @@ import torch
 from torch import Tensor
 from torchvision.datasets import STL10
 
+from ..options import at_least, option
 from .fetching import data_root, fetched
 from .images import Images, MemoryImages, Splits
 from .views import ViewSettings
 
-UNLABELLED = "unlabeled_X.bin"
+UNLABELED = "unlabeled_X.bin"
 
 
 @dataclass
 class STL10Settings:
     name: str = "stl10"
-    root: str | None = None  # where the files lie or go; the user's cache folder by default
-    size: int = 96
+    root: str | None = option(None, "folder of the files; by default the user's cache")
+    size: int = option(96, "side of the large views in pixels", at_least(1))
     views: ViewSettings = field(default_factory=lambda: ViewSettings(min_area=0.08))
 
 
 def load_stl10(settings: Any) -> Splits:
     root = data_root(settings.root)
     train, test = (fetched("STL-10", root, partial(STL10, str(root), split=split)) for split in ("train", "test"))
-    unlabelled = map_pictures(root / STL10.base_folder / UNLABELLED)
+    unlabeled = map_pictures(root / STL10.base_folder / UNLABELED)
     return Splits(
-        _images(train), _images(test), list(train.classes), MemoryImages(unlabelled, torch.full((len(unlabelled),), -1))
+        _images(train), _images(test), list(train.classes), MemoryImages(unlabeled, torch.full((len(unlabeled),), -1))
     )
 
 

@@ -1,6 +1,6 @@
 """Random transforms of a whole batch at once: every image has its own crop, flip, tone and blur.
 
-The same operations as the PIL pipelines of the papers (random resized crop, flip, colour jitter, grey, blur, solarize),
+The same operations as the PIL pipelines of the papers (random resized crop, flip, color jitter, gray, blur, solarize),
 as a few dozen tensor operations for a batch instead of a dozen Python calls for every image.
 """
 
@@ -70,10 +70,10 @@ def resized_crop(
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def colour_jitter(
+def color_jitter(
     images: Tensor, brightness: float, contrast: float, saturation: float, hue: float, probability: float, draw: Draw
 ) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order; grey images have but the first two."""
+    """Brightness, contrast, saturation and hue, in this order; gray images have but the first two."""
     toned = (images * draw.uniform(max(0.0, 1 - brightness), 1 + brightness)).clamp(0, 1)
     mean = _luma(toned).mean((2, 3), keepdim=True)
     toned = _blend(mean, toned, draw.uniform(max(0.0, 1 - contrast), 1 + contrast)).clamp(0, 1)
@@ -97,7 +97,7 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-def grey(images: Tensor, probability: float, draw: Draw) -> Tensor:
+def gray(images: Tensor, probability: float, draw: Draw) -> Tensor:
     if images.shape[1] != 3:
         return images
     return torch.where(draw.chance(probability), _luma(images), images)

@@ -8,50 +8,51 @@ from torch import Tensor, nn
 
 from ..distributed.processes import ALONE, Ranks
 from ..errors import TrainerError
+from ..options import at_least, between, more_than, option
 from ..randomness import generator_for, host_generator_for
 from . import transforms
 from .transforms import Draw
-
-KINDS = ("two", "asymmetric", "multicrop")
 
 
 @dataclass
 class PairSettings:
     """Where the two large views are drawn differently (BYOL, Grill et al. 2020, table 6): [first, second]."""
 
-    blur: list[float] = field(default_factory=lambda: [1.0, 0.1])
-    solarize: list[float] = field(default_factory=lambda: [0.0, 0.2])
+    blur: list[float] = option([1.0, 0.1], "probabilities of a blur", between(0, 1))
+    solarize: list[float] = option([0.0, 0.2], "probabilities of a solarization", between(0, 1))
 
 
 @dataclass
 class LocalSettings:
     """The small views of multi-crop (SwAV, Caron et al. 2020; DINO, Caron et al. 2021)."""
 
-    count: int = 6
-    size: int | None = None  # pixels; 3/7 of the large views' by default, as 96 is of 224
-    min_area: float = 0.05
-    max_area: float = 0.14
-    blur: float = 0.5
-    solarize: float = 0.0
+    count: int = option(6, "number of small views", between(0, 100))
+    size: int | None = option(
+        None, "their side in pixels; by default 3/7 of the large views', as 96 of 224", at_least(1)
+    )
+    min_area: float = option(0.05, "least share of the picture that a small view covers", more_than(0, at_most=1))
+    max_area: float = option(0.14, "largest share of the picture that a small view covers", more_than(0, at_most=1))
+    blur: float = option(0.5, "probability of a blur", between(0, 1))
+    solarize: float = option(0.0, "probability of a solarization", between(0, 1))
 
 
 @dataclass
 class ViewSettings:
     """How a view is drawn. Probabilities, and strengths as torchvision's ColorJitter takes them."""
 
-    min_area: float = 0.2  # a crop covers between this share of the image ...
-    max_area: float = 1.0  # ... and this
-    max_ratio: float = 4 / 3  # the longer over the shorter side of a crop, at most
-    flip: float = 0.5  # probabilities ...
-    jitter: float = 0.8
-    grey: float = 0.2
-    blur: float = 0.5
-    solarize: float = 0.0
-    brightness: float = 0.4  # strengths of the jitter: factors from 1 - x to 1 + x
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1  # in turns of the colour wheel, either way
-    blur_sigma: float = 2.0  # pixels, at most
+    min_area: float = option(0.2, "least share of the picture that a crop covers", more_than(0, at_most=1))
+    max_area: float = option(1.0, "largest share of the picture that a crop covers", more_than(0, at_most=1))
+    max_ratio: float = option(4 / 3, "largest ratio of a crop's longer to its shorter side", between(1, 100))
+    flip: float = option(0.5, "probability of a horizontal flip", between(0, 1))
+    jitter: float = option(0.8, "probability of color jitter", between(0, 1))
+    gray: float = option(0.2, "probability of a gray view", between(0, 1))
+    blur: float = option(0.5, "probability of a blur", between(0, 1))
+    solarize: float = option(0.0, "probability of a solarization", between(0, 1))
+    brightness: float = option(0.4, "strength x of the jitter: a factor from 1 - x to 1 + x", between(0, 1))
+    contrast: float = option(0.4, "likewise", between(0, 1))
+    saturation: float = option(0.2, "likewise", between(0, 1))
+    hue: float = option(0.1, "largest shift of the hue either way, in turns of the color wheel", between(0, 0.5))
+    blur_sigma: float = option(2.0, "largest standard deviation of the blur in pixels", between(0.1, 100))
     asymmetric: PairSettings = field(default_factory=PairSettings)  # for method.views=asymmetric and multicrop
     local: LocalSettings = field(default_factory=LocalSettings)  # for method.views=multicrop
 
@@ -66,8 +67,6 @@ class View:
 
 def plan_views(kind: str, settings: ViewSettings, size: int) -> list[View]:
     """The views of a kind: `two` alike, `asymmetric` (the second drawn otherwise), `multicrop` (and several small)."""
-    if kind not in KINDS:
-        raise TrainerError(f"method.views must be one of {', '.join(KINDS)}; got {kind}.")
     if kind == "two":
         return [View(size, settings)] * 2
     pair = settings.asymmetric
@@ -133,8 +132,8 @@ class Views(nn.Module):
     def _view(self, images: Tensor, view: View, draw: Draw) -> Tensor:
         s = view.settings
         images = transforms.resized_crop(images, view.size, (s.min_area, s.max_area), s.max_ratio, s.flip, draw)
-        images = transforms.colour_jitter(images, s.brightness, s.contrast, s.saturation, s.hue, s.jitter, draw)
-        images = transforms.grey(images, s.grey, draw)
+        images = transforms.color_jitter(images, s.brightness, s.contrast, s.saturation, s.hue, s.jitter, draw)
+        images = transforms.gray(images, s.gray, draw)
         images = transforms.blur(images, s.blur, s.blur_sigma, draw)
         images = transforms.solarize(images, s.solarize, draw)
         return normalized(images, self.mean, self.std)

@@ -21,10 +21,10 @@ class SyncBatchNorm(_BatchNorm):
         # Two passes: the mean first, then squares of what is left, which don't cancel.
         mean = sum_over_processes(values.mean(axes)) / ranks
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        centred = values - mean.view(shape)
-        variance = sum_over_processes(centred.square().mean(axes)) / ranks
+        centered = values - mean.view(shape)
+        variance = sum_over_processes(centered.square().mean(axes)) / ranks
         self._track(mean.detach(), variance.detach(), ranks * x.numel() // x.shape[1])
-        normalized = centred * (variance + self.eps).rsqrt().view(shape)
+        normalized = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
         return normalized.to(x.dtype)

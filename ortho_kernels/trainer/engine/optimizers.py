@@ -6,28 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import MISSING
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ..errors import TrainerError
+from ..options import at_least, between, more_than, one_of, option
 from .lars import LARS
-
-SCALINGS = ("linear", "sqrt", "none")
 
 
 @dataclass
 class OptimizerSettings:
     name: str
-    lr: float  # for a batch of 256 images, all processes and accumulated batches together ...
-    weight_decay: float
-    warmup: float  # share of the steps
-    scaling: str = "linear"  # ... and scaled to another: linear | sqrt | none
-    final_lr: float = 0.0  # share of the rate at which the cosine ends
-    final_weight_decay: float | None = None  # decay changes to this along half a cosine; constant if not given
-    norm_lr: float | None = None  # rate of norms and biases, given and scaled as lr is; lr if not given
-    decay_norms: bool = False  # norms, biases, tokens and position embeddings decay too
+    lr: float = option(MISSING, "learning rate at 256 images a step, of all processes together", at_least(0))
+    weight_decay: float = option(MISSING, "weight decay of convolutions and linear layers", at_least(0))
+    warmup: float = option(MISSING, "share of the steps in which the rate rises", between(0, 1))
+    scaling: str = option("linear", "how the rate grows with the images of a step", one_of("linear", "sqrt", "none"))
+    final_lr: float = option(0.0, "share of the rate at which the cosine ends", between(0, 1))
+    final_weight_decay: float | None = option(
+        None, "to which weight decay moves along half a cosine; constant by default", at_least(0)
+    )
+    norm_lr: float | None = option(None, "rate of norms and biases, scaled as lr is; lr by default", at_least(0))
+    decay_norms: bool = option(False, "norms, biases, tokens and position embeddings decay too")
 
 
 @dataclass
@@ -36,7 +37,7 @@ class SGDSettings(OptimizerSettings):
     lr: float = 0.06
     weight_decay: float = 5e-4
     warmup: float = 0.05
-    momentum: float = 0.9
+    momentum: float = option(0.9, "momentum of the gradients", between(0, 1))
 
 
 @dataclass
@@ -47,9 +48,9 @@ class LARSSettings(OptimizerSettings):
     lr: float = 0.3
     weight_decay: float = 1e-6
     warmup: float = 0.1
-    momentum: float = 0.9
-    trust: float = 0.02
-    clip: bool = True  # adaptation lowers rates, and never raises them
+    momentum: float = option(0.9, "momentum of the gradients", between(0, 1))
+    trust: float = option(0.02, "factor of a layer's norm of weights over norm of gradients", more_than(0))
+    clip: bool = option(True, "adaptation lowers rates and never raises them")
 
 
 @dataclass
@@ -78,8 +79,6 @@ def build_optimizer(settings: Any, module: nn.Module, batch_size: int, constant:
 
 def rate_factor(scaling: str, batch_size: int) -> float:
     """What a rate that is given for 256 images is multiplied with."""
-    if scaling not in SCALINGS:
-        raise TrainerError(f"optimizer.scaling must be one of {', '.join(SCALINGS)}; got {scaling}.")
     return {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}[scaling]
 
 

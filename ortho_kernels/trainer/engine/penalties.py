@@ -11,18 +11,22 @@ from ortho_kernels import OrthogonalityPenalty, paper_gamma
 from ortho_kernels.penalty.gradient_scaling import scale_factor
 
 from ..errors import TrainerError
+from ..options import at_least, one_of, option
+
+KINDS = one_of("so", "srip", "decay")
+SIDES = one_of("small", "large", "rows", "cols")
 
 
 @dataclass
 class PenaltySettings:
-    kind: str = "so"
-    gamma: float | None = None  # times the plain sum over the encoder's conv and linear weights; the paper's by default
-    side: str = "small"
-    split_qkv: Any = False  # a transformer's fused query, key and value weights as three matrices; true, or patterns
-    groups: str = "split"  # a grouped convolution as one matrix a group, or "whole"
-    include: list[str] | None = None  # patterns of weight names, "layer4.*"; all by default
-    exclude: list[str] | None = None
-    extra: list[str] | None = None  # patterns of weights to add to the default: of an LSTM, a router, bare parameters
+    kind: str = option("so", "what is summed over the encoder's conv and linear weights", KINDS)
+    gamma: float | None = option(None, "factor of that sum; the paper's for the backbone by default", at_least(0))
+    side: str = option("small", "which Gram matrix is compared with the identity", SIDES)
+    split_qkv: Any = option(False, "fused query, key and value weights as three matrices; true, or name patterns")
+    groups: str = option("split", "grouped convolutions as one matrix a group, or one in all", one_of("split", "whole"))
+    include: list[str] | None = option(None, "name patterns of weights, such as 'layer4.*'; all by default")
+    exclude: list[str] | None = option(None, "name patterns of weights to leave out")
+    extra: list[str] | None = option(None, "name patterns of other weights to add: of an LSTM, a router, ...")
 
 
 @dataclass
@@ -35,18 +39,18 @@ class NoPenaltySettings(PenaltySettings):
 @dataclass
 class SRIPSettings(PenaltySettings):
     kind: str = "srip"
-    iterations: int = 2
-    warm_start: bool = False
+    iterations: int = option(2, "products with the residual in the power iteration", at_least(1))
+    warm_start: bool = option(False, "start from the last step's vectors, not from random ones")
 
 
 @dataclass
 class DecaySettings:
     """The control of SO: a decay of the same weights at the rate that SO has far from orthogonality."""
 
-    kind: str = "decay"
-    gamma: float | None = None  # SO's by default
-    include: list[str] | None = None
-    exclude: list[str] | None = None
+    kind: str = option("decay", "what is summed over the encoder's conv and linear weights", KINDS)
+    gamma: float | None = option(None, "factor of that sum; SO's for the backbone by default", at_least(0))
+    include: list[str] | None = option(None, "name patterns of weights, such as 'layer4.*'; all by default")
+    exclude: list[str] | None = option(None, "name patterns of weights to leave out")
 
 
 PENALTIES: dict[str, type[Any]] = {

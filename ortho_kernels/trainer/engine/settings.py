@@ -5,32 +5,42 @@ from typing import Any
 
 import torch
 
-STRATEGIES = ("single", "ddp", "fsdp2")
+from ..options import at_least, between, more_than, one_of, option
 
 
 @dataclass
 class TrainerSettings:
-    batch_size: int = 256  # images a batch, over all processes
-    accumulate: int = 1  # batches an optimizer step; batch norm takes the statistics of each of them by itself
-    max_epochs: int = 200
-    max_steps: int | None = None  # optimizer steps; takes the place of max_epochs
-    clip: float | None = None  # the most that the norm of all gradients may be, the penalty's included
-    accelerator: str = "auto"
-    strategy: str = "single"  # or, on several processes: ddp (weights on each), fsdp2 (weights shared out)
-    devices: int | None = None  # processes of ddp and fsdp2; one for each GPU by default, two without a GPU
-    nodes: int = 1  # machines; more than one needs torchrun or SLURM
-    sync_batchnorm: bool = True  # batch statistics over all processes, as one process would take them
-    timeout: float = 600.0  # seconds that a process waits for the others
-    precision: str = "32-true"  # Lightning's names: bf16-mixed, 16-mixed, ...
-    channels_last: bool = True
-    compile: str | None = None  # a backend of torch.compile for the method's forward and backward: inductor
-    threads: int | None = None  # CPU threads of a process; the cores shared out by default
-    workers: int | None = None  # processes that decode pictures; all cores but one where pictures need decoding
-    log_every: int = 10  # steps
-    checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2
-    tensorboard: bool = True
-    wandb: str | None = None  # a project of Weights & Biases to log to as well
+    batch_size: int = option(256, "images of a batch, over all processes", at_least(2))
+    accumulate: int = option(1, "batches of an optimizer step", at_least(1))
+    max_epochs: int = option(200, "passes over the data", at_least(1))
+    max_steps: int | None = option(None, "optimizer steps; takes the place of max_epochs", at_least(1))
+    clip: float | None = option(
+        None, "largest norm of all gradients together, the penalty's included; none by default", more_than(0)
+    )
+    accelerator: str = option(
+        "auto", "device; a GPU if there is one by default", one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+    )
+    strategy: str = option(
+        "single", "one process, weights on each of several, or weights sharded", one_of("single", "ddp", "fsdp2")
+    )
+    devices: int | None = option(
+        None, "processes of ddp and fsdp2; by default one for each GPU, or two without one", at_least(1)
+    )
+    nodes: int = option(1, "machines; several are started by torchrun or SLURM", at_least(1))
+    sync_batchnorm: bool = option(True, "batch statistics over all processes, as one process would take them")
+    timeout: float = option(600.0, "seconds that a process waits for the others", more_than(0))
+    precision: str = option("32-true", "Lightning's precision", one_of("32-true", "64-true", "bf16-mixed", "16-mixed"))
+    channels_last: bool = option(True, "convolutions compute with channels last in memory")
+    compile: str | None = option(None, "torch.compile backend of the method's forward and backward, such as inductor")
+    threads: int | None = option(None, "CPU threads of a process; by default the cores shared out", at_least(1))
+    workers: int | None = option(
+        None, "processes that decode pictures; by default all cores but one where pictures are files", between(0, 1000)
+    )
+    log_every: int = option(10, "steps from one row of metrics to the next", at_least(1))
+    checkpoint_every: int = option(500, "steps from one checkpoint to the next", at_least(1))
+    keep_checkpoints: int = option(2, "number of checkpoints that are kept", at_least(1))
+    tensorboard: bool = option(True, "log to TensorBoard as well")
+    wandb: str | None = option(None, "project of Weights & Biases to log to as well")
 
 
 TRAINERS: dict[str, TrainerSettings] = {

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import one_of, option
 
 
 class Output(NamedTuple):
@@ -18,7 +19,11 @@ class MethodSettings:
     """What every method has."""
 
     name: str
-    views: str = "two"  # two | asymmetric (the second drawn otherwise) | multicrop (two large and several small)
+    views: str = option(
+        "two",
+        "views of an image: two alike, the second drawn otherwise, or two and several small",
+        one_of("two", "asymmetric", "multicrop"),
+    )
 
 
 class Method(nn.Module):

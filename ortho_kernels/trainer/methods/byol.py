@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
+from ..options import at_least, between, option
 from .base import Method, MethodSettings, Output
 from .teacher import Teacher, momentum_at
 
@@ -15,11 +16,11 @@ class BYOL(Method):
     class Settings(MethodSettings):
         name: str = "byol"
         views: str = "asymmetric"
-        hidden: int = 4096  # width of the projector's hidden layer
-        projection: int = 256
-        prediction_hidden: int = 4096
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 1.0  # ... and at the last
+        hidden: int = option(4096, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
+        momentum: float = option(0.99, "momentum of the teacher at the first step", between(0, 1))
+        final_momentum: float = option(1.0, "momentum of the teacher at the last step", between(0, 1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

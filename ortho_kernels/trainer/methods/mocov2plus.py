@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
+from ..options import at_least, between, more_than, option
 from .base import Method, MethodSettings, Output
 from .memory import Queue
 from .teacher import Teacher, momentum_at
@@ -16,12 +17,12 @@ class MoCoV2Plus(Method):
     @dataclass
     class Settings(MethodSettings):
         name: str = "mocov2plus"
-        hidden: int = 2048
-        projection: int = 256
-        temperature: float = 0.2
-        queue: int = 65536  # keys of earlier images, for each of the two views
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 0.999  # ... and at the last
+        hidden: int = option(2048, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        temperature: float = option(0.2, "divides the cosines", more_than(0))
+        queue: int = option(65536, "keys of earlier images, for each of the two views", at_least(1))
+        momentum: float = option(0.99, "momentum of the teacher at the first step", between(0, 1))
+        final_momentum: float = option(0.999, "momentum of the teacher at the last step", between(0, 1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

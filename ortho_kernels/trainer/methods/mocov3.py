@@ -7,6 +7,7 @@ from typing import Any
 from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
+from ..options import at_least, between, more_than, option
 from .base import Method, MethodSettings, Output
 from .info_nce import info_nce
 from .teacher import Teacher, momentum_at
@@ -17,14 +18,14 @@ class MoCoV3(Method):
     class Settings(MethodSettings):
         name: str = "mocov3"
         views: str = "asymmetric"
-        hidden: int = 4096
-        projection: int = 256
-        layers: int = 2  # of the projector; the paper has 3 for transformers
-        prediction_hidden: int = 4096
-        prediction_norm: bool = False  # a batch norm after the predictor; the authors have it for transformers alone
-        temperature: float = 0.2
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 1.0  # ... and at the last
+        hidden: int = option(4096, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        layers: int = option(2, "layers of the projector; the paper has 3 for transformers", between(2, 10))
+        prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
+        prediction_norm: bool = option(False, "batch norm after the predictor; the authors' for transformers")
+        temperature: float = option(0.2, "divides the cosines", more_than(0))
+        momentum: float = option(0.99, "momentum of the teacher at the first step", between(0, 1))
+        final_momentum: float = option(1.0, "momentum of the teacher at the last step", between(0, 1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

@@ -11,23 +11,25 @@ from torch import Tensor, nn
 from ..data import Images, Splits
 from ..data.views import Views
 from ..errors import TrainerError
+from ..options import at_least, more_than, one_of, option
 from ..randomness import generator_for
 from .knn import knn_predict
 from .linear import linear_probe
 
 RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
-NETWORKS = ("student", "teacher")
 
 
 @dataclass
 class EvaluationSettings:
-    network: str = "student"  # which encoder is judged and exported: student (trained, penalized), teacher (its mean)
-    train_images: int = 10_000  # at most so many are drawn, by the seed ...
-    test_images: int = 10_000
-    neighbours: int = 20
-    temperature: float = 0.07
-    probe_decay: float = 1e-3  # weight decay of the linear probe, on standardized features
-    batch_size: int = 500
+    network: str = option(
+        "student", "encoder to judge and export: the trained one, or its moving average", one_of("student", "teacher")
+    )
+    train_images: int = option(10_000, "labeled images, drawn by the seed if there are more", at_least(2))
+    test_images: int = option(10_000, "test images, drawn likewise", at_least(2))
+    neighbors: int = option(20, "neighbors that vote in kNN", at_least(1))
+    temperature: float = option(0.07, "divides the cosines in their votes", more_than(0))
+    probe_decay: float = option(1e-3, "weight decay of the linear probe, on standardized features", at_least(0))
+    batch_size: int = option(500, "images of a batch", at_least(1))
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def evaluate(
     classes = len(splits.classes)
 
     def knn(bank: Tensor, queries: Tensor) -> float:
-        votes = knn_predict(bank, train.labels, queries, classes, settings.neighbours, settings.temperature)
+        votes = knn_predict(bank, train.labels, queries, classes, settings.neighbors, settings.temperature)
         return accuracy(votes, test.labels)
 
     probe = linear_probe(train.features, train.labels, classes, settings.probe_decay)

@@ -158,7 +158,7 @@ def _lead(runs: Sequence[RunRecord]) -> str:
     note = f" {first['note']}" if first.get("note") else ""
     return html.escape(
         f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is judged with "
-        f"{first['train_images']:,} labelled and {first['test_images']:,} test images.{note}"
+        f"{first['train_images']:,} labeled and {first['test_images']:,} test images.{note}"
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#7a8190", "#b4451f", "#1f6f8b", "#5b8c3a", "#7d4f9e", "#c2912e")  # told apart by colour-blind readers too
+COLORS = ("#7a8190", "#b4451f", "#1f6f8b", "#5b8c3a", "#7d4f9e", "#c2912e")  # told apart by color-blind readers too
 MOST_PANELS = 30
 STYLE: Any = {
     "font.size": 9,
@@ -44,8 +44,8 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
 
     def draw(figure: "Figure") -> None:
         for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            for run, colour in _coloured(runs):
-                axes.plot(run.metrics["step"], run.metrics[column], color=colour, label=run.label)
+            for run, color in _colored(runs):
+                axes.plot(run.metrics["step"], run.metrics[column], color=color, label=run.label)
             axes.set_title(title)
             axes.set_xlabel("step")
             if column == "spread":
@@ -61,8 +61,8 @@ def representation_spectra(runs: Sequence[RunRecord]) -> str:
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        for run, colour in _coloured(runs):
-            _falling(axes, run.representation, colour, run.label)
+        for run, color in _colored(runs):
+            _falling(axes, run.representation, color, run.label)
         axes.set_yscale("log")
         axes.set_xlabel("direction")
         axes.set_ylabel("eigenvalue / largest")
@@ -82,9 +82,9 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     def draw(figure: "Figure") -> None:
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, layer in zip(grid, layers, strict=False):
-            for run, colour in _coloured(runs):
+            for run, color in _colored(runs):
                 values = sorted(run.weights.get(layer, []), reverse=True)
-                axes.plot(range(1, len(values) + 1), values, color=colour, label=run.label)
+                axes.plot(range(1, len(values) + 1), values, color=color, label=run.label)
             axes.axhline(1.0, color="#22262e", linewidth=0.6, linestyle=":")  # orthogonal
             axes.set_ylim(bottom=0)
             axes.set_title(layer.removesuffix(".weight"), fontsize=8)
@@ -96,13 +96,13 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     return _svg(draw, width=9.2, height=1.55 * rows + 0.4)
 
 
-def _coloured(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
-    return zip(runs, itertools.cycle(COLOURS), strict=False)
+def _colored(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
+    return zip(runs, itertools.cycle(COLORS), strict=False)
 
 
-def _falling(axes: "Axes", values: Sequence[float], colour: str, label: str) -> None:
+def _falling(axes: "Axes", values: Sequence[float], color: str, label: str) -> None:
     largest = max(values, default=0.0) or 1.0
-    axes.plot(range(1, len(values) + 1), [max(value / largest, 1e-12) for value in values], color=colour, label=label)
+    axes.plot(range(1, len(values) + 1), [max(value / largest, 1e-12) for value in values], color=color, label=label)
 
 
 def _legend(figure: "Figure") -> None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import LAUNCHERS
 from ..errors import TrainerError
 
 
@@ -24,8 +23,6 @@ Attempt = Callable[[DictConfig, int | None], Outcome]  # does one run, with so m
 
 def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
     """One outcome a configuration. Other processes find `attempt` by its name: it stands at the top of a module."""
-    if settings.launcher not in LAUNCHERS:
-        raise TrainerError(f"sweep.launcher must be one of {', '.join(LAUNCHERS)}; got {settings.launcher}.")
     launchers: dict[str, Callable[..., list[Outcome]]] = {"joblib": _by_joblib, "submitit": _by_submitit}
     if settings.launcher in launchers:
         return launchers[settings.launcher](settings, configs, attempt)
@@ -35,8 +32,6 @@ def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> li
 def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
     from joblib import Parallel, delayed
 
-    if settings.jobs < 1:
-        raise TrainerError(f"sweep.jobs must be 1 or more; got {settings.jobs}.")
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
     return Parallel(n_jobs=settings.jobs)(delayed(attempt)(config, threads) for config in configs)
 

@@ -30,7 +30,6 @@ from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
 from ..errors import TrainerError, writing
 from ..probes.evaluation import evaluate
-from ..config.limits import check_limits
 from ..engine.memory_format import lay_out
 from ..methods import METHODS
 from ..report.metrics_file import MetricsFile, read_metrics
@@ -50,7 +49,6 @@ from ..data.views import Views, plan_views
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
-    check_limits(config)
     settings = config.trainer
     group = group_backend(settings), settings.timeout
     if settings.strategy == "single":
