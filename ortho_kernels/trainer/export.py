@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .backbones import BACKBONES, build_backbone, library_network
+from .backbones import BACKBONES, build_encoder
 from .data.preprocess import Preprocess
 from .engine.checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
@@ -76,18 +76,20 @@ def load_encoder(path: str | Path) -> nn.Module:
     `(batch, features)`.
 
     It is timm's or torchvision's own network, without its classifier, where the library has one of that form; a narrow
-    ResNet or a wide one is this package's.
+    ResNet or a wide one is this package's. A backbone of your own is built by its class, whose module is imported;
+    no code is in the file.
 
-    Raises TrainerError for a file that can't be read or that `export` has not written.
+    Raises TrainerError for a file that can't be read, that `export` has not written, or whose backbone isn't here.
     """
     description = _description(path)
     options = description["backbone"]
-    settings = BACKBONES[options["name"]].settings(**options)
     if untrained := UNTRAINED.get(options["name"]):
-        settings.options = settings.options | untrained
-    network = library_network(settings, description["channels"], description["size"])
+        options["options"] |= untrained
+    backbone = BACKBONES[options["name"]](**options)
+    images = description["channels"], description["size"]
+    network = backbone.library_network(*images)
     if network is None:
-        network = build_backbone(settings, description["channels"], description["size"])
+        network = build_encoder(backbone, *images)
     network.load_state_dict(load_file(path))
     return network.eval()
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from torch import nn
 
-from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
+from ortho_kernels.trainer.backbones.resnet import ResNet18
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.config.recipes import paper_recipes
 from ortho_kernels.trainer.data.transforms import LEAST_SIGMA
@@ -236,8 +236,8 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "normalization": lambda o: "measured on the training images",
     # backbone
     "backbone.name": lambda o: o.config.backbone.name,
-    "backbone.conv1.padding": lambda o: build_resnet(_narrow(o), 3, 32).conv1.padding[0],
-    "backbone.maxpool": lambda o: hasattr(build_resnet(_narrow(o), 3, 32), "maxpool"),
+    "backbone.conv1.padding": lambda o: _narrow(o).build(3, 32).conv1.padding[0],
+    "backbone.maxpool": lambda o: hasattr(_narrow(o).build(3, 32), "maxpool"),
     "patch_size": lambda o: o.config.backbone.patch,
     "depth": lambda o: o.config.backbone.depth,
     "num_heads": lambda o: o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6}[o.config.backbone.name],
@@ -305,8 +305,8 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
 }
 
 
-def _narrow(o: Ours) -> ResNet18Settings:
-    return ResNet18Settings(width=2, stem=o.config.backbone.stem)
+def _narrow(o: Ours) -> ResNet18:
+    return ResNet18(width=2, stem=o.config.backbone.stem)
 
 
 def document() -> str:

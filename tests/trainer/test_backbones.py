@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from ortho_kernels import OrthogonalityPenalty
-from ortho_kernels.trainer.backbones import BACKBONES, build_backbone
+from ortho_kernels.trainer.backbones import BACKBONES, build_encoder
 from ortho_kernels.trainer.backbones.library import torchvision_network
 from ortho_kernels.trainer.errors import TrainerError
 
@@ -29,7 +29,7 @@ SMALL = {
 
 
 def build(name, channels=3, size=32, **options):
-    return build_backbone(BACKBONES[name].settings(**SMALL[name] | options), channels, size)
+    return build_encoder(BACKBONES[name](**SMALL[name] | options), channels, size)
 
 
 def shapes(network):

@@ -12,7 +12,7 @@ from torch import nn
 from ortho_kernels.trainer.data import Splits, load_splits, require_variance
 from ortho_kernels.trainer.data.broken import BrokenPictures
 from ortho_kernels.trainer.data.encoded import EncodedImages
-from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, load_imagefolder
+from ortho_kernels.trainer.data.imagefolder import ImageFolder
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.stream import BatchStream, Order
 from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
@@ -28,7 +28,7 @@ def cut(path):
 
 
 def load(folder, **options):
-    return load_imagefolder(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", **options))
+    return ImageFolder(root=str(folder), size=8, corrupt="skip", **options).load()
 
 
 @pytest.mark.parametrize("memory_gib", [0, 1])
@@ -223,7 +223,7 @@ def test_a_run_counts_what_it_used(noisy, run_tiny, capfd):
 
 
 def read_an_epoch(ranks, folder):
-    splits = load_splits(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", memory_gib=0), ranks)
+    splits = load_splits(ImageFolder(root=str(folder), size=8, corrupt="skip", memory_gib=0), ranks)
     name = f"{ranks.count}-{ranks.rank}"
     splits.broken.keep_in(folder / f"broken-{ranks.count}.txt")
     order = Order(len(splits.pretraining), 6, seed=0, ranks=ranks)
@@ -254,7 +254,7 @@ def test_processes_that_see_other_pictures_stop(folder):
             return [value[0] + 1, *value[1:]]
 
     with pytest.raises(TrainerError, match=r"Process 1 has \[6, 6, 4\] pictures .* process 0 has \[7, 6, 4\]"):
-        load_splits(ImageFolderSettings(root=str(folder)), Other(1, 2))
+        load_splits(ImageFolder(root=str(folder)), Other(1, 2))
 
 
 def test_a_data_set_of_one_flat_color_stops_with_its_name(folder, run_tiny):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ortho_kernels.trainer import export
-from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
+from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_encoder
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.distributed.processes import ALONE
@@ -42,7 +42,7 @@ from ortho_kernels.trainer.probes.evaluation import extract
 def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tmp_path, words, kind):
     config = load_config(["data=digits", "data.size=32", *words])
     torch.manual_seed(0)
-    encoder = build_backbone(config.backbone, channels=1, size=32)
+    encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=1, size=32)
     encoder(torch.randn(4, 1, 32, 32))  # moves the batch statistics from where they start
     (tmp_path / "checkpoints").mkdir()
     OmegaConf.save(config, tmp_path / "config.yaml")
@@ -200,7 +200,7 @@ def test_weights_come_from_the_file_and_not_from_the_library(tmp_path, monkeypat
     """A run that started from trained weights is loaded where there is no network."""
     config = load_config(["data=digits", "data.size=32", *words])
     untrained = load_config(["data=digits", *words[:-1]])
-    encoder = build_backbone(untrained.backbone, channels=1, size=32)
+    encoder = build_encoder(OmegaConf.to_object(untrained.backbone), channels=1, size=32)
     (tmp_path / "checkpoints").mkdir()
     OmegaConf.save(config, tmp_path / "config.yaml")
     state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}

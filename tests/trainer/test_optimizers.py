@@ -5,7 +5,7 @@ import torch
 from lightly.utils.lars import LARS as LightlyLARS
 from torch import nn
 
-from ortho_kernels.trainer.backbones.vit import ViTTinySettings, build_vit
+from ortho_kernels.trainer.backbones.vit import ViTTiny
 from ortho_kernels.trainer.engine.lars import LARS
 from ortho_kernels.trainer.engine.optimizers import (
     OPTIMIZERS,
@@ -18,7 +18,7 @@ from ortho_kernels.trainer.errors import TrainerError
 
 
 def test_norms_biases_and_embeddings_do_not_decay():
-    vit = build_vit(ViTTinySettings(patch=4, depth=1), channels=1, size=8)
+    vit = ViTTiny(patch=4, depth=1).build(channels=1, size=8)
     decayed, spared = (group["params"] for group in parameter_groups(vit, OPTIMIZERS["sgd"]()))
     assert {id(p) for p in decayed} == {id(m.weight) for m in vit.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     assert len(decayed) + len(spared) == len(list(vit.parameters()))

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
-from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
+from ortho_kernels.trainer.backbones.resnet import ResNet18
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.engine.finite_steps import first_non_finite_layer
 from ortho_kernels.trainer.engine.monitor import spread
@@ -81,7 +81,7 @@ def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny
     words = [f"trainer.accumulate={accumulate}", f"optimizer.lr={16 / accumulate}"]
     start, baseline = step_once(run_tiny, *words, "penalty.gamma=0")
     _, regularized = step_once(run_tiny, *words, "penalty.gamma=1e-3")
-    encoder = build_resnet(ResNet18Settings(width=4), channels=1, size=8)
+    encoder = ResNet18(width=4).build(channels=1, size=8)
     encoder.load_state_dict(
         {k.removeprefix("encoder."): v for k, v in start.items() if k.startswith("encoder.")}, strict=False
     )

@@ -121,7 +121,7 @@ def test_every_recipe_runs_two_steps(recipe):
         assert config.data.name == data
         assert method == f"{config.method.name}_{config.backbone.name}"
         small_transformer = config.backbone.name in ("vit_tiny", "vit_small")
-        assert (config.penalty.kind, config.penalty.gamma) == ("so", 1e-5 if small_transformer else 1e-6)
+        assert (config.penalty.name, config.penalty.gamma) == ("so", 1e-5 if small_transformer else 1e-6)
 
 
 def test_the_papers_first_experiment():

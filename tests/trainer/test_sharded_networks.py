@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from bare_runs import train
+from omegaconf import OmegaConf
 from PIL import Image
 
 from ortho_kernels.trainer.config import load_config
@@ -75,7 +76,7 @@ def resume(ranks, config):
 
 def weights_before(config):
     """As they are before the first step."""
-    module = build_module(config, load_splits(config.data, ALONE), ALONE, steps=1)
+    module = build_module(config, load_splits(OmegaConf.to_object(config.data), ALONE), ALONE, steps=1)
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

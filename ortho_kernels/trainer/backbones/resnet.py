@@ -11,22 +11,36 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..options import at_least, one_of, option
+from .base import Backbone
 
 
 @dataclass
-class ResNetSettings:
-    name: str
+class ResNetBackbone(Backbone):
     width: int = option(64, "channels of the first stage; 64 is standard, 8 and 16 suit a CPU", at_least(1))
     stem: str = option("cifar", "3 x 3 for small images, or 7 x 7 with stride and pooling", one_of("cifar", "imagenet"))
 
+    def build(self, channels: int, size: int) -> nn.Module:
+        block, depths = LAYOUTS[self.name]
+        return ResNet(block, depths, channels, self.width, self.stem)
+
+    def library_network(self, channels: int, size: int) -> nn.Module | None:
+        """torchvision's network of standard width with this stem, and without its classifier."""
+        if self.width != 64:
+            return None
+        network = getattr(models, self.name)()
+        stem = _stem(channels, self.width, self.stem)
+        network.conv1, network.maxpool = stem["conv1"], stem.get("maxpool", nn.Identity())
+        network.fc = nn.Identity()
+        return network
+
 
 @dataclass
-class ResNet18Settings(ResNetSettings):
+class ResNet18(ResNetBackbone):
     name: str = "resnet18"
 
 
 @dataclass
-class ResNet50Settings(ResNetSettings):
+class ResNet50(ResNetBackbone):
     name: str = "resnet50"
 
 
@@ -51,22 +65,6 @@ class ResNet(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
-    block, depths = LAYOUTS[settings.name]
-    return ResNet(block, depths, channels, settings.width, settings.stem)
-
-
-def torchvision_resnet(settings: ResNetSettings, channels: int) -> nn.Module | None:
-    """torchvision's network of standard width with this stem, and without its classifier."""
-    if settings.width != 64:
-        return None
-    network = getattr(models, settings.name)()
-    stem = _stem(channels, settings.width, settings.stem)
-    network.conv1, network.maxpool = stem["conv1"], stem.get("maxpool", nn.Identity())
-    network.fc = nn.Identity()
-    return network
 
 
 def _stem(channels: int, width: int, stem: str) -> dict[str, nn.Module]:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ..errors import TrainerError
 from ..options import at_least, one_of, option
+from .base import Backbone
 from .library import Wrapped
 
 
 @dataclass
-class ViTSettings:
-    name: str
+class ViT(Backbone):
     patch: int = option(4, "side of a patch in pixels", at_least(1))
     depth: int = option(12, "number of blocks", at_least(1))
     heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
@@ -25,40 +25,41 @@ class ViTSettings:
     )
     freeze_patches: bool = option(False, "the projection of patches keeps its initial weights (MoCo v3, section 4)")
 
+    def build(self, channels: int, size: int) -> nn.Module:
+        if size % self.patch:
+            raise TrainerError(
+                f"backbone.patch={self.patch} does not divide the image size {size}: "
+                f"choose one that does, or another data.size."
+            )
+        network: Any = self.library_network(channels, size)
+        return Wrapped(network, network.num_features)
+
+    def library_network(self, channels: int, size: int) -> nn.Module:
+        return timm_vit(self, channels, size)
+
 
 @dataclass
-class ViTTinySettings(ViTSettings):
+class ViTTiny(ViT):
     """Blocks of 192 dimensions and 3 heads."""
 
     name: str = "vit_tiny"
 
 
 @dataclass
-class ViTSmallSettings(ViTSettings):
+class ViTSmall(ViT):
     """Blocks of 384 dimensions and 6 heads."""
 
     name: str = "vit_small"
 
 
 @dataclass
-class ViTBaseSettings(ViTSettings):
+class ViTBase(ViT):
     """Blocks of 768 dimensions and 12 heads."""
 
     name: str = "vit_base"
 
 
-def build_vit(settings: ViTSettings, channels: int, size: int) -> Wrapped:
-    if size % settings.patch:
-        raise TrainerError(
-            f"backbone.patch={settings.patch} does not divide the image size {size}: "
-            f"choose one that does, or another data.size."
-        )
-    network = vit_network(settings, channels, size)
-    features: Any = network.num_features
-    return Wrapped(network, features)
-
-
-def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
+def timm_vit(settings: ViT, channels: int, size: int) -> nn.Module:
     """Small views of another size are padded to whole patches, and the position embedding is scaled to them."""
     import timm  # takes its time, and only transformers need it
 

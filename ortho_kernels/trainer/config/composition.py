@@ -18,9 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..engine.penalties import chosen_gamma
 from ..errors import TrainerError
+from ..registry import settings_of
 from .check import check
 from .explain import explain
-from .groups import GROUPS, Settings
+from .groups import GROUPS, REGISTRIES, Settings
 from .recipes import paper_recipes
 
 CONFIG_MODULE = f"{__package__}.files"
@@ -52,6 +53,22 @@ def _with_open_dicts(settings: Any) -> DictConfig:
     return root
 
 
+def register_outside(word: str) -> None:
+    """Makes the options of a class from outside the trainer, which the word chooses, known to Hydra."""
+    override = OverridesParser.create().parse_override(word)
+    group, name = override.key_or_group, override.value()
+    if group not in REGISTRIES or name in GROUPS[group] or not isinstance(name, str):
+        return
+    settings = settings_of(REGISTRIES[group][name])
+    try:
+        node = _with_open_dicts(settings)
+    except OmegaConfBaseException as error:
+        said = str(error).partition("\n")[0]
+        raise TrainerError(f"{group}={name}: {settings.__qualname__} holds what no option can be ({said}).") from None
+    node.name = name
+    ConfigStore.instance().store(group=group, name=name, node=node)
+
+
 def register_recipe(word: str) -> None:
     """Makes the recipe of an `experiment=paper/...` word known to Hydra, and forgets the one before: Hydra copies all
     that it knows for every configuration, and would take twice as long with all recipes."""
@@ -66,10 +83,11 @@ def register_recipe(word: str) -> None:
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
     GlobalHydra.instance().clear()
-    for word in overrides:
-        register_recipe(word)
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
+            for word in overrides:
+                register_recipe(word)
+                register_outside(word)
             config = compose("config", overrides=list(overrides))
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.

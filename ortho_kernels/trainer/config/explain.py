@@ -1,6 +1,5 @@
 """What to say of words that Hydra can't put together."""
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import did_you_mean, no_choice
 from .groups import GROUPS, Settings, option_groups
 from .identity import flattened, plain
 
@@ -19,11 +19,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     said = "\n".join(causes)
     if match := re.search(r"Could not override '([^']+)'", said):
         key = match[1]
-        return f"There is no option {key}.{_nearest(key, _known_keys(overrides))}"
+        return f"There is no option {key}.{did_you_mean(key, _known_keys(overrides))}"
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", said):
         group, _, option = match[1].partition("/")
         valid = [*GROUPS.get(group, []), *option_groups().get(group, [])]
-        return f"There is no {group}={option}.{_nearest(option, valid)} Valid: {', '.join(dict.fromkeys(valid))}."
+        return no_choice(group, option, list(dict.fromkeys(valid)))
     if match := re.search(r"No match in the defaults list", said):
         return said.splitlines()[0]
     if "full_key" in said:
@@ -64,15 +64,10 @@ def _with_quotes(word: str) -> str:
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """All option names of the configuration that the readable overrides describe."""
-    groups = [word for word in overrides if re.fullmatch(r"\w+=[\w/]+", word)]
+    groups = [word for word in overrides if re.fullmatch(r"\w+=[\w/.:]+", word)]
     for words in (groups, []):
         try:
             return [*flattened(plain(compose("config", overrides=words))), *Settings.__dataclass_fields__]
         except (HydraException, OmegaConfBaseException):
             continue
     return list(Settings.__dataclass_fields__)
-
-
-def _nearest(word: str, valid: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]}?" if close else ""

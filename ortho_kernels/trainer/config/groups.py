@@ -13,6 +13,7 @@ from ..engine.settings import TRAINERS, TrainerSettings
 from ..methods import METHODS
 from ..options import at_least, one_of, option
 from ..probes.evaluation import EvaluationSettings
+from ..registry import Registry, settings_of
 from .recipes import FILES, paper_recipes
 
 
@@ -47,11 +48,10 @@ class Settings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
+REGISTRIES: dict[str, Registry[Any]] = {each.group: each for each in (METHODS, SOURCES, BACKBONES, PENALTIES)}
+
 GROUPS: dict[str, dict[str, Any]] = {
-    "method": {name: method.Settings for name, method in METHODS.items()},
-    "data": {name: source.settings for name, source in SOURCES.items()},
-    "backbone": {name: backbone.settings for name, backbone in BACKBONES.items()},
-    "penalty": dict(PENALTIES),
+    **{group: {name: settings_of(part) for name, part in parts.items()} for group, parts in REGISTRIES.items()},
     "optimizer": dict(OPTIMIZERS),
     "trainer": dict(TRAINERS),
     "evaluation": {"default": EvaluationSettings},
@@ -63,4 +63,5 @@ def option_groups() -> dict[str, list[str]]:
     recipes = FILES / "experiment"
     names = sorted(path.relative_to(recipes).with_suffix("").as_posix() for path in recipes.rglob("*.yaml"))
     names += paper_recipes()
-    return {name: list(options) for name, options in GROUPS.items() if len(options) > 1} | {"experiment": names}
+    groups = {name: list(options) for name, options in GROUPS.items() if len(options) > 1}
+    return groups | {name: registry.names() for name, registry in REGISTRIES.items()} | {"experiment": names}

@@ -10,36 +10,34 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.datasets import FashionMNIST
+from torchvision import datasets
 
 from ..errors import TrainerError
-from ..options import at_least, option
+from ..options import option
+from .base import Source
 from .fetching import data_root, last_line, quiet_download
 from .images import Images, MemoryImages, Splits
-from .views import ViewSettings
 
 PACKAGE = "dataset-fashion-mnist"
 FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 @dataclass
-class FashionMNISTSettings:
+class FashionMNIST(Source):
     name: str = "fashion_mnist"
     root: str | None = option(None, "folder of the files; by default the user's cache")
-    size: int = option(28, "side of the large views in pixels", at_least(1))
-    views: ViewSettings = field(default_factory=ViewSettings)
+    size: int = 28
 
-
-def load_fashion_mnist(settings: FashionMNISTSettings) -> Splits:
-    root = data_root(settings.root)
-    raw = root / "FashionMNIST" / "raw"
-    if not _complete(raw):
-        _obtain(root, raw)
-    return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(FashionMNIST.classes))
+    def load(self) -> Splits:
+        root = data_root(self.root)
+        raw = root / "FashionMNIST" / "raw"
+        if not _complete(raw):
+            _obtain(root, raw)
+        return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(datasets.FashionMNIST.classes))
 
 
 def _complete(raw: Path) -> bool:
@@ -48,7 +46,7 @@ def _complete(raw: Path) -> bool:
 
 def _read(root: Path, raw: Path, train: bool) -> Images:
     try:
-        dataset = FashionMNIST(str(root), train=train, download=False)
+        dataset = datasets.FashionMNIST(str(root), train=train, download=False)
     except (RuntimeError, ValueError, AssertionError, EOFError, OSError) as error:
         raise TrainerError(
             f"A Fashion-MNIST file in {raw} is corrupt ({error}). Remove that folder and run again."
@@ -86,7 +84,7 @@ def _obtain(root: Path, raw: Path) -> None:
 
 def _download(root: Path, raw: Path) -> None:
     with quiet_download():
-        FashionMNIST(str(root), download=True)
+        datasets.FashionMNIST(str(root), download=True)
 
 
 def _unpack_debian_package(root: Path, raw: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from ..distributed.processes import say
 from ..errors import TrainerError
 from ..options import at_least, one_of, option
+from .base import Source
 from .broken import BrokenPictures
 from .class_folders import LeftOut, list_classes
 from .encoded import EncodedImages
@@ -21,10 +22,10 @@ GIB = 1024**3
 
 
 @dataclass
-class ImageFolderSettings:
+class ImageFolder(Source):
     name: str = "imagefolder"
     root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
-    size: int = option(32, "side of the large views in pixels", at_least(1))
+    size: int = 32
     decode_size: int | None = option(
         None, "side to which pictures are scaled and center-cropped first; data.size by default", at_least(1)
     )
@@ -34,7 +35,34 @@ class ImageFolderSettings:
     )
     # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
     corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
-    views: ViewSettings = field(default_factory=ViewSettings)
+
+    def load(self) -> Splits:
+        if not self.root:
+            raise TrainerError(
+                f"data={self.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
+            )
+        root = Path(self.root).expanduser()
+        if root.is_dir() and not (root / "train").is_dir():
+            raise TrainerError(
+                f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
+                "val/CLASS/), also at any depth below CLASS."
+            )
+        test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+        wanted, left_out = _wanted(self.classes), LeftOut()
+        train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
+        if unknown := sorted(set(test) - set(train)):
+            raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+        if left_out.counts:
+            say(f"data.root={root}: {left_out}")
+        broken = BrokenPictures()
+        classes = sorted(train)
+        folders = root / "train", test_folder
+        sets = [
+            _encoded(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
+        ]
+        in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
+        held = [_sound(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
+        return Splits(held[0], held[1], classes, broken=broken)
 
 
 def imagenet_views() -> ViewSettings:
@@ -43,7 +71,7 @@ def imagenet_views() -> ViewSettings:
 
 
 @dataclass
-class ImageNetSettings(ImageFolderSettings):
+class ImageNet(ImageFolder):
     """The folder of ImageNet, train/nXXXXXXXX/*.JPEG and val/nXXXXXXXX/*.JPEG: it is not to be had without an account."""
 
     name: str = "imagenet1k"
@@ -53,39 +81,10 @@ class ImageNetSettings(ImageFolderSettings):
 
 
 @dataclass
-class ImageNet100Settings(ImageNetSettings):
+class ImageNet100(ImageNet):
     """A folder of the hundred classes, or all of ImageNet with data.classes=FILE that lists them."""
 
     name: str = "imagenet100"
-
-
-def load_imagefolder(settings: ImageFolderSettings) -> Splits:
-    if not settings.root:
-        raise TrainerError(
-            f"data={settings.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
-        )
-    root = Path(settings.root).expanduser()
-    if root.is_dir() and not (root / "train").is_dir():
-        raise TrainerError(
-            f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
-            "val/CLASS/), also at any depth below CLASS."
-        )
-    test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
-    wanted, left_out = _wanted(settings.classes), LeftOut()
-    train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
-    if unknown := sorted(set(test) - set(train)):
-        raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
-    if left_out.counts:
-        say(f"data.root={root}: {left_out}")
-    broken = BrokenPictures()
-    classes = sorted(train)
-    folders = root / "train", test_folder
-    sets = [
-        _encoded(folder, files, classes, settings, broken) for folder, files in zip(folders, (train, test), strict=True)
-    ]
-    in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
-    held = [_sound(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
-    return Splits(held[0], held[1], classes, broken=broken)
 
 
 def _wanted(path: str | None) -> set[str] | None:
@@ -105,7 +104,7 @@ def _wanted(path: str | None) -> set[str] | None:
 
 
 def _encoded(
-    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolderSettings, broken: BrokenPictures
+    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolder, broken: BrokenPictures
 ) -> EncodedImages:
     paths = [os.fsencode(path) for name in classes for path in files.get(name, [])]
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files.get(name, [])) for name in classes]))

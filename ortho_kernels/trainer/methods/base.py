@@ -1,8 +1,10 @@
 """What a method is to the trainer: a module that turns the views of a batch into a loss."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from omegaconf import MISSING
 from torch import Tensor, nn
 
 from ..errors import TrainerError
@@ -18,7 +20,7 @@ class Output(NamedTuple):
 class MethodSettings:
     """What every method has."""
 
-    name: str
+    name: str = MISSING  # under which it was chosen
     views: str = option(
         "two",
         "views of an image: two alike, the second drawn otherwise, or two and several small",
@@ -26,10 +28,10 @@ class MethodSettings:
     )
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads around it."""
 
-    Settings: type[Any]  # a MethodSettings: the options of the method with their defaults
+    Settings: type[Any] = MethodSettings  # the options of the method with their defaults; a subclass of this one
     encoder: nn.Module
     progress: float = 0.0  # share of the run that is done; the trainer sets it before each forward pass
 
@@ -37,9 +39,9 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
 
+    @abstractmethod
     def forward(self, views: list[Tensor]) -> Output:
         """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
-        raise NotImplementedError
 
     def network(self, name: str) -> nn.Module:
         """The encoder that is evaluated and exported: `student`, which is trained, or `teacher`, its slow copy."""

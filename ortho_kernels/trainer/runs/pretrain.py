@@ -22,7 +22,7 @@ from ..report.record import RunRecord, write_whole
 from ..report.page import summary, write_report
 from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 
-from ..backbones import build_backbone
+from ..backbones import build_encoder
 from ..distributed.batch_norm import synchronized
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..report.collapse import CollapseAlarm
@@ -34,7 +34,7 @@ from ..engine.memory_format import lay_out
 from ..methods import METHODS
 from ..report.metrics_file import MetricsFile, read_metrics
 from ..engine.monitor import Monitor, spread
-from ..engine.penalties import build_penalty
+from ..engine.penalties import PENALTIES, build_penalty
 from ..data.preprocess import Preprocess
 from ..engine.module import Pretraining
 from ..distributed.processes import ALONE, Ranks, joined, launched, started_from_outside
@@ -66,7 +66,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
-    splits = load_splits(config.data, ranks)
+    splits = load_splits(OmegaConf.to_object(config.data), ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with held_run(config, ranks) as run:
@@ -119,9 +119,9 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
-    encoder = build_backbone(config.backbone, splits.channels, config.data.size)
+    encoder = build_encoder(OmegaConf.to_object(config.backbone), splits.channels, config.data.size)
     lay_out(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
-    method = METHODS[config.method.name](encoder, config.method)
+    method = METHODS[config.method.name](encoder, OmegaConf.to_object(config.method))
     method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         synchronized(method, on_gpu(settings))
@@ -133,7 +133,7 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     views = plan_views(config.method.views, view_settings, config.data.size)
     return Pretraining(
         method=method,
-        penalty=build_penalty(config.penalty, encoder, config.seed),
+        penalty=build_penalty(OmegaConf.to_object(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
         views=Views(views, config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
@@ -236,7 +236,7 @@ def label_of(config: DictConfig) -> str:
     method = METHODS[config.method.name].__name__
     if config.penalty.gamma == 0:
         return f"{method} baseline"
-    return f"{method} + {config.penalty.kind.upper()} {config.penalty.gamma:g}"
+    return f"{method} + {PENALTIES[config.penalty.name].__name__} {config.penalty.gamma:g}"
 
 
 def _mean(values: list[float]) -> float:
