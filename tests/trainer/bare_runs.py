@@ -1,17 +1,16 @@
 """A run without its evaluation and report, for the processes that a test starts too."""
 
 import torch
-from omegaconf import OmegaConf
 
 from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.runs.folders import held_run
-from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, chosen, fit
 
 
 def train(ranks, config, callbacks=()):
     """Trains as configured, or goes on with `resume`; returns the run's folder."""
     torch.set_num_threads(1)
-    splits = load_splits(OmegaConf.to_object(config.data), ranks)
+    splits = load_splits(chosen(config.data), ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with held_run(config, ranks) as run:

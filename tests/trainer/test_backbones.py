@@ -13,7 +13,6 @@ import torchvision
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones import BACKBONES, build_encoder
-from ortho_kernels.trainer.backbones.library import torchvision_network
 from ortho_kernels.trainer.errors import TrainerError
 
 SMALL = {
@@ -128,7 +127,7 @@ def test_the_penalty_covers_all_conv_and_linear_weights_and_nothing_else(name, c
 )
 def test_torchvision_networks_lose_their_classifier_alone(name):
     with torch.device("meta"):
-        network = torchvision_network(BACKBONES["torchvision"].settings(model=name), channels=1)
+        network = BACKBONES["torchvision"](model=name).library_network(1, 32)
         whole = torchvision.models.get_model(name)
     missing = shapes(whole).keys() - shapes(network).keys()
     assert len(missing) == 2  # the weight and the bias of the last layer

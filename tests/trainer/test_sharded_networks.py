@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 import torch
 from bare_runs import train
-from omegaconf import OmegaConf
 from PIL import Image
 
 from ortho_kernels.trainer.config import load_config
@@ -13,7 +12,7 @@ from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.distributed.processes import ALONE, launched
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.report.metrics_file import read_metrics
-from ortho_kernels.trainer.runs.pretrain import build_module
+from ortho_kernels.trainer.runs.pretrain import build_module, chosen
 
 WORDS = [
     "method=byol",
@@ -76,7 +75,7 @@ def resume(ranks, config):
 
 def weights_before(config):
     """As they are before the first step."""
-    module = build_module(config, load_splits(OmegaConf.to_object(config.data), ALONE), ALONE, steps=1)
+    module = build_module(config, load_splits(chosen(config.data), ALONE), ALONE, steps=1)
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

@@ -66,7 +66,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
-    splits = load_splits(OmegaConf.to_object(config.data), ranks)
+    splits = load_splits(chosen(config.data), ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with held_run(config, ranks) as run:
@@ -104,6 +104,11 @@ def _train_and_record(
     return run.folder
 
 
+def chosen(branch: DictConfig) -> Any:
+    """The object that a branch of the configuration describes: a source, a backbone, a method's settings, ..."""
+    return OmegaConf.to_object(branch)
+
+
 def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStream:
     settings = config.trainer
     images = splits.pretraining
@@ -119,9 +124,9 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
-    encoder = build_encoder(OmegaConf.to_object(config.backbone), splits.channels, config.data.size)
+    encoder = build_encoder(chosen(config.backbone), splits.channels, config.data.size)
     lay_out(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
-    method = METHODS[config.method.name](encoder, OmegaConf.to_object(config.method))
+    method = METHODS[config.method.name](encoder, chosen(config.method))
     method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         synchronized(method, on_gpu(settings))
@@ -129,11 +134,10 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
-    view_settings: Any = OmegaConf.to_object(config.data.views)
-    views = plan_views(config.method.views, view_settings, config.data.size)
+    views = plan_views(config.method.views, chosen(config.data.views), config.data.size)
     return Pretraining(
         method=method,
-        penalty=build_penalty(OmegaConf.to_object(config.penalty), encoder, config.seed),
+        penalty=build_penalty(chosen(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
         views=Views(views, config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
