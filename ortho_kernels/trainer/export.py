@@ -10,6 +10,7 @@ transform of a picture that belongs to it.
 import argparse
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from .backbones import BACKBONES, build_encoder
 from .data.preprocess import Preprocess
@@ -48,15 +49,15 @@ def export_encoder(run: Path, target: Path) -> None:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
     config = _run_config(run)
     checkpoint = read_checkpoint(checkpoints[0])
-    state = checkpoint["state_dict"]
-    prefix = PREFIXES[config.evaluation.get("network", "student")]  # older runs judged the student
-    encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    weights = {name.removeprefix("network."): value.contiguous() for name, value in encoder.items()}
+    weights = checkpoint["state_dict"]
+    prefix = PREFIXES[config.evaluation.network]
+    prefix += _wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
+    weights = {
+        name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
+    }
     description = {
         "backbone": OmegaConf.to_container(config.backbone, resolve=True),
-        "channels": _channels(weights),
-        "size": config.data.size,
-        "preprocess": checkpoint.get("preprocess"),  # older checkpoints have none
+        "preprocess": checkpoint["preprocess"],
     }
     partial = target.with_suffix(".partial")
     with writing(target, then="export again"):
@@ -81,16 +82,15 @@ def load_encoder(path: str | Path) -> nn.Module:
 
     Raises TrainerError for a file that can't be read, that `export` has not written, or whose backbone isn't here.
     """
-    description = _description(path)
-    options = description["backbone"]
+    options, preprocess = _description(path)["backbone"], load_preprocess(path)
     if untrained := UNTRAINED.get(options["name"]):
         options["options"] |= untrained
     backbone = BACKBONES[options["name"]](**options)
-    images = description["channels"], description["size"]
-    network = backbone.library_network(*images)
+    network = backbone.library_network(preprocess.channels, preprocess.size)
     if network is None:
-        network = build_encoder(backbone, *images)
-    network.load_state_dict(load_file(path))
+        network = build_encoder(backbone, preprocess.channels, preprocess.size)
+    prefix = _wrapping(network.state_dict())
+    network.load_state_dict({f"{prefix}{name}": value for name, value in load_file(path).items()})
     return network.eval()
 
 
@@ -102,14 +102,9 @@ def load_preprocess(path: str | Path) -> Preprocess:
 
     It suits torchvision's datasets as `transform`, in worker processes too.
 
-    Raises TrainerError as `load_encoder` does, and for a file that lacks the mean and std of its run's data.
+    Raises TrainerError as `load_encoder` does.
     """
-    options = _description(path).get("preprocess")
-    if options is None:
-        raise TrainerError(
-            f"{path} lacks the mean and std of the training data: its run is older than this record. Compute them over "
-            "the training pictures, as floats in [0, 1], and build ortho_kernels.trainer.preprocess.Preprocess."
-        )
+    options = _description(path)["preprocess"]
     return Preprocess(**options | {"mean": tuple(options["mean"]), "std": tuple(options["std"])})
 
 
@@ -136,9 +131,9 @@ def _run_config(run: Path) -> DictConfig:
     return config
 
 
-def _channels(weights: dict[str, Tensor]) -> int:
-    """Of the images: what the first convolution takes."""
-    return next(value.shape[1] for value in weights.values() if value.dim() == 4)
+def _wrapping(names: Iterable[str]) -> str:
+    """What the names of an encoder's weights begin with beyond its network's own: that of `Wrapped`, or nothing."""
+    return "network." if all(name.startswith("network.") for name in names) else ""
 
 
 def main(words: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ WORD = re.compile(rf"(?<![\w.])((?:{ROOTS})(?:\.\w+)*)=(\{{.*?\}}|[^\s{{,;:()'\"
 KEY = re.compile(rf"(?<![\w./])((?:{ROOTS})(?:\.[a-z_]+)+)(?![\w.]*[/(=])")
 # What stands for a value of the user's, and an example of it.
 PLACEHOLDER = re.compile(r"[A-Z]+|VALUE")
-EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt", "data": "digits"}
+EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt", "data": "digits", "method": "byol"}
 NO_OPTIONS = {"method.encoder", "method.teacher", "sweep.csv"}  # names of modules and a file's
 
 

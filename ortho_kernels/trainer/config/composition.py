@@ -57,7 +57,7 @@ def register_outside(word: str) -> None:
     """Makes the options of a class from outside the trainer, which the word chooses, known to Hydra."""
     override = OverridesParser.create().parse_override(word)
     group, name = override.key_or_group, override.value()
-    if group not in REGISTRIES or name in GROUPS[group] or not isinstance(name, str):
+    if group not in REGISTRIES or not isinstance(name, str) or name in GROUPS[group]:
         return
     settings = settings_of(REGISTRIES[group][name])
     try:
@@ -89,6 +89,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
                 register_recipe(word)
                 register_outside(word)
             config = compose("config", overrides=list(overrides))
+            _check_names(config)
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.
             config.penalty.gamma = chosen_gamma(config.penalty, config.backbone, given)
@@ -96,6 +97,14 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             raise TrainerError(explain(error, overrides)) from None
     check(config)
     return config
+
+
+def _check_names(config: DictConfig) -> None:
+    """By its name a part is found again, when the run is resumed or its encoder loaded."""
+    for group, registry in REGISTRIES.items():
+        name = config[group].name
+        if not issubclass(OmegaConf.get_type(config[group]), settings_of(registry[name])):
+            raise TrainerError(f"{group}.name={name}: the name goes with the choice. Give {group}={name}.")
 
 
 def combinations(words: Sequence[str]) -> list[tuple[list[str], list[str]]]:
@@ -106,7 +115,8 @@ def combinations(words: Sequence[str]) -> list[tuple[list[str], list[str]]]:
         raise TrainerError(explain(error, words)) from None
     varying = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     [choices] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [([word for word in choice if word.partition("=")[0] in varying], list(choice)) for choice in choices]
+    chosen = [[word.replace("\\:", ":") for word in choice] for choice in choices]  # as they were given
+    return [([word for word in choice if word.partition("=")[0] in varying], choice) for choice in chosen]
 
 
 register()

@@ -27,6 +27,7 @@ Self-supervised pretraining with an orthogonality penalty.
 
 Groups:
 {groups}
+  method=MODULE:CLASS names a class of your own; data, backbone and penalty likewise.
 
 Options, as these words set them:
 {options}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ortho_kernels import OrthogonalityPenalty, paper_gamma
@@ -53,9 +53,8 @@ class SO(Penalty):
 
 @dataclass
 class NoPenalty(SO):
-    """A baseline: gamma is 0, also where a recipe sets another, and the report measures SO."""
+    """A baseline: SO with a gamma of 0, also where a recipe sets another."""
 
-    name: str = "none"
     gamma: float | None = 0.0
 
 
@@ -113,7 +112,7 @@ PENALTIES: Registry[Penalty] = Registry(
 
 def chosen_gamma(penalty: DictConfig, backbone: DictConfig, given: bool) -> float:
     """A run's gamma: 0 for a baseline, else the one that is `given` or a recipe's, else the paper's for the backbone."""
-    if penalty.name == "none":
+    if OmegaConf.get_type(penalty) is NoPenalty:
         if given and penalty.gamma:
             raise TrainerError(
                 f"penalty=none is the baseline, whose gamma is 0; got penalty.gamma={penalty.gamma}. "
