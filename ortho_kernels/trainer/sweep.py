@@ -22,7 +22,7 @@ COLUMNS = [
     ("knn", "kNN %", 100, 2),
     ("linear_probe", "probe %", 100, 2),
     ("representation_effective_rank", "rank", 1, 1),
-    ("residual", "residual", 1, 1),
+    ("penalty_raw", "penalty / gamma", 1, 1),
     ("images_per_second", "images/s", 1, 0),
 ]
 # Student's t for 95 % confidence, by degrees of freedom; from 30 on the normal distribution's.

@@ -3,7 +3,7 @@
 import torch
 
 from ortho_kernels.trainer.data import load_splits
-from ortho_kernels.trainer.runs.folders import held_run
+from ortho_kernels.trainer.runs.folders import open_run
 from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
 
 
@@ -13,6 +13,6 @@ def train(ranks, config, callbacks=()):
     splits = load_splits(config.data, ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
-    with held_run(config, ranks) as run:
+    with open_run(config, ranks) as run:
         fit(config, run, module, stream, ranks, callbacks)
         return run.folder

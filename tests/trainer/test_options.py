@@ -71,6 +71,7 @@ def test_lists_are_not_shared():
         ("data.views.min_area=0", "data.views.min_area must be more than 0 and at most 1; got 0.0."),
         ("method.views=three", "method.views must be one of two, asymmetric, multicrop; got three."),
         ("optimizer.lr=inf", "optimizer.lr must be at least 0; got inf."),
+        ("optimizer.scaling=cubic", "optimizer.scaling must be one of linear, sqrt, none; got cubic."),
         ("optimizer.norm_lr=-1", "optimizer.norm_lr must be at least 0; got -1.0."),
         ("evaluation.network=both", "evaluation.network must be one of student, teacher; got both."),
         ("evaluation.neighbors=0", "evaluation.neighbors must be at least 1; got 0."),

@@ -40,7 +40,7 @@ class Wrapped(nn.Module):
 
 
 def build_timm(settings: TimmSettings, channels: int, size: int) -> Wrapped:
-    return _wrapped(timm_network(settings, channels), settings, channels, size)
+    return _wrap(timm_network(settings, channels), settings, channels, size)
 
 
 def timm_network(settings: TimmSettings, channels: int) -> nn.Module:
@@ -52,7 +52,7 @@ def timm_network(settings: TimmSettings, channels: int) -> nn.Module:
 
 
 def build_torchvision(settings: TorchvisionSettings, channels: int, size: int) -> Wrapped:
-    return _wrapped(torchvision_network(settings, channels), settings, channels, size)
+    return _wrap(torchvision_network(settings, channels), settings, channels, size)
 
 
 def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Module:
@@ -99,8 +99,8 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(owner), attribute, layer)
 
 
-def _wrapped(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
-    """Tries the network on two images, which also tells how long its features are."""
+def _wrap(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
+    """Tries the network on two images, which also gives the length of its features."""
     training = network.training
     try:
         with torch.no_grad():

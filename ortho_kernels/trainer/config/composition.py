@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..engine.penalties import chosen_gamma
+from ..engine.penalties import choose_gamma
 from ..errors import TrainerError
 from .check import check
 from .explain import explain
@@ -73,7 +73,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             config = compose("config", overrides=list(overrides))
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.
-            config.penalty.gamma = chosen_gamma(config.penalty, config.backbone, given)
+            config.penalty.gamma = choose_gamma(config.penalty, config.backbone, given)
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(explain(error, overrides)) from None
     check(config)

@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from ..errors import TrainerError
 from ..options import at_least, option
 from .encoded import EncodedImages
-from .fetching import data_root, fetched
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
 from .picture_sources import PictureBytes
 from .views import LocalSettings, PairSettings, ViewSettings
@@ -50,11 +50,11 @@ def load_cifar10(settings: Any) -> Splits:
         splits = load_archive(Path(settings.root).expanduser())
     else:
         splits = _load(settings, "CIFAR-10", CIFAR10)
-    return _reduced(splits, settings.train_images)
+    return _subset(splits, settings.train_images)
 
 
 def load_cifar100(settings: Any) -> Splits:
-    return _reduced(_load(settings, "CIFAR-100", CIFAR100), settings.train_images)
+    return _subset(_load(settings, "CIFAR-100", CIFAR100), settings.train_images)
 
 
 def load_archive(path: Path) -> Splits:
@@ -64,7 +64,7 @@ def load_archive(path: Path) -> Splits:
         with np.load(path, allow_pickle=False) as archive:
             header = archive["header"].tobytes()
             train, test = (
-                _decoded(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
+                _decode(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
                 for name in ("train", "test")
             )
     except (OSError, KeyError, ValueError) as error:
@@ -75,7 +75,7 @@ def load_archive(path: Path) -> Splits:
     return Splits(train, test, CIFAR10_CLASSES)
 
 
-def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
+def _decode(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
     ends = torch.from_numpy(offsets.astype(np.int64))
     pictures = PictureBytes(header, torch.from_numpy(files), ends[:-1], ends.diff())
     return EncodedImages(pictures, torch.from_numpy(labels.astype(np.int64)), size=32).decode()
@@ -83,7 +83,7 @@ def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.n
 
 def _load(settings: Any, title: str, dataset: Callable[..., CIFAR10]) -> Splits:
     root = data_root(settings.root)
-    train, test = (fetched(title, root, partial(dataset, str(root), train=train)) for train in (True, False))
+    train, test = (fetch(title, root, partial(dataset, str(root), train=train)) for train in (True, False))
     return Splits(_images(train), _images(test), list(train.classes))
 
 
@@ -92,7 +92,7 @@ def _images(dataset: CIFAR10) -> Images:
     return MemoryImages(pixels, torch.tensor(dataset.targets))
 
 
-def _reduced(splits: Splits, images: int | None) -> Splits:
+def _subset(splits: Splits, images: int | None) -> Splits:
     """The first pictures of each class, as many of every class."""
     if images is None:
         return splits

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import STL10
 
 from ..options import at_least, option
-from .fetching import data_root, fetched
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
 from .views import ViewSettings
 
@@ -31,7 +31,7 @@ class STL10Settings:
 
 def load_stl10(settings: Any) -> Splits:
     root = data_root(settings.root)
-    train, test = (fetched("STL-10", root, partial(STL10, str(root), split=split)) for split in ("train", "test"))
+    train, test = (fetch("STL-10", root, partial(STL10, str(root), split=split)) for split in ("train", "test"))
     unlabeled = map_pictures(root / STL10.base_folder / UNLABELED)
     return Splits(
         _images(train), _images(test), list(train.classes), MemoryImages(unlabeled, torch.full((len(unlabeled),), -1))

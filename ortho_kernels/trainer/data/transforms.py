@@ -44,7 +44,7 @@ class Draw:
     def chance(self, probability: float) -> Tensor:
         return self.uniform(0.0, 1.0) < probability
 
-    def chosen(self, probability: float) -> Tensor:
+    def choose(self, probability: float) -> Tensor:
         """Indices of the images that chance has chosen, drawn on the host: it must know how many they are."""
         draws = self.host_generator.random(self.ranks.count * self.batch)[self.ranks.rank * self.batch :][: self.batch]
         indices = torch.from_numpy(np.flatnonzero(draws < probability))
@@ -116,7 +116,7 @@ def blur(images: Tensor, probability: float, sigma: float, draw: Draw) -> Tensor
         return chosen
 
     sigmas = draw.uniform(LEAST_SIGMA, max(sigma, LEAST_SIGMA))
-    return _change_chosen(images, draw.chosen(probability), blurred, sigmas)
+    return _change_chosen(images, draw.choose(probability), blurred, sigmas)
 
 
 def solarize(images: Tensor, probability: float, draw: Draw) -> Tensor:

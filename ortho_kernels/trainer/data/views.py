@@ -136,7 +136,7 @@ class Views(nn.Module):
         images = transforms.gray(images, s.gray, draw)
         images = transforms.blur(images, s.blur, s.blur_sigma, draw)
         images = transforms.solarize(images, s.solarize, draw)
-        return normalized(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std)
 
 
 def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
@@ -144,8 +144,8 @@ def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
     images = pixels.float().div(255)
     if images.shape[-1] != size:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return normalized(images, mean, std)
+    return normalize(images, mean, std)
 
 
-def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images - mean) / std  # the encoder decides the memory format

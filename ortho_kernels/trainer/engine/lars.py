@@ -12,7 +12,7 @@ class LARS(Optimizer):
     """SGD with momentum in which a layer's gradient (weight decay included) is scaled by
     `trust * |w| / (|g| + weight_decay * |w|)`; with `clip` by at most 1 once the rate is divided out (LARC).
 
-    Groups with `adapt=False` (norms and biases) are left to plain SGD. Nothing waits for the device.
+    Groups with `decays=False` (norms and biases) are left to plain SGD. Nothing waits for the device.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class LARS(Optimizer):
             "weight_decay": weight_decay,
             "trust": trust,
             "clip": clip,
-            "adapt": True,
+            "decays": True,
         }
         super().__init__(params, defaults)
 
@@ -48,7 +48,7 @@ class LARS(Optimizer):
 
     def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
         updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
-        if group["adapt"]:
+        if group["decays"]:
             torch._foreach_mul_(updates, self._rates(group, weights, gradients))
         for weight in weights:
             if "momentum_buffer" not in self.state[weight]:

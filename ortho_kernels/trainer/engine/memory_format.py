@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def lay_out(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
+def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
     """Makes the encoder compute in the memory format that `memory_format` returns.
 
     Activations follow the weights, or the images where FSDP is to share the weights out: it takes contiguous ones alone.
@@ -34,6 +34,6 @@ def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format
 
 
 def _lay_images(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A copy: images of one channel count as channels last already, whatever their strides say to convolutions."""
+    """A copy: images of one channel count as channels last already, whatever their strides mean to convolutions."""
     images: Tensor = inputs[0]
     return (torch.empty_like(images, memory_format=torch.channels_last).copy_(images), *inputs[1:])

@@ -47,7 +47,7 @@ class Pretraining(LightningModule):
         self.steps = steps
         self.seed = seed
         self.ranks = ranks
-        self.last_residual = torch.zeros(())  # the plain sum that the last step's penalty was made of
+        self.last_penalty_raw = torch.zeros(())  # the plain sum that the last step's penalty was made of
         self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
         self.finite_steps = FiniteSteps(ranks)
 
@@ -73,7 +73,7 @@ class Pretraining(LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         named = [] if scaled else self.method.named_parameters()
         gradients = {name: p.grad for name, p in named if p.grad is not None}
-        penalty = self.gamma * self.last_residual if self.gamma else torch.zeros((), device=self.device)
+        penalty = self.gamma * self.last_penalty_raw if self.gamma else torch.zeros((), device=self.device)
         self.finite_steps.close(self.trainer.global_step, penalty, gradients)
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
@@ -86,10 +86,10 @@ class Pretraining(LightningModule):
         schedule = build_schedule(self.optimizer_settings, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def residual(self) -> Tensor:
+    def penalty_raw(self) -> Tensor:
         """The plain sum, detached: of the last step, or computed where gamma is 0 and no step needed it."""
         if self.gamma:
-            return self.last_residual
+            return self.last_penalty_raw
         with torch.no_grad():
             return self.penalty()
 
@@ -120,7 +120,7 @@ class Pretraining(LightningModule):
 
     def _add_penalty(self) -> None:
         start = Moment(self.device)
-        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
+        self.last_penalty_raw = self.penalty.accumulate_gradients(self.gamma)
         self.penalty_time = start, Moment(self.device)
 
     def _cause(self, batch: Batch, step: int) -> str:

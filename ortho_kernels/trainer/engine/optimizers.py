@@ -88,8 +88,7 @@ def parameter_groups(
     """The trained parameters by what becomes of them. Beside the first group, empty ones are left out.
 
     `decays`: weights of convolutions and linear layers, and with `decay_norms` all others (norms, biases, tokens,
-    position embeddings). LARS adapts the rates of these weights alone, by `adapt`.
-    `constant`: the schedule leaves the rate alone.
+    position embeddings). LARS adapts the rates of these alone. `constant`: the schedule leaves the rate alone.
     """
     matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear))}
     at_constant_rate = {id(parameter) for part in constant for parameter in part.parameters()}
@@ -103,7 +102,6 @@ def parameter_groups(
                 "weight_decay": decay,
                 "decays": decays,
                 "constant": is_constant,
-                "adapt": decays,
             }
             if not is_matrix and settings.norm_lr is not None:
                 group["lr"] = settings.norm_lr * factor

@@ -11,7 +11,7 @@ from ..options import one_of, option
 
 class Output(NamedTuple):
     loss: Tensor
-    projections: Tensor  # of the first view; how far they spread tells whether the method has collapsed
+    projections: Tensor  # of the first view; their spread shows a collapse
 
 
 @dataclass

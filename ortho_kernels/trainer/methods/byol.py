@@ -1,4 +1,4 @@
-"""BYOL (Grill et al., NeurIPS 2020): a student predicts what its slowly moving teacher says of the other view."""
+"""BYOL (Grill et al., NeurIPS 2020): a student predicts the output of its slowly moving teacher for the other view."""
 
 from dataclasses import dataclass
 

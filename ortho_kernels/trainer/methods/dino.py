@@ -1,4 +1,4 @@
-"""DINO (Caron et al., ICCV 2021): a student tells the same soft classes of every crop as its teacher of a large one."""
+"""DINO (Caron et al., ICCV 2021): a student gives every crop the soft classes that its teacher gives a large one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -51,9 +51,9 @@ class DINO(Method):
         teacher = torch.stack([self.teacher(view) for view in views[:2]])
         self.center.collect(teacher.mean((0, 1)))
         targets = F.softmax((teacher - self.center.mean) / self.teacher_temperature, dim=2)
-        said = F.log_softmax(student / self.settings.student_temperature, dim=2)
+        predictions = F.log_softmax(student / self.settings.student_temperature, dim=2)
         # The cross-entropy of each student view with each teacher view but its own, averaged over pairs and images.
-        terms = -torch.einsum("tbk,sbk->ts", targets, said).fill_diagonal_(0)
+        terms = -torch.einsum("tbk,sbk->ts", targets, predictions).fill_diagonal_(0)
         pairs = len(teacher) * (len(student) - 1)
         return Output(terms.sum() / (pairs * teacher.shape[1]), projections[0])
 

@@ -1,4 +1,4 @@
-"""The slowly moving copy of a student that says what the student should have said."""
+"""The slowly moving copy of a student, whose outputs are the student's targets."""
 
 import copy
 

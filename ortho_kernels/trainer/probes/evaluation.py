@@ -109,9 +109,9 @@ def raw_pixels(pixels: Tensor) -> Tensor:
 def readable(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The pictures that can be decoded, with their labels, a batch at a time."""
     for indices in torch.arange(len(images)).split(batch_size):
-        pixels, sound = images.read(indices)
+        pixels, readable = images.read(indices)
         if len(pixels):
-            yield pixels, images.labels[indices[sound]]
+            yield pixels, images.labels[indices[readable]]
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
