@@ -25,13 +25,9 @@ class ImageFolderSettings:
     name: str = "imagefolder"
     root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
     size: int = option(32, "side of the large views in pixels", at_least(1))
-    decode_size: int | None = option(
-        None, "side to which pictures are scaled and center-cropped first; data.size by default", at_least(1)
-    )
+    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
     classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
-    memory_gib: float = option(
-        4.0, "pictures that take no more memory are decoded once, others for every batch", at_least(0)
-    )
+    memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
     # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
     corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -84,10 +80,10 @@ def load_imagefolder(settings: ImageFolderSettings) -> Splits:
         _encode(folder, files, classes, settings, broken) for folder, files in zip(folders, (train, test), strict=True)
     ]
     in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
-    readable_sets = [
+    train_images, test_images = (
         _readable(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)
-    ]
-    return Splits(readable_sets[0], readable_sets[1], classes, broken=broken)
+    )
+    return Splits(train_images, test_images, classes, broken=broken)
 
 
 def _read_classes(path: str | None) -> set[str] | None:

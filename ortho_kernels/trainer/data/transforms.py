@@ -1,7 +1,7 @@
 """Random transforms of a whole batch at once: every image has its own crop, flip, tone and blur.
 
-The same operations as the PIL pipelines of the papers (random resized crop, flip, color jitter, gray, blur, solarize),
-as a few dozen tensor operations for a batch instead of a dozen Python calls for every image.
+The operations of the papers' PIL pipelines: random resized crop, flip, color jitter, gray, blur, solarize. A batch takes
+a few dozen tensor operations, where PIL takes a dozen Python calls for every image.
 """
 
 import math
@@ -21,7 +21,7 @@ LEAST_SIGMA = 0.1  # of the blur, in pixels
 class Draw:
     """Random numbers, one for each image of a batch, shaped to broadcast over it.
 
-    A rank draws for the images of all ranks and keeps its own part, so that several processes see what one would see.
+    A rank draws for the images of all ranks and keeps its own part: several processes see what one would see.
     """
 
     def __init__(

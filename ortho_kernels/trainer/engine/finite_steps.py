@@ -1,7 +1,4 @@
-"""Whether losses and gradients are finite, found out a step late, so that the host never waits for the device.
-
-And in which weight or layer what is not finite began.
-"""
+"""Whether losses and gradients are finite, known a step late so that the host never waits; and where it began if not."""
 
 import math
 from collections import deque
@@ -29,8 +26,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A step that was not finite: the first batch whose loss was not, or else the penalty if that was not, or else the
-    parameter whose gradient was not."""
+    """A step that was not finite, and the first of these that was not: a batch's loss, the penalty, a gradient."""
 
     step: int
     loss: float | None = None

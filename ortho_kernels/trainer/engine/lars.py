@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """SGD with momentum in which a layer's gradient (weight decay included) is scaled by
-    `trust * |w| / (|g| + weight_decay * |w|)`; with `clip` by at most 1 once the rate is divided out (LARC).
+    """SGD with momentum that scales a layer's gradient, weight decay included.
+
+    The factor is `trust * |w| / (|g| + weight_decay * |w|)`; with `clip` it is divided by the rate and at most 1 (LARC).
 
     Groups with `decays=False` (norms and biases) are left to plain SGD. Nothing waits for the device.
     """

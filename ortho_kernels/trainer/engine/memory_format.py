@@ -20,8 +20,8 @@ def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) 
 def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format:
     """Channels last, if that is asked for and safe.
 
-    On CPUs without AVX-512, oneDNN (torch 2.14) overwrites the heap in the backward of a strided 1 x 1 convolution of
-    fewer than 8 channels that lie last: the shortcuts of a ResNet narrower than any that is trained in earnest.
+    On CPUs without AVX-512, oneDNN (torch 2.14) overwrites the heap in one backward: that of a strided 1 x 1 convolution
+    of fewer than 8 channels that lie last. The shortcuts of very narrow ResNets are such.
     """
     endangered = any(
         isinstance(layer, nn.Conv2d)

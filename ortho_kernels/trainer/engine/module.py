@@ -22,8 +22,10 @@ from .optimizers import build_optimizer, build_schedule
 
 
 class Pretraining(LightningModule):
-    """What Lightning trains. The penalty measures the plain sum over the encoder; gamma is applied here, so that a
-    baseline (gamma 0) is measured in the same way as a regularized run and differs from it in nothing else."""
+    """What Lightning trains. The penalty is the plain sum over the encoder, and gamma is applied here.
+
+    So a baseline (gamma 0) is measured as a regularized run is, and differs from it in nothing else.
+    """
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class Pretraining(LightningModule):
         self.steps = steps
         self.seed = seed
         self.ranks = ranks
-        self.last_penalty_raw = torch.zeros(())  # the plain sum that the last step's penalty was made of
+        self.last_penalty_raw = torch.zeros(())  # the last step's, before gamma
         self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
         self.finite_steps = FiniteSteps(ranks)
 
@@ -62,9 +64,11 @@ class Pretraining(LightningModule):
         return {"loss": loss, "projections": projections.detach()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Adds the penalty's gradient: here it is added once however many batches a step accumulates, its value is
-        computed outside autocast and is not scaled by a loss scaler. Processes have exchanged their gradients by now;
-        each adds the same."""
+        """Adds the penalty's gradient, once however many batches a step accumulates.
+
+        Here its value is computed outside autocast, and no loss scaler scales it. Processes have exchanged their
+        gradients by now, and each adds the same.
+        """
         self.method.before_step(self.trainer.global_step, self.steps)
         if self.gamma:
             self._add_penalty()

@@ -24,9 +24,7 @@ class OptimizerSettings:
     warmup: float = option(MISSING, "share of the steps in which the rate rises", between(0, 1))
     scaling: str = option("linear", "how the rate grows with the images of a step", one_of("linear", "sqrt", "none"))
     final_lr: float = option(0.0, "share of the rate at which the cosine ends", between(0, 1))
-    final_weight_decay: float | None = option(
-        None, "to which weight decay moves along half a cosine; constant by default", at_least(0)
-    )
+    final_weight_decay: float | None = option(None, "where weight decay moves along half a cosine", at_least(0))
     norm_lr: float | None = option(None, "rate of norms and biases, scaled as lr is; lr by default", at_least(0))
     decay_norms: bool = option(False, "norms, biases, tokens and position embeddings decay too")
 

@@ -19,11 +19,7 @@ class MethodSettings:
     """What every method has."""
 
     name: str
-    views: str = option(
-        "two",
-        "views of an image: two alike, the second drawn otherwise, or two and several small",
-        one_of("two", "asymmetric", "multicrop"),
-    )
+    views: str = option("two", "alike, one otherwise, or small ones too", one_of("two", "asymmetric", "multicrop"))
 
 
 class Method(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import plots
 from .collapse import SIGNS, advice, collapse
-from .record import RunRecord, write_whole
+from .record import RunRecord, write_atomically
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -117,7 +117,7 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
 def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
     """Writes the self-contained page, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, render(runs))
+    write_atomically(path, render(runs))
 
 
 def summary(runs: Sequence[RunRecord]) -> str:

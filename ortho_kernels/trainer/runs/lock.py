@@ -79,7 +79,7 @@ def _refusal(folder: Path, holder: Holder) -> str:
 def _take(path: Path, ours: Holder) -> Holder | None:
     """Makes the lock ours, or returns who holds it.
 
-    A stale lock is replaced by the one process that holds a lock on just that lock, whose name has the stale one's token.
+    A stale lock is replaced by the one process that holds a second lock, named by the stale one's token.
     """
     while True:
         if _create(path, ours):

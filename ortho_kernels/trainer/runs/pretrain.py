@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..report.collapse import advice, collapse
 from ..report.machine import describe_machine
-from ..report.record import RunRecord, write_whole
+from ..report.record import RunRecord, write_atomically
 from ..report.page import summary, write_report
 from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 
@@ -226,7 +226,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
     }
     for name, content in (("spectra.json", spectra), ("results.json", results)):  # results last: they mark the end
         with writing(run.folder / name) as path:
-            write_whole(path, json.dumps(content, indent=1) + "\n")
+            write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def label_of(config: DictConfig) -> str:
