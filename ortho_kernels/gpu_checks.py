@@ -33,7 +33,7 @@ def describe_devices() -> dict[str, str]:
 
 
 def run(check: Check) -> Iterator[tuple[str, str, bool]]:
-    """Title, finding and whether it is good, of each check on each GPU. `check(backend, device, dtype)` tells errors."""
+    """Title, finding and whether it is good, of each check on each GPU. `check(backend, device, dtype)` returns errors."""
     for index in range(torch.cuda.device_count()):
         device = f"cuda:{index}"
         with torch.cuda.device(index):

@@ -109,7 +109,7 @@ def load_preprocess(path: str | Path) -> Preprocess:
 
 
 def _description(path: str | Path) -> dict[str, Any]:
-    """What the file says of its encoder."""
+    """What the file's metadata hold about its encoder."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -11,15 +11,9 @@ A subclass may write `temperature: float = 0.1` to change the default alone.
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 OPTION = "option"  # the key in a dataclass field's metadata
-
-
-class Values(Protocol):
-    """What an option takes beyond its type; `str` follows "must be" in an error."""
-
-    def __contains__(self, value: Any) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,13 @@ class Range:
 
 
 class OneOf(tuple[str, ...]):
+    """These texts alone."""
+
     def __str__(self) -> str:
         return f"one of {', '.join(self)}"
+
+
+Values = Range | OneOf  # written out, they follow "must be" in an error
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ def option(default: Any, meaning: str, values: Values | None = None) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def option_of(settings: Any, name: str) -> Option | None:
+def option_of(settings: Any, name: str) -> Option:
     """What the dataclass `settings`, or the nearest of its bases that does, declares of the field."""
     fields = (getattr(base, "__dataclass_fields__", {}).get(name) for base in settings.__mro__)
-    return next((each.metadata[OPTION] for each in fields if each is not None and OPTION in each.metadata), None)
+    declared = (each.metadata[OPTION] for each in fields if each is not None and OPTION in each.metadata)
+    return next(declared, Option("", None))

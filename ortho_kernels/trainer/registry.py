@@ -37,11 +37,11 @@ class Registry(dict[str, type[T]]):
 
     def __missing__(self, name: str) -> type[T]:
         try:
-            return self._checked(imported(name if ":" in name else self._declared(name)))
+            return self._check(import_class(name if ":" in name else self._find_declared(name)))
         except Unusable as reason:
             raise TrainerError(f"{self.group}={name}: {reason}") from None
 
-    def _declared(self, name: str) -> str:
+    def _find_declared(self, name: str) -> str:
         """The import path that an installed package gives this name."""
         paths = sorted({entry.value for entry in entry_points(group=self.entry_point_group, name=name)})
         if not paths:
@@ -51,7 +51,7 @@ class Registry(dict[str, type[T]]):
             raise Unusable(f"installed packages give this name to {' and '.join(paths)}. Give one of these paths.")
         return paths[0]
 
-    def _checked(self, found: Any) -> type[T]:
+    def _check(self, found: Any) -> type[T]:
         base = f"{self.base.__module__.removesuffix('.base')}.{self.base.__name__}"
         if not isinstance(found, type):
             raise Unusable(f"it is no class but of type {type(found).__name__}. Name a class derived from {base}.")
@@ -60,7 +60,7 @@ class Registry(dict[str, type[T]]):
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise Unusable(f"the class does not define {', '.join(missing)}. See {base} for what that is.")
         settings, least = settings_of(found), settings_of(self.base)
-        if not issubclass(settings, least):
+        if not (isinstance(settings, type) and issubclass(settings, least)):
             raise Unusable(f"its Settings are no {least.__name__}. Derive them from {least.__name__}.")
         if inspect.get_annotations(settings) and "__dataclass_fields__" not in vars(settings):
             raise Unusable(f"{settings.__qualname__} is no dataclass, so it has no options. Write @dataclass above it.")
@@ -76,7 +76,7 @@ class Unusable(Exception):
     """Why a name stands for nothing that the trainer can use, and what to do."""
 
 
-def imported(path: str) -> Any:
+def import_class(path: str) -> Any:
     """What `package.module:Class` names."""
     name, _, attributes = path.partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), *attributes.split("."))):
@@ -91,7 +91,7 @@ def imported(path: str) -> Any:
             ) from None
         said = str(error).partition("\n")[0]
         raise Unusable(
-            f"its module raises {type(error).__name__}: {said} ({place_of(error)}). Mend it there."
+            f"its module raises {type(error).__name__}: {said} ({raised_at(error)}). Mend it there."
         ) from None
     try:
         return reduce(getattr, attributes.split("."), module)
@@ -100,7 +100,7 @@ def imported(path: str) -> Any:
         raise Unusable(f"the module {name} has no {attributes}.{near}") from None
 
 
-def place_of(error: Exception) -> str:
+def raised_at(error: Exception) -> str:
     """The file and line that raised the error."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"

@@ -45,7 +45,7 @@ WORDS = [
     "resume=auto",
 ]
 TIMINGS = ("images_per_second", "penalty_share")
-SCORES = ("knn", "linear_probe", "representation_effective_rank", "residual")
+SCORES = ("knn", "linear_probe", "representation_effective_rank", "penalty_raw")
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 
 

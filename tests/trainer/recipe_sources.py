@@ -322,9 +322,9 @@ def document() -> str:
     for entry in tree()["deviations"]:
         meant = [name for name in tree()["recipes"] if deviation(name, entry["key"]) is entry]
         values = [entries(name)[entry["key"]].value for name in meant if entry["key"] in entries(name)]
-        theirs = "; ".join(dict.fromkeys(map(_said, values)))
+        theirs = "; ".join(dict.fromkeys(map(_format, values)))
         where = ", ".join("all" if pattern == "*" else f"`{pattern}`" for pattern in entry["recipes"])
-        parts.append(f"| {where} | {entry['key']} | {theirs} | {_said(entry['ours'])} | {entry['reason']} |\n")
+        parts.append(f"| {where} | {entry['key']} | {theirs} | {_format(entry['ours'])} | {entry['reason']} |\n")
     parts += ["\n## Without a source\n\n", *(f"- `{name}`: {why}\n" for name, why in tree()["no source"].items())]
     return "".join(parts)
 
@@ -351,7 +351,7 @@ def _rows(name: str, block: dict[str, Any], library: str) -> str:
     source, rows = tree()["sources"][library], []
     head = name + (f": {', '.join(block['include'])}" if "include" in block else "")
     for file in (file for file in block if file != "include"):
-        values = ", ".join(f"{_short(key)} **{_said(value)}** ({line})" for key, (value, line) in block[file].items())
+        values = ", ".join(f"{_short(key)} **{_format(value)}** ({line})" for key, (value, line) in block[file].items())
         link = f"[{file}](https://github.com/{source['repository']}/blob/{source['commit']}/{file})"
         rows.append(f"| {head} | {link} | {values} |\n")
         head = ""
@@ -364,11 +364,11 @@ def _short(key: str) -> str:
     return f"view {int(match[1]) + 1} {match[2]}" if match else key.removeprefix("method_kwargs.")
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " to ".join(map(_said, value)) if len(value) == 2 else ", ".join(map(_said, value))
+        return " to ".join(map(_format, value)) if len(value) == 2 else ", ".join(map(_format, value))
     return f"{value:g}" if isinstance(value, float) else str(value).replace("*", "x")
 
 

@@ -16,7 +16,7 @@ from ortho_kernels.trainer.data.imagefolder import ImageFolder
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.stream import BatchStream, Order
 from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
-from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launched
+from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
 
@@ -100,7 +100,7 @@ def test_names_of_any_bytes_are_counted_and_named_once(folder, tmp_path, capsys,
             pass
     for _ in range(2):  # a run and its resume
         broken = load(folder, memory_gib=memory_gib).broken
-        broken.keep_in(tmp_path / "broken.txt")
+        broken.persist(tmp_path / "broken.txt")
         assert len(broken) == 3
     listed = (tmp_path / "broken.txt").read_text("utf-8").splitlines()
     assert [name.rpartition("/")[2] for name in listed] == [r"\udcff\udcfe.png", r"x\ny.png", r"x\u2028z.png"]
@@ -141,7 +141,7 @@ def test_another_picture_stands_in_wherever_and_by_whomever_it_is_drawn(some_bro
 
 def test_workers_replace_alike_and_name_each_once(some_broken, capfd):
     broken = BrokenPictures()
-    broken.keep_in(some_broken / "broken_pictures.txt")
+    broken.persist(some_broken / "broken_pictures.txt")
     stream = BatchStream(images(some_broken, broken), Order(12, 4, seed=0), batches=9, workers=2)
     assert [pixels[:, 0, 0, 0].tolist() for pixels, _ in stream] == shades(some_broken)
     assert len(broken) == 3
@@ -150,7 +150,7 @@ def test_workers_replace_alike_and_name_each_once(some_broken, capfd):
     assert sorted(set(ours)) == [str(some_broken / f"{i:02}.png") for i in (2, 3, 8)]
     assert len(said) >= 3  # this process names them again: its list is not in the file
     again = BrokenPictures()
-    again.keep_in(some_broken / "broken_pictures.txt")
+    again.persist(some_broken / "broken_pictures.txt")
     images(some_broken, again).read(torch.tensor([2, 3, 8]))
     assert capfd.readouterr().err == ""
     assert len(again) == 3
@@ -225,7 +225,7 @@ def test_a_run_counts_what_it_used(noisy, run_tiny, capfd):
 def read_an_epoch(ranks, folder):
     splits = load_splits(ImageFolder(root=str(folder), size=8, corrupt="skip", memory_gib=0), ranks)
     name = f"{ranks.count}-{ranks.rank}"
-    splits.broken.keep_in(folder / f"broken-{ranks.count}.txt")
+    splits.broken.persist(folder / f"broken-{ranks.count}.txt")
     order = Order(len(splits.pretraining), 6, seed=0, ranks=ranks)
     pixels = [pixels for pixels, _ in BatchStream(splits.pretraining, order, batches=6)]
     torch.save((pixels, splits.train.labels), folder / f"{name}.pt")
@@ -234,7 +234,7 @@ def read_an_epoch(ranks, folder):
 
 def test_two_processes_drop_replace_and_name_the_same(noisy, capfd):
     read_an_epoch(ALONE, noisy)
-    launched(2, "gloo", 60.0, partial(read_an_epoch, folder=noisy))
+    launch_processes(2, "gloo", 60.0, partial(read_an_epoch, folder=noisy))
     (whole, labels), *halves = (torch.load(noisy / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     assert len(labels) == 39
     for pixels, labels_of_half in halves:
@@ -250,7 +250,7 @@ def test_two_processes_drop_replace_and_name_the_same(noisy, capfd):
 
 def test_processes_that_see_other_pictures_stop(folder):
     class Other(Ranks):
-        def agreed(self, value):
+        def broadcast(self, value):
             return [value[0] + 1, *value[1:]]
 
     with pytest.raises(TrainerError, match=r"Process 1 has \[6, 6, 4\] pictures .* process 0 has \[7, 6, 4\]"):

@@ -134,7 +134,7 @@ def pictures(tmp_path_factory):
 def test_encoder_and_transform_give_the_features_of_a_run_on_a_folder(exported, pictures, memory_gib):
     words = "data=imagefolder", f"data.root={pictures}", "data.size=16", "data.decode_size=24", "trainer.workers=0"
     _, splits, features, encoder, preprocess = exported(*words, f"data.memory_gib={memory_gib}")
-    assert splits.test.decoded == (memory_gib > 0)
+    assert splits.test.in_memory == (memory_gib > 0)
     dataset = ImageFolder(pictures / "test", transform=preprocess, loader=Image.open)
     images = torch.cat([images for images, _ in DataLoader(dataset, batch_size=5, num_workers=1)])
     assert images.shape == (len(splits.test), 3, 16, 16)

@@ -59,8 +59,8 @@ def test_pictures_beyond_the_memory_allowed_are_decoded_when_a_batch_needs_them(
     held = ImageFolder(root=str(folder), size=8).load()
     decoded = ImageFolder(root=str(folder), size=8, memory_gib=0).load()
     indices = torch.tensor([5, 0, 3])
-    assert held.train.decoded
-    assert not decoded.train.decoded
+    assert held.train.in_memory
+    assert not decoded.train.in_memory
     assert torch.equal(decoded.train.batch(indices), held.train.batch(indices))
     assert torch.equal(decoded.train.select(indices).batch(torch.tensor([1])), held.train.batch(indices[1:2]))
     assert decoded.channels == 3

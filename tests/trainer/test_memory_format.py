@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ortho_kernels.trainer.backbones.resnet import ResNet18
-from ortho_kernels.trainer.engine.memory_format import lay_out, memory_format
+from ortho_kernels.trainer.engine.memory_format import apply_memory_format, memory_format
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_narrow_networks_stay_out_of_the_memory_format_that_breaks_them(width, a
 @pytest.mark.parametrize(("width", "asked"), [(8, True), (8, False), (4, True)])
 def test_activations_lie_as_asked_and_sharded_weights_are_contiguous(width, asked, channels, sharded):
     encoder = ResNet18(width=width).build(channels, 16)
-    lay_out(encoder, asked, sharded)
+    apply_memory_format(encoder, asked, sharded)
     seen = []
     for layer in encoder.modules():
         if isinstance(layer, nn.Conv2d):

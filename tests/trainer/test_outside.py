@@ -15,7 +15,7 @@ from bare_runs import train
 from ortho_kernels.trainer import command, registry, sweep
 from ortho_kernels.trainer.config import fingerprint, load_config
 from ortho_kernels.trainer.config.help import help_text
-from ortho_kernels.trainer.distributed.processes import ALONE, launched
+from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
@@ -142,7 +142,7 @@ def test_two_processes_train_as_one(tmp_path):
     words = [*ALL, *SHORT, "trainer.precision=64-true"]
     one = train(ALONE, load_config([*words, f"runs={tmp_path / 'one'}"]))
     config = load_config([*words, "trainer=ddp", f"runs={tmp_path / 'two'}"])
-    two = launched(2, "gloo", 60.0, partial(train, config=config))
+    two = launch_processes(2, "gloo", 60.0, partial(train, config=config))
     ours, theirs = weights(two), weights(one)
     assert ours.keys() == theirs.keys()
     for name, weight in theirs.items():

@@ -43,7 +43,7 @@ def test_every_method_backbone_and_penalty_runs(run_tiny, method, backbone, pena
     assert 0 <= results["linear_probe"] <= 1
     rows = read_metrics(folder / "metrics.csv")
     assert [row["step"] for row in rows] == [1, 2]
-    assert all(row["residual"] > 0 for row in rows)
+    assert all(row["penalty_raw"] > 0 for row in rows)
     assert all((row["penalty"] > 0) == (penalty != "none") for row in rows)
     assert list((folder / "tensorboard").iterdir())
 
@@ -117,7 +117,7 @@ def test_the_teacher_can_be_judged_and_a_method_without_one_says_so(run_tiny, tm
     )
     assert (student["network"], teacher["network"]) == ("student", "teacher")
     assert student["representation_rankme"] != teacher["representation_rankme"]
-    assert student["residual"] == teacher["residual"]  # of the student, which is trained
+    assert student["penalty_raw"] == teacher["penalty_raw"]  # of the student, which is trained
     runs = set((tmp_path / "runs").iterdir())
     with pytest.raises(TrainerError, match=r"evaluation\.network=teacher: SimCLR has no teacher"):
         run_tiny("method=simclr", "evaluation.network=teacher")
@@ -254,7 +254,7 @@ def test_checkpoints_are_rotated_and_hold_their_configuration(run_tiny):
 def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
     exact = read_metrics(run_tiny() / "metrics.csv")
     mixed = read_metrics(run_tiny("trainer.precision=bf16-mixed") / "metrics.csv")
-    assert mixed[0]["residual"] == exact[0]["residual"]
+    assert mixed[0]["penalty_raw"] == exact[0]["penalty_raw"]
     assert mixed[0]["loss"] != exact[0]["loss"]
 
 

@@ -23,7 +23,7 @@ RESULTS = {
     "representation_effective_rank": 3.25,
     "representation_rankme": 4.5,
     "weights_effective_rank": 0.9,
-    "residual": 12.0,
+    "penalty_raw": 12.0,
     "steps": 1000,
     "train_size": 2000,
     "penalty_share": 0.0125,
@@ -42,7 +42,7 @@ def record(tmp_path):
         folder = tmp_path / re.sub(r"\W", "-", label)
         folder.mkdir()
         (folder / "config.yaml").write_text(f"penalty:\n  kind: so  # {label}\n")
-        (folder / "metrics.csv").write_text("step,loss,residual,spread\n1,2.0,5.0,0.9\n2,1.5,4.0,0.8\n")
+        (folder / "metrics.csv").write_text("step,loss,penalty_raw,spread\n1,2.0,5.0,0.9\n2,1.5,4.0,0.8\n")
         spectra = {
             "weights": {f"layer{i}.weight": [2.0, 1.0] for i in range(layers)},
             "representation": [1.0, 1e-9, 0.0],
@@ -111,7 +111,7 @@ def test_what_was_not_measured_is_left_out_or_marked(record):
 
 
 def test_values_that_are_not_finite_are_shown_and_drawn(record):
-    broken = record("broken", residual=math.nan)
+    broken = record("broken", penalty_raw=math.nan)
     broken.representation[:] = [math.nan] * 3
     broken.weights["layer0.weight"][:] = [math.nan, math.nan]
     assert "nan" in render([broken])

@@ -126,7 +126,7 @@ def test_a_run_that_stopped_before_its_evaluation_is_evaluated(run_tiny):
     rows = (folder / "metrics.csv").read_text()
     assert run_tiny("resume=auto") == folder
     again = json.loads((folder / "results.json").read_text())
-    assert (again["knn"], again["residual"]) == (results["knn"], results["residual"])
+    assert (again["knn"], again["penalty_raw"]) == (results["knn"], results["penalty_raw"])
     assert (folder / "metrics.csv").read_text() == rows
 
 

@@ -9,7 +9,6 @@ from torchvision.transforms.v2 import functional
 from ortho_kernels.trainer.data.transforms import Draw, blur, color_jitter, gray, resized_crop, shift_hue, solarize
 from ortho_kernels.trainer.data.views import LocalSettings, PairSettings, Views, ViewSettings, plan_views
 from ortho_kernels.trainer.distributed.processes import Ranks
-from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.randomness import generator_for, host_generator_for
 
 STILL = ViewSettings(min_area=1.0, max_ratio=1.0, flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
@@ -70,11 +69,6 @@ def test_multicrop_adds_small_views_of_small_parts():
     assert [view.settings.max_area for view in plan] == [1.0, 1.0, 0.1, 0.1, 0.1]
     images = pixels(size=14)
     assert [view.shape[-1] for view in Views(plan, 14, images, seed=0)(images, 0)] == [14, 14, 6, 6, 6]
-
-
-def test_a_kind_that_is_not_there_is_refused():
-    with pytest.raises(TrainerError, match=r"two, asymmetric, multicrop; got three"):
-        plan_views("three", ViewSettings(), 8)
 
 
 def test_images_of_a_batch_are_cropped_differently():

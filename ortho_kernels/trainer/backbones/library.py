@@ -32,7 +32,7 @@ class Timm(Backbone):
     options: dict[str, Any] = option({}, "what timm.create_model takes: {img_size: 32, ...}")
 
     def build(self, channels: int, size: int) -> nn.Module:
-        return _wrapped(self.library_network(channels, size), self, channels, size)
+        return _wrap(self.library_network(channels, size), self, channels, size)
 
     def library_network(self, channels: int, size: int) -> nn.Module:
         import timm  # takes its time, and few runs need it
@@ -49,7 +49,7 @@ class Torchvision(Backbone):
     options: dict[str, Any] = option({}, "what that network takes: {image_size: 32, ...}")
 
     def build(self, channels: int, size: int) -> nn.Module:
-        return _wrapped(self.library_network(channels, size), self, channels, size)
+        return _wrap(self.library_network(channels, size), self, channels, size)
 
     def library_network(self, channels: int, size: int) -> nn.Module:
         """Without its last linear layer, and with as many input channels as the data has."""
@@ -94,8 +94,8 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(owner), attribute, layer)
 
 
-def _wrapped(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
-    """Tries the network on two images, which also tells how long its features are."""
+def _wrap(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
+    """Tries the network on two images, which also gives the length of its features."""
     training = network.training
     try:
         with torch.no_grad():

@@ -17,12 +17,9 @@ class ViT(Backbone):
     patch: int = option(4, "side of a patch in pixels", at_least(1))
     depth: int = option(12, "number of blocks", at_least(1))
     heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
-    positions: str = option(
-        "learned", "position embeddings: learned, or fixed sines and cosines (MoCo v3)", one_of("learned", "sincos")
-    )
-    initialization: str = option(
-        "timm", "timm's, or Xavier's with queries, keys and values apart (MoCo v3)", one_of("timm", "mocov3")
-    )
+    positions: str = option("learned", "learned, or fixed sines and cosines (MoCo v3)", one_of("learned", "sincos"))
+    # mocov3: Xavier's, with queries, keys and values apart
+    initialization: str = option("timm", "initial weights: timm's or MoCo v3's", one_of("timm", "mocov3"))
     freeze_patches: bool = option(False, "the projection of patches keeps its initial weights (MoCo v3, section 4)")
 
     def build(self, channels: int, size: int) -> nn.Module:

@@ -18,9 +18,9 @@ def check(config: DictConfig, prefix: str = "") -> None:
             if OmegaConf.get_type(value) is not dict:
                 check(value, f"{key}.")
             continue
-        declared = option_of(settings, name)
-        if declared is None or declared.values is None or value is None:
+        accepted = option_of(settings, name).values
+        if accepted is None or value is None:
             continue
         for each in value if isinstance(value, ListConfig) else [value]:
-            if each not in declared.values:
-                raise TrainerError(f"{key} must be {declared.values}; got {each}.")
+            if each not in accepted:
+                raise TrainerError(f"{key} must be {accepted}; got {each}.")

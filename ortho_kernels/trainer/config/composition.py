@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..engine.penalties import chosen_gamma
+from ..engine.penalties import choose_gamma
 from ..errors import TrainerError
 from ..registry import settings_of
 from .check import check
@@ -92,7 +92,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
             _check_names(config)
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.
-            config.penalty.gamma = chosen_gamma(config.penalty, config.backbone, given)
+            config.penalty.gamma = choose_gamma(config.penalty, config.backbone, given)
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(explain(error, overrides)) from None
     check(config)
@@ -103,7 +103,8 @@ def _check_names(config: DictConfig) -> None:
     """By its name a part is found again, when the run is resumed or its encoder loaded."""
     for group, registry in REGISTRIES.items():
         name = config[group].name
-        if not issubclass(OmegaConf.get_type(config[group]), settings_of(registry[name])):
+        settings: Any = OmegaConf.get_type(config[group])
+        if not issubclass(settings, settings_of(registry[name])):
             raise TrainerError(f"{group}.name={name}: the name goes with the choice. Give {group}={name}.")
 
 

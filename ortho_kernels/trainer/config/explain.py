@@ -1,4 +1,4 @@
-"""What to say of words that Hydra can't put together."""
+"""Errors for people from those that Hydra and OmegaConf raise."""
 
 import re
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from .identity import flattened, plain
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """One line for people: the word that is wrong, what is accepted, and the nearest valid one."""
     causes = [str(e) for e in (error, error.__cause__) if e is not None]
-    said = "\n".join(causes)
-    if match := re.search(r"Could not override '([^']+)'", said):
+    text = "\n".join(causes)
+    if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         return f"There is no option {key}.{did_you_mean(key, _known_keys(overrides))}"
-    if match := re.search(r"In '[^']*': Could not find '([^']+)'", said):
+    if match := re.search(r"In '[^']*': Could not find '([^']+)'", text):
         group, _, option = match[1].partition("/")
         valid = [*GROUPS.get(group, []), *option_groups().get(group, [])]
         return no_choice(group, option, list(dict.fromkeys(valid)))
-    if match := re.search(r"No match in the defaults list", said):
-        return said.splitlines()[0]
-    if "full_key" in said:
-        key = re.search(r"full_key: (\S+)", said)
+    if match := re.search(r"No match in the defaults list", text):
+        return text.splitlines()[0]
+    if "full_key" in text:
+        key = re.search(r"full_key: (\S+)", text)
         return f"{key[1] if key else 'An option'}: {causes[-1].splitlines()[0]}"
-    if "Ambiguous value" in said:
-        word = said.splitlines()[0].rpartition(" ")[2].strip("'")
+    if "Ambiguous value" in text:
+        word = text.splitlines()[0].rpartition(" ")[2].strip("'")
         return (
             f"'{word}' names several values: give -m to run each of them. "
             f"One value with a comma needs quotes: {_with_quotes(word)}."
@@ -45,7 +45,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             f"Cannot read {unreadable}. Options are words of the form KEY=VALUE; --help lists them."
             f"{hint if unreadable.partition('=')[2] else ''}"
         )
-    return f"Cannot read the options ({said.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
+    return f"Cannot read the options ({text.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
 
 
 def _is_unreadable(word: str) -> bool:

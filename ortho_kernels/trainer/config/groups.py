@@ -21,9 +21,7 @@ from .recipes import FILES, paper_recipes
 class SweepSettings:
     """How `-m` runs its combinations; no part of what a run is."""
 
-    launcher: str = option(
-        "serial", "one run after the other, several at a time, or on SLURM", one_of("serial", "joblib", "submitit")
-    )
+    launcher: str = option("serial", "one run at a time, several, or on SLURM", one_of("serial", "joblib", "submitit"))
     jobs: int = option(2, "runs at a time with joblib", at_least(1))
     cluster: str = option("slurm", "submitit's cluster; local and debug are for trying it out")
     slurm: dict[str, Any] = option({}, "what submitit takes: {timeout_min: 600, slurm_partition: gpu, ...}")

@@ -8,13 +8,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..options import OneOf, Option, option_of
+from ..options import OneOf, Values, option_of
 from .composition import load_config
 from .groups import option_groups
 from .recipes import paper_recipes, recipe_patterns
 
 WIDTH, LEFT = 100, 40  # columns of a line, and of an option's name and value
-TYPES: dict[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text", dict: "map", Any: "any"}
+TYPES: dict[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text", dict: "map"}
 
 HELP = """\
 Self-supervised pretraining with an orthogonality penalty.
@@ -61,11 +61,11 @@ def _lines(config: DictConfig, prefix: str = "") -> Iterator[str]:
     branches = []
     for name in map(str, config):
         value, declared = config[name], option_of(settings, name)
-        if declared is not None:
-            about = f"{declared.meaning} ({_accepted(types[name], declared)})"
-            yield from _columns(f"  {prefix}{name}={spell(value)}", about)
-        elif isinstance(value, DictConfig):
+        if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
             branches.append((f"{prefix}{name}", value))
+        elif name != "name":  # which stands above its branch
+            about = f"{declared.meaning} ({_accepted(types[name], declared.values)})".lstrip()
+            yield from _columns(f"  {prefix}{name}={spell(value)}", about)
     for key, branch in branches:
         yield f"\n{key}" + (f" ({branch.name})" if "name" in branch else "")
         yield from _lines(branch, f"{key}.")
@@ -77,17 +77,17 @@ def _columns(first: str, second: str, left: int = LEFT) -> list[str]:
     return [first, *below] if len(first) >= left else [first.ljust(left) + below[0].lstrip(), *below[1:]]
 
 
-def _accepted(kind: Any, declared: Option) -> str:
+def _accepted(kind: Any, values: Values | None) -> str:
     """The type, and the values if not all of it: `number, at least 0, or null`."""
     optional = NoneType in get_args(kind)
     if optional:
         kind = get_args(kind)[0]
-    parts = [f"list of {TYPES[get_args(kind)[0]]}s" if get_origin(kind) is list else TYPES[get_origin(kind) or kind]]
-    if isinstance(declared.values, OneOf):
-        parts = [str(declared.values)]
-    elif declared.values is not None:
-        parts.append(f"{'each ' * (get_origin(kind) is list)}{declared.values}")
-    return ", ".join([*parts, *["or null"] * optional])
+    each, text = "", TYPES.get(get_origin(kind) or kind, "any value")
+    if get_origin(kind) is list:
+        each, text = "each ", f"list of {TYPES.get(get_args(kind)[0], 'value')}s"
+    if values is not None:
+        text = str(values) if isinstance(values, OneOf) else f"{text}, {each}{values}"
+    return f"{text}, or null" if optional else text
 
 
 def spell(value: Any) -> str:

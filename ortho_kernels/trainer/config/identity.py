@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-# What can't change a run's outcome: its place and name, how much of it is said and saved, and who does the work.
+# What can't change a run's outcome: its place and name, how much of it is logged and saved, and who does the work.
 # All others are part of a run. The batch and the steps decide what is computed. Device, precision, processes, memory
 # format and compiler decide how sums are rounded. Where pictures are decoded decides when a broken one is met.
 NOT_PART_OF_A_RUN = (

@@ -40,7 +40,7 @@ def load_splits(source: Source, ranks: Ranks) -> Splits:
         if len(images) < 2:
             raise TrainerError(f"data={source.name} has 1 picture to {purpose}: a score needs 2 at least.")
     here = [len(images) for images in (splits.pretraining, splits.train, splits.test)]
-    first = ranks.agreed(here)
+    first = ranks.broadcast(here)
     if here != first:
         raise TrainerError(
             f"Process {ranks.rank} has {here} pictures (to pretrain on, to fit the probe on, to test on), but process 0 "

@@ -13,7 +13,7 @@ from ..errors import TrainerError
 from ..options import at_least, option
 from .base import Source
 from .encoded import EncodedImages
-from .fetching import data_root, fetched
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
 from .picture_sources import PictureBytes
 from .views import LocalSettings, PairSettings, ViewSettings
@@ -44,7 +44,7 @@ class CIFAR10(Source):
             splits = load_archive(Path(self.root).expanduser())
         else:
             splits = _load(self.root, "CIFAR-10", datasets.CIFAR10)
-        return _reduced(splits, self.train_images)
+        return _subset(splits, self.train_images)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class CIFAR100(CIFAR10):
     name: str = "cifar100"
 
     def load(self) -> Splits:
-        return _reduced(_load(self.root, "CIFAR-100", datasets.CIFAR100), self.train_images)
+        return _subset(_load(self.root, "CIFAR-100", datasets.CIFAR100), self.train_images)
 
 
 def load_archive(path: Path) -> Splits:
@@ -62,7 +62,7 @@ def load_archive(path: Path) -> Splits:
         with np.load(path, allow_pickle=False) as archive:
             header = archive["header"].tobytes()
             train, test = (
-                _decoded(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
+                _decode(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
                 for name in ("train", "test")
             )
     except (OSError, KeyError, ValueError) as error:
@@ -73,7 +73,7 @@ def load_archive(path: Path) -> Splits:
     return Splits(train, test, CIFAR10_CLASSES)
 
 
-def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
+def _decode(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
     ends = torch.from_numpy(offsets.astype(np.int64))
     pictures = PictureBytes(header, torch.from_numpy(files), ends[:-1], ends.diff())
     return EncodedImages(pictures, torch.from_numpy(labels.astype(np.int64)), size=32).decode()
@@ -81,7 +81,7 @@ def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.n
 
 def _load(root: str | None, title: str, dataset: Callable[..., datasets.CIFAR10]) -> Splits:
     folder = data_root(root)
-    train, test = (fetched(title, folder, partial(dataset, str(folder), train=train)) for train in (True, False))
+    train, test = (fetch(title, folder, partial(dataset, str(folder), train=train)) for train in (True, False))
     return Splits(_images(train), _images(test), list(train.classes))
 
 
@@ -90,7 +90,7 @@ def _images(dataset: datasets.CIFAR10) -> Images:
     return MemoryImages(pixels, torch.tensor(dataset.targets))
 
 
-def _reduced(splits: Splits, images: int | None) -> Splits:
+def _subset(splits: Splits, images: int | None) -> Splits:
     """The first pictures of each class, as many of every class."""
     if images is None:
         return splits

@@ -41,7 +41,7 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
         return _pixels(image, size, channels)
 
 
-def decoded(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
+def decode(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
     """`pixels_of` what is opened, in color; errors carry `name`."""
     with _named(name), open_picture() as image:
         return _pixels(image, size, channels=3)

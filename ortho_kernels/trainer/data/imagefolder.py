@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..distributed.processes import say
+from ..distributed.processes import print_once
 from ..errors import TrainerError
 from ..options import at_least, one_of, option
 from .base import Source
@@ -26,13 +26,9 @@ class ImageFolder(Source):
     name: str = "imagefolder"
     root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
     size: int = 32
-    decode_size: int | None = option(
-        None, "side to which pictures are scaled and center-cropped first; data.size by default", at_least(1)
-    )
+    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
     classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
-    memory_gib: float = option(
-        4.0, "pictures that take no more memory are decoded once, others for every batch", at_least(0)
-    )
+    memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
     # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
     corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
 
@@ -48,21 +44,21 @@ class ImageFolder(Source):
                 "val/CLASS/), also at any depth below CLASS."
             )
         test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
-        wanted, left_out = _wanted(self.classes), LeftOut()
+        wanted, left_out = _read_classes(self.classes), LeftOut()
         train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
         if unknown := sorted(set(test) - set(train)):
             raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
         if left_out.counts:
-            say(f"data.root={root}: {left_out}")
+            print_once(f"data.root={root}: {left_out}")
         broken = BrokenPictures()
         classes = sorted(train)
         folders = root / "train", test_folder
         sets = [
-            _encoded(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
+            _encode(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
         ]
         in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
-        held = [_sound(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
-        return Splits(held[0], held[1], classes, broken=broken)
+        readable = [_readable(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
+        return Splits(readable[0], readable[1], classes, broken=broken)
 
 
 def imagenet_views() -> ViewSettings:
@@ -87,7 +83,7 @@ class ImageNet100(ImageNet):
     name: str = "imagenet100"
 
 
-def _wanted(path: str | None) -> set[str] | None:
+def _read_classes(path: str | None) -> set[str] | None:
     if path is None:
         return None
     try:
@@ -103,7 +99,7 @@ def _wanted(path: str | None) -> set[str] | None:
     return names
 
 
-def _encoded(
+def _encode(
     folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolder, broken: BrokenPictures
 ) -> EncodedImages:
     paths = [os.fsencode(path) for name in classes for path in files.get(name, [])]
@@ -113,20 +109,20 @@ def _encoded(
     return EncodedImages(sources, labels, size, broken if settings.corrupt == "skip" else None)
 
 
-def _sound(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
+def _readable(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
     """Without the pictures that are known to be broken before the run starts; each class has to keep some."""
-    sound: Images = images
+    readable: Images = images
     if in_memory:
-        sound = images.decode()
+        readable = images.decode()
     elif images.broken is not None:
-        sound = images.with_readable_headers()
-    if len(sound) == 0:
+        readable = images.with_readable_headers()
+    if len(readable) == 0:
         raise TrainerError(f"None of the {len(images)} pictures can be decoded, {images.sources.name(0)} among them.")
-    before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, sound.labels))
+    before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, readable.labels))
     for name, count in zip(classes, torch.where(after == 0, before, 0).tolist(), strict=True):
         if count:
             raise TrainerError(
                 f"None of the {count} pictures in {folder / name} can be decoded. Replace them, or list the other "
                 "classes in a file: data.classes=FILE."
             )
-    return sound
+    return readable

@@ -14,7 +14,7 @@ class Images(ABC):
     """Pictures of one size, and the class of each."""
 
     labels: Tensor
-    decoded: bool  # whether a batch costs no more than copying it; if not, worker processes pay
+    in_memory: bool  # decoded: a batch costs no more than copying it; worker processes prepare others
 
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Images(ABC):
 
     def sample(self) -> Tensor:
         """Pictures from everywhere in the set, enough for its mean and deviation."""
-        count = min(len(self), 10_000 if self.decoded else 500)
+        count = min(len(self), 10_000 if self.in_memory else 500)
         return self.batch(torch.arange(count) * len(self) // count)
 
     def subset(self, size: int, generator: torch.Generator) -> "Images":
@@ -47,7 +47,7 @@ class Images(ABC):
 class MemoryImages(Images):
     """The whole of a small data set takes less room as bytes than one of its batches in floats."""
 
-    decoded = True
+    in_memory = True
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels = pixels  # uint8 (images, channels, height, width)

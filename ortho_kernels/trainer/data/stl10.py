@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from ..options import option
 from .base import Source
-from .fetching import data_root, fetched
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
 from .views import ViewSettings
 
@@ -31,7 +31,7 @@ class STL10(Source):
     def load(self) -> Splits:
         root = data_root(self.root)
         files = partial(datasets.STL10, str(root))
-        train, test = (fetched("STL-10", root, partial(files, split=split)) for split in ("train", "test"))
+        train, test = (fetch("STL-10", root, partial(files, split=split)) for split in ("train", "test"))
         unlabeled = map_pictures(root / datasets.STL10.base_folder / UNLABELED)
         without_labels = MemoryImages(unlabeled, torch.full((len(unlabeled),), -1))
         return Splits(_images(train), _images(test), list(train.classes), without_labels)

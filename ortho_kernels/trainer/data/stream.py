@@ -20,7 +20,7 @@ STAND_INS = 1000  # broken pictures in a row that are no accident any more
 class Order:
     """Which pictures batch `number` holds; it lies in epoch `number // per_epoch`.
 
-    The order of an epoch is a function of (seed, epoch) alone, so the position is all that a checkpoint has to keep. A
+    The order of an epoch is a function of (seed, epoch) alone: a checkpoint has to keep the position only. A
     rest too small for a batch is left out of its epoch. Of several processes each takes its part of every batch.
     """
 

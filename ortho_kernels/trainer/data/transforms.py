@@ -1,7 +1,7 @@
 """Random transforms of a whole batch at once: every image has its own crop, flip, tone and blur.
 
-The same operations as the PIL pipelines of the papers (random resized crop, flip, color jitter, gray, blur, solarize),
-as a few dozen tensor operations for a batch instead of a dozen Python calls for every image.
+The operations of the papers' PIL pipelines: random resized crop, flip, color jitter, gray, blur, solarize. A batch takes
+a few dozen tensor operations, where PIL takes a dozen Python calls for every image.
 """
 
 import math
@@ -21,7 +21,7 @@ LEAST_SIGMA = 0.1  # of the blur, in pixels
 class Draw:
     """Random numbers, one for each image of a batch, shaped to broadcast over it.
 
-    A rank draws for the images of all ranks and keeps its own part, so that several processes see what one would see.
+    A rank draws for the images of all ranks and keeps its own part: several processes see what one would see.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Draw:
     def chance(self, probability: float) -> Tensor:
         return self.uniform(0.0, 1.0) < probability
 
-    def chosen(self, probability: float) -> Tensor:
+    def choose(self, probability: float) -> Tensor:
         """Indices of the images that chance has chosen, drawn on the host: it must know how many they are."""
         draws = self.host_generator.random(self.ranks.count * self.batch)[self.ranks.rank * self.batch :][: self.batch]
         indices = torch.from_numpy(np.flatnonzero(draws < probability))
@@ -116,7 +116,7 @@ def blur(images: Tensor, probability: float, sigma: float, draw: Draw) -> Tensor
         return chosen
 
     sigmas = draw.uniform(LEAST_SIGMA, max(sigma, LEAST_SIGMA))
-    return _change_chosen(images, draw.chosen(probability), blurred, sigmas)
+    return _change_chosen(images, draw.choose(probability), blurred, sigmas)
 
 
 def solarize(images: Tensor, probability: float, draw: Draw) -> Tensor:

@@ -27,9 +27,7 @@ class LocalSettings:
     """The small views of multi-crop (SwAV, Caron et al. 2020; DINO, Caron et al. 2021)."""
 
     count: int = option(6, "number of small views", between(0, 100))
-    size: int | None = option(
-        None, "their side in pixels; by default 3/7 of the large views', as 96 of 224", at_least(1)
-    )
+    size: int | None = option(None, "their side in pixels; by default 3/7 of the large views'", at_least(1))
     min_area: float = option(0.05, "least share of the picture that a small view covers", more_than(0, at_most=1))
     max_area: float = option(0.14, "largest share of the picture that a small view covers", more_than(0, at_most=1))
     blur: float = option(0.5, "probability of a blur", between(0, 1))
@@ -136,7 +134,7 @@ class Views(nn.Module):
         images = transforms.gray(images, s.gray, draw)
         images = transforms.blur(images, s.blur, s.blur_sigma, draw)
         images = transforms.solarize(images, s.solarize, draw)
-        return normalized(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std)
 
 
 def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
@@ -144,8 +142,8 @@ def plain_view(pixels: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
     images = pixels.float().div(255)
     if images.shape[-1] != size:
         images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return normalized(images, mean, std)
+    return normalize(images, mean, std)
 
 
-def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images - mean) / std  # the encoder decides the memory format

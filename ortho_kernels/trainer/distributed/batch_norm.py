@@ -46,7 +46,7 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance * count / (count - 1), share)
 
 
-def synchronized(module: nn.Module, on_gpu: bool) -> nn.Module:
+def convert_batch_norms(module: nn.Module, on_gpu: bool) -> nn.Module:
     """The module with its batch norms replaced by ones that see all processes; names and values stay."""
     if on_gpu:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -60,5 +60,5 @@ def synchronized(module: nn.Module, on_gpu: bool) -> nn.Module:
                 new.requires_grad_(parameter.requires_grad)
             setattr(module, name, replacement.train(child.training))
         else:
-            synchronized(child, on_gpu)
+            convert_batch_norms(child, on_gpu)
     return module

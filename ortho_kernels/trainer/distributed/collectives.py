@@ -16,14 +16,14 @@ def sum_over_processes(values: Tensor) -> Tensor:
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
-        return _summed(values)
+        return _all_reduce(values)
 
     @staticmethod
     def backward(_: Any, *gradients: Tensor) -> Tensor:
-        return _summed(gradients[0])
+        return _all_reduce(gradients[0])
 
 
-def _summed(values: Tensor) -> Tensor:
+def _all_reduce(values: Tensor) -> Tensor:
     total = values.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total

@@ -37,7 +37,7 @@ class Ranks:
     rank: int = 0
     count: int = 1
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.count == 1:
             return value
@@ -56,11 +56,11 @@ ALONE = Ranks()
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, which says what all processes of the run find alike."""
+    """Whether this is rank 0, which prints what all processes of the run find alike."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     if is_main_process():
         print(printable(text), flush=True)
 
@@ -71,7 +71,7 @@ def started_from_outside() -> bool:
 
 
 @contextmanager
-def joined(backend: str, timeout: float) -> Iterator[Ranks]:
+def join_group(backend: str, timeout: float) -> Iterator[Ranks]:
     """The group of the processes that somebody else has started, by the usual environment variables."""
     for theirs, ours in {"SLURM_PROCID": "RANK", "SLURM_NTASKS": "WORLD_SIZE", "SLURM_LOCALID": "LOCAL_RANK"}.items():
         if theirs in os.environ:
@@ -80,7 +80,7 @@ def joined(backend: str, timeout: float) -> Iterator[Ranks]:
         yield ranks
 
 
-def launched(count: int, backend: str, timeout: float, work: Callable[[Ranks], Path]) -> Path:
+def launch_processes(count: int, backend: str, timeout: float, work: Callable[[Ranks], Path]) -> Path:
     """Runs `work` on `count` new processes; returns what rank 0 does. When one fails, the others are stopped.
 
     `work` is pickled: a function of a module, or a `functools.partial` of one.
@@ -97,14 +97,14 @@ def launched(count: int, backend: str, timeout: float, work: Callable[[Ranks], P
                 process.start()
             failed = _failures(processes)
         if failed:
-            raise TrainerError(_said_of_failures(folder, failed, processes))
+            raise TrainerError(_format_failures(folder, failed, processes))
         return Path((folder / "result").read_text())
 
 
 def _rank_main(
     folder: Path, rank: int, count: int, backend: str, timeout: float, work: Callable[[Ranks], Path]
 ) -> None:
-    os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes are there already
+    os.environ["LOCAL_RANK"] = str(rank)  # shows Lightning that the processes are there already
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 1
     try:
@@ -164,10 +164,10 @@ def _failures(processes: list[BaseProcess]) -> list[int]:
     return failed
 
 
-def _said_of_failures(folder: Path, failed: list[int], processes: list[BaseProcess]) -> str:
-    """Of the cause: what a process said of itself, or that it was ended. The others only lost their connection to it."""
-    if said := next((folder / f"error-{rank}" for rank in failed if (folder / f"error-{rank}").exists()), None):
-        return said.read_text("utf-8")
+def _format_failures(folder: Path, failed: list[int], processes: list[BaseProcess]) -> str:
+    """The cause: a process's own error, or that it was ended. The others only lost their connection to it."""
+    if error := next((folder / f"error-{rank}" for rank in failed if (folder / f"error-{rank}").exists()), None):
+        return error.read_text("utf-8")
     codes = {rank: processes[rank].exitcode or 0 for rank in failed}
     rank, code = next(((rank, code) for rank, code in codes.items() if code < 0), (failed[0], codes[failed[0]]))
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"

@@ -65,10 +65,10 @@ def checkpoint_files(folder: Path) -> list[Path]:
 class Checkpoints(Callback):
     """Saves every so many steps, at the last one, and when the process is asked to stop (SIGTERM, Ctrl-C)."""
 
-    def __init__(self, folder: Path, every: int, kept: int, configuration: dict[str, Any], ranks: Ranks) -> None:
+    def __init__(self, folder: Path, every: int, keep: int, configuration: dict[str, Any], ranks: Ranks) -> None:
         self.folder = folder
         self.every = every
-        self.kept = kept
+        self.keep = keep
         self.ranks = ranks
         self.configuration = configuration
         self.stop_signal: int | None = None
@@ -118,7 +118,7 @@ class Checkpoints(Callback):
             )
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         if self.ranks.rank == 0:
-            for old in checkpoint_files(self.folder)[self.kept :]:
+            for old in checkpoint_files(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
 
     def _request_stop(self, number: int, _: Any) -> None:

@@ -1,7 +1,4 @@
-"""Whether losses and gradients are finite, found out a step late, so that the host never waits for the device.
-
-And in which weight or layer what is not finite began.
-"""
+"""Whether losses and gradients are finite, known a step late so that the host never waits; and where it began if not."""
 
 import math
 from collections import deque
@@ -29,8 +26,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A step that was not finite: the first batch whose loss was not, or else the penalty if that was not, or else the
-    parameter whose gradient was not."""
+    """A step that was not finite, and the first of these that was not: a batch's loss, the penalty, a gradient."""
 
     step: int
     loss: float | None = None
@@ -77,7 +73,7 @@ class FiniteSteps:
 
     def close(self, step: int, penalty: Tensor, gradients: dict[str, Tensor]) -> None:
         """Ends a step whose gradients, the penalty's included, are complete; a part of them, where weights are sharded."""
-        parts = [_own_part(gradient) for gradient in gradients.values()]
+        parts = [_local_part(gradient) for gradient in gradients.values()]
         losses = [batch.loss.detach() for batch in self._batches]
         figures = torch.stack([*losses, penalty, *(torch._foreach_norm(parts) if parts else [])])
         if self._ranks.count > 1:  # what one process has seen stops all, for the same reason
@@ -100,7 +96,7 @@ class FiniteSteps:
 def first_non_finite_weight(module: nn.Module) -> str | None:
     """The name of the first parameter that holds NaN or Inf, in the order of the forward pass. Of sharded weights this
     process's parts are looked at: others may not be asking."""
-    return next((name for name, value in module.named_parameters() if not _own_part(value).isfinite().all()), None)
+    return next((name for name, value in module.named_parameters() if not _local_part(value).isfinite().all()), None)
 
 
 def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str | None:
@@ -127,5 +123,5 @@ def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str
     return found[0] if found else None
 
 
-def _own_part(value: Tensor) -> Tensor:
+def _local_part(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value

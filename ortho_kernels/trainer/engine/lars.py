@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """SGD with momentum in which a layer's gradient (weight decay included) is scaled by
-    `trust * |w| / (|g| + weight_decay * |w|)`; with `clip` by at most 1 once the rate is divided out (LARC).
+    """SGD with momentum that scales a layer's gradient, weight decay included.
 
-    Groups with `adapt=False` (norms and biases) are left to plain SGD. Nothing waits for the device.
+    The factor is `trust * |w| / (|g| + weight_decay * |w|)`; with `clip` it is divided by the rate and at most 1 (LARC).
+
+    Groups with `decays=False` (norms and biases) are left to plain SGD. Nothing waits for the device.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class LARS(Optimizer):
             "weight_decay": weight_decay,
             "trust": trust,
             "clip": clip,
-            "adapt": True,
+            "decays": True,
         }
         super().__init__(params, defaults)
 
@@ -48,7 +49,7 @@ class LARS(Optimizer):
 
     def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
         updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
-        if group["adapt"]:
+        if group["decays"]:
             torch._foreach_mul_(updates, self._rates(group, weights, gradients))
         for weight in weights:
             if "momentum_buffer" not in self.state[weight]:

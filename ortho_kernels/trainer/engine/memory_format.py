@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def lay_out(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
+def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
     """Makes the encoder compute in the memory format that `memory_format` returns.
 
     Activations follow the weights, or the images where FSDP is to share the weights out: it takes contiguous ones alone.
@@ -20,8 +20,8 @@ def lay_out(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
 def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format:
     """Channels last, if that is asked for and safe.
 
-    On CPUs without AVX-512, oneDNN (torch 2.14) overwrites the heap in the backward of a strided 1 x 1 convolution of
-    fewer than 8 channels that lie last: the shortcuts of a ResNet narrower than any that is trained in earnest.
+    On CPUs without AVX-512, oneDNN (torch 2.14) overwrites the heap in one backward: that of a strided 1 x 1 convolution
+    of fewer than 8 channels that lie last. The shortcuts of very narrow ResNets are such.
     """
     endangered = any(
         isinstance(layer, nn.Conv2d)
@@ -34,6 +34,6 @@ def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format
 
 
 def _lay_images(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A copy: images of one channel count as channels last already, whatever their strides say to convolutions."""
+    """A copy: images of one channel count as channels last already, whatever their strides mean to convolutions."""
     images: Tensor = inputs[0]
     return (torch.empty_like(images, memory_format=torch.channels_last).copy_(images), *inputs[1:])

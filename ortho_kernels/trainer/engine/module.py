@@ -22,8 +22,10 @@ from .optimizers import build_optimizer, build_schedule
 
 
 class Pretraining(LightningModule):
-    """What Lightning trains. The penalty measures the plain sum over the encoder; gamma is applied here, so that a
-    baseline (gamma 0) is measured in the same way as a regularized run and differs from it in nothing else."""
+    """What Lightning trains. The penalty is the plain sum over the encoder, and gamma is applied here.
+
+    So a baseline (gamma 0) is measured as a regularized run is, and differs from it in nothing else.
+    """
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class Pretraining(LightningModule):
         self.steps = steps
         self.seed = seed
         self.ranks = ranks
-        self.last_residual = torch.zeros(())  # the plain sum that the last step's penalty was made of
+        self.last_penalty_raw = torch.zeros(())  # the last step's, before gamma
         self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
         self.finite_steps = FiniteSteps(ranks)
 
@@ -62,9 +64,11 @@ class Pretraining(LightningModule):
         return {"loss": loss, "projections": projections.detach()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Adds the penalty's gradient: here it is added once however many batches a step accumulates, its value is
-        computed outside autocast and is not scaled by a loss scaler. Processes have exchanged their gradients by now;
-        each adds the same."""
+        """Adds the penalty's gradient, once however many batches a step accumulates.
+
+        Here its value is computed outside autocast, and no loss scaler scales it. Processes have exchanged their
+        gradients by now, and each adds the same.
+        """
         self.method.before_step(self.trainer.global_step, self.steps)
         if self.gamma:
             self._add_penalty()
@@ -73,7 +77,7 @@ class Pretraining(LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         named = [] if scaled else self.method.named_parameters()
         gradients = {name: p.grad for name, p in named if p.grad is not None}
-        penalty = self.gamma * self.last_residual if self.gamma else torch.zeros((), device=self.device)
+        penalty = self.gamma * self.last_penalty_raw if self.gamma else torch.zeros((), device=self.device)
         self.finite_steps.close(self.trainer.global_step, penalty, gradients)
 
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
@@ -86,10 +90,10 @@ class Pretraining(LightningModule):
         schedule = build_schedule(self.optimizer_settings, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def residual(self) -> Tensor:
+    def penalty_raw(self) -> Tensor:
         """The plain sum, detached: of the last step, or computed where gamma is 0 and no step needed it."""
         if self.gamma:
-            return self.last_residual
+            return self.last_penalty_raw
         with torch.no_grad():
             return self.penalty()
 
@@ -120,7 +124,7 @@ class Pretraining(LightningModule):
 
     def _add_penalty(self) -> None:
         start = Moment(self.device)
-        self.last_residual = self.penalty.accumulate_gradients(self.gamma)
+        self.last_penalty_raw = self.penalty.accumulate_gradients(self.gamma)
         self.penalty_time = start, Moment(self.device)
 
     def _cause(self, batch: Batch, step: int) -> str:

@@ -78,8 +78,8 @@ class Monitor(Callback):
             row = self._row(trainer, module, outputs)  # on every rank: it takes all of them
             if self.writes:
                 self._write(trainer, row, step)
-                if said := self.alarm.update(step, module.steps, row["spread"]):
-                    self.progress.say(said)
+                if warning := self.alarm.update(step, module.steps, row["spread"]):
+                    self.progress.print(warning)
         else:
             self._read_times(wait=False)
         if self.writes:
@@ -97,7 +97,7 @@ class Monitor(Callback):
         self.metrics.close()
 
     def timings(self) -> dict[str, float]:
-        """What this process has measured; empty if it ran too few steps to tell."""
+        """What this process has measured; empty if it ran too few steps."""
         steps, penalties = self.step_seconds[WARM_STEPS:], self.penalty_seconds[WARM_STEPS:]
         if not steps:
             return {}
@@ -126,12 +126,12 @@ class Monitor(Callback):
         window = slice(-self.every, None)
         step_seconds = statistics.median(self.step_seconds[window])
         penalty_seconds = statistics.median(self.penalty_seconds[window])
-        residual = module.residual()  # the plain sum, so that a baseline shows how far from orthogonal it drifts
+        penalty_raw = module.penalty_raw()  # before gamma, so that a baseline shows how far from orthogonal it drifts
         return {
             "step": trainer.global_step,
             "loss": trainer.strategy.reduce(outputs["loss"], reduce_op="mean").item(),
-            "penalty": module.gamma * residual.item(),
-            "residual": residual.item(),
+            "penalty": module.gamma * penalty_raw.item(),
+            "penalty_raw": penalty_raw.item(),
             "spread": spread(outputs["projections"]).item(),
             "lr": self.lr,
             "images_per_second": self.images_per_step / step_seconds,

@@ -24,9 +24,7 @@ class OptimizerSettings:
     warmup: float = option(MISSING, "share of the steps in which the rate rises", between(0, 1))
     scaling: str = option("linear", "how the rate grows with the images of a step", one_of("linear", "sqrt", "none"))
     final_lr: float = option(0.0, "share of the rate at which the cosine ends", between(0, 1))
-    final_weight_decay: float | None = option(
-        None, "to which weight decay moves along half a cosine; constant by default", at_least(0)
-    )
+    final_weight_decay: float | None = option(None, "where weight decay moves along half a cosine", at_least(0))
     norm_lr: float | None = option(None, "rate of norms and biases, scaled as lr is; lr by default", at_least(0))
     decay_norms: bool = option(False, "norms, biases, tokens and position embeddings decay too")
 
@@ -88,8 +86,7 @@ def parameter_groups(
     """The trained parameters by what becomes of them. Beside the first group, empty ones are left out.
 
     `decays`: weights of convolutions and linear layers, and with `decay_norms` all others (norms, biases, tokens,
-    position embeddings). LARS adapts the rates of these weights alone, by `adapt`.
-    `constant`: the schedule leaves the rate alone.
+    position embeddings). LARS adapts the rates of these alone. `constant`: the schedule leaves the rate alone.
     """
     matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, (_ConvNd, nn.Linear))}
     at_constant_rate = {id(parameter) for part in constant for parameter in part.parameters()}
@@ -103,7 +100,6 @@ def parameter_groups(
                 "weight_decay": decay,
                 "decays": decays,
                 "constant": is_constant,
-                "adapt": decays,
             }
             if not is_matrix and settings.norm_lr is not None:
                 group["lr"] = settings.norm_lr * factor

@@ -110,7 +110,7 @@ PENALTIES: Registry[Penalty] = Registry(
 )
 
 
-def chosen_gamma(penalty: DictConfig, backbone: DictConfig, given: bool) -> float:
+def choose_gamma(penalty: DictConfig, backbone: DictConfig, given: bool) -> float:
     """A run's gamma: 0 for a baseline, else the one that is `given` or a recipe's, else the paper's for the backbone."""
     if OmegaConf.get_type(penalty) is NoPenalty:
         if given and penalty.gamma:

@@ -39,7 +39,7 @@ class Progress:
             self.last_line = time.monotonic()
             print(f"{self.label}: step {step}/{self.total}, {self.text}", flush=True)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line of its own, above the bar."""
         tqdm.write(f"{self.label}: {text}")
         sys.stdout.flush()

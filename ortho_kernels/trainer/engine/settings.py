@@ -14,18 +14,10 @@ class TrainerSettings:
     accumulate: int = option(1, "batches of an optimizer step", at_least(1))
     max_epochs: int = option(200, "passes over the data", at_least(1))
     max_steps: int | None = option(None, "optimizer steps; takes the place of max_epochs", at_least(1))
-    clip: float | None = option(
-        None, "largest norm of all gradients together, the penalty's included; none by default", more_than(0)
-    )
-    accelerator: str = option(
-        "auto", "device; a GPU if there is one by default", one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
-    )
-    strategy: str = option(
-        "single", "one process, weights on each of several, or weights sharded", one_of("single", "ddp", "fsdp2")
-    )
-    devices: int | None = option(
-        None, "processes of ddp and fsdp2; by default one for each GPU, or two without one", at_least(1)
-    )
+    clip: float | None = option(None, "largest norm of all gradients, the penalty's included", more_than(0))
+    accelerator: str = option("auto", "device to train on", one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
+    strategy: str = option("single", "one process, copies, or sharded weights", one_of("single", "ddp", "fsdp2"))
+    devices: int | None = option(None, "processes; by default one for each GPU, or two without one", at_least(1))
     nodes: int = option(1, "machines; several are started by torchrun or SLURM", at_least(1))
     sync_batchnorm: bool = option(True, "batch statistics over all processes, as one process would take them")
     timeout: float = option(600.0, "seconds that a process waits for the others", more_than(0))
@@ -33,9 +25,7 @@ class TrainerSettings:
     channels_last: bool = option(True, "convolutions compute with channels last in memory")
     compile: str | None = option(None, "torch.compile backend of the method's forward and backward, such as inductor")
     threads: int | None = option(None, "CPU threads of a process; by default the cores shared out", at_least(1))
-    workers: int | None = option(
-        None, "processes that decode pictures; by default all cores but one where pictures are files", between(0, 1000)
-    )
+    workers: int | None = option(None, "processes that decode pictures; by default all cores but one", between(0, 1000))
     log_every: int = option(10, "steps from one row of metrics to the next", at_least(1))
     checkpoint_every: int = option(500, "steps from one checkpoint to the next", at_least(1))
     keep_checkpoints: int = option(2, "number of checkpoints that are kept", at_least(1))

@@ -21,8 +21,8 @@ from .settings import group_backend, on_gpu, process_count
 def build_trainer(
     settings: Any, ranks: Ranks, folder: Path, loggers: Sequence[Logger], callbacks: Sequence[Callback]
 ) -> Trainer:
-    """Lightning's trainer. The whole run is one of its epochs over one stream of batches, so that a resume is the same
-    in any place of it."""
+    """Lightning's trainer. The whole run is one of its epochs, over one stream of batches: a resume is the same in any
+    place of it."""
     plugins: list[Any] = [AtomicFiles()]
     if ranks.count > 1 and not started_from_outside():
         plugins.append(LightningEnvironment())

@@ -13,7 +13,7 @@ from ..options import one_of, option
 
 class Output(NamedTuple):
     loss: Tensor
-    projections: Tensor  # of the first view; how far they spread tells whether the method has collapsed
+    projections: Tensor  # of the first view; their spread shows a collapse
 
 
 @dataclass
@@ -21,11 +21,7 @@ class MethodSettings:
     """What every method has."""
 
     name: str = MISSING  # under which it was chosen
-    views: str = option(
-        "two",
-        "views of an image: two alike, the second drawn otherwise, or two and several small",
-        one_of("two", "asymmetric", "multicrop"),
-    )
+    views: str = option("two", "alike, one otherwise, or small ones too", one_of("two", "asymmetric", "multicrop"))
 
 
 class Method(nn.Module, ABC):

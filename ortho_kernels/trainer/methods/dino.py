@@ -1,4 +1,4 @@
-"""DINO (Caron et al., ICCV 2021): a student tells the same soft classes of every crop as its teacher of a large one."""
+"""DINO (Caron et al., ICCV 2021): a student gives every crop the soft classes that its teacher gives a large one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..options import at_least, between, more_than, option
-from .base import Method, MethodSettings, Output
+from .base import Method, Output
 from .memory import Center
 from .prototypes import Prototypes
-from .teacher import Teacher, momentum_at
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class DINO(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "dino"
         views: str = "multicrop"
         hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
@@ -32,8 +32,7 @@ class DINO(Method):
         final_teacher_temperature: float = option(0.07, "to which that rises linearly", more_than(0))
         temperature_warmup: float = option(0.05, "share of the steps that the rise takes", between(0, 1))
         center_momentum: float = option(0.9, "momentum of the mean of the teacher's scores", between(0, 1))
-        momentum: float = option(0.996, "momentum of the teacher at the first step", between(0, 1))
-        final_momentum: float = option(1.0, "momentum of the teacher at the last step", between(0, 1))
+        momentum: float = 0.996
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -51,9 +50,9 @@ class DINO(Method):
         teacher = torch.stack([self.teacher(view) for view in views[:2]])
         self.center.collect(teacher.mean((0, 1)))
         targets = F.softmax((teacher - self.center.mean) / self.teacher_temperature, dim=2)
-        said = F.log_softmax(student / self.settings.student_temperature, dim=2)
+        predictions = F.log_softmax(student / self.settings.student_temperature, dim=2)
         # The cross-entropy of each student view with each teacher view but its own, averaged over pairs and images.
-        terms = -torch.einsum("tbk,sbk->ts", targets, said).fill_diagonal_(0)
+        terms = -torch.einsum("tbk,sbk->ts", targets, predictions).fill_diagonal_(0)
         pairs = len(teacher) * (len(student) - 1)
         return Output(terms.sum() / (pairs * teacher.shape[1]), projections[0])
 
@@ -68,7 +67,7 @@ class DINO(Method):
             self.prototypes.freeze()
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, self.prototypes, momentum=momentum)
         self.center.move()
 

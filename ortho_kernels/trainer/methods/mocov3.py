@@ -8,14 +8,14 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
 from ..options import at_least, between, more_than, option
-from .base import Method, MethodSettings, Output
+from .base import Method, Output
 from .info_nce import info_nce
-from .teacher import Teacher, momentum_at
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class MoCoV3(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "mocov3"
         views: str = "asymmetric"
         hidden: int = option(4096, "width of the projector's hidden layers", at_least(1))
@@ -24,8 +24,6 @@ class MoCoV3(Method):
         prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
         prediction_norm: bool = option(False, "batch norm after the predictor; the authors' for transformers")
         temperature: float = option(0.2, "divides the cosines", more_than(0))
-        momentum: float = option(0.99, "momentum of the teacher at the first step", between(0, 1))
-        final_momentum: float = option(1.0, "momentum of the teacher at the last step", between(0, 1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -48,7 +46,7 @@ class MoCoV3(Method):
         return Output(2 * temperature * loss, first_projection)  # scaled as in the paper's algorithm 1
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
 
 

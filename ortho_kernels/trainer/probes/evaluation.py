@@ -21,9 +21,7 @@ RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 
 @dataclass
 class EvaluationSettings:
-    network: str = option(
-        "student", "encoder to judge and export: the trained one, or its moving average", one_of("student", "teacher")
-    )
+    network: str = option("student", "encoder that is judged and exported", one_of("student", "teacher"))
     train_images: int = option(10_000, "labeled images, drawn by the seed if there are more", at_least(2))
     test_images: int = option(10_000, "test images, drawn likewise", at_least(2))
     neighbors: int = option(20, "neighbors that vote in kNN", at_least(1))
@@ -109,9 +107,9 @@ def raw_pixels(pixels: Tensor) -> Tensor:
 def readable(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The pictures that can be decoded, with their labels, a batch at a time."""
     for indices in torch.arange(len(images)).split(batch_size):
-        pixels, sound = images.read(indices)
+        pixels, readable = images.read(indices)
         if len(pixels):
-            yield pixels, images.labels[indices[sound]]
+            yield pixels, images.labels[indices[readable]]
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -48,7 +48,7 @@ class CollapseAlarm:
         self.raised = False
 
     def update(self, step: int, steps: int, spread: float) -> str | None:
-        """What to say at `step` of `steps`, if anything."""
+        """The warning to print at `step` of `steps`, if any."""
         if not spread < LEAST_SPREAD:  # nor where it can't be measured, NaN
             self.rows = 0
             return None

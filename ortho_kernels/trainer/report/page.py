@@ -9,7 +9,7 @@ from typing import Any
 
 from . import plots
 from .collapse import SIGNS, advice, collapse
-from .record import RunRecord, write_whole
+from .record import RunRecord, write_atomically
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -79,7 +79,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("representation_effective_rank", "Effective rank of the feature covariance", _number, True),
     ("representation_rankme", "RankMe of the features", _number, False),
     ("weights_effective_rank", "Effective rank of the weights (mean share of full rank)", _percent, False),
-    ("residual", "Sum that the penalty is made of, at the end", _number, False),
+    ("penalty_raw", "Penalty before gamma, at the end", _number, False),
     ("loss", "Loss of the method at the end", _number, False),
     ("spread", "Spread of projections at the end (0: collapsed)", _number, False),
     ("representation_spread", "Spread of features (0: collapsed)", _number, False),
@@ -117,7 +117,7 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
 def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
     """Writes the self-contained page, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, render(runs))
+    write_atomically(path, render(runs))
 
 
 def summary(runs: Sequence[RunRecord]) -> str:

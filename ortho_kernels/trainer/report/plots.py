@@ -38,13 +38,13 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
     """Loss, distance from orthogonality and spread of the projections over the steps."""
     panels = {
         "loss": "loss of the method",
-        "residual": "penalty before gamma (sum over layers)",
+        "penalty_raw": "penalty before gamma (sum over layers)",
         "spread": "spread of projections (0: collapsed)",
     }
 
     def draw(figure: "Figure") -> None:
         for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            for run, color in _colored(runs):
+            for run, color in _with_colors(runs):
                 axes.plot(run.metrics["step"], run.metrics[column], color=color, label=run.label)
             axes.set_title(title)
             axes.set_xlabel("step")
@@ -61,7 +61,7 @@ def representation_spectra(runs: Sequence[RunRecord]) -> str:
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        for run, color in _colored(runs):
+        for run, color in _with_colors(runs):
             _falling(axes, run.representation, color, run.label)
         axes.set_yscale("log")
         axes.set_xlabel("direction")
@@ -82,7 +82,7 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     def draw(figure: "Figure") -> None:
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes, layer in zip(grid, layers, strict=False):
-            for run, color in _colored(runs):
+            for run, color in _with_colors(runs):
                 values = sorted(run.weights.get(layer, []), reverse=True)
                 axes.plot(range(1, len(values) + 1), values, color=color, label=run.label)
             axes.axhline(1.0, color="#22262e", linewidth=0.6, linestyle=":")  # orthogonal
@@ -96,7 +96,7 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     return _svg(draw, width=9.2, height=1.55 * rows + 0.4)
 
 
-def _colored(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
+def _with_colors(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
     return zip(runs, itertools.cycle(COLORS), strict=False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .metrics_file import read_metrics
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a file at once or not at all: what was there stays until everything new is."""
     partial = path.with_suffix(".partial")
     try:

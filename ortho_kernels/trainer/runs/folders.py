@@ -13,7 +13,7 @@ from ..engine.checkpoints import checkpoint_files, read_checkpoint
 from ..config import differences, fingerprint, identity, part_of_a_run
 from ..errors import TrainerError
 from ..distributed.processes import Ranks
-from .lock import locked, refuse_if_held
+from .lock import acquire_lock, refuse_if_held
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Run:
 
 
 @contextmanager
-def held_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
+def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
     """A new run, or, with `resume`, an earlier one of the same configuration; no other process works on it within the
     block. Rank 0 opens and holds it, and what stops rank 0 from it stops all."""
     if ranks.rank > 0:
-        opened = ranks.agreed(None)
+        opened = ranks.broadcast(None)
         if isinstance(opened, TrainerError):
             raise opened
         yield opened
@@ -50,14 +50,14 @@ def held_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
             folder = _earlier_folder(config)
             if folder is None:
                 run = Run(_new_folder(config))
-                stack.enter_context(locked(run.folder))
+                stack.enter_context(acquire_lock(run.folder))
             else:
-                stack.enter_context(locked(folder))  # before its newest checkpoint is looked for
-                run = _reopened(folder, config)
+                stack.enter_context(acquire_lock(folder))  # before its newest checkpoint is looked for
+                run = _reopen(folder, config)
         except TrainerError as error:
-            ranks.agreed(error)
+            ranks.broadcast(error)
             raise
-        yield ranks.agreed(run)
+        yield ranks.broadcast(run)
 
 
 def _earlier_folder(config: DictConfig) -> Path | None:
@@ -88,7 +88,7 @@ def _has_work(folder: Path) -> bool:
     return bool(checkpoint_files(folder / "checkpoints"))
 
 
-def _reopened(folder: Path, config: DictConfig) -> Run:
+def _reopen(folder: Path, config: DictConfig) -> Run:
     checkpoint = checkpoint_files(folder / "checkpoints")[0]
     theirs = part_of_a_run(read_checkpoint(checkpoint).get("configuration", {}))
     if changed := differences(identity(config), theirs):

@@ -56,11 +56,11 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt)
     except (NameError, TypeError, ValueError, AssertionError) as error:
         raise TrainerError(f"submitit does not take sweep.slurm={given}: {error}") from None
     jobs = executor.map_array(attempt, list(configs), [None] * len(configs))
-    print(f"{len(jobs)} jobs; what they say goes to {folder}", flush=True)
-    return [_awaited(job) for job in jobs]
+    print(f"{len(jobs)} jobs; their output goes to {folder}", flush=True)
+    return [_wait_for(job) for job in jobs]
 
 
-def _awaited(job: Any) -> Outcome:
+def _wait_for(job: Any) -> Outcome:
     try:
         return job.result()
     except Exception as error:  # submitit has several for jobs that die, and passes on those of the job

@@ -1,4 +1,4 @@
-"""One process at a time works on a run: a file in its folder says which, and goes with it."""
+"""One process at a time works on a run: a file in its folder names it, and goes with it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def acquire_lock(folder: Path) -> Iterator[None]:
     """Holds the run within the block.
 
     Raises:
@@ -79,7 +79,7 @@ def _refusal(folder: Path, holder: Holder) -> str:
 def _take(path: Path, ours: Holder) -> Holder | None:
     """Makes the lock ours, or returns who holds it.
 
-    A stale lock is replaced by the one process that holds a lock on just that lock, whose name has the stale one's token.
+    A stale lock is replaced by the one process that holds a second lock, named by the stale one's token.
     """
     while True:
         if _create(path, ours):
@@ -173,7 +173,7 @@ def _born(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What /proc says of a process, from its state on; empty where there is no /proc."""
+    """What /proc holds about a process, from its state on; empty where there is no /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -18,29 +18,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..report.collapse import advice, collapse
 from ..report.machine import describe_machine
-from ..report.record import RunRecord, write_whole
+from ..report.record import RunRecord, write_atomically
 from ..report.page import summary, write_report
 from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 
 from ..backbones import build_encoder
-from ..distributed.batch_norm import synchronized
+from ..distributed.batch_norm import convert_batch_norms
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..report.collapse import CollapseAlarm
 from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
 from ..errors import TrainerError, writing
 from ..probes.evaluation import evaluate
-from ..engine.memory_format import lay_out
+from ..engine.memory_format import apply_memory_format
 from ..methods import METHODS
 from ..report.metrics_file import MetricsFile, read_metrics
 from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
 from ..data.preprocess import Preprocess
 from ..engine.module import Pretraining
-from ..distributed.processes import ALONE, Ranks, joined, launched, started_from_outside
+from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
 from ..engine.progress import Progress
 from ..randomness import seed_globally
-from .folders import Run, held_run
+from .folders import Run, open_run
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
 from ..engine.settings import group_backend, on_gpu, process_count
@@ -54,22 +54,22 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     if settings.strategy == "single":
         return pretrain_as(ALONE, config, callbacks)
     if started_from_outside():
-        with joined(*group) as ranks:
+        with join_group(*group) as ranks:
             return pretrain_as(ranks, config, callbacks)
     if settings.nodes > 1:
         raise TrainerError(f"trainer.nodes={settings.nodes}: start one process for each device by torchrun or SLURM.")
     work = partial(pretrain_as, config=config, callbacks=callbacks)
-    return launched(process_count(settings), *group, work)
+    return launch_processes(process_count(settings), *group, work)
 
 
 def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback]) -> Path:
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
-    splits = load_splits(chosen(config.data), ranks)
+    splits = load_splits(instantiate(config.data), ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
-    with held_run(config, ranks) as run:
+    with open_run(config, ranks) as run:
         return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
 
 
@@ -88,7 +88,7 @@ def _train_and_record(
         return run.folder
     if ranks.rank == 0:
         print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
-    splits.broken.keep_in(run.folder / "broken_pictures.txt")
+    splits.broken.persist(run.folder / "broken_pictures.txt")
     start = time.monotonic()
     monitor = fit(config, run, module, stream, ranks, callbacks)
     if ranks.rank > 0:
@@ -104,7 +104,7 @@ def _train_and_record(
     return run.folder
 
 
-def chosen(branch: DictConfig) -> Any:
+def instantiate(branch: DictConfig) -> Any:
     """The object that a branch of the configuration describes: a source, a backbone, a method's settings, ..."""
     return OmegaConf.to_object(branch)
 
@@ -116,7 +116,7 @@ def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStrea
     steps = settings.max_steps or max(1, settings.max_epochs * order.per_epoch // settings.accumulate)
     workers = settings.workers
     if workers is None:
-        workers = 0 if images.decoded else max(1, (os.cpu_count() or 1) // ranks.count - 1)
+        workers = 0 if images.in_memory else max(1, (os.cpu_count() or 1) // ranks.count - 1)
     return BatchStream(images, order, steps * settings.accumulate, workers)
 
 
@@ -124,20 +124,20 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
-    encoder = build_encoder(chosen(config.backbone), splits.channels, config.data.size)
-    lay_out(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
-    method = METHODS[config.method.name](encoder, chosen(config.method))
+    encoder = build_encoder(instantiate(config.backbone), splits.channels, config.data.size)
+    apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
+    method = METHODS[config.method.name](encoder, instantiate(config.method))
     method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
-        synchronized(method, on_gpu(settings))
+        convert_batch_norms(method, on_gpu(settings))
     if settings.compile is not None:
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
-    views = plan_views(config.method.views, chosen(config.data.views), config.data.size)
+    views = plan_views(config.method.views, instantiate(config.data.views), config.data.size)
     return Pretraining(
         method=method,
-        penalty=build_penalty(chosen(config.penalty), encoder, config.seed),
+        penalty=build_penalty(instantiate(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
         views=Views(views, config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
@@ -210,7 +210,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "representation_dimensions": features.shape[1],
         # Of the full rank, so that layers of all sizes count alike.
         "weights_effective_rank": _mean([row.effective_rank / min(row.view.rows, row.view.cols) for row in layers]),
-        "residual": sum(row.value for row in layers),
+        "penalty_raw": sum(row.value for row in layers),
         "steps": module.steps,
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
@@ -230,7 +230,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
     }
     for name, content in (("spectra.json", spectra), ("results.json", results)):  # results last: they mark the end
         with writing(run.folder / name) as path:
-            write_whole(path, json.dumps(content, indent=1) + "\n")
+            write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def label_of(config: DictConfig) -> str:
