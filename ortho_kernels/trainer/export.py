@@ -83,9 +83,10 @@ def load_encoder(path: str | Path) -> nn.Module:
     Raises TrainerError for a file that can't be read, that `export` has not written, or whose backbone isn't here.
     """
     options, preprocess = _description(path)["backbone"], load_preprocess(path)
-    if untrained := UNTRAINED.get(options["name"]):
+    name = options["name"]
+    if untrained := UNTRAINED.get(name):
         options["options"] |= untrained
-    backbone = BACKBONES[options["name"]](**options)
+    backbone: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BACKBONES[name]), options))
     network = backbone.library_network(preprocess.channels, preprocess.size)
     if network is None:
         network = build_encoder(backbone, preprocess.channels, preprocess.size)

@@ -1,6 +1,8 @@
 """One of everything that is not in the package, for the processes that a test starts too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
 
 import torch
 from lightly.loss import NegativeCosineSimilarity
@@ -18,6 +20,7 @@ class Predicting(Method):
     class Settings(MethodSettings):
         hidden: int = option(8, "width of the predictor", at_least(1))
         temperature: float = option(0.5, "divides the loss", more_than(0))
+        target: str = option("stopped", "gradients reach the second view, or not", one_of("stopped", "free"))
 
     def __init__(self, encoder, settings):
         super().__init__(encoder, settings)
@@ -29,7 +32,8 @@ class Predicting(Method):
 
     def forward(self, views):
         first, second = map(self.encoder, views)
-        return Output(self.criterion(self.predictor(first), second.detach()) / self.settings.temperature, first)
+        target = second.detach() if self.settings.target == "stopped" else second
+        return Output(self.criterion(self.predictor(first), target) / self.settings.temperature, first)
 
 
 class Bare(Predicting):
@@ -52,18 +56,28 @@ class Noise(Source):
         return Splits(images, images, ["even", "odd"])
 
 
+class Activation(Enum):
+    RELU = "ReLU"
+    TANH = "Tanh"
+
+
+@dataclass
+class LayerSettings:
+    bias: bool = option(True, "the layer adds one")
+
+
 @dataclass
 class Flat(Backbone):
-    """No convolution, no batch norm."""
+    """No convolution, no batch norm; options of every kind."""
 
     width: int = option(5, "length of the feature vectors", at_least(1))
-    activation: str = option("relu", "after the layer", one_of("relu", "tanh"))
+    activation: Activation = option(Activation.RELU, "after the layer")
+    layer: LayerSettings = field(default_factory=LayerSettings)
+    log: Path = Path("flat.log")
 
     def build(self, channels, size):
-        layer = nn.Linear(channels * size * size, self.width)
-        return Wrapped(
-            nn.Sequential(nn.Flatten(), layer, nn.ReLU() if self.activation == "relu" else nn.Tanh()), self.width
-        )
+        layer = nn.Linear(channels * size * size, self.width, bias=self.layer.bias)
+        return Wrapped(nn.Sequential(nn.Flatten(), layer, getattr(nn, self.activation.value)()), self.width)
 
 
 class Squares(AutogradPenalty):
@@ -92,6 +106,11 @@ def function():
 
 class NoForward(Method):
     pass
+
+
+class LossAlone(Predicting):
+    def forward(self, views):
+        return super().forward(views).loss
 
 
 class UndecoratedSettings(Predicting):

@@ -88,6 +88,9 @@ def test_the_documented_method_is_short_and_has_its_own_help_and_errors(document
     assert "method (direct_clr:DirectCLR)" in said
     assert "method.dimensions=16 features that the loss sees (integer, at least 1)" in said
     assert "method.temperature=0.1 divides the cosines (number, more than 0)" in said
+    said = " ".join(help_text(["backbone=outside_parts:Flat"]).split())
+    assert "backbone.activation=RELU after the layer (one of RELU, TANH)" in said
+    assert "backbone.layer.bias=true the layer adds one (true or false)" in said
     config = load_config(["method=direct_clr:DirectCLR", "method.dimensions=33", "data=digits", "backbone.width=4"])
     with pytest.raises(TrainerError, match=r"method.dimensions=33 must be at most 32"):
         train(ALONE, config)
@@ -102,6 +105,7 @@ def test_the_documented_data_set_can_be_learned(documented, monkeypatch):
 
 def test_a_run_with_nothing_of_the_trainers_own_resumes_to_the_same_bits_and_is_exported(tmp_path):
     words = [*ALL, *SHORT, "method.temperature=0.2", "backbone.width=7", f"runs={tmp_path / 'runs'}"]
+    words += ["backbone.activation=TANH", "backbone.layer.bias=false", "backbone.log=elsewhere.log"]
     config = load_config(words)
     folder = pretrain(config)
     whole = weights(folder)
@@ -111,6 +115,7 @@ def test_a_run_with_nothing_of_the_trainers_own_resumes_to_the_same_bits_and_is_
         f"outside_parts:{name}" for name in ("Predicting", "Noise", "Flat", "SumOfSquares")
     ]
     assert configuration["method"]["temperature"] == 0.2
+    assert (configuration["backbone"]["activation"], configuration["backbone"]["log"]) == ("TANH", "elsewhere.log")
     (folder / "results.json").unlink()
     checkpoint.unlink()
     assert pretrain(load_config([*words, f"resume={folder}"])) == folder
@@ -122,8 +127,7 @@ def test_a_run_with_nothing_of_the_trainers_own_resumes_to_the_same_bits_and_is_
     export_encoder(folder, file)
     encoder, preprocess = load_encoder(file), load_preprocess(file)
     images = torch.randn(2, preprocess.channels, preprocess.size, preprocess.size)
-    layer = {name.removeprefix("method.encoder.network.1."): weight for name, weight in whole.items()}
-    expected = torch.relu(images.flatten(1) @ layer["weight"].T + layer["bias"])
+    expected = torch.tanh(images.flatten(1) @ whole["method.encoder.network.1.weight"].T)
     torch.testing.assert_close(encoder(images), expected)
 
 
@@ -233,10 +237,11 @@ HOME = r"ortho_kernels\.trainer\."
             r"method\.temperature must be more than 0; got 0",
         ),
         (
-            ["backbone=outside_parts:Flat", "backbone.activation=elu"],
-            r"backbone\.activation must be one of relu, tanh;",
+            ["method=outside_parts:Predicting", "method.target=moving"],
+            r"method\.target must be one of stopped, free; got moving\.",
         ),
         (["method=outside_parts:Predicting", "method.hidden=many"], r"method\.hidden: Value 'many'"),
+        (["backbone=outside_parts:Flat", "backbone.activation=ELU"], r"backbone\.activation: .* one of \[RELU, TANH\]"),
         (
             ["method=outside_parts:Predicting", "method.temprature=1"],
             r"no option method\.temprature\. Did you mean method\.temp",
@@ -259,16 +264,23 @@ def test_mistakes_are_answered_in_one_line(words, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("data=outside_parts:ListOfPictures", r"load gives Splits \(of .*\); got list\."),
-        ("backbone=outside_parts:NoFeatures", r"the network lacks `features`, the length of its feature vectors\. Set"),
+        ("method=outside_parts:LossAlone", r"LossAlone\.forward gives Output\(loss, projections\); got a Tensor\."),
+        (
+            "data=outside_parts:ListOfPictures",
+            r"data=outside_parts:ListOfPictures: load gives Splits \(of .*\); got list\.",
+        ),
+        (
+            "backbone=outside_parts:NoFeatures",
+            r"backbone=outside_parts:NoFeatures: the network lacks `features`, the length of its feature vectors\. Set",
+        ),
         (
             "penalty=outside_parts:NoPenaltyModule",
-            r"build gives an ortho_kernels\.OrthogonalityPenalty; got Identity\.",
+            r"penalty=outside_parts:NoPenaltyModule: build gives an ortho_kernels\.OrthogonalityPenalty; got Identity\.",
         ),
     ],
 )
 def test_what_a_class_gives_is_checked(words, said):
-    with pytest.raises(TrainerError, match=f"{words}: {said}"):
+    with pytest.raises(TrainerError, match=said):
         train(ALONE, load_config([*ALL, *SHORT, words]))
 
 

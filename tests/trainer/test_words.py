@@ -20,7 +20,7 @@ WORD = re.compile(rf"(?<![\w.])((?:{ROOTS})(?:\.\w+)*)=(\{{.*?\}}|[^\s{{,;:()'\"
 KEY = re.compile(rf"(?<![\w./])((?:{ROOTS})(?:\.[a-z_]+)+)(?![\w.]*[/(=])")
 # What stands for a value of the user's, and an example of it.
 PLACEHOLDER = re.compile(r"[A-Z]+|VALUE")
-EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt", "data": "digits", "method": "byol"}
+EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt"}
 NO_OPTIONS = {"method.encoder", "method.teacher", "sweep.csv"}  # names of modules and a file's
 
 
@@ -49,7 +49,7 @@ def composes(key, value):
 
 def _takes(option, key, value):
     if PLACEHOLDER.fullmatch(value):
-        value = EXAMPLES.get(key) or spelled(settings_of(option)[key])
+        value = EXAMPLES.get(key) or (next(iter(GROUPS[key])) if key in GROUPS else spelled(settings_of(option)[key]))
     try:
         load_config([option, f"{key}={value}"])
         return True

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -27,7 +28,7 @@ Self-supervised pretraining with an orthogonality penalty.
 
 Groups:
 {groups}
-  method=MODULE:CLASS names a class of your own; data, backbone and penalty likewise.
+  A class of your own: method=MODULE:CLASS, and so for data, backbone and penalty.
 
 Options, as these words set them:
 {options}
@@ -83,6 +84,8 @@ def _accepted(kind: Any, values: Values | None) -> str:
     if optional:
         kind = get_args(kind)[0]
     each, text = "", TYPES.get(get_origin(kind) or kind, "any value")
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        text = f"one of {', '.join(kind.__members__)}"
     if get_origin(kind) is list:
         each, text = "each ", f"list of {TYPES.get(get_args(kind)[0], 'value')}s"
     if values is not None:
@@ -98,6 +101,8 @@ def spell(value: Any) -> str:
         return f"[{','.join(map(spell, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {spell(each)}' for key, each in value.items())}}}"
+    if isinstance(value, Enum):
+        return value.name
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):

@@ -27,10 +27,8 @@ NOT_PART_OF_A_RUN = (
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as nested dicts of plain values."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    """The configuration as nested dicts of what JSON holds, which a checkpoint may hold too: a path becomes a text."""
+    return json.loads(json.dumps(OmegaConf.to_container(config, resolve=True, enum_to_str=True), default=str))
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

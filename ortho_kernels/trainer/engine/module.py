@@ -120,7 +120,11 @@ class Pretraining(LightningModule):
         seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
         views = self.views(pixels, number)
         self.method.progress = step / self.steps
-        return self.method(views)
+        output = self.method(views)
+        if not isinstance(output, Output):
+            name = type(self.method).__name__
+            raise TrainerError(f"{name}.forward gives Output(loss, projections); got a {type(output).__name__}.")
+        return output
 
     def _add_penalty(self) -> None:
         start = Moment(self.device)
