@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -47,18 +46,14 @@ def export_encoder(run: Path, target: Path) -> None:
     checkpoints = checkpoint_files(run / "checkpoints")
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
-    config = _run_config(run)
     checkpoint = read_checkpoint(checkpoints[0])
-    weights = checkpoint["state_dict"]
-    prefix = PREFIXES[config.evaluation.network]
+    configuration, weights = checkpoint["configuration"], checkpoint["state_dict"]
+    prefix = PREFIXES[configuration["evaluation"]["network"]]
     prefix += _wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
     weights = {
         name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
     }
-    description = {
-        "backbone": OmegaConf.to_container(config.backbone, resolve=True),
-        "preprocess": checkpoint["preprocess"],
-    }
+    description = {"backbone": configuration["backbone"], "preprocess": checkpoint["preprocess"]}
     partial = target.with_suffix(".partial")
     with writing(target, then="export again"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,17 +114,6 @@ def _description(path: str | Path) -> dict[str, Any]:
     if "encoder" not in metadata:
         raise TrainerError(f"{path} does not say which network it holds: give a file that `export` has written.")
     return json.loads(metadata["encoder"])
-
-
-def _run_config(run: Path) -> DictConfig:
-    try:
-        config = OmegaConf.load(run / "config.yaml")
-    except OSError as error:
-        raise TrainerError(f"{run} is no run's folder: config.yaml cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError as error:
-        raise TrainerError(f"{run}/config.yaml cannot be read ({str(error).splitlines()[0]}).") from None
-    assert isinstance(config, DictConfig)
-    return config
 
 
 def _wrapping(names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from bare_runs import train
 
 from ortho_kernels.trainer import command, registry, sweep
@@ -116,6 +117,7 @@ def test_a_run_with_nothing_of_the_trainers_own_resumes_to_the_same_bits_and_is_
     ]
     assert configuration["method"]["temperature"] == 0.2
     assert (configuration["backbone"]["activation"], configuration["backbone"]["log"]) == ("TANH", "elsewhere.log")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["backbone"] == configuration["backbone"]
     (folder / "results.json").unlink()
     checkpoint.unlink()
     assert pretrain(load_config([*words, f"resume={folder}"])) == folder
