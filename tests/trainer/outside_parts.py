@@ -9,6 +9,7 @@ from lightly.loss import NegativeCosineSimilarity
 from torch import nn
 
 from ortho_kernels.trainer.backbones import Backbone, Wrapped
+from ortho_kernels.trainer.backbones.resnet import ResNet18
 from ortho_kernels.trainer.data import MemoryImages, Source, Splits
 from ortho_kernels.trainer.engine.penalties import AutogradPenalty, Penalty
 from ortho_kernels.trainer.methods import Method, MethodSettings, Output
@@ -78,6 +79,13 @@ class Flat(Backbone):
     def build(self, channels, size):
         layer = nn.Linear(channels * size * size, self.width, bias=self.layer.bias)
         return Wrapped(nn.Sequential(nn.Flatten(), layer, getattr(nn, self.activation.value)()), self.width)
+
+
+@dataclass
+class Narrow(ResNet18):
+    """One of the trainer's own with another default."""
+
+    width: int = 4
 
 
 class Squares(AutogradPenalty):

@@ -21,7 +21,7 @@ from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_chec
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.runs.pretrain import pretrain
+from ortho_kernels.trainer.runs.pretrain import instantiate, pretrain
 
 DOCS = Path(__file__).parents[2] / "docs" / "trainer.md"
 ALL = [
@@ -131,6 +131,21 @@ def test_a_run_with_nothing_of_the_trainers_own_resumes_to_the_same_bits_and_is_
     images = torch.randn(2, preprocess.channels, preprocess.size, preprocess.size)
     expected = torch.tanh(images.flatten(1) @ whole["method.encoder.network.1.weight"].T)
     torch.testing.assert_close(encoder(images), expected)
+
+
+def test_a_class_of_the_trainers_own_can_be_derived_from():
+    config = load_config(["backbone=outside_parts:Narrow"])
+    assert config.penalty.gamma == 1e-6
+    [own, derived] = (
+        instantiate(load_config(words).backbone).build(1, 8).state_dict()
+        for words in (["backbone.width=4"], ["backbone=outside_parts:Narrow"])
+    )
+    assert {name: weight.shape for name, weight in derived.items()} == {
+        name: weight.shape for name, weight in own.items()
+    }
+    assert instantiate(load_config(["backbone=outside_parts:Narrow", "backbone.width=64"]).backbone).library_network(
+        1, 8
+    )
 
 
 def test_the_penalty_and_the_path_are_part_of_what_a_run_is(tmp_path):

@@ -1,7 +1,7 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021; DeiT's sizes) as timm builds them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from .library import Wrapped
 
 @dataclass
 class ViT(Backbone):
+    model: ClassVar[str]  # timm's
     patch: int = option(4, "side of a patch in pixels", at_least(1))
     depth: int = option(12, "number of blocks", at_least(1))
     heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
@@ -40,6 +41,7 @@ class ViTTiny(ViT):
     """Blocks of 192 dimensions and 3 heads."""
 
     name: str = "vit_tiny"
+    model = "vit_tiny_patch16_224"
 
 
 @dataclass
@@ -47,6 +49,7 @@ class ViTSmall(ViT):
     """Blocks of 384 dimensions and 6 heads."""
 
     name: str = "vit_small"
+    model = "vit_small_patch16_224"
 
 
 @dataclass
@@ -54,6 +57,7 @@ class ViTBase(ViT):
     """Blocks of 768 dimensions and 12 heads."""
 
     name: str = "vit_base"
+    model = "vit_base_patch16_224"
 
 
 def timm_vit(settings: ViT, channels: int, size: int) -> nn.Module:
@@ -62,7 +66,7 @@ def timm_vit(settings: ViT, channels: int, size: int) -> nn.Module:
 
     try:
         network: Any = timm.create_model(
-            f"{settings.name}_patch16_224",
+            settings.model,
             img_size=size,
             patch_size=settings.patch,
             in_chans=channels,
