@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed.processes import ALONE, Ranks
+from ..transfers import to_device
 
 LUMA = (0.299, 0.587, 0.114)
 LEAST_SIGMA = 0.1  # of the blur, in pixels
@@ -47,9 +48,7 @@ class Draw:
     def choose(self, probability: float) -> Tensor:
         """Indices of the images that chance has chosen, drawn on the host: it must know how many they are."""
         draws = self.host_generator.random(self.ranks.count * self.batch)[self.ranks.rank * self.batch :][: self.batch]
-        indices = torch.from_numpy(np.flatnonzero(draws < probability))
-        # The driver may have to wait for memory that is not pinned.
-        return (indices.pin_memory() if self.device.type == "cuda" else indices).to(self.device, non_blocking=True)
+        return to_device(np.flatnonzero(draws < probability), self.device)
 
 
 def resized_crop(

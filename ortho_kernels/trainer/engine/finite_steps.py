@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..distributed.processes import ALONE, Ranks
-from .moments import HostCopy
+from ..transfers import HostCopy
 
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a float
 

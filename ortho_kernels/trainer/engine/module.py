@@ -16,8 +16,8 @@ from ..distributed.sharding import shard
 from ..errors import TrainerError
 from ..methods import Method, Output
 from ..randomness import seed_globally
+from ..transfers import Moment
 from .finite_steps import Batch, FiniteSteps, first_non_finite_layer, first_non_finite_weight
-from .moments import Moment
 from .optimizers import build_optimizer, build_schedule
 
 

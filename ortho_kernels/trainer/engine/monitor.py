@@ -12,8 +12,8 @@ from torch import Tensor
 from ..distributed.processes import Ranks
 from ..report.collapse import CollapseAlarm
 from ..report.metrics_file import MetricsFile
+from ..transfers import Moment
 from .module import Pretraining
-from .moments import Moment
 from .progress import Progress
 
 WARM_STEPS = 3  # the first steps of a process allocate and tune; they don't count in the timings

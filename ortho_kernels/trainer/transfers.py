@@ -1,4 +1,4 @@
-"""Points in the work of a device, and values that arrive there: asked for without waiting for the device."""
+"""Points in the work of a device, and copies between it and the host, that nobody waits for."""
 
 import time
 from typing import Any
@@ -49,3 +49,9 @@ class HostCopy:
         """As `Tensor.tolist`; waits if the copy has not arrived."""
         self._copied.wait()
         return self._values.tolist()
+
+
+def to_device(array: Any, device: torch.device) -> Tensor:
+    """A NumPy array as a tensor on the device, copied from pinned memory: other memory the driver may have to wait for."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
