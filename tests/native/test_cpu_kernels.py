@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from truth import residual
 
 from ortho_kernels.backends import cpu
 
@@ -44,11 +45,6 @@ WEIGHTS = {
 
 def matrices(weight, groups):
     return list(weight.detach().double().reshape(weight.shape[0], weight.shape[1:].numel()).chunk(groups))
-
-
-def residual(matrix, side):
-    gram = matrix @ matrix.T if side == 0 else matrix.T @ matrix
-    return gram - torch.eye(len(gram), dtype=torch.float64)
 
 
 def made(name, dtype):

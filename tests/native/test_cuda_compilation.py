@@ -20,7 +20,8 @@ SOURCES = sorted(KERNELS.glob("*.cu"))
 REGISTERS, SHARED_BYTES = 65_536, 100 * 1024  # of a multiprocessor; of the least of the architectures (8.6, 8.9, 12.0)
 RESERVED_BYTES = 1024  # of shared memory, by CUDA, for each block
 
-built = pytest.mark.skipif(cuda.load() is not None, reason=f"CUDA kernels: {cuda.load()}")
+AGAINST = cuda.library.reason_against
+built = pytest.mark.skipif(AGAINST is not None, reason=f"CUDA kernels: {AGAINST}")
 
 
 @dataclass
@@ -187,7 +188,7 @@ def test_the_library_is_linked_to_torch_and_needs_no_cuda_library():
     """So that it loads beside every torch, on machines with and without a GPU."""
     if shutil.which("readelf") is None:
         pytest.skip("readelf is not installed (Debian: binutils)")
-    needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", cuda._LIBRARY)))
+    needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", cuda.library.path)))
     assert "libtorch_cpu.so" in needed
     assert not any(name.startswith(("libcuda", "libcudart", "libtorch_cuda", "libc10", "libpython")) for name in needed)
 
@@ -197,12 +198,15 @@ def test_its_operators_are_registered():
     for name in ops.NAMES:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ortho_kernels_cuda::{name}", "CUDA")
         with pytest.raises(NotImplementedError, match="'CPU' backend"):
-            cuda.soft_orthogonality([torch.eye(3)], [1], [0], 1.0, 1.0, True)
-    assert "nvcc" in cuda.build_facts()["CUDA library"]
+            torch.ops.ortho_kernels_cuda.soft_orthogonality([torch.eye(3)], [1], [0], 1.0, 1.0, True)
+    assert "nvcc" in cuda.CudaBackend().facts()["CUDA library"]
 
 
 @built
 def test_it_loads_by_itself():
     """In a fresh interpreter, in which nothing of CUDA was started."""
-    code = "import torch; from ortho_kernels.backends import cuda; print(cuda.load(), torch.cuda.is_initialized())"
+    code = (
+        "import torch; from ortho_kernels.backends import cuda;"
+        "print(cuda.library.reason_against, torch.cuda.is_initialized())"
+    )
     assert run(sys.executable, "-c", code).split() == ["None", "False"]
