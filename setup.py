@@ -4,8 +4,8 @@
     ortho_kernels/_introspect.*   build facts, CPU levels and the planners, for `doctor` and for tests
     ortho_kernels/_cuda.abi3.so   the operators on NVIDIA GPUs; loads on machines without one
 
-Libraries that can't be built, or that ORTHO_KERNELS_NO_NATIVE=1 or ORTHO_KERNELS_NO_CUDA=1 turn off, are left out. The rest is
-installed, and `ortho_kernels/_build_log.txt` or `_cuda_build_log.txt` keeps the reason for `doctor`.
+Libraries that can't be built, or that ORTHO_KERNELS_NO_NATIVE=1 or ORTHO_KERNELS_NO_CUDA=1 turn off, are left out. The rest
+is installed, and `ortho_kernels/_build_log.txt` or `_cuda_build_log.txt` keeps the reason for `doctor`.
 
 The GPU's are compiled where nvcc and a CUDA build of torch are at hand: for the GPUs of this machine; where it has none, for
 sm_80 with PTX, from which every newer GPU's driver makes its own at first use; with FORCE_CUDA=1 (also beside another torch)

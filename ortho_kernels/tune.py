@@ -283,12 +283,13 @@ def _measure(candidate: Configuration, step: Step, repeats: int) -> float | None
     from .backends.triton import operators, tables
 
     weights = [torch.randn(shape, dtype=step.storage, device="cuda") / 30 for shape in SHAPES]
-    groups = [1] * len(weights)
+    groups = wanted = [1] * len(weights)
+    gradients = [torch.empty_like(weight) for weight in weights]
     sides = [int(weight.shape[0] > weight[0].numel()) for weight in weights]
     ones = torch.ones(len(weights), device="cuda")
 
     with tables.configured(candidate):
-        start = torch.randn(tables.tables_for(weights, groups, sides).plan.total_order, device="cuda")
+        start = torch.randn(tables.device_plan(weights, groups, sides).plan.total_order, device="cuda")
 
         def forward() -> tuple[Tensor, Tensor]:
             if step.operator.startswith("srip"):
@@ -301,9 +302,11 @@ def _measure(candidate: Configuration, step: Step, repeats: int) -> float | None
                 "so": forward,
                 "srip": forward,
                 "so_backward": lambda: operators.soft_orthogonality_backward(
-                    ones, weights, groups, sides, kept, step.precision, groups
+                    ones, weights, groups, sides, kept, step.precision, gradients, wanted, False
                 ),
-                "srip_backward": lambda: operators.srip_backward(ones, weights, groups, sides, kept, 2, groups),
+                "srip_backward": lambda: operators.srip_backward(
+                    ones, weights, groups, sides, kept, 2, gradients, wanted, False
+                ),
             }[step.operator]
             launch()
             torch.cuda.synchronize()

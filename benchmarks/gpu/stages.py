@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
-NUMERIC = ("tests/test_soft_orthogonality.py", "tests/test_srip.py", "tests/test_value_and_grad.py", "tests/gpu")
+NUMERIC = ("tests/test_soft_orthogonality.py", "tests/test_srip.py", "tests/test_gradients.py", "tests/gpu")
 SLOW = "not compile and not opcheck and not every_half and not beyond_32_bits"  # what torch compiles takes 10 s a test
 WORKERS = min(6, os.cpu_count() or 1)  # processes of tests: each has a context of its own on the card
 TO_FINISH = 12  # seconds before its box ends at which a tool that can stop by itself does

@@ -93,7 +93,7 @@ def test_soft_orthogonality(name, side, dtype):
         expected.append(4 * factors[g].double() * product)
     assert values.dtype is residuals.dtype is compute
     assert close(values, torch.stack(truths), compute)
-    # The order in which the columns of a weight lie in memory is the order of the residuals: their norm is the same in any order.
+    # Residuals are in the order in which the columns of a weight lie in memory: their norm is the same in any order.
     squares = sum(len(R) * (len(R) + 1) // 2 for R in weighted)
     assert residuals.numel() == squares
     lower = torch.cat([R[torch.tril_indices(*R.shape).unbind()] for R in weighted])

@@ -1,6 +1,7 @@
 """Launches all operators on a GPU that isn't there, up to where it would run; prints a JSON line for each kernel.
 
-Arguments: the architecture, the dtype, the shapes. Triton's driver is replaced: it loads and launches nothing.
+Arguments: the architecture, the dtype, and lists of shapes such as 64x64,10x16. Triton's driver is replaced: it loads and
+launches nothing.
 """
 
 import json
@@ -32,19 +33,27 @@ def note(src, metadata, cache_hit, **rest):
     print(json.dumps({"kernel": metadata["name"], "hash": metadata["hash"], "cache_hit": cache_hit}), flush=True)
 
 
-def main(architecture, dtype, *shapes):
+def launch_all(weights):
+    groups, sides = [1] * len(weights), [int(len(weight) > weight[0].numel()) for weight in weights]
+    factors = torch.ones(len(weights))
+    gradients = [torch.empty_like(weight) for weight in weights]
+    order = tables.device_plan(weights, groups, sides).plan.total_order
+    _, residuals = operators.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
+    _, vectors = operators.srip(weights, groups, sides, torch.randn(order + 1)[1:], 2, True, True)
+    views = weights, groups, sides
+    for accumulate in (False, True):
+        into = gradients, groups, accumulate
+        operators.soft_orthogonality_backward(factors, *views, residuals, 0, *into)
+        operators.srip_backward(factors, *views, vectors, 2, *into)
+
+
+def main(architecture, dtype, *lists):
     driver.set_active(Driver(architecture))
     knobs.compilation.listener = note
     tables.device_facts = lambda device: DeviceFacts(architecture, 132)
-    weights = [torch.randn([int(part) for part in shape.split("x")]).to(getattr(torch, dtype)) for shape in shapes]
-    groups = [1] * len(weights)
-    sides = [int(len(weight) > weight[0].numel()) for weight in weights]
-    ones = torch.ones(len(weights))
-    _, residuals = operators.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
-    operators.soft_orthogonality_backward(ones, weights, groups, sides, residuals, 0, groups)
-    order = tables.tables_for(weights, groups, sides).plan.total_order
-    _, vectors = operators.srip(weights, groups, sides, torch.randn(order + 1)[1:], 2, True, True)
-    operators.srip_backward(ones, weights, groups, sides, vectors, 2, groups)
+    for shapes in lists:
+        sizes = [[int(part) for part in shape.split("x")] for shape in shapes.split(",")]
+        launch_all([torch.randn(size).to(getattr(torch, dtype)) for size in sizes])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The kernels compiled ahead of time, without a GPU: the right instructions, wide copies, no spills, within the limits.
+"""The kernels compiled ahead of time, without a GPU: the right instructions, wide copies, no spills, within the capacity.
 
 `benchmarks/bench_triton.py` compiles every kernel for every architecture and prints the table; here is a choice of them.
 """
@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from ortho_kernels.backends.triton.heuristics import ARCHITECTURES, PASS_REGISTERS, TABLE
 
-SCRIPT = Path(__file__).with_name("compile_kernels.py")
+ROOT = Path(__file__).parents[2]
 # architecture:dtype:precision:kernels, those that take longest first
 JOBS = (
     "sm_90:float32:0:residuals,residual_products,iterate",
@@ -38,8 +38,9 @@ def compiled(tmp_path_factory):
 
     def run(job):
         done = subprocess.run(
-            [sys.executable, str(SCRIPT), job], env=environment, capture_output=True, text=True, timeout=600
-        )
+            [sys.executable, "-m", "benchmarks.compile_kernels", job],
+            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
         assert done.returncode == 0, f"{job}\n{done.stderr[-4000:]}"
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -62,11 +63,11 @@ def test_all_were_compiled(compiled):
 
 def test_no_spills_and_within_the_limits(compiled):
     for row in compiled:
-        limits = ARCHITECTURES[row["architecture"]]
+        capacity = ARCHITECTURES[row["architecture"]]
         assert row["spilled"] == 0, row
-        assert row["registers"] <= limits.registers_per_thread, row
-        assert row["registers"] * row["threads"] <= limits.registers, row
-        assert row["shared_memory"] <= limits.shared_memory, row
+        assert row["registers"] <= capacity.registers_per_thread, row
+        assert row["registers"] * row["threads"] <= capacity.registers, row
+        assert row["shared_memory"] <= capacity.shared_memory, row
 
 
 def test_products_are_made_by_the_fastest_instructions(compiled):
@@ -78,7 +79,13 @@ def test_products_are_made_by_the_fastest_instructions(compiled):
 def test_aligned_matrices_are_copied_16_bytes_at_a_time(compiled):
     for row in compiled:
         if row["kernel"] == "residuals" and row["architecture"].startswith("sm_"):
-            assert row["wide_copies"], row
+            assert row["counts"]["wide_copies"], row
+
+
+def test_aligned_gradients_are_written_16_bytes_at_a_time(compiled):
+    for row in compiled:
+        if row["kernel"] in ("residual_products", "rank_updates") and row["architecture"].startswith("sm_"):
+            assert row["counts"]["wide_stores"], row
 
 
 def test_sums_are_added_outside_of_the_tensor_cores(compiled):
@@ -86,7 +93,7 @@ def test_sums_are_added_outside_of_the_tensor_cores(compiled):
     for row in compiled:
         if row["kernel"] == "residuals" and row["architecture"].startswith("sm_"):
             packed = 2 if row["architecture"] == "sm_100" else 1  # two in one instruction
-            assert row["additions"] >= row["tile"] ** 2 // row["threads"] // packed, row
+            assert row["counts"]["additions"] >= row["tile"] ** 2 // row["threads"] // packed, row
 
 
 def test_all_programs_of_a_grid_barrier_fit_at_once(compiled):
@@ -94,6 +101,6 @@ def test_all_programs_of_a_grid_barrier_fit_at_once(compiled):
         if row["kernel"] == "iterate":
             assert row["registers"] <= PASS_REGISTERS
             together = TABLE[row["architecture"]].passes.programs_per_multiprocessor
-            limits = ARCHITECTURES[row["architecture"]]
-            assert row["registers"] * row["threads"] * together <= limits.registers, row
-            assert row["shared_memory"] * together <= limits.shared_memory, row
+            capacity = ARCHITECTURES[row["architecture"]]
+            assert row["registers"] * row["threads"] * together <= capacity.registers, row
+            assert row["shared_memory"] * together <= capacity.shared_memory, row

@@ -1,4 +1,4 @@
-"""The configurations: every one within the limits of its card; a tuned file in their place, or a clear error."""
+"""The configurations: every one within the capacity of its card; a tuned file in their place, or a clear error."""
 
 import json
 

@@ -8,16 +8,8 @@ import torch
 
 from ortho_kernels.backends.triton import heuristics
 from ortho_kernels.backends.triton.matrices import Layout, Matrix, matrices_of
-from ortho_kernels.backends.triton.plan import (
-    COMBINED_ROWS,
-    MATRIX,
-    MOST_PARTS,
-    NORM_ROWS,
-    RESIDUAL_ITEM,
-    TINY_ORDER,
-    Kind,
-    Plan,
-)
+from ortho_kernels.backends.triton.plan import COMBINED_ROWS, MOST_PARTS, NORM_ROWS, TINY_ORDER, Kind, Plan
+from ortho_kernels.backends.triton.records import StridedView
 
 CONFIGURATION = heuristics.TABLE["sm_90"]
 SHAPES = [(1, 1), (1, 900), (16, 16), (17, 40), (64, 147), (129, 5000), (300, 300), (512, 4608)]
@@ -25,11 +17,11 @@ SHAPES = [(1, 1), (1, 900), (16, 16), (17, 40), (64, 147), (129, 5000), (300, 30
 
 def plan_for(weights, groups=None, sides=None, multiprocessors=132):
     count = len(weights)
-    return Plan(*matrices_of(weights, groups or [1] * count, sides or [0] * count), CONFIGURATION, multiprocessors)
+    return Plan.of(weights, groups or [1] * count, sides or [0] * count, CONFIGURATION, multiprocessors)
 
 
 def rows_of(plan):
-    return [dict(zip(RESIDUAL_ITEM, item, strict=True)) for items in plan.residuals.items.values() for item in items]
+    return [item for items in plan.residuals.items.values() for item in items]
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 100, 10_000])
@@ -40,28 +32,28 @@ def test_every_entry_of_every_triangle_is_in_one_tile_for_every_depth(multiproce
     found = [torch.zeros(n, n, dtype=torch.int64) for n, _ in SHAPES]
     slots = []
     for row in rows_of(plan):
-        order, depth = SHAPES[row["matrix"]]
-        length = row["end"] - row["begin"]
+        order, depth = SHAPES[row.matrix]
+        length = row.end - row.begin
         assert 0 < length <= depth
-        if row["kind"] == Kind.NORMS:
-            chosen = torch.arange(order)[row["row"] : row["row"] + NORM_ROWS]
-            found[row["matrix"]][chosen, chosen] += length
+        if row.kind == Kind.NORMS:
+            chosen = torch.arange(order)[row.row : row.row + NORM_ROWS]
+            found[row.matrix][chosen, chosen] += length
         else:
-            block = TINY_ORDER if row["kind"] == Kind.TINY else side
-            tile = found[row["matrix"]][row["row"] : row["row"] + block, row["column"] : row["column"] + block]
-            i = torch.arange(row["row"], row["row"] + len(tile))[:, None]
-            j = torch.arange(row["column"], row["column"] + tile.shape[1])
-            tile += length * (j <= i if row["kind"] == Kind.TINY else j < i)
-        if row["parts"] > 1:
-            size = {Kind.TILE: side * side // 2, Kind.TINY: TINY_ORDER**2, Kind.NORMS: NORM_ROWS}[row["kind"]]
-            slots.append((row["slot"] + row["part"] * size, size))
+            size = TINY_ORDER if row.kind == Kind.TINY else side
+            tile = found[row.matrix][row.row : row.row + size, row.column : row.column + size]
+            i = torch.arange(row.row, row.row + len(tile))[:, None]
+            j = torch.arange(row.column, row.column + tile.shape[1])
+            tile += length * (j <= i if row.kind == Kind.TINY else j < i)
+        if row.parts > 1:
+            size = {Kind.TILE: side * side // 2, Kind.TINY: TINY_ORDER**2, Kind.NORMS: NORM_ROWS}[row.kind]
+            slots.append((row.slot + row.part * size, size))
     for covered, (_, depth) in zip(found, SHAPES, strict=True):
         assert torch.equal(covered, torch.full_like(covered, depth).tril())
     slots.sort()  # parts lie apart, and within what is allocated
     assert all(a + size <= b for (a, size), (b, _) in pairwise(slots))
     assert not slots or sum(slots[-1]) <= plan.residuals.partial_sums
-    groups = {(row["group"], row["matrix"], row["row"], row["column"], row["kind"]) for row in rows_of(plan)}
-    assert sorted(group[0] for group in groups) == list(range(sum(plan.residuals.groups_of)))
+    blocks = {(row.block, row.matrix, row.row, row.column, row.kind) for row in rows_of(plan)}
+    assert sorted(block[0] for block in blocks) == list(range(sum(plan.residuals.blocks_of)))
 
 
 def test_few_multiprocessors_cut_less_and_partial_sums_are_bounded():
@@ -77,9 +69,9 @@ def test_products_and_updates_cover_the_gradients_that_are_wanted():
     wanted = [bool(i % 2) for i in range(len(SHAPES))]
     tile, width = CONFIGURATION.product_float32, CONFIGURATION.update.columns
     covered = [torch.zeros(shape, dtype=torch.int64) for shape in SHAPES]
-    for matrix, _, row, column in plan.products(wanted, 0)[torch.float32]:
+    for matrix, row, column in plan.products(wanted, 0)[torch.float32]:
         covered[matrix][row : row + tile.rows, column : column + tile.columns] += 1
-    for matrix, _, begin in plan.updates(wanted)[torch.float32]:
+    for matrix, begin in plan.updates(wanted)[torch.float32]:
         covered[matrix][:, begin : begin + width] += 10
     for count, want in zip(covered, wanted, strict=True):
         assert (count == 11 * want).all()
@@ -88,41 +80,31 @@ def test_products_and_updates_cover_the_gradients_that_are_wanted():
 def test_passes_cover_the_depth_in_a_bounded_number_of_parts():
     plan = plan_for([torch.empty(3, 5), torch.empty(300, 70_000), torch.empty(2000, 64)])
     for index, matrix in enumerate(plan.matrices):
-        items = sorted(item for item in plan.passes.passes[torch.float32] if item[0] == index)
-        bounds = sorted((item[2], item[3], item[4]) for item in items)
+        bounds = sorted(item[1:] for item in plan.passes()[torch.float32] if item.matrix == index)
         assert [b[0] for b in bounds] == [0, *(b[1] for b in bounds[:-1])]
         assert bounds[-1][1] == matrix.depth
         assert [b[2] for b in bounds] == list(range(len(bounds)))
-        assert len(bounds) == plan.passes.parts_of[index] <= MOST_PARTS
-        assert plan.passes.squares_of[index] == -(-matrix.order // COMBINED_ROWS)
+        assert len(bounds) == plan.rows[index].parts <= MOST_PARTS
+        assert plan.rows[index].squares == -(-matrix.order // COMBINED_ROWS)
 
 
 def test_matrices_without_numbers_still_have_a_value():
     plan = plan_for([torch.empty(5, 0), torch.empty(0, 5)])
     assert sorted(item[:2] for item in plan.residuals.items[torch.float32]) == [(0, Kind.TINY), (1, Kind.TINY)]
     assert plan.products([True, True], 0) == {}
-    assert [item[:2] for item in plan.passes.combines[torch.float32]] == [(0, 0), (1, 0)]
+    assert [item[:2] for item in plan.combines()[torch.float32]] == [(0, 0), (1, 0)]
 
 
 def test_offsets_beyond_32_bits():
-    """Three matrices of 60,000 x 40,000: residuals of 1.8e9 entries each, gradients of 2.4e9."""
+    """Three matrices of 60,000 x 40,000: residuals of 1.8e9 entries each."""
     order, depth = 60_000, 40_000
-    base = Matrix(
-        weight=0, storage=torch.float32, order=order, depth=depth, offset=0, order_stride=depth, depth_stride=1,
-        layout=Layout.DEPTH_MAJOR, gradient_offset=0, gradient_strides=(depth, 1), entry_order=None,
-    )  # fmt: skip
+    base = Matrix(0, torch.float32, order, depth, StridedView(0, depth, 1, Layout.DEPTH_MAJOR), None)
     matrices = [dataclasses.replace(base, weight=i) for i in range(3)]
-    _, gradients = matrices_of([torch.empty(order, depth, device="meta")] * 3, [1] * 3, [0] * 3)
-    plan = Plan(matrices, gradients, CONFIGURATION, 132)
-    places, sizes = plan.gradient_places([True] * 3)
-    assert places == [0, order * depth, 2 * order * depth]
-    assert sizes[torch.float32] == 3 * order * depth > 2**31
-    table = torch.tensor(plan.matrix_table(places), dtype=torch.int64)
-    column = dict(zip(MATRIX, table.T.tolist(), strict=True))
-    assert column["residual_offset"] == [i * order * (order + 1) // 2 for i in range(3)]
-    assert column["residual_offset"][-1] > 2**31
-    assert column["gradient_offset"] == places
-    assert plan.widest_order * (plan.widest_order + 1) > 2**31
+    plan = Plan([], matrices, CONFIGURATION, 132)
+    table = torch.tensor(plan.rows, dtype=torch.int64)
+    assert [row.residual_offset for row in plan.rows] == [i * order * (order + 1) // 2 for i in range(3)]
+    assert table.max() == plan.rows[-1].residual_offset > 2**31
+    assert not plan.access[torch.float32].wide  # within a block
 
 
 def test_thousands_of_matrices():
@@ -130,9 +112,7 @@ def test_thousands_of_matrices():
     plan = plan_for([weight, weight], [4096, 2048], [0, 0])
     assert len(plan.matrices) == 6144
     assert len(rows_of(plan)) == 6144
-    table = plan.matrix_table(plan.gradient_places([True, True])[0])
-    offsets = [row[MATRIX.index("offset")] for row in table]
-    assert offsets == [9 * i for i in range(4096)] + [18 * i for i in range(2048)]
+    assert [row.offset for row in plan.rows] == [9 * i for i in range(4096)] + [18 * i for i in range(2048)]
 
 
 def test_layouts():
@@ -151,13 +131,5 @@ def test_layouts():
         (torch.empty(64, 12, dtype=torch.bfloat16), 1, 0, Layout.STRIDED),
         (torch.empty(64, 16, dtype=torch.bfloat16), 1, 0, Layout.DEPTH_MAJOR),
     ):
-        matrices, _ = matrices_of([weight], [groups], [side])
-        assert {matrix.layout for matrix in matrices} == {layout}, (weight.shape, weight.stride(), side)
-
-
-def test_gradients_begin_at_multiples_of_256_bytes_and_unwanted_ones_take_no_room():
-    weights = [torch.empty(3, 3), torch.empty(5, 5, dtype=torch.bfloat16), torch.empty(100, 100), torch.empty(2, 2)]
-    plan = plan_for(weights)
-    places, sizes = plan.gradient_places([True, True, False, True])
-    assert places == [0, 0, 64, 64]
-    assert sizes == {torch.float32: 128, torch.bfloat16: 128}
+        _, matrices = matrices_of([weight], [groups], [side])
+        assert {matrix.view.layout for matrix in matrices} == {layout}, (weight.shape, weight.stride(), side)

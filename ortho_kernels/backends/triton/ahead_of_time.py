@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .heuristics import Configuration
-from .matrices import matrices_of
-from .plan import Plan
+from .heuristics import ARCHITECTURES, Configuration
+from .launch import KernelCall, collected
+from .tables import configured, device_plan
 
 
 class WeightShape(NamedTuple):
@@ -32,7 +32,7 @@ class WeightShape(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One kernel by name, for all weights of a plan. `precision` as in `ops.py`."""
+    """One kernel by name, for all weights of a list. `precision` as in `ops.py`."""
 
     kernel: str
     configuration: Configuration
@@ -40,28 +40,41 @@ class Job(NamedTuple):
     storage: torch.dtype
     precision: int = 0
 
-    def compilations(self) -> list:
-        from .compilation import compilations
-
-        plan = plan_of(self.configuration, self.weights, self.storage)
-        return [each for each in compilations(plan, self.precision) if each.kernel.fn.__name__ == self.kernel]
+    def calls(self) -> list[KernelCall]:
+        return [call for call in kernel_calls(*self[1:]) if call.name == self.kernel]
 
     @property
     def identity(self) -> str:
-        """The same for jobs that compile the same; empty where the plan has no such kernel."""
-        return "; ".join(repr((self.kernel, self.storage, *each.specialization)) for each in self.compilations())
+        """The same for jobs that compile the same; empty where these weights need no such kernel."""
+        return "; ".join(dict.fromkeys(call.identity for call in self.calls()))
+
+
+@lru_cache(maxsize=256)
+def kernel_calls(
+    configuration: Configuration, weights: tuple[WeightShape, ...], storage: torch.dtype, precision: int = 0
+) -> list[KernelCall]:
+    """All that training with both penalties launches for these weights, each on its smaller side."""
+    from . import operators
+
+    tensors = [torch.empty(weight.shape, dtype=storage, device="meta") for weight in weights]
+    groups = [weight.groups for weight in weights]
+    sides = [int(len(W) // count > W[0].numel()) for W, count in zip(tensors, groups, strict=True)]
+    into = tensors, [1] * len(tensors), False
+    with configured(configuration), collected() as calls:
+        start = torch.empty(device_plan(tensors, groups, sides).plan.total_order, device="meta")
+        values, residuals = operators.soft_orthogonality(tensors, groups, sides, 1.0, 1.0, True)
+        operators.soft_orthogonality_backward(values, tensors, groups, sides, residuals, precision, *into)
+        _, vectors = operators.srip(tensors, groups, sides, start, 2, True, True)
+        operators.srip_backward(values, tensors, groups, sides, vectors, 2, *into)
+    return calls
 
 
 def jobs_of(
     configuration: Configuration, weights: Sequence[WeightShape], storage: torch.dtype, precision: int = 0
 ) -> list[Job]:
-    """All that training with both penalties launches for these weights, each on its smaller side."""
-    from .compilation import compilations
-
-    weights = tuple(weights)
-    found = compilations(plan_of(configuration, weights, storage), precision)
-    names = dict.fromkeys(each.kernel.fn.__name__ for each in found)
-    return [Job(name, configuration, weights, storage, precision) for name in names]
+    """A job for each kernel that training with both penalties launches for these weights."""
+    of = configuration, tuple(weights), storage, precision
+    return [Job(name, *of) for name in dict.fromkeys(call.name for call in kernel_calls(*of))]
 
 
 def distinct(jobs: Iterable[Job]) -> list[Job]:
@@ -164,8 +177,8 @@ def _serve(connection: Any, architecture: str) -> None:
 def _compile(job: Job) -> str | None:
     """The reason if it failed."""
     try:
-        for each in job.compilations():
-            each.into_cache()
+        for call in job.calls():
+            call.compile()
     except Exception as error:  # what triton raises where it can't compile is of many kinds
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return None
@@ -179,27 +192,21 @@ def stand_in_for_gpu(architecture: str) -> None:
 
 
 class Target:
-    """What triton asks of a driver to compile."""
+    """What triton asks of a driver to compile. Each architecture is a device: compiled kernels are kept apart by devices."""
 
     def __init__(self, architecture: str):
-        from .compilation import gpu_target
+        from triton.backends.compiler import GPUTarget
 
-        self._target = gpu_target(architecture)
+        capacity = ARCHITECTURES[architecture]
+        name = int(architecture.removeprefix("sm_")) if capacity.target == "cuda" else architecture
+        self._target = GPUTarget(capacity.target, name, capacity.warp)
+        self._device = list(ARCHITECTURES).index(architecture)
 
     def get_current_target(self) -> Any:
         return self._target
 
     def get_current_device(self) -> int:
-        return 0
+        return self._device
 
     def get_current_stream(self, device: int) -> int:
         return 0
-
-
-@lru_cache(maxsize=256)
-def plan_of(configuration: Configuration, weights: tuple[WeightShape, ...], storage: torch.dtype) -> Plan:
-    """How many multiprocessors there are changes how work is cut, and nothing that is compiled."""
-    tensors = [torch.empty(weight.shape, dtype=storage, device="meta") for weight in weights]
-    groups = [weight.groups for weight in weights]
-    sides = [int(len(W) // count > W[0].numel()) for W, count in zip(tensors, groups, strict=True)]
-    return Plan(*matrices_of(tensors, groups, sides), configuration, multiprocessors=1)

@@ -21,7 +21,7 @@ WARP = {"cuda": 32, "hip": 64}
 
 
 @dataclass(frozen=True)
-class Limits:
+class Capacity:
     """What a multiprocessor of an architecture has. Shared memory in bytes, for one program; registers of 32 bits."""
 
     target: str  # as triton calls it: cuda, hip
@@ -34,20 +34,24 @@ class Limits:
     def warp(self) -> int:
         return WARP[self.target]
 
+    def registers_with(self, warps: int) -> int:
+        """The most that a thread has where one program of so many warps runs."""
+        return min(self.registers_per_thread, self.registers // (warps * self.warp))
+
 
 # CUDA C++ Programming Guide, technical specifications per compute capability; AMD CDNA 3 and 4 ISA guides.
 ARCHITECTURES = {
-    "sm_80": Limits("cuda", 163 * 1024),
-    "sm_86": Limits("cuda", 99 * 1024),
-    "sm_87": Limits("cuda", 163 * 1024),
-    "sm_89": Limits("cuda", 99 * 1024),
-    "sm_90": Limits("cuda", 227 * 1024, fast_products="wgmma"),
-    "sm_100": Limits("cuda", 227 * 1024, fast_products="tcgen05"),
-    "sm_103": Limits("cuda", 227 * 1024, fast_products="tcgen05"),
-    "sm_120": Limits("cuda", 99 * 1024),
-    "sm_121": Limits("cuda", 99 * 1024),
-    "gfx942": Limits("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
-    "gfx950": Limits("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
+    "sm_80": Capacity("cuda", 163 * 1024),
+    "sm_86": Capacity("cuda", 99 * 1024),
+    "sm_87": Capacity("cuda", 163 * 1024),
+    "sm_89": Capacity("cuda", 99 * 1024),
+    "sm_90": Capacity("cuda", 227 * 1024, fast_products="wgmma"),
+    "sm_100": Capacity("cuda", 227 * 1024, fast_products="tcgen05"),
+    "sm_103": Capacity("cuda", 227 * 1024, fast_products="tcgen05"),
+    "sm_120": Capacity("cuda", 99 * 1024),
+    "sm_121": Capacity("cuda", 99 * 1024),
+    "gfx942": Capacity("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
+    "gfx950": Capacity("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
 }
 PASS_REGISTERS = 168  # a thread, at most, in the compiled passes (256 on AMD): those of a grid barrier must all fit
 INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
@@ -227,7 +231,7 @@ def as_json(configuration: Configuration) -> str:
 
 def misfits(configuration: Configuration) -> list[str]:
     """What a configuration asks for that its architecture doesn't have; empty if it fits."""
-    limits = ARCHITECTURES.get(configuration.architecture)
+    capacity = ARCHITECTURES.get(configuration.architecture)
     problems = []
     for name in sorted(_TUNABLE):
         entry = getattr(configuration, name)
@@ -236,15 +240,15 @@ def misfits(configuration: Configuration) -> list[str]:
             power_of_two = isinstance(number, int) and number > 0 and number & (number - 1) == 0
             if not (power_of_two or (each.name in ("stages", "programs_per_multiprocessor") and number in range(1, 9))):
                 problems.append(f"{name}.{each.name} must be a power of two, got {number!r}")
-    if problems or limits is None:
+    if problems or capacity is None:
         return problems
     for name in sorted(_TUNABLE):
         entry = getattr(configuration, name)
-        threads = entry.warps * limits.warp
+        threads = entry.warps * capacity.warp
         if threads > 1024:
             problems.append(f"{name}: {threads} threads, of 1024 at most")
         if isinstance(entry, Pass):
-            if threads * entry.programs_per_multiprocessor * PASS_REGISTERS > limits.registers:
+            if threads * entry.programs_per_multiprocessor * PASS_REGISTERS > capacity.registers:
                 problems.append(f"{name}: more threads a multiprocessor than have {PASS_REGISTERS} registers each")
             continue
         if name.startswith("residual") and entry.rows != entry.columns:
@@ -252,11 +256,11 @@ def misfits(configuration: Configuration) -> list[str]:
         if min(entry.rows, entry.columns, entry.depth) < 16:
             problems.append(f"{name}: tensor cores want tiles of at least 16, got {entry}")
         element, split = _operands(configuration, name)
-        if (needed := entry.shared_memory(element, split)) > limits.shared_memory:
-            problems.append(f"{name}: {needed} bytes of shared memory, of {limits.shared_memory}")
+        if (needed := entry.shared_memory(element, split)) > capacity.shared_memory:
+            problems.append(f"{name}: {needed} bytes of shared memory, of {capacity.shared_memory}")
         # Sums are added outside of the tensor cores in a residual: the same number of registers once more.
-        held = entry.accumulators(limits.warp) * (2 if name.startswith("residual") else 1)
-        if held > 5 * min(limits.registers_per_thread, limits.registers // threads) // 8:
+        held = entry.accumulators(capacity.warp) * (2 if name.startswith("residual") else 1)
+        if held > 5 * capacity.registers_with(entry.warps) // 8:
             problems.append(f"{name}: {held} registers of sums a thread leave too few for the rest")
     return problems
 

@@ -9,17 +9,19 @@ Pure data: nothing here needs triton or a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...weight_views import ROWS, view_weight
+from ...weight_views import ROWS, WeightView, column_permutation, column_stride, view_weight
+from .records import StridedView
 
 VECTOR_BYTES = 16  # of the widest copy from global to shared memory
+WIDEST_BLOCK = 256  # entries along a dimension
 STORAGES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -33,140 +35,135 @@ class Layout(IntEnum):
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix of a weight. Offsets and strides count elements; `entry_order`, where it is not None, is the caller's
-    index of each entry of a vector (who numbers columns as the shape of the weight does).
-
-    `gradient_strides` are those along order and depth.
-    """
+    """One matrix of a weight. `entry_order`, where it is not None, is the caller's index of each entry of a vector (who
+    numbers columns as the shape of the weight does)."""
 
     weight: int
     storage: torch.dtype
     order: int
     depth: int
-    offset: int
-    order_stride: int
-    depth_stride: int
-    layout: Layout
-    gradient_offset: int  # within the weight's gradient
-    gradient_strides: tuple[int, int]
+    view: StridedView
     entry_order: tuple[int, ...] | None
-
-    @property
-    def gradient_layout(self) -> Layout:
-        """A layout that holds for the matrix and for its gradient."""
-        own = _layout(self.order, self.depth, *self.gradient_strides, (self.gradient_offset,), self.storage.itemsize)
-        return self.layout if own == self.layout else Layout.STRIDED
 
 
 @dataclass(frozen=True)
-class GradientLayout:
-    """The gradient of one weight as `torch.empty_like` lays it out; `size` counts elements.
+class SidedView:
+    """A weight's view on one side of it, and what a gradient must share with the weight."""
 
-    Where its columns don't follow the order of the weight's (only possible for weights with overlapping or skipped
-    memory), kernels write a gradient of `column_strides` instead, which is copied.
-    """
-
+    device: torch.device
+    storage: torch.dtype
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    written_strides: tuple[int, ...]
+    view: WeightView
+    side: int
 
     @property
-    def copied(self) -> bool:
-        return self.strides != self.written_strides
+    def order(self) -> int:
+        return self.view.rows if self.side == ROWS else self.view.cols
+
+    @property
+    def depth(self) -> int:
+        return self.view.cols if self.side == ROWS else self.view.rows
+
+    def matrices_in(self, tensor: Tensor, base: int) -> list[StridedView]:
+        """The matrices in a tensor of the weight's shape, seen from an address; none where strides don't describe them."""
+        columns_apart = column_stride(self.shape, tensor.stride(), self.view.column_dims)
+        if columns_apart is None:
+            return []
+        own_strides = tensor.stride(0), columns_apart
+        order_stride, depth_stride = own_strides if self.side == ROWS else own_strides[::-1]
+        size = self.storage.itemsize
+        first = (tensor.data_ptr() - base) // size if tensor.numel() else 0
+        groups, step = self.view.groups, self.view.rows * tensor.stride(0)
+        aligned = is_aligned(tensor) and (step * size % VECTOR_BYTES == 0 or groups == 1)
+        layout = self._layout(order_stride, depth_stride) if aligned else Layout.STRIDED
+        return [StridedView(first + g * step, order_stride, depth_stride, layout) for g in range(groups)]
+
+    def _layout(self, order_stride: int, depth_stride: int) -> Layout:
+        """Of matrices that begin at a multiple of 16 bytes."""
+        vector = VECTOR_BYTES // self.storage.itemsize
+        if depth_stride == 1 and self.depth % vector == 0 and (order_stride % vector == 0 or self.order == 1):
+            return Layout.DEPTH_MAJOR
+        if order_stride == 1 and self.order % vector == 0 and (depth_stride % vector == 0 or self.depth == 1):
+            return Layout.ORDER_MAJOR
+        return Layout.STRIDED
+
+
+def is_aligned(tensor: Tensor) -> bool:
+    """Whether it begins at a multiple of 16 bytes: all that a plan depends on besides shapes, strides and dtypes."""
+    return tensor.data_ptr() % VECTOR_BYTES == 0
 
 
 def matrices_of(
     weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]
-) -> tuple[list[Matrix], list[GradientLayout]]:
-    """All matrices, groups of a weight side by side, and the layout of each weight's gradient.
+) -> tuple[list[SidedView], list[Matrix]]:
+    """The views of the weights, and all matrices, groups of a weight side by side.
 
     Raises `RuntimeError`, naming the weight, where no matrix describes it, as the native kernels do.
     """
-    matrices: list[Matrix] = []
-    gradients = []
+    views, matrices = [], []
     for index, (weight, count, side) in enumerate(zip(weights, groups, sides, strict=True)):
-        _check(weight, index, count)
-        view = view_weight(weight, count)
-        dims = sorted(
-            (dim for dim in range(1, weight.dim()) if weight.shape[dim] != 1), key=weight.stride, reverse=True
-        )
-        strides = (weight.stride(0), _column_stride(weight.shape, weight.stride(), dims))
-        if strides[1] < 0 and weight.numel():
+        if weight.dtype not in STORAGES:
+            raise RuntimeError(f"weights[{index}]: expected float32, bfloat16 or float16, got {weight.dtype}")
+        view = SidedView(weight.device, weight.dtype, tuple(weight.shape), view_weight(weight, count), side)
+        found = view.matrices_in(weight, weight.data_ptr())
+        if not found:
             raise RuntimeError(
                 f"weights[{index}]: its columns don't lie in memory at one stride in any order; pass weight.contiguous()"
             )
-        gradients.append(gradient := _gradient_layout(weight, dims))
-        written = gradient.written_strides
-        gradient_strides = (written[0], _column_stride(weight.shape, written, dims))
-        entry_order = None if side == ROWS else _entry_order(weight.shape, dims)
-        order, depth = (view.rows, view.cols) if side == ROWS else (view.cols, view.rows)
-        if side != ROWS:
-            strides, gradient_strides = strides[::-1], gradient_strides[::-1]
-        bases = (weight.data_ptr() // weight.element_size(), view.rows * weight.stride(0) if count > 1 else 0)
-        layout = _layout(order, depth, *strides, bases, weight.element_size())
-        matrices += [
-            Matrix(
-                weight=index, storage=weight.dtype, order=order, depth=depth,
-                offset=g * view.rows * weight.stride(0), order_stride=strides[0], depth_stride=strides[1],
-                layout=layout, gradient_offset=g * view.rows * written[0], gradient_strides=gradient_strides,
-                entry_order=entry_order,
+        permutation = None if side == ROWS else column_permutation(weight)
+        entry_order = None if permutation is None else tuple(permutation)
+        views.append(view)
+        matrices += [Matrix(index, view.storage, view.order, view.depth, each, entry_order) for each in found]
+    return views, matrices
+
+
+def gradient_views(
+    views: Sequence[SidedView],
+    matrices: Sequence[Matrix],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor],
+    origins: Mapping[torch.dtype, int],
+) -> list[StridedView | None]:
+    """Each matrix in the gradient of its weight, or None where that is not wanted. Offsets count from the origin of the
+    dtype, an address; a layout holds for the weight too.
+
+    Raises `RuntimeError`, naming the weight, where the columns of a gradient don't follow the order of the weight's.
+    """
+    found: list[StridedView | None] = []
+    given = iter(gradients)
+    for index, (view, want) in enumerate(zip(views, wanted, strict=True)):
+        if not want:
+            found += [None] * view.view.groups
+            continue
+        gradient = next(given)
+        fits = (gradient.device, gradient.dtype, gradient.shape) == (view.device, view.storage, view.shape)
+        places = view.matrices_in(gradient, origins[view.storage]) if fits else []
+        if not places:
+            raise RuntimeError(
+                f"weights[{index}]: its gradient must have its device, dtype and shape, and columns in the same order; got "
+                f"{gradient.dtype} of shape {tuple(gradient.shape)} and strides {gradient.stride()} on {gradient.device}"
             )
-            for g in range(count)
-        ]  # fmt: skip
-    return matrices, gradients
+        found += places
+    return [
+        place if place is None or place.layout == matrix.view.layout else place._replace(layout=Layout.STRIDED)
+        for place, matrix in zip(found, matrices, strict=True)
+    ]
 
 
-def alignment(weight: Tensor) -> bool:
-    """What a plan depends on besides shapes and strides: whether the weight begins at a multiple of 16 bytes."""
-    return weight.data_ptr() % VECTOR_BYTES == 0
+class Access(NamedTuple):
+    """How the matrices of one launch are read and written: the bit set of their layouts, and whether offsets within a block
+    may pass 2^31, which takes huge strides."""
+
+    layouts: int
+    wide: bool
 
 
-def _check(weight: Tensor, index: int, groups: int) -> None:
-    if weight.dtype not in STORAGES:
-        raise RuntimeError(f"weights[{index}]: expected float32, bfloat16 or float16, got {weight.dtype}")
-    if weight.dim() < 2:
-        raise RuntimeError(f"weights[{index}]: expected at least 2 dimensions, got {weight.dim()}")
-    if groups < 1 or weight.shape[0] % groups:
-        raise RuntimeError(f"weights[{index}]: {weight.shape[0]} rows can't be divided into {groups} groups")
-
-
-def _column_stride(shape: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> int:
-    """The stride of the columns if these dimensions, slowest first, follow each other at one stride; -1 if not."""
-    for slow, fast in pairwise(dims):
-        if strides[slow] != strides[fast] * shape[fast]:
-            return -1
-    return strides[dims[-1]] if dims else 1
-
-
-def _gradient_layout(weight: Tensor, dims: Sequence[int]) -> GradientLayout:
-    shape, strides = tuple(weight.shape), torch.empty_like(weight, device="meta").stride()
-    written = strides
-    if weight.numel() and _column_stride(shape, strides, dims) < 0:
-        dense, stride = [1] * weight.dim(), 1
-        for dim in reversed(dims):
-            dense[dim] = stride
-            stride *= shape[dim]
-        dense[0] = stride
-        written = tuple(dense)
-    return GradientLayout(shape, tuple(strides), written)
-
-
-def _entry_order(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...] | None:
-    """The place in the order of the shape of each column as it lies in memory; None if they are the same."""
-    if list(dims) == sorted(dims):
-        return None
-    columns = torch.arange(torch.Size(shape[1:]).numel()).reshape(shape[1:])
-    rest = [dim for dim in range(1, len(shape)) if dim not in dims]
-    return tuple(columns.permute([dim - 1 for dim in (*dims, *rest)]).flatten().tolist())
-
-
-def _layout(
-    order: int, depth: int, order_stride: int, depth_stride: int, offsets: Sequence[int], element_size: int
-) -> Layout:
-    vector = VECTOR_BYTES // element_size
-    if all(offset % vector == 0 for offset in offsets):
-        if depth_stride == 1 and depth % vector == 0 and (order_stride % vector == 0 or order == 1):
-            return Layout.DEPTH_MAJOR
-        if order_stride == 1 and order % vector == 0 and (depth_stride % vector == 0 or depth == 1):
-            return Layout.ORDER_MAJOR
-    return Layout.STRIDED
+def access_to(matrices: Sequence[Matrix], places: Sequence[StridedView | None]) -> dict[torch.dtype, Access]:
+    """By dtype, for matrices that are read and `places` that are read or written beside them."""
+    result: dict[torch.dtype, Access] = {}
+    for matrix, place in zip(matrices, places, strict=True):
+        if place is not None:
+            layouts, wide = result.get(matrix.storage, (0, False))
+            widest = max(*matrix.view[1:3], *place[1:3])
+            result[matrix.storage] = Access(layouts | 1 << place.layout, wide or widest * 2 * WIDEST_BLOCK >= 2**31)
+    return result

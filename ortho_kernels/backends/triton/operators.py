@@ -1,25 +1,25 @@
-"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype."""
+"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype.
+
+Backwards write `gradients`, or add to them where `accumulate`: one tensor for each wanted weight, of its device, dtype and
+shape, its columns in the order of the weight's at one stride. `factors`: float32, by which each matrix's is multiplied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
 
 import torch
-import triton
 from torch import Tensor
 
 from ...weight_checks import check_storage
 from . import specialization
-from .kernels.power_iteration import apply_all, begin_all, combine_all, finish_all, iterate
-from .kernels.product import residual_products
-from .kernels.rank_update import rank_updates
-from .kernels.residual import residuals as residuals_kernel
-from .tables import Launch, Tables, tables_for
-
-
-def interpreting() -> bool:
-    return triton.knobs.runtime.interpret
+from .kernels import apply_all, begin_all, combine_all, finish_all, iterate, rank_updates, residual_products
+from .kernels import residuals as residuals_kernel
+from .launch import Launch
+from .records import State, Tables
+from .specialization import interpreting
+from .tables import DevicePlan, GradientTable, device_plan
 
 
 def soft_orthogonality(
@@ -30,48 +30,49 @@ def soft_orthogonality(
     off_diagonal: float,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    tables = tables_for(weights, groups, sides)
-    plan, new = tables.plan, _allocator(tables)
+    device = device_plan(weights, groups, sides)
+    plan, new = device.plan, device.new
     values = new(len(plan.matrices))
     residuals = new(plan.total_triangle if keep else 0)
     partial_sums = new(plan.residuals.partial_sums, torch.float64)
-    squares = new(sum(plan.residuals.groups_of), torch.float64)
-    tile_counters, matrix_counters, _ = tables.counters()
-    with _on(tables):
-        for launch in tables.launches("residuals", lambda: plan.residuals.items):
-            constants, options = specialization.residuals(plan, launch.storage, launch.rows, keep, interpreting())
-            residuals_kernel[(launch.programs,)](
-                tables.addresses(weights), tables.matrices(), launch.items, values, residuals, partial_sums, squares,
-                tile_counters, matrix_counters, float(diagonal), float(off_diagonal), **constants, **options,
+    squares = new(sum(plan.residuals.blocks_of), torch.float64)
+    block_counters, matrix_counters, _ = device.counters()
+    tables = device.tables(weights)
+    specialize = partial(specialization.residuals, plan, keep)
+    with device.current():
+        for launch in device.launches(("residuals", keep), lambda: plan.residuals.items, specialize):
+            launch.run(
+                residuals_kernel, tables, launch.items, values, residuals, partial_sums, squares, block_counters,
+                matrix_counters, float(diagonal), float(off_diagonal),
             )  # fmt: skip
     return values, residuals
 
 
 def soft_orthogonality_backward(
-    grad_values: Tensor,
+    factors: Tensor,
     weights: Sequence[Tensor],
     groups: Sequence[int],
     sides: Sequence[int],
     residuals: Tensor,
     precision: int,
+    gradients: Sequence[Tensor],
     wanted: Sequence[int],
-) -> list[Tensor]:
-    tables = tables_for(weights, groups, sides)
-    plan = tables.plan
-    _check(grad_values, len(plan.matrices), "grad_values")
+    accumulate: bool,
+) -> None:
+    device = device_plan(weights, groups, sides)
+    plan = device.plan
+    _check(factors, len(plan.matrices), "factors")
     _check(residuals, plan.total_triangle, "residuals")
-    wants = tuple(map(bool, wanted))
-    gradients = Gradients(tables, weights, wants)
-    with _on(tables):
-        for launch in tables.launches(("products", wants, precision), lambda: plan.products(wants, precision)):
-            constants, options = specialization.residual_products(
-                plan, launch.storage, launch.rows, precision, interpreting()
-            )
-            residual_products[(launch.programs,)](
-                tables.addresses(weights), tables.matrices(wants), launch.items, grad_values, residuals,
-                gradients.buffers[launch.storage], **constants, **options,
+    wants, table = _gradient_table(device, gradients, wanted)
+    key = "products", wants, precision, *table.access.items()
+    specialize = partial(specialization.residual_products, plan, table.access, precision)
+    tables = device.tables(weights)
+    with device.current():
+        for launch in device.launches(key, lambda: plan.products(wants, precision), specialize):
+            launch.run(
+                residual_products, tables, launch.items, factors, residuals, table.first[launch.storage], table.views,
+                int(accumulate),
             )  # fmt: skip
-    return gradients.finish()
 
 
 def srip(
@@ -85,131 +86,89 @@ def srip(
 ) -> tuple[Tensor, Tensor]:
     if iterations < 1:
         raise RuntimeError(f"iterations: expected at least 1, got {iterations}")
-    tables = tables_for(weights, groups, sides)
-    plan, new = tables.plan, _allocator(tables)
+    device = device_plan(weights, groups, sides)
+    plan, new = device.plan, device.new
     _check(start, plan.total_order, "start")
-    pairs = iterations if through else 1
-    values = new(len(plan.matrices))
-    kept = new(2 * pairs * plan.total_order if keep else 0)
-    steps = 2 * iterations - 1 if through and keep else iterations
-    total_squares = sum(plan.passes.squares_of)
-    vectors = new(2 * iterations * plan.total_order, torch.float64)
-    squares = new((iterations + 1) * total_squares, torch.float64)
-    sums = new(plan.pass_sums, torch.float64)
-    combines = {launch.storage: launch for launch in tables.launches("combines", lambda: plan.passes.combines)}
-    with _on(tables):
-        for launch in tables.launches("passes", lambda: plan.passes.passes):
-            _iterate(
-                tables, launch, combines[launch.storage], tables.addresses(weights), start, values, kept, vectors, sums,
-                squares, total_squares, iterations, steps, pairs if keep else 0,
-            )  # fmt: skip
-    return values, kept
+    pairs = (iterations if through else 1) if keep else 0
+    state = State(
+        sigmas=new(len(plan.matrices)),
+        kept=new(2 * pairs * plan.total_order),
+        vectors=new(2 * iterations * plan.total_order, torch.float64),
+        sums=new(plan.sums, torch.float64),
+        squares=new((iterations + 1) * plan.squares, torch.float64),
+    )
+    tables = device.tables(weights)
+    passes = device.launches("passes", plan.passes, partial(specialization.passes, plan))
+    combines = device.launches("combines", plan.combines, partial(specialization.combines, plan))
+    with device.current():
+        for each, combine in zip(passes, combines, strict=True):
+            _iterate(device, tables, each, combine, start, state, iterations, pairs)
+    return state.sigmas, state.kept
 
 
 def _iterate(
+    device: DevicePlan,
     tables: Tables,
-    launch: Launch,
+    passes: Launch,
     combines: Launch,
-    addresses: Tensor,
     start: Tensor,
-    values: Tensor,
-    kept: Tensor,
-    vectors: Tensor,
-    sums: Tensor,
-    squares: Tensor,
-    total_squares: int,
+    state: State,
     iterations: int,
-    steps: int,
     pairs: int,
 ) -> None:
-    plan = tables.plan
-    matrices, entry_orders = tables.matrices(), tables.entry_orders()
-    constants, options = specialization.passes(plan, launch.storage, launch.rows)
-    totals = (plan.total_order, total_squares)
-    if plan.configuration.cooperative:
-        _, _, barrier = tables.counters()
-        programs = 1 if interpreting() else plan.cooperative_programs(launch.programs)
-        cooperative = {} if interpreting() else {"launch_cooperative_grid": True}
-        iterate[(programs,)](
-            addresses, matrices, launch.items, launch.programs, combines.items, combines.programs, entry_orders, start,
-            values, kept, vectors, sums, squares, barrier, *totals, iterations, steps, pairs, **constants, **options,
-            **cooperative,
+    if device.plan.configuration.cooperative:
+        _, _, barrier = device.counters()
+        passes.run(
+            iterate, tables, passes.items, passes.programs, combines.items, combines.programs, start, state, barrier,
+            iterations, pairs, programs=1 if interpreting() else device.plan.cooperative_programs(passes.programs),
         )  # fmt: skip
         return
-    begin_all[(combines.programs,)](combines.items, matrices, entry_orders, start, vectors, squares)
-    for step in range(steps):
-        apply_all[(launch.programs,)](
-            launch.items, step, iterations, addresses, matrices, vectors, sums, plan.total_order, **constants, **options
-        )
-        combine_all[(combines.programs,)](combines.items, step, iterations, matrices, vectors, sums, squares, *totals)
-    finish_all[(combines.programs,)](
-        combines.items, iterations, pairs, matrices, entry_orders, values, kept, vectors, squares, *totals
-    )
+    combines.run(begin_all, tables, combines.items, start, state, iterations)
+    for step in range(iterations + max(pairs, 1) - 1):
+        passes.run(apply_all, tables, passes.items, state, step, iterations)
+        combines.run(combine_all, tables, combines.items, state, step, iterations)
+    combines.run(finish_all, tables, combines.items, state, iterations, pairs)
 
 
 def srip_backward(
-    grad_values: Tensor,
+    factors: Tensor,
     weights: Sequence[Tensor],
     groups: Sequence[int],
     sides: Sequence[int],
     vectors: Tensor,
     pairs: int,
+    gradients: Sequence[Tensor],
     wanted: Sequence[int],
-) -> list[Tensor]:
-    tables = tables_for(weights, groups, sides)
-    plan = tables.plan
-    _check(grad_values, len(plan.matrices), "grad_values")
+    accumulate: bool,
+) -> None:
+    device = device_plan(weights, groups, sides)
+    plan = device.plan
+    _check(factors, len(plan.matrices), "factors")
     _check(vectors, 2 * pairs * plan.total_order, "vectors")
-    wants = tuple(map(bool, wanted))
-    gradients = Gradients(tables, weights, wants)
-    with _on(tables):
-        for launch in tables.launches(("updates", wants), lambda: plan.updates(wants)):
-            constants, options = specialization.rank_updates(plan, launch.storage, launch.rows, pairs)
-            rank_updates[(launch.programs,)](
-                tables.addresses(weights), tables.matrices(wants), launch.items, tables.entry_orders(), grad_values,
-                vectors, gradients.buffers[launch.storage], pairs, **constants, **options,
+    wants, table = _gradient_table(device, gradients, wanted)
+    key = "updates", wants, pairs, *table.access.items()
+    specialize = partial(specialization.rank_updates, plan, table.access, pairs)
+    tables = device.tables(weights)
+    with device.current():
+        for launch in device.launches(key, lambda: plan.updates(wants), specialize):
+            launch.run(
+                rank_updates, tables, launch.items, factors, vectors, table.first[launch.storage], table.views, pairs,
+                int(accumulate),
             )  # fmt: skip
-    return gradients.finish()
 
 
-class Gradients:
-    """Gradients of the weights that are wanted, and empty tensors for the others.
-
-    All gradients of one dtype lie in one buffer, at places that the plan knows: no addresses are copied to the device in
-    a backward, and it can be captured in a graph.
-    """
-
-    def __init__(self, tables: Tables, weights: Sequence[Tensor], wanted: Sequence[bool]):
-        self._plan, self._weights, self._wanted = tables.plan, weights, wanted
-        self._places, sizes = tables.plan.gradient_places(wanted)
-        self.buffers = {
-            storage: torch.empty(size, dtype=storage, device=tables.device) for storage, size in sizes.items()
-        }
-
-    def finish(self) -> list[Tensor]:
-        results = []
-        for weight, layout, place, wanted in zip(
-            self._weights, self._plan.gradients, self._places, self._wanted, strict=True
-        ):
-            buffer = self.buffers[weight.dtype]
-            if not wanted:
-                results.append(weight.new_empty(0))
-                continue
-            written = buffer.as_strided(layout.shape, layout.written_strides, place)
-            results.append(torch.empty_like(weight).copy_(written) if layout.copied else written)
-        return results
-
-
-def _allocator(tables: Tables):
-    def new(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(count, dtype=dtype, device=tables.device)
-
-    return new
-
-
-def _on(tables: Tables):
-    """Launches go to the weights' device, whichever is current."""
-    return torch.cuda.device(tables.device) if tables.device.type == "cuda" else nullcontext()
+def _gradient_table(
+    device: DevicePlan, gradients: Sequence[Tensor], wanted: Sequence[int]
+) -> tuple[tuple[bool, ...], GradientTable]:
+    wants = tuple(map(bool, wanted))
+    indices = [index for index, want in enumerate(wants) if want]
+    if len(wants) != len(device.plan.views) or len(gradients) != len(indices):
+        raise RuntimeError(
+            f"expected `wanted` for {len(device.plan.views)} weights and a gradient for each that is wanted, got "
+            f"{len(gradients)} gradients and {len(wants)} `wanted`, of which {len(indices)} are"
+        )
+    check_storage(gradients, [f"the gradient of weights[{index}]" for index in indices])
+    return wants, device.gradient_table(gradients, wants)
 
 
 def _check(tensor: Tensor, count: int, name: str) -> None:

@@ -1,7 +1,7 @@
-"""What each launch does, as tables of integers: the matrices, and the items that programs work on.
+"""What each launch does, as rows of integers: the matrices, and the items that programs work on.
 
 A plan depends on shapes, strides, dtypes, the configuration and the number of multiprocessors alone, and its order of
-summation is fixed: the same input gives the same bits. All of it is int64: offsets pass 2^31 in large models.
+summation is fixed: the same input gives the same bits.
 
 Pure data: nothing here needs triton or a GPU.
 """
@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .heuristics import Configuration
-from .matrices import GradientLayout, Matrix
+from .matrices import Access, Matrix, SidedView, access_to, matrices_of
+from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem, UpdateItem
 
 # Up to this order products and sums of a residual are in float64: so few entries don't average rounding errors out, and near
 # orthogonality, where R is a difference of nearly equal numbers, those would show. The errors of larger orders would be in
@@ -30,30 +34,17 @@ COMBINED_ROWS = 256  # entries of a vector that one item sums up
 MOST_PARTS = 64  # in which a pass over a matrix is summed up
 LEAST_PART_DEPTH = 1024  # the depth of a tile is not cut finer than this
 ITEMS_PER_MULTIPROCESSOR = 4  # in which the tiles of a residual are cut, at least
-GRADIENT_ALIGNMENT = 256  # bytes; where the gradient of each weight begins
 
 
 class Kind(IntEnum):
-    """The items of a residual."""
+    """The blocks of a residual."""
 
     TILE = 0  # a tile below the diagonal
     TINY = 1  # a whole residual of an order up to TINY_ORDER
     NORMS = 2  # the diagonal: squared lengths of vectors in float64, since tensor cores truncate long sums
 
 
-# The columns of the tables, in the order in which kernels find them.
-MATRIX = (
-    "weight", "offset", "order", "depth", "order_stride", "depth_stride", "residual_offset", "vector_offset",
-    "gradient_offset", "gradient_order_stride", "gradient_depth_stride", "entry_order", "first_group", "groups",
-    "sums_offset", "parts", "first_squares", "squares",
-)  # fmt: skip
-RESIDUAL_ITEM = ("matrix", "kind", "layout", "row", "column", "begin", "end", "part", "parts", "group", "slot")
-PRODUCT_ITEM = ("matrix", "layout", "row", "column")
-PASS_ITEM = ("matrix", "layout", "begin", "end", "part")
-COMBINE_ITEM = ("matrix", "row")
-UPDATE_ITEM = ("matrix", "layout", "begin")
-
-Item = tuple[int, ...]
+Item = Any  # one of those of `records`
 Items = dict[torch.dtype, list[Item]]  # one launch for each storage dtype: almost always one
 
 
@@ -62,163 +53,147 @@ def triangle(i: int) -> int:
     return i * (i + 1) // 2
 
 
-def _offsets(sizes: Iterable[int]) -> list[int]:
-    """Where each begins, and the sum of all."""
-    result = [0]
-    for size in sizes:
-        result.append(result[-1] + size)
-    return result
-
-
 def _blocks(length: int, block: int) -> range:
     """The beginnings of the blocks of a length; something of length zero has one block, with nothing in it."""
     return range(0, max(length, 1), block)
 
 
+def _largest_first(found: Iterable[tuple[torch.dtype, int, Item]]) -> Items:
+    """Items by dtype, in the order of the work that is given beside each."""
+    items: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
+    for storage, work, item in found:
+        items[storage].append((work, item))
+    return {
+        storage: [item for _, item in sorted(each, key=lambda pair: -pair[0])]  # stable
+        for storage, each in items.items()
+    }
+
+
 @dataclass(frozen=True)
 class ResidualItems:
     items: Items
-    groups_of: list[int]  # the number of tiles of each matrix
-    partial_sums: int  # float64 numbers in which the parts of cut tiles are kept
+    blocks_of: list[int]  # the number of blocks of each matrix
+    partial_sums: int  # float64 numbers in which the parts of cut blocks are kept
 
 
 def plan_residuals(matrices: Sequence[Matrix], configuration: Configuration, multiprocessors: int) -> ResidualItems:
-    """The lower triangles of all residuals in tiles, largest first; deep tiles in parts."""
+    """The lower triangles of all residuals in blocks, largest first; deep blocks in parts."""
     work = sum(
         len(list(_lower_tiles(matrix.order, configuration.residual(matrix.storage).rows))) * matrix.depth
         for matrix in matrices
         if matrix.order > TINY_ORDER
     )
     fair = max(LEAST_PART_DEPTH, math.ceil(work / (ITEMS_PER_MULTIPROCESSOR * multiprocessors)))
-    found: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
-    groups_of = []
-    group = slot = 0
+    found: list[tuple[torch.dtype, int, Item]] = []
+    blocks_of: list[int] = []
+    slot = 0
     for index, matrix in enumerate(matrices):
         tile = configuration.residual(matrix.storage)
-        tiles = list(_tiles_of(matrix, tile.rows))
-        groups_of.append(len(tiles))
-        for kind, row, column in tiles:
-            size, weight = _SIZE_AND_WORK[kind](tile.rows)
-            part_depth = math.ceil(fair / tile.depth) * tile.depth
-            parts = max(1, math.ceil(matrix.depth / part_depth))
-            for part in range(parts):
-                begin = part * part_depth
+        # For each kind, the float64 numbers that hold a block's sums, and its work for each entry of depth.
+        size_and_work = {
+            Kind.TILE: (tile.rows**2 // 2, tile.rows**2),
+            Kind.TINY: (TINY_ORDER**2, 4 * TINY_ORDER**2),
+            Kind.NORMS: (NORM_ROWS, 4 * NORM_ROWS),
+        }
+        part_depth = math.ceil(fair / tile.depth) * tile.depth
+        begins = _blocks(matrix.depth, part_depth)
+        blocks = list(_blocks_of(matrix.order, tile.rows))
+        for block, (kind, row, column) in enumerate(blocks, start=sum(blocks_of)):
+            size, weight = size_and_work[kind]
+            for part, begin in enumerate(begins):
                 end = min(matrix.depth, begin + part_depth)
-                found[matrix.storage].append(
-                    ((end - begin) * weight,
-                     (index, kind, matrix.layout, row, column, begin, end, part, parts, group, slot))
-                )  # fmt: skip
-            slot += size * parts if parts > 1 else 0
-            group += 1
-    return ResidualItems(_largest_first(found), groups_of, slot)
+                item = ResidualItem(index, kind, row, column, begin, end, part, len(begins), block, slot)
+                found.append((matrix.storage, (end - begin) * weight, item))
+            slot += size * len(begins) if len(begins) > 1 else 0
+        blocks_of.append(len(blocks))
+    return ResidualItems(_largest_first(found), blocks_of, slot)
 
 
-# For each kind, given the side of a tile: the float64 numbers that hold its sums, and its work for each entry of depth.
-_SIZE_AND_WORK: dict[Kind, Callable[[int], tuple[int, int]]] = {
-    Kind.TILE: lambda side: (side * side // 2, side * side),
-    Kind.TINY: lambda side: (TINY_ORDER * TINY_ORDER, 4 * TINY_ORDER * TINY_ORDER),
-    Kind.NORMS: lambda side: (NORM_ROWS, 4 * NORM_ROWS),
-}
-
-
-def _tiles_of(matrix: Matrix, side: int) -> Iterable[tuple[Kind, int, int]]:
-    if matrix.order <= TINY_ORDER:
+def _blocks_of(order: int, side: int) -> Iterator[tuple[Kind, int, int]]:
+    if order <= TINY_ORDER:
         yield Kind.TINY, 0, 0
         return
-    yield from ((Kind.TILE, row, column) for row, column in _lower_tiles(matrix.order, side))
-    yield from ((Kind.NORMS, row, row) for row in _blocks(matrix.order, NORM_ROWS))
+    yield from ((Kind.TILE, row, column) for row, column in _lower_tiles(order, side))
+    yield from ((Kind.NORMS, row, row) for row in _blocks(order, NORM_ROWS))
 
 
-def _lower_tiles(order: int, side: int) -> Iterable[tuple[int, int]]:
+def _lower_tiles(order: int, side: int) -> Iterator[tuple[int, int]]:
     for row in _blocks(order, side):
         yield from ((row, column) for column in range(0, row + 1, side))
-
-
-def plan_products(
-    matrices: Sequence[Matrix], wanted: Sequence[bool], configuration: Configuration, precision: int
-) -> Items:
-    """The gradients R W of the weights that are wanted, in tiles, largest sums first."""
-    found: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
-    for index, matrix in enumerate(matrices):
-        if wanted[matrix.weight] and matrix.order and matrix.depth:
-            tile = configuration.product(matrix.storage, precision)
-            found[matrix.storage] += [
-                (matrix.order, (index, matrix.gradient_layout, row, column))
-                for row in _blocks(matrix.order, tile.rows)
-                for column in _blocks(matrix.depth, tile.columns)
-            ]
-    return _largest_first(found)
-
-
-@dataclass(frozen=True)
-class PassItems:
-    passes: Items
-    combines: Items
-    parts_of: list[int]  # in how many parts the passes over each matrix are summed up
-    squares_of: list[int]  # in how many the squares of its vectors
-
-
-def plan_passes(matrices: Sequence[Matrix], configuration: Configuration) -> PassItems:
-    """Passes over all matrices, one for each application of R, and the sums of what they bring."""
-    found: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
-    combines: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
-    parts_of, squares_of = [], []
-    for index, matrix in enumerate(matrices):
-        width = configuration.passes.columns
-        length = width * max(1, math.ceil(matrix.depth / (width * MOST_PARTS)))
-        begins = _blocks(matrix.depth, length)
-        parts_of.append(len(begins))
-        for part, begin in enumerate(begins):
-            end = min(matrix.depth, begin + length)
-            found[matrix.storage].append(((end - begin) * matrix.order, (index, matrix.layout, begin, end, part)))
-        rows = _blocks(matrix.order, COMBINED_ROWS)
-        squares_of.append(len(rows))
-        combines[matrix.storage] += [(len(begins), (index, row)) for row in rows]
-    return PassItems(_largest_first(found), _largest_first(combines), parts_of, squares_of)
-
-
-def plan_updates(matrices: Sequence[Matrix], wanted: Sequence[bool], configuration: Configuration) -> Items:
-    """The gradients of SRIP for the weights that are wanted, in blocks of their depth."""
-    found: dict[torch.dtype, list[tuple[int, Item]]] = defaultdict(list)
-    for index, matrix in enumerate(matrices):
-        if wanted[matrix.weight] and matrix.order and matrix.depth:
-            found[matrix.storage] += [
-                (matrix.order, (index, matrix.gradient_layout, begin))
-                for begin in _blocks(matrix.depth, configuration.update.columns)
-            ]
-    return _largest_first(found)
-
-
-def _largest_first(found: dict[torch.dtype, list[tuple[int, Item]]]) -> Items:
-    return {
-        storage: [item for _, item in sorted(items, key=lambda each: -each[0])]  # stable
-        for storage, items in found.items()
-        if items
-    }
 
 
 @dataclass(frozen=True)
 class Plan:
     """All that the launches over one list of weights need to know."""
 
+    views: list[SidedView]
     matrices: list[Matrix]
-    gradients: list[GradientLayout]
     configuration: Configuration
     multiprocessors: int
+
+    @classmethod
+    def of(
+        cls,
+        weights: Sequence[Tensor],
+        groups: Sequence[int],
+        sides: Sequence[int],
+        configuration: Configuration,
+        multiprocessors: int,
+    ) -> Plan:
+        return cls(*matrices_of(weights, groups, sides), configuration, multiprocessors)
+
+    @cached_property
+    def access(self) -> dict[torch.dtype, Access]:
+        return access_to(self.matrices, [matrix.view for matrix in self.matrices])
 
     @cached_property
     def residuals(self) -> ResidualItems:
         return plan_residuals(self.matrices, self.configuration, self.multiprocessors)
 
-    @cached_property
-    def passes(self) -> PassItems:
-        return plan_passes(self.matrices, self.configuration)
-
     def products(self, wanted: Sequence[bool], precision: int) -> Items:
-        return plan_products(self.matrices, wanted, self.configuration, precision)
+        """The gradients R W of the weights that are wanted, in tiles, largest sums first."""
+        return _largest_first(
+            (matrix.storage, matrix.order, ProductItem(index, row, column))
+            for index, matrix in self._wanted(wanted)
+            for tile in [self.configuration.product(matrix.storage, precision)]
+            for row in _blocks(matrix.order, tile.rows)
+            for column in _blocks(matrix.depth, tile.columns)
+        )
+
+    def passes(self) -> Items:
+        """Passes over all matrices, one for each application of R."""
+        return _largest_first(
+            (matrix.storage, (end - begin) * matrix.order, PassItem(index, begin, end, part))
+            for index, matrix in enumerate(self.matrices)
+            for part, begin in enumerate(self._pass_parts(matrix))
+            for end in [min(matrix.depth, begin + self._pass_parts(matrix).step)]
+        )
+
+    def combines(self) -> Items:
+        """The sums of what the passes bring."""
+        return _largest_first(
+            (matrix.storage, len(self._pass_parts(matrix)), CombineItem(index, row))
+            for index, matrix in enumerate(self.matrices)
+            for row in _blocks(matrix.order, COMBINED_ROWS)
+        )
 
     def updates(self, wanted: Sequence[bool]) -> Items:
-        return plan_updates(self.matrices, wanted, self.configuration)
+        """The gradients of SRIP for the weights that are wanted, in blocks of their depth."""
+        return _largest_first(
+            (matrix.storage, matrix.order, UpdateItem(index, begin))
+            for index, matrix in self._wanted(wanted)
+            for begin in _blocks(matrix.depth, self.configuration.update.columns)
+        )
+
+    def _wanted(self, wanted: Sequence[bool]) -> Iterator[tuple[int, Matrix]]:
+        for index, matrix in enumerate(self.matrices):
+            if wanted[matrix.weight] and matrix.order and matrix.depth:
+                yield index, matrix
+
+    def _pass_parts(self, matrix: Matrix) -> range:
+        """Where the parts begin in which a pass over this matrix is summed up."""
+        width = self.configuration.passes.columns
+        return _blocks(matrix.depth, width * max(1, math.ceil(matrix.depth / (width * MOST_PARTS))))
 
     @cached_property
     def total_order(self) -> int:
@@ -228,61 +203,36 @@ class Plan:
     def total_triangle(self) -> int:
         return sum(triangle(matrix.order) for matrix in self.matrices)
 
-    @cached_property
-    def widest_stride(self) -> int:
-        return max(max(matrix.order_stride, matrix.depth_stride, *matrix.gradient_strides) for matrix in self.matrices)
-
-    @cached_property
-    def widest_order(self) -> int:
-        return max(matrix.order for matrix in self.matrices)
-
     def cooperative_programs(self, items: int) -> int:
         """How many programs share these items where all must be running at once."""
         return min(items, self.multiprocessors * self.configuration.passes.programs_per_multiprocessor)
 
-    def storages(self) -> list[torch.dtype]:
-        return list(dict.fromkeys(matrix.storage for matrix in self.matrices))
-
-    def gradient_places(self, wanted: Sequence[bool]) -> tuple[list[int], dict[torch.dtype, int]]:
-        """Where the gradient of each weight begins in the buffer of its dtype, and the size of each buffer (elements)."""
-        places, sizes = [], dict.fromkeys(self.storages(), 0)
-        dtypes = {matrix.weight: matrix.storage for matrix in self.matrices}
-        for index, gradient in enumerate(self.gradients):
-            storage = dtypes[index]
-            places.append(sizes[storage])
-            if wanted[index]:
-                step = GRADIENT_ALIGNMENT // storage.itemsize
-                sizes[storage] += math.ceil(math.prod(gradient.shape) / step) * step
-        return places, sizes
-
-    def matrix_table(self, gradient_places: Sequence[int]) -> list[Item]:
-        """One row of `MATRIX` for each matrix."""
-        residuals = _offsets(triangle(matrix.order) for matrix in self.matrices)
-        vectors = _offsets(matrix.order for matrix in self.matrices)
-        groups = _offsets(self.residuals.groups_of)
-        sums = _offsets(matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True))
-        squares = _offsets(self.passes.squares_of)
-        entry_orders = self._entry_orders[1]
+    @cached_property
+    def rows(self) -> list[MatrixRow]:
+        orders = [matrix.order for matrix in self.matrices]
+        parts = [len(self._pass_parts(matrix)) for matrix in self.matrices]
+        squares = [len(_blocks(order, COMBINED_ROWS)) for order in orders]
+        blocks = self.residuals.blocks_of
+        residual_offsets, vector_offsets = _offsets(map(triangle, orders)), _offsets(orders)
+        sums_offsets = _offsets(order * count for order, count in zip(orders, parts, strict=True))
+        first_blocks, first_squares = _offsets(blocks), _offsets(squares)
         return [
-            (matrix.weight, matrix.offset, matrix.order, matrix.depth, matrix.order_stride, matrix.depth_stride,
-             residuals[m], vectors[m], gradient_places[matrix.weight] + matrix.gradient_offset,
-             *matrix.gradient_strides, entry_orders[m], groups[m], self.residuals.groups_of[m],
-             sums[m], self.passes.parts_of[m], squares[m], self.passes.squares_of[m])
+            MatrixRow(
+                matrix.weight, *matrix.view, matrix.order, matrix.depth, residual_offset=residual_offsets[m],
+                vector_offset=vector_offsets[m], entry_order=self.entry_orders[1][m], first_block=first_blocks[m],
+                blocks=blocks[m], sums_offset=sums_offsets[m], parts=parts[m], first_square=first_squares[m],
+                squares=squares[m],
+            )
             for m, matrix in enumerate(self.matrices)
         ]  # fmt: skip
 
     @cached_property
-    def entry_order_table(self) -> list[int]:
-        return self._entry_orders[0]
-
-    @cached_property
-    def _entry_orders(self) -> tuple[list[int], list[int]]:
+    def entry_orders(self) -> tuple[list[int], list[int]]:
         """All entry orders, one after the other, and where that of each matrix begins: -1 where it has none."""
         table: list[int] = []
         begins = []
         at: dict[tuple[int, ...], int] = {}
-        for matrix in self.matrices:
-            order = matrix.entry_order
+        for order in (matrix.entry_order for matrix in self.matrices):
             if order is not None and order not in at:
                 at[order] = len(table)
                 table += order
@@ -290,6 +240,16 @@ class Plan:
         return table, begins
 
     @cached_property
-    def pass_sums(self) -> int:
+    def sums(self) -> int:
         """float64 numbers in which the parts of one pass are kept."""
-        return sum(matrix.order * parts for matrix, parts in zip(self.matrices, self.passes.parts_of, strict=True))
+        return sum(row.order * row.parts for row in self.rows)
+
+    @cached_property
+    def squares(self) -> int:
+        """Parts in which the squares of one vector of each matrix are kept."""
+        return sum(row.squares for row in self.rows)
+
+
+def _offsets(sizes: Iterable[int]) -> list[int]:
+    """Where each begins."""
+    return list(accumulate(sizes, initial=0))[:-1]

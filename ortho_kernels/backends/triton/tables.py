@@ -9,33 +9,22 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...weight_checks import check_storage
-from .device import DeviceFacts, device_facts
+from .device import device_facts
 from .heuristics import Configuration, configuration
-from .matrices import alignment, matrices_of
-from .plan import Item, Items, Plan
+from .launch import Launch
+from .matrices import Access, access_to, gradient_views, is_aligned
+from .plan import Items, Plan
+from .records import StridedView, Tables
 
 PLANS = 64  # kept for a process
-ADDRESSES = 16  # tables of addresses kept for a plan: a training step uses one
-
-
-class Launch(NamedTuple):
-    """The items of one launch: those of all matrices of one dtype."""
-
-    storage: torch.dtype
-    rows: list[Item]
-    items: Tensor
-
-    @property
-    def programs(self) -> int:
-        return len(self.rows)
+ADDRESSES = 16  # tables of addresses kept for a plan, and of gradients: a training step uses one
 
 
 class _Table(NamedTuple):
@@ -44,49 +33,98 @@ class _Table(NamedTuple):
     copied: Any  # the event after the copy
 
 
-class Tables:
+class GradientTable(NamedTuple):
+    """Where gradients are written: by dtype the first of them, and seen from there the view of each matrix."""
+
+    first: dict[torch.dtype, Tensor]
+    views: Tensor
+    access: dict[torch.dtype, Access]
+
+
+class _Recent(OrderedDict):
+    """The most recently used, up to `size`."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def find(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self:
+            self[key] = make()
+            if len(self) > self.size:
+                self.popitem(last=False)
+        self.move_to_end(key)
+        return self[key]
+
+
+class DevicePlan:
     """One plan on one device."""
 
-    def __init__(self, plan: Plan, device: torch.device, facts: DeviceFacts):
-        self.plan, self.device, self.facts = plan, device, facts
+    def __init__(self, plan: Plan, device: torch.device):
+        self.plan, self.device = plan, device
         self._tables: dict[Hashable, _Table] = {}
-        self._addresses: OrderedDict[tuple[int, ...], _Table] = OrderedDict()
+        self._launches: dict[Hashable, list[tuple[torch.dtype, int, _Table, dict[str, Any]]]] = {}
+        self._addresses = _Recent(ADDRESSES)
+        self._gradient_tables = _Recent(ADDRESSES)
         self._counters: dict[Any, Tensor] = {}
-        self._launches: dict[Hashable, list[tuple[torch.dtype, list[Item], Hashable]]] = {}
 
-    def matrices(self, wanted: Sequence[bool] | None = None) -> Tensor:
-        """One row for each matrix; `wanted` says which weights have a place in the gradients."""
-        wanted = tuple(wanted) if wanted is not None else (True,) * len(self.plan.gradients)
-        return self._table(("matrices", wanted), lambda: self.plan.matrix_table(self.plan.gradient_places(wanted)[0]))
+    def new(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(count, dtype=dtype, device=self.device)
 
-    def entry_orders(self) -> Tensor:
-        return self._table(("entry orders",), lambda: self.plan.entry_order_table or [0])
+    def current(self) -> AbstractContextManager:
+        """Within the block, launches go to this device, whichever is current before."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    def launches(self, key: Hashable, plan_items: Callable[[], Items]) -> list[Launch]:
-        """The items under this key, on the device."""
+    def tables(self, weights: Sequence[Tensor]) -> Tables:
+        """What every kernel reads; the addresses are where the weights lie now."""
+        key = tuple(weight.data_ptr() for weight in weights)
+        addresses = self._addresses.find(key, lambda: self._upload(list(key), "the addresses of these weights"))
+        return Tables(
+            self._ready(addresses),
+            self._table("matrices", lambda: self.plan.rows),
+            self._table("entry orders", lambda: self.plan.entry_orders[0] or [0]),
+        )
+
+    def gradient_table(self, gradients: Sequence[Tensor], wanted: tuple[bool, ...]) -> GradientTable:
+        """Where these gradients lie. One table serves all that lie alike, seen from the first of their dtype."""
+        first = {g.dtype: g for g in reversed(gradients)} | {g.dtype: g for g in reversed(gradients) if g.numel()}
+        origins = {dtype: gradient.data_ptr() for dtype, gradient in first.items()}
+        key = wanted, *(
+            (g.device, g.dtype, g.shape, g.stride(), g.numel() and g.data_ptr() - origins[g.dtype], is_aligned(g))
+            for g in gradients
+        )  # fmt: skip
+
+        def make() -> tuple[_Table, dict[torch.dtype, Access]]:
+            places = gradient_views(self.plan.views, self.plan.matrices, wanted, gradients, origins)
+            rows = [place if place is not None else StridedView(0, 0, 0, 0) for place in places]
+            return self._upload(rows, "where these gradients lie"), access_to(self.plan.matrices, places)
+
+        table, access = self._gradient_tables.find(key, make)
+        return GradientTable(first, self._ready(table), access)
+
+    def launches(
+        self,
+        key: Hashable,
+        plan_items: Callable[[], Items],
+        specialize: Callable[[torch.dtype], dict[str, Any]],
+    ) -> list[Launch]:
+        """The launches under this key, their items on the device."""
         if key not in self._launches:
-            self._launches[key] = [(storage, rows, (key, storage)) for storage, rows in plan_items().items()]
+            self._launches[key] = [
+                (storage, len(items), self._upload(items, "this plan"), specialize(storage))
+                for storage, items in plan_items().items()
+            ]
         return [
-            Launch(storage, rows, self._table(name, partial(list, rows))) for storage, rows, name in self._launches[key]
+            Launch(storage, programs, self._ready(table), keywords)
+            for storage, programs, table, keywords in self._launches[key]
         ]
 
-    def addresses(self, weights: Sequence[Tensor]) -> Tensor:
-        """Where the weights lie now."""
-        key = tuple(weight.data_ptr() for weight in weights)
-        table = self._addresses.get(key)
-        if table is None:
-            table = self._addresses[key] = self._upload(list(key), "the addresses of these weights")
-            if len(self._addresses) > ADDRESSES:
-                self._addresses.popitem(last=False)
-        self._addresses.move_to_end(key)
-        return self._ready(table)
-
     def counters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Zeros, which every launch leaves as zeros: one for each tile, one for each matrix, and those of the grid barrier.
+        """Zeros, which every launch leaves as zeros: one for each block, one for each matrix, and those of the grid barrier.
 
         Launches that may run at the same time have counters of their own: one set a stream, one a captured launch.
         """
-        needed = (sum(self.plan.residuals.groups_of), len(self.plan.matrices), 2)
+        needed = (sum(self.plan.residuals.blocks_of), len(self.plan.matrices), 2)
         sizes = [count + -count % 4 for count in needed]  # each aligned: what isn't is compiled for once more
         if _capturing(self.device):
             whole = torch.zeros(sum(sizes), dtype=torch.int32, device=self.device)
@@ -95,8 +133,8 @@ class Tables:
             if stream not in self._counters:
                 self._counters[stream] = torch.zeros(sum(sizes), dtype=torch.int32, device=self.device)
             whole = self._counters[stream]
-        tiles, matrices, barrier = whole.split(sizes)
-        return tiles, matrices, barrier
+        blocks, matrices, barrier = whole.split(sizes)
+        return blocks, matrices, barrier
 
     def _table(self, key: Hashable, rows: Callable[[], list]) -> Tensor:
         if key not in self._tables:
@@ -127,33 +165,29 @@ class Tables:
 
 
 _read_by_graphs: dict[int, Tensor] = {}
-_plans: OrderedDict[Hashable, Tables] = OrderedDict()
+_plans = _Recent(PLANS)
 _chosen: Configuration | None = None
 _lock = threading.Lock()
 
 
-def tables_for(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> Tables:
-    """The tables of these weights' plan, which shapes, strides, dtypes, alignment, sides and device determine."""
+def device_plan(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> DevicePlan:
+    """The plan of these weights, which shapes, strides, dtypes, alignment, sides and device determine."""
     check_storage(weights)
     device = weights[0].device
     key = (
-        tuple((weight.shape, weight.stride(), weight.dtype, alignment(weight)) for weight in weights),
+        tuple((weight.shape, weight.stride(), weight.dtype, is_aligned(weight)) for weight in weights),
         tuple(groups),
         tuple(sides),
         device,
     )
+
+    def make() -> DevicePlan:
+        facts = device_facts(device)
+        chosen = _chosen if _chosen is not None else configuration(facts.architecture)
+        return DevicePlan(Plan.of(weights, groups, sides, chosen, facts.multiprocessors), device)
+
     with _lock:
-        tables = _plans.get(key)
-        if tables is None:
-            facts = device_facts(device)
-            matrices, gradients = matrices_of(weights, groups, sides)
-            chosen = _chosen if _chosen is not None else configuration(facts.architecture)
-            plan = Plan(matrices, gradients, chosen, facts.multiprocessors)
-            tables = _plans[key] = Tables(plan, device, facts)
-            if len(_plans) > PLANS:
-                _plans.popitem(last=False)
-        _plans.move_to_end(key)
-    return tables
+        return _plans.find(key, make)
 
 
 @contextmanager
@@ -161,7 +195,7 @@ def configured(chosen: Configuration) -> Iterator[None]:
     """Plans within the block are of this configuration; those kept from before are put aside."""
     global _plans, _chosen
     with _lock:
-        before, _plans, _chosen = (_plans, _chosen), OrderedDict(), chosen
+        before, _plans, _chosen = (_plans, _chosen), _Recent(PLANS), chosen
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""The gradient of SRIP, g * sum over pairs of (p x^T + x p^T) W, for all matrices: one program for each block of the depth.
+"""The gradient of SRIP, f * sum over pairs of (p x^T + x p^T) W with a factor f for each matrix: one program for each block
+of the depth.
 
 W is read once: with all vectors as the rows of V, and V' the same with each vector in its partner's place, the gradient is
 V'^T (V W).
@@ -7,115 +8,63 @@ V'^T (V W).
 import triton
 import triton.language as tl
 
-from ..plan import UPDATE_ITEM
+from ..records import UpdateItem
 from .blocks import (
-    DEPTH,
-    DEPTH_STRIDE,
-    GRADIENT_DEPTH_STRIDE,
-    GRADIENT_OFFSET,
-    GRADIENT_ORDER_STRIDE,
-    MATRIX_COLUMNS,
-    ORDER,
-    ORDER_STRIDE,
-    VECTOR_OFFSET,
     entries_in_caller_order,
-    left_of,
+    gradient_at,
     load_block,
-    matrix_data,
-    store_block,
+    load_matrix,
+    load_row,
+    load_view,
+    weight_at,
+    write_block,
 )
 
-ITEM_COLUMNS = tl.constexpr(len(UPDATE_ITEM))
-MATRIX = tl.constexpr(UPDATE_ITEM.index("matrix"))
-LAYOUT_OF = tl.constexpr(UPDATE_ITEM.index("layout"))
-BEGIN = tl.constexpr(UPDATE_ITEM.index("begin"))
+ITEM = tl.constexpr(UpdateItem._fields)
 
 
-@triton.jit(do_not_specialize=["pairs"], do_not_specialize_on_alignment=["grad_values"])
-def rank_updates(
-    pointers,
-    matrices,
-    items,
-    entry_orders,
-    grad_values,
-    kept,
-    gradients,
-    pairs,
-    STORAGE: tl.constexpr,
-    LAYOUTS: tl.constexpr,
-    VECTORS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    INDEX: tl.constexpr,
-):
+@triton.jit(do_not_specialize=["pairs", "accumulate"], do_not_specialize_on_alignment=["factors", "gradients"])
+def rank_updates(tables, items, factors, kept, gradients, gradient_views, pairs, accumulate, META: tl.constexpr):
     """`VECTORS`, a power of two, is at least 2 pairs, and 16, the least that tensor cores multiply."""
-    item = items + tl.program_id(0).to(tl.int64) * ITEM_COLUMNS
-    matrix_index = tl.load(item + MATRIX)
-    matrix = matrices + matrix_index * MATRIX_COLUMNS
-    layout = tl.load(item + LAYOUT_OF)
-    data = matrix_data(pointers, matrix, STORAGE)
-    gradient = gradients + tl.load(matrix + GRADIENT_OFFSET)
-    own_vectors = kept + 2 * pairs * tl.load(matrix + VECTOR_OFFSET)
-    scale = tl.load(grad_values + matrix_index)
+    item = UpdateItem(*load_row(items, tl.program_id(0), ITEM))
+    m = load_matrix(tables, item.matrix)
+    W = weight_at(tables, m, META)
+    view = load_view(gradient_views, item.matrix)
+    gradient = gradient_at(gradients, view)
+    vectors = kept + 2 * pairs * m.vector_offset
+    scale = tl.load(factors + item.matrix)
     for LAYOUT in tl.static_range(3):
-        if LAYOUTS & (1 << LAYOUT):
-            if layout == LAYOUT:
-                rank_update(
-                    item, matrix, data, gradient, own_vectors, entry_orders, scale, pairs,
-                    STORAGE, LAYOUT, VECTORS, ROWS, COLUMNS, PRECISION, ALIGNED, INDEX,
-                )  # fmt: skip
+        if META.LAYOUTS >> LAYOUT & 1:
+            if view.layout == LAYOUT:
+                V_W = products(item, tables, m, W, vectors, pairs, LAYOUT, META)
+                partner = tl.arange(0, META.VECTORS) ^ 1
+                for row in range(0, m.order, META.ROWS):
+                    rows = row + tl.arange(0, META.ROWS)
+                    places = entries_in_caller_order(tables, m, rows)
+                    V = vectors_at(vectors, m, pairs, partner[None, :], rows[:, None], places[:, None])
+                    update = scale * tl.dot(V, V_W, input_precision=META.PRECISION)
+                    write_block(
+                        update, gradient, row, item.begin, m.order, m.depth, accumulate,
+                        META.ROWS, META.COLUMNS, LAYOUT, META,
+                    )  # fmt: skip
 
 
 @triton.jit
-def rank_update(
-    item,
-    matrix,
-    data,
-    gradient,
-    own_vectors,
-    entry_orders,
-    scale,
-    pairs,
-    STORAGE: tl.constexpr,
-    LAYOUT: tl.constexpr,
-    VECTORS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    INDEX: tl.constexpr,
-):
-    order = tl.load(matrix + ORDER)
-    depth = tl.load(matrix + DEPTH)
-    order_stride = tl.load(matrix + ORDER_STRIDE)
-    depth_stride = tl.load(matrix + DEPTH_STRIDE)
-    gradient_order_stride = tl.load(matrix + GRADIENT_ORDER_STRIDE)
-    gradient_depth_stride = tl.load(matrix + GRADIENT_DEPTH_STRIDE)
-    begin = tl.load(item + BEGIN)
-    depths_left = left_of(depth, begin, COLUMNS)
-    which = tl.arange(0, VECTORS)
-    V_W = tl.zeros((VECTORS, COLUMNS), tl.float32)
-    for row in range(0, order, ROWS):
-        rows = row + tl.arange(0, ROWS)
-        W = load_block(
-            data + begin * depth_stride + row * order_stride, left_of(order, row, ROWS), depths_left,
-            order_stride, depth_stride, ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
-        ).to(tl.float32)  # fmt: skip
-        places = entries_in_caller_order(entry_orders, matrix, rows, order)
-        inside = (which[:, None] < 2 * pairs) & (rows[None, :] < order)
-        V = tl.load(own_vectors + which[:, None] * order + places[None, :], mask=inside, other=0.0)
-        V_W = tl.dot(V, W, V_W, input_precision=PRECISION)
-    partner = which ^ 1
-    for row in range(0, order, ROWS):
-        rows = row + tl.arange(0, ROWS)
-        places = entries_in_caller_order(entry_orders, matrix, rows, order)
-        inside = (partner[None, :] < 2 * pairs) & (rows[:, None] < order)
-        V = tl.load(own_vectors + partner[None, :] * order + places[:, None], mask=inside, other=0.0)
-        update = scale * tl.dot(V, V_W, input_precision=PRECISION)
-        store_block(
-            update.to(STORAGE), gradient + begin * gradient_depth_stride + row * gradient_order_stride,
-            left_of(order, row, ROWS), depths_left, gradient_order_stride, gradient_depth_stride,
-            ROWS, COLUMNS, LAYOUT, ALIGNED, INDEX,
-        )  # fmt: skip
+def products(item, tables, m, W, vectors, pairs, LAYOUT: tl.constexpr, META: tl.constexpr):
+    """V W for a block of the depth."""
+    which = tl.arange(0, META.VECTORS)
+    V_W = tl.zeros((META.VECTORS, META.COLUMNS), tl.float32)
+    for row in range(0, m.order, META.ROWS):
+        rows = row + tl.arange(0, META.ROWS)
+        places = entries_in_caller_order(tables, m, rows)
+        block = load_block(W, row, item.begin, m.order, m.depth, META.ROWS, META.COLUMNS, LAYOUT, META)
+        V = vectors_at(vectors, m, pairs, which[:, None], rows[None, :], places[None, :])
+        V_W = tl.dot(V, block.to(tl.float32), V_W, input_precision=META.PRECISION)
+    return V_W
+
+
+@triton.jit
+def vectors_at(vectors, m, pairs, which, rows, places):
+    """Entries of some of the vectors, with zeros beyond the last and beyond the order."""
+    inside = (which < 2 * pairs) & (rows < m.order)
+    return tl.load(vectors + which * m.order + places, mask=inside, other=0.0)
