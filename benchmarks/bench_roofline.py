@@ -149,10 +149,10 @@ def test_small_model(benchmark, request, threads, kind):
     """What a call costs beside its arithmetic: ResNet-18 of width 8, and the same 21 weights with one number each."""
     from torch import nn
 
-    from ortho_kernels.trainer.backbones import ResNet18Settings, build_backbone
+    from ortho_kernels.trainer.backbones import ResNet18, build_encoder
 
     def encoder(empty):
-        model = nn.Sequential(build_backbone(ResNet18Settings(width=8), 3, 32), nn.Linear(64, 10))
+        model = nn.Sequential(build_encoder(ResNet18(width=8), 3, 32), nn.Linear(64, 10))
         for module in model.modules():
             if empty and isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.weight = nn.Parameter(torch.randn((1,) * module.weight.dim()))

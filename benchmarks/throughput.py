@@ -19,9 +19,9 @@ import torch
 
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import MemoryImages, Splits
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
-from ortho_kernels.trainer.processes import ALONE
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.distributed.processes import ALONE
+from ortho_kernels.trainer.runs.folders import open_run
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
 
 from .lightly_simclr import step_seconds
 
@@ -37,7 +37,7 @@ def trainer_seconds(pixels: torch.Tensor, words: list[str]) -> tuple[list[float]
         splits = Splits(images, images, ["any"])
         stream = build_stream(config, splits, ALONE)
         module = build_module(config, splits, ALONE, steps=len(stream))
-        with held_run(config, ALONE) as run:
+        with open_run(config, ALONE) as run:
             monitor = fit(config, run, module, stream, ALONE, [])
     return monitor.step_seconds[WARM:], monitor.penalty_seconds[WARM:]
 

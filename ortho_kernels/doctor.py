@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import __version__, functional, reference
+from . import __version__, functional, gpu_checks, reference
 from .backends import triton
 from .backends.registry import BACKENDS, explain, reason_against, use_backend
-from .diagnostics import gpu_checks
 from .weight_views import compute_dtype
 
 # Near orthogonality plain float32 loses the digits of the Gram's diagonal that 1 takes away; the kernels keep them.

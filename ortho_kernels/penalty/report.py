@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diagnostics.spectra import effective_rank, singular_values
+from ..spectra import effective_rank, singular_values
 from ..weight_views import WeightView
 
 

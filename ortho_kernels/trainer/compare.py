@@ -8,15 +8,23 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads that spin slow small machines down
 
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .command import help_text, split_flags
-from .errors import TrainerError
+from .command import split_flags
+from .errors import TrainerError, writing
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def main(words: Sequence[str]) -> None:
     flags, words = split_flags(words)
     if "help" in flags:
+        from .config.help import help_text
+
         print(help_text(words))
         return
     from .config import load_config
@@ -29,9 +37,23 @@ def main(words: Sequence[str]) -> None:
     if config.penalty.gamma == 0:
         raise TrainerError("A comparison needs a penalty: give penalty=so or penalty=srip, and penalty.gamma above 0.")
     baseline = load_config([*words, "penalty.gamma=0", "title=null"])
-    from .series import pretrain_all
+    print(f"Report of both: {compare(baseline, config)}")
 
-    print(f"Report of both: {pretrain_all([baseline, config])}")
+
+def compare(baseline: "DictConfig", regularized: "DictConfig") -> Path:
+    """Returns the report's path; with `resume=auto`, runs that are finished already are taken as they are."""
+    from .config import fingerprint
+    from .report.page import summary, write_report
+    from .report.record import RunRecord
+    from .runs.pretrain import pretrain
+
+    runs = [RunRecord.read(pretrain(config)) for config in (baseline, regularized)]
+    name = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(regularized)}"
+    report = Path(regularized.runs).expanduser() / name / "report.html"
+    with writing(report):
+        write_report(report, runs)
+    print(f"\n{summary(runs)}\n")
+    return report
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The one error that the trainer raises for what its user can put right."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,3 +19,19 @@ def writing(path: Path, then: str = "resume=auto") -> Iterator[Path]:
         raise TrainerError(
             f"Cannot write {path}: {error.strerror or error}. Make room (or the folder writable), then {then}."
         ) from None
+
+
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """The nearest valid word, as a sentence to append; empty where none is near."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def no_choice(group: str, name: str, valid: Sequence[str]) -> str:
+    """That a group of options has no such one."""
+    return f"There is no {group}={name}.{did_you_mean(name, valid)} Valid: {', '.join(valid)}."
+
+
+def printable(text: str) -> str:
+    """In one line that every terminal and file takes. Names of files may hold newlines, and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,19 +10,19 @@ transform of a picture that belongs to it.
 import argparse
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from .backbones import BACKBONES, build_backbone, library_network
-from .checkpoints import checkpoint_files, read_checkpoint
+from .backbones import BACKBONES, build_encoder
+from .data.preprocess import Preprocess
+from .engine.checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
-from .preprocess import Preprocess
 
 PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0."}  # by evaluation.network
 # What keeps a library from fetching weights that the file holds, by the backbone's name.
@@ -46,18 +46,14 @@ def export_encoder(run: Path, target: Path) -> None:
     checkpoints = checkpoint_files(run / "checkpoints")
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
-    config = _run_config(run)
     checkpoint = read_checkpoint(checkpoints[0])
-    state = checkpoint["state_dict"]
-    prefix = PREFIXES[config.evaluation.get("network", "student")]  # older runs judged the student
-    encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    weights = {name.removeprefix("network."): value.contiguous() for name, value in encoder.items()}
-    description = {
-        "backbone": OmegaConf.to_container(config.backbone, resolve=True),
-        "channels": _channels(weights),
-        "size": config.data.size,
-        "preprocess": checkpoint.get("preprocess"),  # older checkpoints have none
+    configuration, weights = checkpoint["configuration"], checkpoint["state_dict"]
+    prefix = PREFIXES[configuration["evaluation"]["network"]]
+    prefix += _wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
+    weights = {
+        name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
     }
+    description = {"backbone": configuration["backbone"], "preprocess": checkpoint["preprocess"]}
     partial = target.with_suffix(".partial")
     with writing(target, then="export again"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,19 +72,21 @@ def load_encoder(path: str | Path) -> nn.Module:
     `(batch, features)`.
 
     It is timm's or torchvision's own network, without its classifier, where the library has one of that form; a narrow
-    ResNet or a wide one is this package's.
+    ResNet or a wide one is this package's. A backbone of your own is built by its class, whose module is imported;
+    no code is in the file.
 
-    Raises TrainerError for a file that can't be read or that `export` has not written.
+    Raises TrainerError for a file that can't be read, that `export` has not written, or whose backbone isn't here.
     """
-    description = _description(path)
-    options = description["backbone"]
-    settings = BACKBONES[options["name"]].settings(**options)
-    if untrained := UNTRAINED.get(options["name"]):
-        settings.options = settings.options | untrained
-    network = library_network(settings, description["channels"], description["size"])
+    options, preprocess = _description(path)["backbone"], load_preprocess(path)
+    name = options["name"]
+    if untrained := UNTRAINED.get(name):
+        options["options"] |= untrained
+    backbone: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BACKBONES[name]), options))
+    network = backbone.library_network(preprocess.channels, preprocess.size)
     if network is None:
-        network = build_backbone(settings, description["channels"], description["size"])
-    network.load_state_dict(load_file(path))
+        network = build_encoder(backbone, preprocess.channels, preprocess.size)
+    prefix = _wrapping(network.state_dict())
+    network.load_state_dict({f"{prefix}{name}": value for name, value in load_file(path).items()})
     return network.eval()
 
 
@@ -100,19 +98,14 @@ def load_preprocess(path: str | Path) -> Preprocess:
 
     It suits torchvision's datasets as `transform`, in worker processes too.
 
-    Raises TrainerError as `load_encoder` does, and for a file that lacks the mean and std of its run's data.
+    Raises TrainerError as `load_encoder` does.
     """
-    options = _description(path).get("preprocess")
-    if options is None:
-        raise TrainerError(
-            f"{path} lacks the mean and std of the training data: its run is older than this record. Compute them over "
-            "the training pictures, as floats in [0, 1], and build ortho_kernels.trainer.preprocess.Preprocess."
-        )
+    options = _description(path)["preprocess"]
     return Preprocess(**options | {"mean": tuple(options["mean"]), "std": tuple(options["std"])})
 
 
 def _description(path: str | Path) -> dict[str, Any]:
-    """What the file says of its encoder."""
+    """What the file's metadata hold about its encoder."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -123,20 +116,9 @@ def _description(path: str | Path) -> dict[str, Any]:
     return json.loads(metadata["encoder"])
 
 
-def _run_config(run: Path) -> DictConfig:
-    try:
-        config = OmegaConf.load(run / "config.yaml")
-    except OSError as error:
-        raise TrainerError(f"{run} is no run's folder: config.yaml cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError as error:
-        raise TrainerError(f"{run}/config.yaml cannot be read ({str(error).splitlines()[0]}).") from None
-    assert isinstance(config, DictConfig)
-    return config
-
-
-def _channels(weights: dict[str, Tensor]) -> int:
-    """Of the images: what the first convolution takes."""
-    return next(value.shape[1] for value in weights.values() if value.dim() == 4)
+def _wrapping(names: Iterable[str]) -> str:
+    """What the names of an encoder's weights begin with beyond its network's own: that of `Wrapped`, or nothing."""
+    return "network." if all(name.startswith("network.") for name in names) else ""
 
 
 def main(words: list[str] | None = None) -> None:

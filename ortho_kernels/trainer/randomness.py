@@ -1,7 +1,7 @@
 """Every random number of a run is a function of the seed, its purpose and its place in the run.
 
-So no generator state has to be saved for an exact resume, and two runs that differ in gamma alone see the same initial
-weights, the same order of images and the same views, whatever else either of them draws.
+So an exact resume needs no saved generator state. And two runs that differ in gamma alone see the same initial weights,
+the same order of images and the same views, whatever else they draw.
 """
 
 import hashlib

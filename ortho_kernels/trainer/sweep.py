@@ -10,20 +10,19 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from ortho_kernels.diagnostics.record import RunRecord, write_whole
-from ortho_kernels.diagnostics.report import write_report
-
 from .config import fingerprint
 from .errors import TrainerError, writing
-from .launchers import Outcome, launch
-from .pretrain import pretrain
+from .report.page import write_report
+from .report.record import RunRecord, write_atomically
+from .runs.launchers import Outcome, launch
+from .runs.pretrain import pretrain
 
 # Columns: key in results.json, title, factor, digits.
 COLUMNS = [
     ("knn", "kNN %", 100, 2),
     ("linear_probe", "probe %", 100, 2),
     ("representation_effective_rank", "rank", 1, 1),
-    ("residual", "residual", 1, 1),
+    ("penalty_raw", "penalty / gamma", 1, 1),
     ("images_per_second", "images/s", 1, 0),
 ]
 # Student's t for 95 % confidence, by degrees of freedom; from 30 on the normal distribution's.
@@ -42,7 +41,7 @@ def sweep(varied: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> Pat
     records = [None if outcome.folder is None else RunRecord.read(outcome.folder) for outcome in outcomes]
     with writing(folder / "sweep.csv") as path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, as_csv(varied, records, outcomes))
+        write_atomically(path, as_csv(varied, records, outcomes))
     print(f"\n{table(varied, records, outcomes)}\n")
     if done := [record for record in records if record is not None]:
         with writing(folder / "report.html") as path:

@@ -3,16 +3,16 @@
 import torch
 
 from ortho_kernels.trainer.data import load_splits
-from ortho_kernels.trainer.pretrain import build_module, build_stream, fit
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.runs.folders import open_run
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit, instantiate
 
 
 def train(ranks, config, callbacks=()):
     """Trains as configured, or goes on with `resume`; returns the run's folder."""
     torch.set_num_threads(1)
-    splits = load_splits(config.data, ranks)
+    splits = load_splits(instantiate(config.data), ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
-    with held_run(config, ranks) as run:
+    with open_run(config, ranks) as run:
         fit(config, run, module, stream, ranks, callbacks)
         return run.folder

@@ -26,9 +26,9 @@ def tiny(tmp_path):
 @pytest.fixture
 def run_tiny(tiny, monkeypatch):
     """Pretrains a small configuration, without the report, which takes longer than that; returns the run's folder."""
-    from ortho_kernels.trainer.pretrain import pretrain
+    from ortho_kernels.trainer.runs.pretrain import pretrain
 
-    monkeypatch.setattr("ortho_kernels.trainer.pretrain.write_report", lambda path, runs: None)
+    monkeypatch.setattr("ortho_kernels.trainer.runs.pretrain.write_report", lambda path, runs: None)
     return lambda *words, callbacks=(): pretrain(tiny(*words), callbacks)
 
 

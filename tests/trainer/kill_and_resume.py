@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sklearn.datasets  # noqa: F401 (what a run would import, imported once)
 import torch
 
-from ortho_kernels.trainer import pretrain as pretraining
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.metrics_file import read_metrics
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.report.metrics_file import read_metrics
+from ortho_kernels.trainer.runs import pretrain
 
 WORDS = [
     "method=mocov2plus",  # has a teacher and a queue
@@ -45,7 +45,7 @@ WORDS = [
     "resume=auto",
 ]
 TIMINGS = ("images_per_second", "penalty_share")
-SCORES = ("knn", "linear_probe", "representation_effective_rank", "residual")
+SCORES = ("knn", "linear_probe", "representation_effective_rank", "penalty_raw")
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 
 
@@ -58,8 +58,8 @@ def started(runs: Path) -> int:
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
-        pretraining.write_report = lambda path, runs: None  # takes longer than the run, and comes after it
-        pretraining.pretrain(load_config([*WORDS, f"runs={runs}"]))
+        pretrain.write_report = lambda path, runs: None  # takes longer than the run, and comes after it
+        pretrain.pretrain(load_config([*WORDS, f"runs={runs}"]))
         status = 0
     finally:
         sys.stderr.flush()

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from torch import nn
 
-from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
+from ortho_kernels.trainer.backbones.resnet import ResNet18
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.config.recipes import paper_recipes
+from ortho_kernels.trainer.data.transforms import LEAST_SIGMA
+from ortho_kernels.trainer.data.views import plan_views
+from ortho_kernels.trainer.engine.optimizers import build_optimizer
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.optimizers import build_optimizer
-from ortho_kernels.trainer.recipes import paper_recipes
-from ortho_kernels.trainer.transforms import LEAST_SIGMA
-from ortho_kernels.trainer.views import plan_views
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent.parent / "docs" / "recipes.md"
@@ -159,7 +159,7 @@ OF_A_VIEW: dict[str, Callable[[Ours, int], Any]] = {
     "color_jitter.contrast": strength("contrast"),
     "color_jitter.saturation": strength("saturation"),
     "color_jitter.hue": strength("hue"),
-    "grayscale.prob": strength("grey"),
+    "grayscale.prob": strength("gray"),
     "gaussian_blur.prob": strength("blur"),
     "solarization.prob": strength("solarize"),
     "equalization.prob": lambda o, index: 0.0,  # no such transform
@@ -174,7 +174,7 @@ OF_A_VIEW: dict[str, Callable[[Ours, int], Any]] = {
     "cj_strength * cj_contrast": strength("contrast"),
     "cj_strength * cj_sat": strength("saturation"),
     "cj_strength * cj_hue": strength("hue"),
-    "random_gray_scale": strength("grey"),
+    "random_gray_scale": strength("gray"),
     "gaussian_blur": strength("blur"),
     "solarization_prob": strength("solarize"),
     "sigmas": lambda o, index: [LEAST_SIGMA, o.view(index).blur_sigma],
@@ -236,8 +236,8 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "normalization": lambda o: "measured on the training images",
     # backbone
     "backbone.name": lambda o: o.config.backbone.name,
-    "backbone.conv1.padding": lambda o: build_resnet(_narrow(o), 3, 32).conv1.padding[0],
-    "backbone.maxpool": lambda o: hasattr(build_resnet(_narrow(o), 3, 32), "maxpool"),
+    "backbone.conv1.padding": lambda o: _narrow(o).build(3, 32).conv1.padding[0],
+    "backbone.maxpool": lambda o: hasattr(_narrow(o).build(3, 32), "maxpool"),
     "patch_size": lambda o: o.config.backbone.patch,
     "depth": lambda o: o.config.backbone.depth,
     "num_heads": lambda o: o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6}[o.config.backbone.name],
@@ -305,8 +305,8 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
 }
 
 
-def _narrow(o: Ours) -> ResNet18Settings:
-    return ResNet18Settings(width=2, stem=o.config.backbone.stem)
+def _narrow(o: Ours) -> ResNet18:
+    return ResNet18(width=2, stem=o.config.backbone.stem)
 
 
 def document() -> str:
@@ -322,9 +322,9 @@ def document() -> str:
     for entry in tree()["deviations"]:
         meant = [name for name in tree()["recipes"] if deviation(name, entry["key"]) is entry]
         values = [entries(name)[entry["key"]].value for name in meant if entry["key"] in entries(name)]
-        theirs = "; ".join(dict.fromkeys(map(_said, values)))
+        theirs = "; ".join(dict.fromkeys(map(_format, values)))
         where = ", ".join("all" if pattern == "*" else f"`{pattern}`" for pattern in entry["recipes"])
-        parts.append(f"| {where} | {entry['key']} | {theirs} | {_said(entry['ours'])} | {entry['reason']} |\n")
+        parts.append(f"| {where} | {entry['key']} | {theirs} | {_format(entry['ours'])} | {entry['reason']} |\n")
     parts += ["\n## Without a source\n\n", *(f"- `{name}`: {why}\n" for name, why in tree()["no source"].items())]
     return "".join(parts)
 
@@ -351,7 +351,7 @@ def _rows(name: str, block: dict[str, Any], library: str) -> str:
     source, rows = tree()["sources"][library], []
     head = name + (f": {', '.join(block['include'])}" if "include" in block else "")
     for file in (file for file in block if file != "include"):
-        values = ", ".join(f"{_short(key)} **{_said(value)}** ({line})" for key, (value, line) in block[file].items())
+        values = ", ".join(f"{_short(key)} **{_format(value)}** ({line})" for key, (value, line) in block[file].items())
         link = f"[{file}](https://github.com/{source['repository']}/blob/{source['commit']}/{file})"
         rows.append(f"| {head} | {link} | {values} |\n")
         head = ""
@@ -364,11 +364,11 @@ def _short(key: str) -> str:
     return f"view {int(match[1]) + 1} {match[2]}" if match else key.removeprefix("method_kwargs.")
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " to ".join(map(_said, value)) if len(value) == 2 else ", ".join(map(_said, value))
+        return " to ".join(map(_format, value)) if len(value) == 2 else ", ".join(map(_format, value))
     return f"{value:g}" if isinstance(value, float) else str(value).replace("*", "x")
 
 

@@ -12,8 +12,7 @@ import torch
 import torchvision
 
 from ortho_kernels import OrthogonalityPenalty
-from ortho_kernels.trainer.backbones import BACKBONES, build_backbone
-from ortho_kernels.trainer.backbones.library import torchvision_network
+from ortho_kernels.trainer.backbones import BACKBONES, build_encoder
 from ortho_kernels.trainer.errors import TrainerError
 
 SMALL = {
@@ -29,7 +28,7 @@ SMALL = {
 
 
 def build(name, channels=3, size=32, **options):
-    return build_backbone(BACKBONES[name].settings(**SMALL[name] | options), channels, size)
+    return build_encoder(BACKBONES[name](**SMALL[name] | options), channels, size)
 
 
 def shapes(network):
@@ -128,7 +127,7 @@ def test_the_penalty_covers_all_conv_and_linear_weights_and_nothing_else(name, c
 )
 def test_torchvision_networks_lose_their_classifier_alone(name):
     with torch.device("meta"):
-        network = torchvision_network(BACKBONES["torchvision"].settings(model=name), channels=1)
+        network = BACKBONES["torchvision"](model=name).library_network(1, 32)
         whole = torchvision.models.get_model(name)
     missing = shapes(whole).keys() - shapes(network).keys()
     assert len(missing) == 2  # the weight and the bias of the last layer
@@ -140,7 +139,6 @@ def test_torchvision_networks_lose_their_classifier_alone(name):
     [
         ("vit_tiny", {"patch": 5}, r"backbone\.patch=5 does not divide the image size 32"),
         ("vit_tiny", {"heads": 5}, r"backbone\.heads=5 does not divide"),
-        ("resnet18", {"stem": "small"}, r"backbone\.stem must be one of cifar, imagenet; got small"),
         ("wrn28_2", {"depth": 20}, r"6 n \+ 4"),
         ("timm", {"model": "convnext_atoo"}, "timm has no model convnext_atoo. Did you mean convnext_atto"),
         ("timm", {"options": {"no_such": 1}}, "timm cannot build vit_tiny_patch16_224"),

@@ -11,13 +11,14 @@ from torch import nn
 
 from ortho_kernels.trainer.data import Splits, load_splits, require_variance
 from ortho_kernels.trainer.data.broken import BrokenPictures
-from ortho_kernels.trainer.data.encoded import EncodedImages, PictureFiles
-from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, load_imagefolder
+from ortho_kernels.trainer.data.encoded import EncodedImages
+from ortho_kernels.trainer.data.imagefolder import ImageFolder
+from ortho_kernels.trainer.data.picture_sources import PictureFiles
+from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract
-from ortho_kernels.trainer.processes import ALONE, Ranks, launched
-from ortho_kernels.trainer.stream import BatchStream, Order
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
 
 
 def cut(path):
@@ -27,7 +28,7 @@ def cut(path):
 
 
 def load(folder, **options):
-    return load_imagefolder(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", **options))
+    return ImageFolder(root=str(folder), size=8, corrupt="skip", **options).load()
 
 
 @pytest.mark.parametrize("memory_gib", [0, 1])
@@ -61,11 +62,6 @@ def test_only_headers_are_read_before_pictures_that_stay_files(folder, capsys):
     splits.train.read(torch.tensor([4]))
     said = capsys.readouterr().err
     assert said.count("train/bee/1.png") == said.count("left out") == len(splits.broken) == 1
-
-
-def test_other_values_of_the_option_are_refused(folder):
-    with pytest.raises(TrainerError, match=r"data\.corrupt must be one of stop, skip"):
-        load_imagefolder(ImageFolderSettings(root=str(folder), corrupt="eat"))
 
 
 @pytest.mark.parametrize("memory_gib", [0, 1])
@@ -104,7 +100,7 @@ def test_names_of_any_bytes_are_counted_and_named_once(folder, tmp_path, capsys,
             pass
     for _ in range(2):  # a run and its resume
         broken = load(folder, memory_gib=memory_gib).broken
-        broken.keep_in(tmp_path / "broken.txt")
+        broken.persist(tmp_path / "broken.txt")
         assert len(broken) == 3
     listed = (tmp_path / "broken.txt").read_text("utf-8").splitlines()
     assert [name.rpartition("/")[2] for name in listed] == [r"\udcff\udcfe.png", r"x\ny.png", r"x\u2028z.png"]
@@ -145,7 +141,7 @@ def test_another_picture_stands_in_wherever_and_by_whomever_it_is_drawn(some_bro
 
 def test_workers_replace_alike_and_name_each_once(some_broken, capfd):
     broken = BrokenPictures()
-    broken.keep_in(some_broken / "broken_pictures.txt")
+    broken.persist(some_broken / "broken_pictures.txt")
     stream = BatchStream(images(some_broken, broken), Order(12, 4, seed=0), batches=9, workers=2)
     assert [pixels[:, 0, 0, 0].tolist() for pixels, _ in stream] == shades(some_broken)
     assert len(broken) == 3
@@ -154,7 +150,7 @@ def test_workers_replace_alike_and_name_each_once(some_broken, capfd):
     assert sorted(set(ours)) == [str(some_broken / f"{i:02}.png") for i in (2, 3, 8)]
     assert len(said) >= 3  # this process names them again: its list is not in the file
     again = BrokenPictures()
-    again.keep_in(some_broken / "broken_pictures.txt")
+    again.persist(some_broken / "broken_pictures.txt")
     images(some_broken, again).read(torch.tensor([2, 3, 8]))
     assert capfd.readouterr().err == ""
     assert len(again) == 3
@@ -180,7 +176,7 @@ def test_evaluation_leaves_them_out_of_features_labels_and_counts(some_broken):
     alone = held.select(sound).decode()
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
     views = Views(plan_views("two", ViewSettings(), 8), 8, held.sample(), seed=0)
-    settings = EvaluationSettings(neighbours=1, batch_size=4)
+    settings = EvaluationSettings(neighbors=1, batch_size=4)
     ours, features = evaluate(encoder, views, Splits(held, held, ["a", "b", "c"]), settings, seed=0)
     theirs, expected = evaluate(encoder, views, Splits(alone, alone, ["a", "b", "c"]), settings, seed=0)
     assert ours == theirs
@@ -227,9 +223,9 @@ def test_a_run_counts_what_it_used(noisy, run_tiny, capfd):
 
 
 def read_an_epoch(ranks, folder):
-    splits = load_splits(ImageFolderSettings(root=str(folder), size=8, corrupt="skip", memory_gib=0), ranks)
+    splits = load_splits(ImageFolder(root=str(folder), size=8, corrupt="skip", memory_gib=0), ranks)
     name = f"{ranks.count}-{ranks.rank}"
-    splits.broken.keep_in(folder / f"broken-{ranks.count}.txt")
+    splits.broken.persist(folder / f"broken-{ranks.count}.txt")
     order = Order(len(splits.pretraining), 6, seed=0, ranks=ranks)
     pixels = [pixels for pixels, _ in BatchStream(splits.pretraining, order, batches=6)]
     torch.save((pixels, splits.train.labels), folder / f"{name}.pt")
@@ -238,7 +234,7 @@ def read_an_epoch(ranks, folder):
 
 def test_two_processes_drop_replace_and_name_the_same(noisy, capfd):
     read_an_epoch(ALONE, noisy)
-    launched(2, "gloo", 60.0, partial(read_an_epoch, folder=noisy))
+    launch_processes(2, "gloo", 60.0, partial(read_an_epoch, folder=noisy))
     (whole, labels), *halves = (torch.load(noisy / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     assert len(labels) == 39
     for pixels, labels_of_half in halves:
@@ -254,11 +250,11 @@ def test_two_processes_drop_replace_and_name_the_same(noisy, capfd):
 
 def test_processes_that_see_other_pictures_stop(folder):
     class Other(Ranks):
-        def agreed(self, value):
+        def broadcast(self, value):
             return [value[0] + 1, *value[1:]]
 
     with pytest.raises(TrainerError, match=r"Process 1 has \[6, 6, 4\] pictures .* process 0 has \[7, 6, 4\]"):
-        load_splits(ImageFolderSettings(root=str(folder)), Other(1, 2))
+        load_splits(ImageFolder(root=str(folder)), Other(1, 2))
 
 
 def test_a_data_set_of_one_flat_color_stops_with_its_name(folder, run_tiny):

@@ -7,13 +7,12 @@ import re
 import pytest
 from torch.nn import functional
 
-from ortho_kernels.diagnostics.collapse import LEAST_SPREAD
-from ortho_kernels.diagnostics.record import RunRecord
 from ortho_kernels.trainer import sweep
-from ortho_kernels.trainer.collapse_alarm import CollapseAlarm
-from ortho_kernels.trainer.launchers import Outcome
 from ortho_kernels.trainer.methods import METHODS, Output, SimCLR
-from ortho_kernels.trainer.pretrain import pretrain
+from ortho_kernels.trainer.report.collapse import LEAST_SPREAD, CollapseAlarm
+from ortho_kernels.trainer.report.record import RunRecord
+from ortho_kernels.trainer.runs.launchers import Outcome
+from ortho_kernels.trainer.runs.pretrain import pretrain
 
 RUN = "trainer.max_steps=6", "trainer.tensorboard=false"
 

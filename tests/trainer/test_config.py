@@ -35,6 +35,8 @@ def test_every_option_of_every_group_composes(group, option):
         ("penalty=soo", "no penalty=soo. Did you mean so? Valid: none, so, srip, decay."),
         ("method.momentun=0.9", "no option method.momentun. Did you mean method.momentum?"),
         ("optimizer.wieght_decay=0", "no option optimizer.wieght_decay. Did you mean optimizer.weight_decay?"),
+        ("data.views.grey=0.5", "no option data.views.grey. Did you mean data.views.gray?"),
+        ("evaluation.neighbours=5", "no option evaluation.neighbours. Did you mean evaluation.neighbors?"),
         ("backbone.stm=cifar", "no option backbone.stm. Did you mean backbone.stem?"),
         ("method.queue=many", "no option method.queue"),  # of other methods
         ("trainer.batch_size=many", "trainer.batch_size: Value 'many'"),

@@ -14,15 +14,15 @@ import torchvision
 from PIL import Image
 
 from ortho_kernels.trainer.data import fashion_mnist
-from ortho_kernels.trainer.data.cifar import CIFAR10Settings, CIFAR100Settings, load_cifar10, load_cifar100
-from ortho_kernels.trainer.data.digits import DigitsSettings, load_digits
-from ortho_kernels.trainer.data.fashion_mnist import FILES, FashionMNISTSettings, load_fashion_mnist
-from ortho_kernels.trainer.data.stl10 import STL10Settings, load_stl10
+from ortho_kernels.trainer.data.cifar import CIFAR10, CIFAR100
+from ortho_kernels.trainer.data.digits import Digits
+from ortho_kernels.trainer.data.fashion_mnist import FILES, FashionMNIST
+from ortho_kernels.trainer.data.stl10 import STL10
 from ortho_kernels.trainer.errors import TrainerError
 
 
 def test_digits_are_split_without_overlap():
-    splits = load_digits(DigitsSettings())
+    splits = Digits().load()
     assert len(splits.train) + len(splits.test) == 1797
     assert splits.channels == 1
     assert splits.train.pixels.dtype == torch.uint8
@@ -60,7 +60,7 @@ def offline(monkeypatch):
 
 
 def test_fashion_mnist_is_read_where_it_lies(fashion, offline):
-    splits = load_fashion_mnist(FashionMNISTSettings(root=str(fashion)))
+    splits = FashionMNIST(root=str(fashion)).load()
     assert splits.train.pixels.shape == (20, 1, 28, 28)
     assert splits.train.pixels.flatten()[:3].tolist() == [0, 1, 2]
     assert splits.test.labels.tolist() == [i % 10 for i in range(20)]
@@ -69,7 +69,7 @@ def test_fashion_mnist_is_read_where_it_lies(fashion, offline):
 
 def test_fashion_mnist_that_cannot_be_fetched_says_why_and_what_to_do(tmp_path, offline):
     with pytest.raises(TrainerError, match=r"(?s)no network here.*data=digits"):
-        load_fashion_mnist(FashionMNISTSettings(root=str(tmp_path)))
+        FashionMNIST(root=str(tmp_path)).load()
 
 
 def test_fashion_mnist_comes_from_the_debian_package_if_the_download_fails(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_fashion_mnist_comes_from_the_debian_package_if_the_download_fails(tmp_p
     monkeypatch.setattr(fashion_mnist, "_download", failed_download)
     monkeypatch.setattr(fashion_mnist, "_run", lambda command, folder: fake_tool(command, tmp_path.__class__(folder)))
     monkeypatch.setattr(fashion_mnist.shutil, "which", lambda tool: tool)
-    splits = load_fashion_mnist(FashionMNISTSettings(root=str(tmp_path)))
+    splits = FashionMNIST(root=str(tmp_path)).load()
     assert len(splits.train) == 20
 
 
@@ -112,19 +112,19 @@ def test_a_truncated_fashion_mnist_file_is_reported(fashion, offline, name, dama
     path = fashion / "FashionMNIST" / "raw" / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(TrainerError, match=r"corrupt|labels"):
-        load_fashion_mnist(FashionMNISTSettings(root=str(fashion)))
+        FashionMNIST(root=str(fashion)).load()
 
 
 def test_fashion_mnist_files_that_do_not_belong_together_are_reported(fashion, offline):
     (fashion / "FashionMNIST" / "raw" / FILES[1]).write_bytes(idx_labels(7))
     with pytest.raises(TrainerError, match="20 pictures but 7 labels"):
-        load_fashion_mnist(FashionMNISTSettings(root=str(fashion)))
+        FashionMNIST(root=str(fashion)).load()
 
 
 def test_an_unwritable_data_root_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainerError, match=r"data\.root=FOLDER"):
-        load_fashion_mnist(FashionMNISTSettings(root=str(tmp_path / "file")))
+        FashionMNIST(root=str(tmp_path / "file")).load()
 
 
 @pytest.fixture
@@ -145,25 +145,22 @@ def write_cifar10(root):
 
 def test_cifar_is_read_where_it_lies(tmp_path, unchecked):
     write_cifar10(tmp_path)
-    splits = load_cifar10(CIFAR10Settings(root=str(tmp_path)))
+    splits = CIFAR10(root=str(tmp_path)).load()
     assert (len(splits.train), len(splits.test)) == (20, 4)
     assert splits.train.batch(torch.tensor([0]))[0, 0, 0, :3].tolist() == [0, 1, 2]
     assert splits.train.labels.tolist() == 5 * [3, 1, 1, 0]
     with pytest.raises(TrainerError, match="train_images=10 must be between"):
-        load_cifar10(CIFAR10Settings(root=str(tmp_path), train_images=10))  # classes without a picture
+        CIFAR10(root=str(tmp_path), train_images=10).load()  # classes without a picture
 
 
-@pytest.mark.parametrize(
-    ("load", "settings"),
-    [(load_cifar10, CIFAR10Settings), (load_cifar100, CIFAR100Settings), (load_stl10, STL10Settings)],
-)
-def test_offline_the_error_says_what_to_do(tmp_path, monkeypatch, load, settings):
+@pytest.mark.parametrize("source", [CIFAR10, CIFAR100, STL10])
+def test_offline_the_error_says_what_to_do(tmp_path, monkeypatch, source):
     def refuse(*_, **__):
         raise urllib.error.URLError("no network here")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(TrainerError, match=r"could not be fetched \(.*no network here.*data\.root=FOLDER"):
-        load(settings(root=str(tmp_path)))
+        source(root=str(tmp_path)).load()
 
 
 def jpeg(shade):
@@ -183,12 +180,12 @@ def test_cifar_is_read_from_an_archive_of_jpeg_pictures(tmp_path):
         content[f"{split}_y"] = np.arange(len(chosen))
     path = tmp_path / "cifar10.npz"
     np.savez(path, **content)
-    splits = load_cifar10(CIFAR10Settings(root=str(path)))
+    splits = CIFAR10(root=str(path)).load()
     assert splits.train.batch(torch.arange(3))[:, 0, 0, 0].tolist() == [10, 50, 90]
     assert splits.test.labels.tolist() == [0]
     np.savez(path, header=content["header"])
     with pytest.raises(TrainerError, match="no readable archive"):
-        load_cifar10(CIFAR10Settings(root=str(path)))
+        CIFAR10(root=str(path)).load()
 
 
 def test_stl10_pretrains_on_its_pictures_without_labels_from_their_file(tmp_path, unchecked):
@@ -200,8 +197,8 @@ def test_stl10_pretrains_on_its_pictures_without_labels_from_their_file(tmp_path
     for name in ("train_y.bin", "test_y.bin"):
         np.array([1, 2, 3, 10], dtype=np.uint8).tofile(folder / name)
     (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
-    splits = load_stl10(STL10Settings(root=str(tmp_path)))
+    splits = STL10(root=str(tmp_path)).load()
     assert splits.train.labels.tolist() == [0, 1, 2, 9]
     everything = torch.arange(4)
-    assert splits.pretraining is splits.unlabelled
+    assert splits.pretraining is splits.unlabeled
     assert torch.equal(splits.pretraining.batch(everything), splits.train.batch(everything))

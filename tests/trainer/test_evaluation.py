@@ -6,26 +6,28 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ortho_kernels.trainer.data import MemoryImages, Splits
-from ortho_kernels.trainer.evaluation import EvaluationSettings, evaluate, extract, knn_predict, linear_probe
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
+from ortho_kernels.trainer.probes.knn import knn_predict
+from ortho_kernels.trainer.probes.linear import linear_probe
 
 
 def blobs(count, seed):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    centres = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
-    return centres[labels] + torch.randn(count, 4, generator=generator), labels
+    centers = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
+    return centers[labels] + torch.randn(count, 4, generator=generator), labels
 
 
 def test_knn_votes_are_weighted_by_similarity():
     bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    votes = knn_predict(bank, torch.tensor([0, 1, 1]), torch.tensor([[5.0, 0.0]]), 2, neighbours=2, temperature=0.5)
+    votes = knn_predict(bank, torch.tensor([0, 1, 1]), torch.tensor([[5.0, 0.0]]), 2, neighbors=2, temperature=0.5)
     expected = torch.tensor([[0.0, -0.4]]).exp()  # (cosine - 1) / temperature; the third is too far
     torch.testing.assert_close(votes, expected)
 
 
-def test_knn_asks_no_more_neighbours_than_there_are():
-    assert knn_predict(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), 2, neighbours=20, temperature=0.1).shape == (
+def test_knn_asks_no_more_neighbors_than_there_are():
+    assert knn_predict(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), 2, neighbors=20, temperature=0.1).shape == (
         2,
         2,
     )
@@ -56,9 +58,9 @@ def test_scores_are_shares_and_images_are_drawn_without_replacement():
     images = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
     split = MemoryImages(images, torch.arange(40) % 2)
     splits = Splits(split, split, ["a", "b"])
-    settings = EvaluationSettings(train_images=30, test_images=100, neighbours=1)
+    settings = EvaluationSettings(train_images=30, test_images=100, neighbors=1)
     views = Views(plan_views("two", ViewSettings(), 4), 4, images, seed=0)
     scores, features = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), views, splits, settings, seed=0)
     assert (scores.train_images, scores.test_images, len(features)) == (30, 40, 40)
     assert scores.chance == 0.5
-    assert scores.raw_pixels_knn >= 0.75  # 30 of the 40 are their own nearest neighbours
+    assert scores.raw_pixels_knn >= 0.75  # 30 of the 40 are their own nearest neighbors

@@ -17,14 +17,16 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ortho_kernels.trainer import export
-from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_backbone
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
-from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_encoder
+from ortho_kernels.trainer.config import identity, load_config
 from ortho_kernels.trainer.data import load_splits
+from ortho_kernels.trainer.distributed.processes import ALONE
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.evaluation import extract
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
-from ortho_kernels.trainer.processes import ALONE
+from ortho_kernels.trainer.probes.evaluation import extract
+
+PREPROCESS = {"channels": 1, "decode_size": 32, "size": 32, "mean": [0.5], "std": [0.2]}
 
 
 @pytest.mark.parametrize(
@@ -42,12 +44,12 @@ from ortho_kernels.trainer.processes import ALONE
 def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tmp_path, words, kind):
     config = load_config(["data=digits", "data.size=32", *words])
     torch.manual_seed(0)
-    encoder = build_backbone(config.backbone, channels=1, size=32)
+    encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=1, size=32)
     encoder(torch.randn(4, 1, 32, 32))  # moves the batch statistics from where they start
     (tmp_path / "checkpoints").mkdir()
-    OmegaConf.save(config, tmp_path / "config.yaml")
     state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}}
+    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}, "preprocess": PREPROCESS}
+    checkpoint["configuration"] = identity(config)
     torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
     file = tmp_path / "encoder.safetensors"
     export_encoder(tmp_path, file)
@@ -94,7 +96,7 @@ def exported(tiny, run_tiny):
         folder = run_tiny("method=simclr", *words, callbacks=[trained])
         file = folder / "encoder.safetensors"
         export_encoder(folder, file)
-        splits = load_splits(tiny("method=simclr", *words).data, ALONE)
+        splits = load_splits(OmegaConf.to_object(tiny("method=simclr", *words).data), ALONE)
         return folder, splits, trained.features(splits), load_encoder(file), load_preprocess(file)
 
     return train
@@ -132,7 +134,7 @@ def pictures(tmp_path_factory):
 def test_encoder_and_transform_give_the_features_of_a_run_on_a_folder(exported, pictures, memory_gib):
     words = "data=imagefolder", f"data.root={pictures}", "data.size=16", "data.decode_size=24", "trainer.workers=0"
     _, splits, features, encoder, preprocess = exported(*words, f"data.memory_gib={memory_gib}")
-    assert splits.test.decoded == (memory_gib > 0)
+    assert splits.test.in_memory == (memory_gib > 0)
     dataset = ImageFolder(pictures / "test", transform=preprocess, loader=Image.open)
     images = torch.cat([images for images, _ in DataLoader(dataset, batch_size=5, num_workers=1)])
     assert images.shape == (len(splits.test), 3, 16, 16)
@@ -160,21 +162,6 @@ def test_a_transform_takes_pictures_of_any_mode_and_size_and_nothing_else(export
         preprocess(torch.zeros(1, 8, 8))
 
 
-def test_a_run_older_than_the_record_of_its_statistics_is_exported_and_resumed(exported, run_tiny):
-    folder, *_ = exported()
-    [path] = checkpoint_files(folder / "checkpoints")
-    checkpoint = read_checkpoint(path)
-    del checkpoint["preprocess"]
-    torch.save(checkpoint, path)
-    export_encoder(folder, folder / "encoder.safetensors")
-    assert not load_encoder(folder / "encoder.safetensors").training
-    with pytest.raises(TrainerError, match=r"encoder.safetensors lacks the mean and std.*build .*Preprocess"):
-        load_preprocess(folder / "encoder.safetensors")
-    (folder / "results.json").unlink()
-    assert run_tiny("method=simclr", "resume=auto") == folder
-    assert "preprocess" in json.loads((folder / "results.json").read_text())
-
-
 def test_the_network_that_was_judged_is_exported(run_tiny):
     files = []
     for name in ("student", "teacher"):
@@ -200,11 +187,11 @@ def test_weights_come_from_the_file_and_not_from_the_library(tmp_path, monkeypat
     """A run that started from trained weights is loaded where there is no network."""
     config = load_config(["data=digits", "data.size=32", *words])
     untrained = load_config(["data=digits", *words[:-1]])
-    encoder = build_backbone(untrained.backbone, channels=1, size=32)
+    encoder = build_encoder(OmegaConf.to_object(untrained.backbone), channels=1, size=32)
     (tmp_path / "checkpoints").mkdir()
-    OmegaConf.save(config, tmp_path / "config.yaml")
     state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    torch.save({"state_dict": state}, tmp_path / "checkpoints" / "step-000000001.ckpt")
+    checkpoint = {"state_dict": state, "preprocess": PREPROCESS, "configuration": identity(config)}
+    torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
     export_encoder(tmp_path, tmp_path / "encoder.safetensors")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
@@ -218,16 +205,13 @@ def _no_network(*_, **__):
     raise OSError("no network")
 
 
-def test_a_target_that_is_no_file_and_a_broken_configuration_are_said(run_tiny, tmp_path):
+def test_a_target_that_is_no_file_is_refused(run_tiny, tmp_path):
     run = run_tiny()
     for target in (Path(), tmp_path):
         with pytest.raises(TrainerError, match=r"is a folder: give the file to write, such as \S*encoder\.safetensors"):
             export_encoder(run, target)
     with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here: .* then export again"):
         export_encoder(run, Path("/proc/nothing/here"))
-    (run / "config.yaml").write_text("backbone: [")
-    with pytest.raises(TrainerError, match=r"config\.yaml cannot be read"):
-        export_encoder(run, tmp_path / "file")
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):

@@ -9,13 +9,13 @@ from PIL import Image
 
 from ortho_kernels.trainer.data import class_folders, load_splits
 from ortho_kernels.trainer.data.class_folders import SUFFIXES, suffixes
-from ortho_kernels.trainer.data.imagefolder import ImageFolderSettings, ImageNet100Settings, load_imagefolder
+from ortho_kernels.trainer.data.imagefolder import ImageFolder, ImageNet100
+from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import ALONE
 
 
 def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
+    splits = ImageFolder(root=str(folder), size=8).load()
     assert splits.classes == ["ant", "bee"]
     assert splits.train.pixels.shape == (6, 3, 8, 8)
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -25,7 +25,7 @@ def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
 
 def test_gray_pictures_become_color(folder):
     Image.new("L", (8, 8), 77).save(folder / "train" / "ant" / "0.png")
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
+    splits = ImageFolder(root=str(folder), size=8).load()
     assert splits.train.pixels[0, :, 0, 0].tolist() == [77, 77, 77]
 
 
@@ -33,34 +33,34 @@ def test_a_corrupt_picture_is_named(folder):
     broken = folder / "train" / "bee" / "1.png"
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(TrainerError, match=r"train/bee/1\.png"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
+        ImageFolder(root=str(folder)).load()
 
 
 def test_a_missing_root_or_split_is_explained(folder, tmp_path):
     with pytest.raises(TrainerError, match=r"needs data\.root"):
-        load_imagefolder(ImageFolderSettings())
+        ImageFolder().load()
     with pytest.raises(TrainerError, match=r"Cannot read .*nowhere/train"):
-        load_imagefolder(ImageFolderSettings(root=str(tmp_path / "nowhere")))
+        ImageFolder(root=str(tmp_path / "nowhere")).load()
 
 
 def test_folders_without_classes_or_pictures_are_explained(folder):
     for picture in (folder / "test" / "ant").iterdir():
         picture.unlink()
     with pytest.raises(TrainerError, match="test/ant holds no pictures"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
+        ImageFolder(root=str(folder)).load()
     (folder / "test" / "ant").rmdir()
     (folder / "test" / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "test" / "cat" / "0.png")
     with pytest.raises(TrainerError, match="lacks: cat"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
+        ImageFolder(root=str(folder)).load()
 
 
 def test_pictures_beyond_the_memory_allowed_are_decoded_when_a_batch_needs_them(folder):
-    held = load_imagefolder(ImageFolderSettings(root=str(folder), size=8))
-    decoded = load_imagefolder(ImageFolderSettings(root=str(folder), size=8, memory_gib=0))
+    held = ImageFolder(root=str(folder), size=8).load()
+    decoded = ImageFolder(root=str(folder), size=8, memory_gib=0).load()
     indices = torch.tensor([5, 0, 3])
-    assert held.train.decoded
-    assert not decoded.train.decoded
+    assert held.train.in_memory
+    assert not decoded.train.in_memory
     assert torch.equal(decoded.train.batch(indices), held.train.batch(indices))
     assert torch.equal(decoded.train.select(indices).batch(torch.tensor([1])), held.train.batch(indices[1:2]))
     assert decoded.channels == 3
@@ -70,13 +70,13 @@ def test_imagenet_has_its_own_folder_names_and_a_list_chooses_classes(folder, tm
     (folder / "test").rename(folder / "val")
     chosen = tmp_path / "classes.txt"
     chosen.write_text("bee\n")
-    settings = ImageNet100Settings(root=str(folder), classes=str(chosen))
-    splits = load_imagefolder(settings)
+    source = ImageNet100(root=str(folder), classes=str(chosen))
+    splits = source.load()
     assert splits.classes == ["bee"]
     assert splits.train.batch(torch.tensor([0])).shape == (1, 3, 256, 256)
     chosen.write_text("bee\ncow\n")
     with pytest.raises(TrainerError, match=r"lacks classes that data\.classes lists: cow"):
-        load_imagefolder(settings)
+        source.load()
 
 
 def test_class_folders_are_read_as_by_torchvision_at_any_depth(folder):
@@ -89,7 +89,7 @@ def test_class_folders_are_read_as_by_torchvision_at_any_depth(folder):
     (folder / "elsewhere" / "below" / "linked.png").write_bytes(picture.read_bytes())
     (folder / "train" / "bee" / "link").symlink_to(folder / "elsewhere")
     theirs = torchvision.datasets.ImageFolder(str(folder / "train"))
-    ours = load_imagefolder(ImageFolderSettings(root=str(folder), memory_gib=0)).train
+    ours = ImageFolder(root=str(folder), memory_gib=0).load().train
     assert [(ours.sources.name(i), int(ours.labels[i])) for i in range(len(ours))] == theirs.samples
     assert len(ours) == 11
 
@@ -98,13 +98,13 @@ def test_folders_that_hold_themselves_are_entered_once(folder, capsys):
     (folder / "train" / "bee" / "again").symlink_to(folder / "train" / "bee")
     (folder / "train" / "ant" / "deep").mkdir()
     (folder / "train" / "ant" / "deep" / "up").symlink_to(folder / "train" / "ant")
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder)))
+    splits = ImageFolder(root=str(folder)).load()
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert "2 without suffix (folders that hold themselves)" in capsys.readouterr().out
 
 
 def test_what_is_left_out_is_said_in_one_line(folder, capsys):
-    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    ImageFolder(root=str(folder)).load()
     assert capsys.readouterr().out == ""
     bee = folder / "train" / "bee"
     for name in ("a.txt", "b.TXT", "c.json", "README"):
@@ -113,7 +113,7 @@ def test_what_is_left_out_is_said_in_one_line(folder, capsys):
         (bee / name).write_text("")
     (folder / "train" / ".cache").mkdir()
     (folder / "train" / "loose.png").write_bytes((bee / "0.png").read_bytes())
-    splits = load_imagefolder(ImageFolderSettings(root=str(folder)))
+    splits = ImageFolder(root=str(folder)).load()
     assert len(splits.train) == 6
     assert capsys.readouterr().out == (
         f"data.root={folder}: 9 files were left out: 1 .png (beside the class folders); 2 .png, 2 without suffix (hidden); "
@@ -126,7 +126,7 @@ def test_numbered_files_and_names_that_are_no_text_stay_in_the_line(folder, caps
     for name in (b"x.\xff\xfe", b"y.a\nb", *(b"scan.%03d" % i for i in range(100))):
         with open(ant + b"/" + name, "wb"):
             pass
-    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    ImageFolder(root=str(folder)).load()
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert "102 files were left out: 1 .000, 1 .001, " in said
@@ -134,7 +134,7 @@ def test_numbered_files_and_names_that_are_no_text_stay_in_the_line(folder, caps
     said.encode("utf-8", "strict")
     for number in range(100):
         os.remove(ant + b"/scan.%03d" % number)
-    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    ImageFolder(root=str(folder)).load()
     assert r"1 .a\nb, 1 .\udcff\udcfe (no pictures)" in capsys.readouterr().out
 
 
@@ -145,32 +145,32 @@ def test_pictures_of_every_suffix_that_pil_opens_are_used(folder, capsys, monkey
     for suffix, kind in usable.items():
         Image.new("RGB", (16, 16), (250, 100, 50)).save(bee / f"x{suffix}", kind)
     assert {".jp2", ".jpe", ".jfif", ".tga"} <= set(usable)
-    assert len(load_imagefolder(ImageFolderSettings(root=str(folder))).train) == 6 + len(usable)
+    assert len(ImageFolder(root=str(folder)).load().train) == 6 + len(usable)
     assert {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"} <= SUFFIXES  # torchvision's
     monkeypatch.setattr(class_folders, "suffixes", lambda: suffixes() - {".jp2"})
-    assert len(load_imagefolder(ImageFolderSettings(root=str(folder))).train) == 5 + len(usable)
+    assert len(ImageFolder(root=str(folder)).load().train) == 5 + len(usable)
     assert "1 file was left out: 1 .jp2 (pictures that PIL can't open here)." in capsys.readouterr().out
 
 
 def test_a_root_without_train_says_what_is_expected(folder):
     (folder / "train").rename(folder / "pictures")
     with pytest.raises(TrainerError, match=r"has no folder train: pictures belong in .*/train/CLASS/"):
-        load_imagefolder(ImageFolderSettings(root=str(folder)))
+        ImageFolder(root=str(folder)).load()
 
 
 def test_names_that_are_no_utf8_are_read(folder):
     name = os.fsencode(folder / "train" / "ant") + b"/\xff\xfe.png"
     with open(name, "wb") as file:
         file.write((folder / "train" / "ant" / "0.png").read_bytes())
-    images = load_imagefolder(ImageFolderSettings(root=str(folder), memory_gib=0)).train
+    images = ImageFolder(root=str(folder), memory_gib=0).load().train
     assert len(images.batch(torch.arange(7))) == 7
 
 
 def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.BLOCK", 2)
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.FIRST_SECONDS", 0.0)
-    monkeypatch.setattr("ortho_kernels.trainer.data.threads.LINE_SECONDS", 0.0)
-    load_imagefolder(ImageFolderSettings(root=str(folder)))
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.BLOCK", 2)
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.LINE_SECONDS", 0.0)
+    ImageFolder(root=str(folder)).load()
     assert capsys.readouterr().out.splitlines()[:2] == [
         "Decoding: 2 of 6 pictures ...",
         "Decoding: 4 of 6 pictures ...",
@@ -180,10 +180,10 @@ def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
 def test_a_list_of_classes_may_come_from_windows_and_must_be_text(folder, tmp_path):
     file = tmp_path / "classes.txt"
     file.write_bytes(b"\xef\xbb\xbfant\r\nbee\r\n")
-    assert load_imagefolder(ImageFolderSettings(root=str(folder), classes=str(file))).classes == ["ant", "bee"]
+    assert ImageFolder(root=str(folder), classes=str(file)).load().classes == ["ant", "bee"]
     file.write_bytes("ant\nbee\n".encode("utf-16"))
     with pytest.raises(TrainerError, match=r"data\.classes=\S+ is no text in UTF-8: save it so"):
-        load_imagefolder(ImageFolderSettings(root=str(folder), classes=str(file)))
+        ImageFolder(root=str(folder), classes=str(file)).load()
 
 
 def test_a_test_set_of_one_picture_gives_no_score(folder):
@@ -191,4 +191,4 @@ def test_a_test_set_of_one_picture_gives_no_score(folder):
         (folder / "test" / name).unlink()
     (folder / "test" / "ant").rmdir()
     with pytest.raises(TrainerError, match="has 1 picture to test on: a score needs 2 at least"):
-        load_splits(ImageFolderSettings(root=str(folder)), ALONE)
+        load_splits(ImageFolder(root=str(folder)), ALONE)

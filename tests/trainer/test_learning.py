@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ortho_kernels.trainer.backbones import BACKBONES, build_backbone
-from ortho_kernels.trainer.memory_format import lay_out
+from ortho_kernels.trainer.backbones import BACKBONES, build_encoder
+from ortho_kernels.trainer.engine.memory_format import apply_memory_format
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.randomness import seed_globally
 
@@ -17,8 +17,8 @@ STILL = {"dino": {"momentum": 1.0, "center_momentum": 1.0}}
 
 def build(name, backbone):
     seed_globally(0, name)
-    encoder = build_backbone(BACKBONES[backbone].settings(**ENCODERS[backbone]), channels=3, size=16)
-    lay_out(encoder, channels_last=True, sharded=False)
+    encoder = build_encoder(BACKBONES[backbone](**ENCODERS[backbone]), channels=3, size=16)
+    apply_memory_format(encoder, channels_last=True, sharded=False)
     fields = METHODS[name].Settings.__dataclass_fields__
     options = {key: value for key, value in HEADS.items() if key in fields} | STILL.get(name, {})
     return METHODS[name](encoder, METHODS[name].Settings(**options))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods.memory import Center, Queue
 
 
@@ -62,8 +61,3 @@ def test_a_center_is_the_moving_average_of_the_mean_of_a_step():
     center.move()
     torch.testing.assert_close(center.mean, 0.9 * torch.full((3,), 2.0) + 0.1 * means.mean(0))
     assert not center.collected
-
-
-def test_a_queue_of_nothing_is_refused():
-    with pytest.raises(TrainerError, match=r"method\.queue must be 1 or more"):
-        Queue(0, 3)

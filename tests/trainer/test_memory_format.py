@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ortho_kernels.trainer.backbones.resnet import ResNet18Settings, build_resnet
-from ortho_kernels.trainer.memory_format import lay_out, memory_format
+from ortho_kernels.trainer.backbones.resnet import ResNet18
+from ortho_kernels.trainer.engine.memory_format import apply_memory_format, memory_format
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,15 @@ from ortho_kernels.trainer.memory_format import lay_out, memory_format
     ],
 )
 def test_narrow_networks_stay_out_of_the_memory_format_that_breaks_them(width, asked, expected):
-    assert memory_format(build_resnet(ResNet18Settings(width=width), 1, 8), asked) == expected
+    assert memory_format(ResNet18(width=width).build(1, 8), asked) == expected
 
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("width", "asked"), [(8, True), (8, False), (4, True)])
 def test_activations_lie_as_asked_and_sharded_weights_are_contiguous(width, asked, channels, sharded):
-    encoder = build_resnet(ResNet18Settings(width=width), channels, 16)
-    lay_out(encoder, asked, sharded)
+    encoder = ResNet18(width=width).build(channels, 16)
+    apply_memory_format(encoder, asked, sharded)
     seen = []
     for layer in encoder.modules():
         if isinstance(layer, nn.Conv2d):

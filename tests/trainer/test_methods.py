@@ -90,7 +90,7 @@ def test_nnbyol_predicts_the_nearest_earlier_target():
     assert method.queue.vectors[8:].tolist() == held[8:]
 
 
-def test_nnclr_is_the_cross_entropy_of_neighbours_and_predictions():
+def test_nnclr_is_the_cross_entropy_of_neighbors_and_predictions():
     method = build("nnclr", temperature=0.3)
     views = views_of(method)
     held = method.queue.vectors.tolist()

@@ -11,11 +11,11 @@ from small_methods import small_heads
 from tiny import tiny_words
 from waits import Waits
 
-from ortho_kernels.trainer.batch_norm import SyncBatchNorm
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed.batch_norm import SyncBatchNorm
+from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.views import Views, ViewSettings, plan_views
 
 # Steps 1, 4 and 5 write a row; nobody asks for a figure of steps 2 and 3.
 STEPS = ["trainer.max_steps=5", "trainer.log_every=4", "penalty.gamma=1e-3", "trainer.tensorboard=false"]
@@ -93,7 +93,7 @@ def test_nor_do_views_of_color_images(kind):
 
 def test_nor_does_one_of_two_processes(tmp_path):
     """Nor for the others: it fails too where Lightning gives `_broadcast_sigterm_tensor` another name."""
-    launched(2, "gloo", 60.0, partial(waits_of, folder=tmp_path, words=["trainer=ddp"]))
+    launch_processes(2, "gloo", 60.0, partial(waits_of, folder=tmp_path, words=["trainer=ddp"]))
     assert read_waits(tmp_path, 0) == read_waits(tmp_path, 1) == []
 
 

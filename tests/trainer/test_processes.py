@@ -15,15 +15,15 @@ from small_methods import WITH_MEMORY, small_heads
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from ortho_kernels.trainer.batch_norm import synchronized
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.distributed.batch_norm import convert_batch_norms
+from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.finite_steps import Batch, FiniteSteps
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.finite_steps import Batch, FiniteSteps
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.pretrain import pretrain
-from ortho_kernels.trainer.processes import ALONE, launched
-from ortho_kernels.trainer.run_lock import locked
+from ortho_kernels.trainer.runs.lock import acquire_lock
+from ortho_kernels.trainer.runs.pretrain import pretrain
 
 WORDS = [
     "data=digits",
@@ -73,7 +73,7 @@ def train_each(ranks, folder, words=()):
 
 def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
     train_each(ALONE, tmp_path)
-    launched(2, "gloo", 60.0, partial(train_each, folder=tmp_path, words=["trainer=ddp"]))
+    launch_processes(2, "gloo", 60.0, partial(train_each, folder=tmp_path, words=["trainer=ddp"]))
     for method in METHODS:
         one, first, second = (torch.load(tmp_path / f"{method}-of-{name}.pt") for name in ("1-0", "2-0", "2-1"))
         assert one["gradients"].keys() == first["gradients"].keys()
@@ -90,7 +90,9 @@ def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
 def test_weights_shared_out_over_two_processes_train_as_whole_ones_do(tmp_path):
     words = ["method=byol", "trainer.precision=32-true"]
     whole = record(ALONE, tmp_path, words, "whole")
-    shared = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="shared"))
+    shared = launch_processes(
+        2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="shared")
+    )
     expected, found = (
         read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (whole, shared)
     )
@@ -103,7 +105,9 @@ def test_prototypes_shared_out_are_normalized_in_place_as_whole_ones_are(tmp_pat
     heads = ["method.prototypes=16", "method.freeze=0", "method.queue=0", "method.normalize_in_place=true"]
     words = ["method=swav", *heads, "optimizer.warmup=0", "trainer.precision=32-true"]
     one = record(ALONE, tmp_path, words, "one")
-    two = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="two"))
+    two = launch_processes(
+        2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, "trainer=fsdp2"], name="two")
+    )
     expected, found = (
         read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"]["method.prototypes.weight"]
         for run in (one, two)
@@ -123,7 +127,7 @@ def test_two_processes_clip_the_norm_that_one_would(tmp_path, strategy):
     ]
     one = record(ALONE, tmp_path, words, "one")
     work = partial(record, folder=tmp_path, words=[*words, f"trainer={strategy}"], name="two")
-    two = launched(2, "gloo", 60.0, work)
+    two = launch_processes(2, "gloo", 60.0, work)
     expected, found = (read_checkpoint(checkpoint_files(run / "checkpoints")[0])["state_dict"] for run in (one, two))
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4)
@@ -155,7 +159,7 @@ def step_with_a_loss_of_nan(ranks, folder):
 
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_all_for_that_reason(tmp_path):
-    assert launched(2, "gloo", 60.0, partial(step_with_a_loss_of_nan, folder=tmp_path)) == tmp_path
+    assert launch_processes(2, "gloo", 60.0, partial(step_with_a_loss_of_nan, folder=tmp_path)) == tmp_path
 
 
 class StopOne(Callback):
@@ -174,8 +178,8 @@ def test_a_signal_to_one_process_stops_all_a_step_later_with_one_checkpoint(tmp_
 
 def test_a_run_that_another_process_holds_stops_all_with_its_message(tmp_path):
     words = [*WORDS, f"runs={tmp_path}", "trainer.devices=2", "trainer.checkpoint_every=1"]
-    folder = launched(2, "gloo", 60.0, partial(record, folder=tmp_path, words=["trainer=ddp"], name="first"))
-    with locked(folder), pytest.raises(TrainerError, match=rf"held by process {os.getpid()} "):
+    folder = launch_processes(2, "gloo", 60.0, partial(record, folder=tmp_path, words=["trainer=ddp"], name="first"))
+    with acquire_lock(folder), pytest.raises(TrainerError, match=rf"held by process {os.getpid()} "):
         pretrain(load_config([*words, "trainer=ddp", f"resume={folder}"]))
 
 
@@ -189,7 +193,7 @@ def leave_collectives_running(ranks, folder):
 
 
 def test_what_torch_still_frees_when_a_process_ends_is_no_failure(tmp_path):
-    assert launched(2, "gloo", 60.0, partial(leave_collectives_running, folder=tmp_path)) == tmp_path
+    assert launch_processes(2, "gloo", 60.0, partial(leave_collectives_running, folder=tmp_path)) == tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"left-0", "left-1"}
 
 
@@ -198,7 +202,7 @@ def test_synchronized_batch_norm_keeps_names_and_values():
     module[1].weight.data.fill_(0.3)
     module[1].weight.requires_grad_(False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    after = synchronized(module, on_gpu=False)
+    after = convert_batch_norms(module, on_gpu=False)
     assert {name: value.tolist() for name, value in after.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
     }

@@ -14,13 +14,13 @@ from recipe_sources import (
 )
 
 from ortho_kernels.trainer.config import load_config, option_groups
+from ortho_kernels.trainer.config.recipes import paper_recipes
 from ortho_kernels.trainer.data import Splits
 from ortho_kernels.trainer.data.images import MemoryImages
+from ortho_kernels.trainer.distributed.processes import Ranks
+from ortho_kernels.trainer.engine.optimizers import rate_factor
 from ortho_kernels.trainer.methods import METHODS
-from ortho_kernels.trainer.optimizers import rate_factor
-from ortho_kernels.trainer.pretrain import build_module
-from ortho_kernels.trainer.processes import Ranks
-from ortho_kernels.trainer.recipes import paper_recipes
+from ortho_kernels.trainer.runs.pretrain import build_module
 
 RECIPES = option_groups()["experiment"]
 SMALLER = {
@@ -121,7 +121,7 @@ def test_every_recipe_runs_two_steps(recipe):
         assert config.data.name == data
         assert method == f"{config.method.name}_{config.backbone.name}"
         small_transformer = config.backbone.name in ("vit_tiny", "vit_small")
-        assert (config.penalty.kind, config.penalty.gamma) == ("so", 1e-5 if small_transformer else 1e-6)
+        assert (config.penalty.name, config.penalty.gamma) == ("so", 1e-5 if small_transformer else 1e-6)
 
 
 def test_the_papers_first_experiment():

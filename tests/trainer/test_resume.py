@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.metrics_file import read_metrics
+from ortho_kernels.trainer.report.metrics_file import read_metrics
 
 # 1348 // 450 = 2 batches an epoch: steps 3 and 5 lie in the middle of one, 4 at the end of one.
 SHORT = ["trainer.batch_size=450", "trainer.max_steps=6", "trainer.checkpoint_every=1", "backbone.width=2"]
@@ -126,7 +126,7 @@ def test_a_run_that_stopped_before_its_evaluation_is_evaluated(run_tiny):
     rows = (folder / "metrics.csv").read_text()
     assert run_tiny("resume=auto") == folder
     again = json.loads((folder / "results.json").read_text())
-    assert (again["knn"], again["residual"]) == (results["knn"], results["residual"])
+    assert (again["knn"], again["penalty_raw"]) == (results["knn"], results["penalty_raw"])
     assert (folder / "metrics.csv").read_text() == rows
 
 

@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 
-from ortho_kernels.trainer import checkpoints
-from ortho_kernels.trainer.checkpoints import AtomicFiles, checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.engine import checkpoints
+from ortho_kernels.trainer.engine.checkpoints import AtomicFiles, checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.metrics_file import MetricsFile, read_metrics
+from ortho_kernels.trainer.report.metrics_file import MetricsFile, read_metrics
 
 FULL = OSError(28, "No space left on device")
 
@@ -27,7 +27,7 @@ def test_a_folder_without_permission_is_reported(run_tiny, tmp_path):
 
 
 def test_runs_of_one_second_get_folders_of_their_own(run_tiny, monkeypatch):
-    monkeypatch.setattr("ortho_kernels.trainer.runs.time.strftime", lambda _: "20300101-000000")
+    monkeypatch.setattr("ortho_kernels.trainer.runs.folders.time.strftime", lambda _: "20300101-000000")
     first, second = run_tiny(), run_tiny()
     assert second.name == f"{first.name}-2"
 

@@ -10,11 +10,11 @@ import time
 import pytest
 from lightning.pytorch import Callback
 
-from ortho_kernels.trainer import run_lock
+from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import ALONE
-from ortho_kernels.trainer.run_lock import NAME, locked
-from ortho_kernels.trainer.runs import held_run
+from ortho_kernels.trainer.runs import lock
+from ortho_kernels.trainer.runs.folders import open_run
+from ortho_kernels.trainer.runs.lock import NAME, acquire_lock
 
 
 @pytest.fixture
@@ -27,25 +27,25 @@ def gone():
 
 def leave_lock(folder, age=0.0, **changes):
     """As a process leaves it that is killed."""
-    holder = run_lock._this_process()._replace(**changes)
+    holder = lock._this_process()._replace(**changes)
     (folder / NAME).write_text(json.dumps(holder._asdict()))
     os.utime(folder / NAME, (time.time() - age,) * 2)
 
 
 def test_the_second_process_is_told_who_holds_the_run_and_the_lock_goes_with_its_holder(tmp_path):
-    with locked(tmp_path):
+    with acquire_lock(tmp_path):
         with pytest.raises(TrainerError, match=rf"held by process {os.getpid()} on \S+ since \d{{4}}-.*resume=auto"):
-            locked(tmp_path).__enter__()
+            acquire_lock(tmp_path).__enter__()
         assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RuntimeError), locked(tmp_path):
+    with pytest.raises(RuntimeError), acquire_lock(tmp_path):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def taken(folder):
     try:
-        with locked(folder):
+        with acquire_lock(folder):
             pass
     except TrainerError:
         return False
@@ -61,7 +61,7 @@ def test_a_holder_that_was_killed_is_followed_at_once(tmp_path, gone):
 def test_a_holder_whose_parent_has_not_noticed_its_end_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    leave_lock(tmp_path, pid=process.pid, born=run_lock._born(process.pid))
+    leave_lock(tmp_path, pid=process.pid, born=lock._born(process.pid))
     assert taken(tmp_path)
     process.wait()
 
@@ -101,8 +101,8 @@ def test_one_that_was_killed_while_it_took_a_stale_lock_is_followed(tmp_path, go
 
 
 def test_a_lock_is_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "RENEWAL_SECONDS", 0.01)
-    with locked(tmp_path):
+    monkeypatch.setattr(lock, "RENEWAL_SECONDS", 0.01)
+    with acquire_lock(tmp_path):
         os.utime(tmp_path / NAME, (0, 0))
         deadline = time.monotonic() + 30
         while (tmp_path / NAME).stat().st_mtime == 0 and time.monotonic() < deadline:
@@ -114,7 +114,7 @@ def race(folder, rounds, barrier, wins):
     for number in range(rounds):
         barrier.wait()
         try:
-            with locked(folder / str(number)):
+            with acquire_lock(folder / str(number)):
                 with wins.get_lock():
                     wins[number] += 1
                 barrier.wait()  # until all have tried
@@ -142,14 +142,14 @@ def test_of_processes_that_start_together_one_wins(tmp_path, gone, stale):
 
 
 def test_a_run_is_held_while_it_trains_and_while_it_is_evaluated(run_tiny, tiny, monkeypatch):
-    from ortho_kernels.trainer import pretrain
+    from ortho_kernels.trainer.runs import pretrain
 
     refused = []
 
     def try_to_resume():
         with (
             pytest.raises(TrainerError, match=rf"held by process {os.getpid()}"),
-            held_run(tiny("trainer.checkpoint_every=1", "resume=auto"), ALONE),
+            open_run(tiny("trainer.checkpoint_every=1", "resume=auto"), ALONE),
         ):
             pass
         refused.append(True)
@@ -181,7 +181,7 @@ def test_a_run_that_fails_lets_go(run_tiny, tmp_path):
 def test_what_is_no_lock_is_named(tmp_path):
     (tmp_path / NAME).mkdir()
     with pytest.raises(TrainerError, match=rf"{tmp_path / NAME} is a folder, where the lock.*Remove it"):
-        locked(tmp_path).__enter__()
+        acquire_lock(tmp_path).__enter__()
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "[]", '{"host": 1}'])
@@ -190,19 +190,19 @@ def test_a_lock_that_names_nobody_says_how_to_go_on(tmp_path, content):
     with pytest.raises(
         TrainerError, match=r"held by an unknown process since .*lapses five minutes after .*resume=auto"
     ):
-        locked(tmp_path).__enter__()
+        acquire_lock(tmp_path).__enter__()
 
 
 def test_a_lock_with_values_of_other_types_names_nobody(tmp_path):
     leave_lock(tmp_path, pid="many")
     with pytest.raises(TrainerError, match="held by an unknown process"):
-        locked(tmp_path).__enter__()
+        acquire_lock(tmp_path).__enter__()
 
 
 def test_the_lock_of_another_machine_says_when_it_lapses(tmp_path):
     leave_lock(tmp_path, host="other", machine="other")
     with pytest.raises(TrainerError, match=r"process \d+ on other since .*lapses five minutes after .*resume=auto"):
-        locked(tmp_path).__enter__()
+        acquire_lock(tmp_path).__enter__()
 
 
 def test_auto_does_not_start_beside_a_run_that_has_no_checkpoint_yet(run_tiny, tiny, gone):
@@ -210,7 +210,7 @@ def test_auto_does_not_start_beside_a_run_that_has_no_checkpoint_yet(run_tiny, t
 
     class Second(Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
-            with pytest.raises(TrainerError, match="held by process"), held_run(tiny("resume=auto"), ALONE):
+            with pytest.raises(TrainerError, match="held by process"), open_run(tiny("resume=auto"), ALONE):
                 pass
             refused.append(True)
 
@@ -219,8 +219,8 @@ def test_auto_does_not_start_beside_a_run_that_has_no_checkpoint_yet(run_tiny, t
 
 
 def test_auto_starts_anew_after_one_that_was_killed_before_its_first_checkpoint(tiny, gone):
-    with held_run(tiny("resume=auto"), ALONE) as first:
+    with open_run(tiny("resume=auto"), ALONE) as first:
         pass
     leave_lock(first.folder, pid=gone)
-    with held_run(tiny("resume=auto"), ALONE) as second:
+    with open_run(tiny("resume=auto"), ALONE) as second:
         assert second.folder != first.folder

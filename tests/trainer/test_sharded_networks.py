@@ -7,12 +7,12 @@ import torch
 from bare_runs import train
 from PIL import Image
 
-from ortho_kernels.trainer.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
-from ortho_kernels.trainer.metrics_file import read_metrics
-from ortho_kernels.trainer.pretrain import build_module
-from ortho_kernels.trainer.processes import ALONE, launched
+from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
+from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.report.metrics_file import read_metrics
+from ortho_kernels.trainer.runs.pretrain import build_module, instantiate
 
 WORDS = [
     "method=byol",
@@ -66,7 +66,7 @@ def resume(ranks, config):
     folder = train(ranks, config)
     newest = checkpoint_files(folder / "checkpoints")[0]
     whole = read_checkpoint(newest)
-    ranks.agreed(newest.unlink() if ranks.rank == 0 else None)
+    ranks.broadcast(newest.unlink() if ranks.rank == 0 else None)
     assert train(ranks, config) == folder
     for name, value in read_checkpoint(newest)["state_dict"].items():
         assert torch.equal(value, whole["state_dict"][name]), name
@@ -75,7 +75,7 @@ def resume(ranks, config):
 
 def weights_before(config):
     """As they are before the first step."""
-    module = build_module(config, load_splits(config.data, ALONE), ALONE, steps=1)
+    module = build_module(config, load_splits(instantiate(config.data), ALONE), ALONE, steps=1)
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
@@ -93,7 +93,7 @@ def distance(ours, theirs):
 def test_real_networks_train_shared_out_as_they_do_whole(tmp_path, pictures):
     train_each(ALONE, tmp_path / "whole", pictures, [])
     work = partial(train_each, folder=tmp_path / "shared", pictures=pictures, words=["trainer=fsdp2"])
-    launched(2, "gloo", 300.0, work)
+    launch_processes(2, "gloo", 300.0, work)
     for name, network in NETWORKS.items():
         expected, losses = outcome(tmp_path / "whole" / name)
         found, shared_losses = outcome(tmp_path / "shared" / name)
@@ -112,4 +112,4 @@ FROZEN = ["method=dino", "method.prototypes=16", "method.freeze=0.5", "data.view
 @pytest.mark.parametrize("method", [[], FROZEN], ids=["byol", "frozen prototypes"])
 def test_a_run_of_shared_weights_goes_on_where_it_stopped(tmp_path, pictures, method):
     words = [*NETWORKS["resnet18-color"], *method, "trainer=fsdp2", "trainer.checkpoint_every=1", "resume=auto"]
-    launched(2, "gloo", 300.0, partial(resume, config=config_of(words, tmp_path, pictures)))
+    launch_processes(2, "gloo", 300.0, partial(resume, config=config_of(words, tmp_path, pictures)))

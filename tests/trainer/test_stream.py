@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ortho_kernels.trainer.data import MemoryImages
+from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.distributed.processes import ALONE, Ranks
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.processes import ALONE, Ranks
-from ortho_kernels.trainer.stream import BatchStream, Order
 
 IMAGES = MemoryImages(torch.arange(10, dtype=torch.uint8), torch.zeros(10))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ortho_kernels.trainer.data.byte_strings import ByteStrings
-from ortho_kernels.trainer.data.encoded import EncodedImages, PictureFiles
+from ortho_kernels.trainer.data.encoded import EncodedImages
+from ortho_kernels.trainer.data.picture_sources import ByteStrings, PictureFiles
+from ortho_kernels.trainer.data.stream import BatchStream, Order
 from ortho_kernels.trainer.randomness import generator_for
-from ortho_kernels.trainer.stream import BatchStream, Order
 
 MEMORY = Path("/proc/self/smaps_rollup")
 IMAGES = 1_300_000

@@ -27,7 +27,7 @@ INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 TO_HOST = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.__array__}
 
 NO_WAITS = {
-    "ortho_kernels/trainer/stream.py": "reads pictures, which lie on the host",
+    "ortho_kernels/trainer/data/stream.py": "reads pictures, which lie on the host",
     "ortho_kernels/trainer/transfers.py": "reads a copy that has arrived, or sends one from the host",
     "torch/optim/adam.py": "reads its count of steps, which torch keeps on the host",
 }

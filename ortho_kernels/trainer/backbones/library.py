@@ -1,29 +1,16 @@
 """Any network of timm or torchvision by its name, with random weights unless its options ask for trained ones."""
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainerError
-
-
-@dataclass
-class TimmSettings:
-    name: str = "timm"
-    model: str = "convnext_atto"  # a name that timm.list_models() has
-    options: dict[str, Any] = field(default_factory=dict)  # of timm.create_model: {img_size: 32, ...}
-
-
-@dataclass
-class TorchvisionSettings:
-    name: str = "torchvision"
-    model: str = "mobilenet_v3_small"  # a name that torchvision.models.list_models() has
-    options: dict[str, Any] = field(default_factory=dict)  # of the network: {image_size: 32, ...}
+from ..errors import TrainerError, did_you_mean
+from ..options import option
+from .base import Backbone
 
 
 class Wrapped(nn.Module):
@@ -38,37 +25,46 @@ class Wrapped(nn.Module):
         return self.network(images)
 
 
-def build_timm(settings: TimmSettings, channels: int, size: int) -> Wrapped:
-    return _wrapped(timm_network(settings, channels), settings, channels, size)
+@dataclass
+class Timm(Backbone):
+    name: str = "timm"
+    model: str = option("convnext_atto", "a name of timm.list_models()")
+    options: dict[str, Any] = option({}, "what timm.create_model takes: {img_size: 32, ...}")
+
+    def build(self, channels: int, size: int) -> nn.Module:
+        return _wrap(self.library_network(channels, size), self, channels, size)
+
+    def library_network(self, channels: int, size: int) -> nn.Module:
+        import timm  # takes its time, and few runs need it
+
+        _check_name(self, timm.list_models())
+        with _building(self, "pretrained", cache="HF_HOME"):
+            return timm.create_model(self.model, in_chans=channels, num_classes=0, **self.options)
 
 
-def timm_network(settings: TimmSettings, channels: int) -> nn.Module:
-    import timm  # takes its time, and few runs need it
+@dataclass
+class Torchvision(Backbone):
+    name: str = "torchvision"
+    model: str = option("mobilenet_v3_small", "a name of torchvision.models.list_models()")
+    options: dict[str, Any] = option({}, "what that network takes: {image_size: 32, ...}")
 
-    _check_name(settings, timm.list_models())
-    with _building(settings, "pretrained", cache="HF_HOME"):
-        return timm.create_model(settings.model, in_chans=channels, num_classes=0, **settings.options)
+    def build(self, channels: int, size: int) -> nn.Module:
+        return _wrap(self.library_network(channels, size), self, channels, size)
 
+    def library_network(self, channels: int, size: int) -> nn.Module:
+        """Without its last linear layer, and with as many input channels as the data has."""
+        from torchvision import models
 
-def build_torchvision(settings: TorchvisionSettings, channels: int, size: int) -> Wrapped:
-    return _wrapped(torchvision_network(settings, channels), settings, channels, size)
-
-
-def torchvision_network(settings: TorchvisionSettings, channels: int) -> nn.Module:
-    """Without its last linear layer, and with as many input channels as the data has."""
-    from torchvision import models
-
-    _check_name(settings, models.list_models(module=models))
-    with _building(settings, "weights", cache="TORCH_HOME"):
-        network = models.get_model(settings.model, **{"weights": None, **settings.options})
-    _replace(
-        network, [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1], nn.Identity()
-    )
-    name, stem = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
-    if stem.in_channels != channels:
-        form: dict[str, Any] = {"kernel_size": stem.kernel_size, "stride": stem.stride, "padding": stem.padding}
-        _replace(network, name, nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **form))
-    return network
+        _check_name(self, models.list_models(module=models))
+        with _building(self, "weights", cache="TORCH_HOME"):
+            network = models.get_model(self.model, **{"weights": None, **self.options})
+        linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+        _replace(network, linear[-1], nn.Identity())
+        name, stem = next((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+        if stem.in_channels != channels:
+            form: dict[str, Any] = {"kernel_size": stem.kernel_size, "stride": stem.stride, "padding": stem.padding}
+            _replace(network, name, nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **form))
+        return network
 
 
 @contextmanager
@@ -98,8 +94,8 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(owner), attribute, layer)
 
 
-def _wrapped(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
-    """Tries the network on two images, which also tells how long its features are."""
+def _wrap(network: nn.Module, settings: Any, channels: int, size: int) -> Wrapped:
+    """Tries the network on two images, which also gives the length of its features."""
     training = network.training
     try:
         with torch.no_grad():
@@ -116,7 +112,4 @@ def _wrapped(network: nn.Module, settings: Any, channels: int, size: int) -> Wra
 
 def _check_name(settings: Any, known: list[str]) -> None:
     if settings.model not in known:
-        near = difflib.get_close_matches(settings.model, known, n=1)
-        raise TrainerError(
-            f"{settings.name} has no model {settings.model}." + (f" Did you mean {near[0]}?" if near else "")
-        )
+        raise TrainerError(f"{settings.name} has no model {settings.model}.{did_you_mean(settings.model, known)}")

@@ -4,43 +4,56 @@ Modules are named as torchvision names them, so weights of width 64 move between
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ..errors import TrainerError
-
-STEMS = ("cifar", "imagenet")
-
-
-@dataclass
-class ResNetSettings:
-    name: str
-    width: int = 64  # channels of the first stage; 64 is the standard network, 8 and 16 suit a CPU
-    stem: str = "cifar"  # cifar: 3 x 3, no stride, no pooling; imagenet: 7 x 7, stride 2, pooling
+from ..options import at_least, one_of, option
+from .base import Backbone
 
 
 @dataclass
-class ResNet18Settings(ResNetSettings):
+class ResNetBackbone(Backbone):
+    block: ClassVar[type[BasicBlock] | type[Bottleneck]]
+    depths: ClassVar[tuple[int, ...]]  # blocks of each stage
+    width: int = option(64, "channels of the first stage; 64 is standard, 8 and 16 suit a CPU", at_least(1))
+    stem: str = option("cifar", "3 x 3 for small images, or 7 x 7 with stride and pooling", one_of("cifar", "imagenet"))
+
+    def build(self, channels: int, size: int) -> nn.Module:
+        return ResNet(self.block, self.depths, channels, self.width, self.stem)
+
+    def library_network(self, channels: int, size: int) -> nn.Module | None:
+        """torchvision's network of standard width with this stem, and without its classifier."""
+        if self.width != 64:
+            return None
+        network = models.ResNet(self.block, list(self.depths))
+        stem = _stem(channels, self.width, self.stem)
+        network.conv1, network.maxpool = stem["conv1"], stem.get("maxpool", nn.Identity())
+        network.fc = nn.Identity()
+        return network
+
+
+@dataclass
+class ResNet18(ResNetBackbone):
     name: str = "resnet18"
+    block = BasicBlock
+    depths = (2, 2, 2, 2)
 
 
 @dataclass
-class ResNet50Settings(ResNetSettings):
+class ResNet50(ResNetBackbone):
     name: str = "resnet50"
-
-
-LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-}
+    block = Bottleneck
+    depths = (3, 4, 6, 3)
 
 
 class ResNet(nn.Sequential):
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: list[int], channels: int, width: int, stem: str
+        self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], channels: int, width: int, stem: str
     ) -> None:
         layers = _stem(channels, width, stem)
         inputs = width
@@ -53,24 +66,6 @@ class ResNet(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def build_resnet(settings: ResNetSettings, channels: int, size: int) -> ResNet:
-    if settings.stem not in STEMS:
-        raise TrainerError(f"backbone.stem must be one of {', '.join(STEMS)}; got {settings.stem}.")
-    block, depths = LAYOUTS[settings.name]
-    return ResNet(block, depths, channels, settings.width, settings.stem)
-
-
-def torchvision_resnet(settings: ResNetSettings, channels: int) -> nn.Module | None:
-    """torchvision's network of standard width with this stem, and without its classifier."""
-    if settings.width != 64:
-        return None
-    network = getattr(models, settings.name)()
-    stem = _stem(channels, settings.width, settings.stem)
-    network.conv1, network.maxpool = stem["conv1"], stem.get("maxpool", nn.Identity())
-    network.fc = nn.Identity()
-    return network
 
 
 def _stem(channels: int, width: int, stem: str) -> dict[str, nn.Module]:

@@ -1,68 +1,72 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021; DeiT's sizes) as timm builds them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import at_least, one_of, option
+from .base import Backbone
 from .library import Wrapped
 
-POSITIONS = ("learned", "sincos")
-INITIALIZATIONS = ("timm", "mocov3")
+
+@dataclass
+class ViT(Backbone):
+    model: ClassVar[str]  # timm's
+    patch: int = option(4, "side of a patch in pixels", at_least(1))
+    depth: int = option(12, "number of blocks", at_least(1))
+    heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
+    positions: str = option("learned", "learned, or fixed sines and cosines (MoCo v3)", one_of("learned", "sincos"))
+    # mocov3: Xavier's, with queries, keys and values apart
+    initialization: str = option("timm", "initial weights: timm's or MoCo v3's", one_of("timm", "mocov3"))
+    freeze_patches: bool = option(False, "the projection of patches keeps its initial weights (MoCo v3, section 4)")
+
+    def build(self, channels: int, size: int) -> nn.Module:
+        if size % self.patch:
+            raise TrainerError(
+                f"backbone.patch={self.patch} does not divide the image size {size}: "
+                f"choose one that does, or another data.size."
+            )
+        network: Any = self.library_network(channels, size)
+        return Wrapped(network, network.num_features)
+
+    def library_network(self, channels: int, size: int) -> nn.Module:
+        return timm_vit(self, channels, size)
 
 
 @dataclass
-class ViTSettings:
-    name: str
-    patch: int = 4  # side of a patch in pixels
-    depth: int = 12
-    heads: int | None = None  # of a block's attention; DeiT's number by default
-    positions: str = "learned"  # or sincos: fixed sines and cosines of row and column (MoCo v3)
-    initialization: str = "timm"  # or mocov3: Xavier's, with queries, keys and values apart
-    freeze_patches: bool = False  # the projection of the patches keeps its initial weights (MoCo v3, section 4)
-
-
-@dataclass
-class ViTTinySettings(ViTSettings):
+class ViTTiny(ViT):
     """Blocks of 192 dimensions and 3 heads."""
 
     name: str = "vit_tiny"
+    model = "vit_tiny_patch16_224"
 
 
 @dataclass
-class ViTSmallSettings(ViTSettings):
+class ViTSmall(ViT):
     """Blocks of 384 dimensions and 6 heads."""
 
     name: str = "vit_small"
+    model = "vit_small_patch16_224"
 
 
 @dataclass
-class ViTBaseSettings(ViTSettings):
+class ViTBase(ViT):
     """Blocks of 768 dimensions and 12 heads."""
 
     name: str = "vit_base"
+    model = "vit_base_patch16_224"
 
 
-def build_vit(settings: ViTSettings, channels: int, size: int) -> Wrapped:
-    if size % settings.patch:
-        raise TrainerError(
-            f"backbone.patch={settings.patch} does not divide the image size {size}: "
-            f"choose one that does, or another data.size."
-        )
-    network = vit_network(settings, channels, size)
-    features: Any = network.num_features
-    return Wrapped(network, features)
-
-
-def vit_network(settings: ViTSettings, channels: int, size: int) -> nn.Module:
+def timm_vit(settings: ViT, channels: int, size: int) -> nn.Module:
     """Small views of another size are padded to whole patches, and the position embedding is scaled to them."""
     import timm  # takes its time, and only transformers need it
 
     try:
         network: Any = timm.create_model(
-            f"{settings.name}_patch16_224",
+            settings.model,
             img_size=size,
             patch_size=settings.patch,
             in_chans=channels,

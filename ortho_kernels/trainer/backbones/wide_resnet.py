@@ -7,13 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import at_least, option
+from .base import Backbone
 
 
 @dataclass
-class WideResNetSettings:
+class WRN(Backbone):
     name: str = "wrn28_2"
-    depth: int = 28  # 6 n + 4: n blocks of two convolutions in each of three stages
-    factor: int = 2  # stages have 16, 32 and 64 channels times this
+    depth: int = option(28, "6 n + 4: n blocks of two convolutions in each of three stages", at_least(10))
+    factor: int = option(2, "stages have 16, 32 and 64 channels times this", at_least(1))
+
+    def build(self, channels: int, size: int) -> nn.Module:
+        if (self.depth - 4) % 6:
+            raise TrainerError(
+                f"backbone.depth of a wide ResNet must be 6 n + 4 (10, 16, 22, 28, ...); got {self.depth}."
+            )
+        return WideResNet(self.depth, self.factor, channels)
 
 
 class PreActivationBlock(nn.Module):
@@ -60,11 +69,3 @@ class WideResNet(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def build_wide_resnet(settings: WideResNetSettings, channels: int, size: int) -> WideResNet:
-    if settings.depth < 10 or (settings.depth - 4) % 6:
-        raise TrainerError(
-            f"backbone.depth of a wide ResNet must be 6 n + 4 (10, 16, 22, 28, ...); got {settings.depth}."
-        )
-    return WideResNet(settings.depth, settings.factor, channels)

@@ -3,11 +3,9 @@
 import sys
 from pathlib import Path
 
+from ..distributed.processes import is_main_process
 from ..errors import writing
 from .decoding import PictureError
-from .notices import is_main_process
-
-CORRUPT = ("stop", "skip")  # what data.corrupt can be
 
 
 class BrokenPictures:
@@ -18,7 +16,7 @@ class BrokenPictures:
         self.names: set[str] = set()
         self.file: Path | None = None
 
-    def keep_in(self, file: Path) -> None:
+    def persist(self, file: Path) -> None:
         """From now on the list is this file; what is known goes there, if it isn't there yet."""
         self.file = file
         if is_main_process():
@@ -29,11 +27,11 @@ class BrokenPictures:
             return
         self.names.add(name)
         if self.file is None:
-            said = not is_main_process()  # what is found before the run has a folder, every process of the run finds
+            known = not is_main_process()  # before the run has a folder, every process of it finds the same
         else:
-            said = name in self._listed()
-            self._append([name] * (not said))
-        if not said:
+            known = name in self._listed()
+            self._append([name] * (not known))
+        if not known:
             print(f"{error} It is left out.", file=sys.stderr, flush=True)
 
     def __len__(self) -> int:

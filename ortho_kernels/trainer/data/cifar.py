@@ -4,17 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision import datasets
 
 from ..errors import TrainerError
-from ..views import LocalSettings, PairSettings, ViewSettings
-from .encoded import EncodedImages, PictureBytes
-from .fetching import data_root, fetched
+from ..options import at_least, option
+from .base import Source
+from .encoded import EncodedImages
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
+from .picture_sources import PictureBytes
+from .views import LocalSettings, PairSettings, ViewSettings
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -30,29 +32,27 @@ def cifar_views() -> ViewSettings:
 
 
 @dataclass
-class CIFAR10Settings:
+class CIFAR10(Source):
     name: str = "cifar10"
-    root: str | None = None  # a folder, the user's cache by default; or an .npz of JPEG pictures, see `load_archive`
+    root: str | None = option(None, "folder of the files, by default the user's cache; or an .npz of JPEG pictures")
     size: int = 32
-    train_images: int | None = None  # pretrain and fit on this many, drawn by class in the order of the file
+    train_images: int | None = option(None, "pretrain on so many, the first of each class; all by default", at_least(1))
     views: ViewSettings = field(default_factory=cifar_views)
+
+    def load(self) -> Splits:
+        if self.root and self.root.endswith(".npz"):
+            splits = load_archive(Path(self.root).expanduser())
+        else:
+            splits = _load(self.root, "CIFAR-10", datasets.CIFAR10)
+        return _subset(splits, self.train_images)
 
 
 @dataclass
-class CIFAR100Settings(CIFAR10Settings):
+class CIFAR100(CIFAR10):
     name: str = "cifar100"
 
-
-def load_cifar10(settings: Any) -> Splits:
-    if settings.root and settings.root.endswith(".npz"):
-        splits = load_archive(Path(settings.root).expanduser())
-    else:
-        splits = _load(settings, "CIFAR-10", CIFAR10)
-    return _reduced(splits, settings.train_images)
-
-
-def load_cifar100(settings: Any) -> Splits:
-    return _reduced(_load(settings, "CIFAR-100", CIFAR100), settings.train_images)
+    def load(self) -> Splits:
+        return _subset(_load(self.root, "CIFAR-100", datasets.CIFAR100), self.train_images)
 
 
 def load_archive(path: Path) -> Splits:
@@ -62,7 +62,7 @@ def load_archive(path: Path) -> Splits:
         with np.load(path, allow_pickle=False) as archive:
             header = archive["header"].tobytes()
             train, test = (
-                _decoded(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
+                _decode(header, archive[name], archive[f"{name}_off"], archive[f"{name}_y"])
                 for name in ("train", "test")
             )
     except (OSError, KeyError, ValueError) as error:
@@ -73,24 +73,24 @@ def load_archive(path: Path) -> Splits:
     return Splits(train, test, CIFAR10_CLASSES)
 
 
-def _decoded(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
+def _decode(header: bytes, files: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> Images:
     ends = torch.from_numpy(offsets.astype(np.int64))
     pictures = PictureBytes(header, torch.from_numpy(files), ends[:-1], ends.diff())
     return EncodedImages(pictures, torch.from_numpy(labels.astype(np.int64)), size=32).decode()
 
 
-def _load(settings: Any, title: str, dataset: Callable[..., CIFAR10]) -> Splits:
-    root = data_root(settings.root)
-    train, test = (fetched(title, root, partial(dataset, str(root), train=train)) for train in (True, False))
+def _load(root: str | None, title: str, dataset: Callable[..., datasets.CIFAR10]) -> Splits:
+    folder = data_root(root)
+    train, test = (fetch(title, folder, partial(dataset, str(folder), train=train)) for train in (True, False))
     return Splits(_images(train), _images(test), list(train.classes))
 
 
-def _images(dataset: CIFAR10) -> Images:
+def _images(dataset: datasets.CIFAR10) -> Images:
     pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return MemoryImages(pixels, torch.tensor(dataset.targets))
 
 
-def _reduced(splits: Splits, images: int | None) -> Splits:
+def _subset(splits: Splits, images: int | None) -> Splits:
     """The first pictures of each class, as many of every class."""
     if images is None:
         return splits

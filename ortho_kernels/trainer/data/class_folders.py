@@ -14,7 +14,7 @@ SUFFIXES = {
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 }
 NO_PICTURE, NOT_OPENED = "no pictures", "pictures that PIL can't open here"
-SAID = 8  # suffixes for each reason: numbered files have as many as there are files
+MOST_SUFFIXES = 8  # of one reason: numbered files have as many suffixes as there are files
 HIDDEN, LOOSE, LOOP = "hidden", "beside the class folders", "folders that hold themselves"
 
 
@@ -43,10 +43,10 @@ class LeftOut:
 
     def _of(self, reason: str) -> str:
         found = sorted((-count, suffix) for (why, suffix), count in self.counts.items() if why == reason)
-        said = [f"{-count:,} {suffix}" for count, suffix in found[:SAID]]
-        if others := -sum(count for count, _ in found[SAID:]):
-            said.append(f"{others:,} of other kinds")
-        return f"{', '.join(said)} ({reason})"
+        parts = [f"{-count:,} {suffix}" for count, suffix in found[:MOST_SUFFIXES]]
+        if others := -sum(count for count, _ in found[MOST_SUFFIXES:]):
+            parts.append(f"{others:,} of other kinds")
+        return f"{', '.join(parts)} ({reason})"
 
 
 def list_classes(folder: Path, wanted: set[str] | None, left_out: LeftOut) -> dict[str, list[str]]:

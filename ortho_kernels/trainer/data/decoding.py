@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import TrainerError
-from .notices import printable
+from ..errors import TrainerError, printable
 
 ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
@@ -42,7 +41,7 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
         return _pixels(image, size, channels)
 
 
-def decoded(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
+def decode(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
     """`pixels_of` what is opened, in color; errors carry `name`."""
     with _named(name), open_picture() as image:
         return _pixels(image, size, channels=3)

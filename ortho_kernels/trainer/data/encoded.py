@@ -1,69 +1,33 @@
 """Pictures that stay files, or bytes of files, until a batch needs them."""
 
-import io
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..distributed.processes import print_once
 from .broken import BrokenPictures
-from .byte_strings import ByteStrings
-from .decoding import PictureError, decoded, header_error
+from .decoding import PictureError, decode, header_error
 from .images import Images, MemoryImages
-from .notices import printable
-from .threads import in_threads
+from .picture_sources import Sources
 
-
-class Sources(ByteStrings, ABC):
-    """What pictures are decoded from."""
-
-    cure: str  # what to do about one that is broken
-
-    @abstractmethod
-    def open(self, index: int) -> Image.Image:
-        """The picture, its header read."""
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """For people."""
-
-
-class PictureFiles(Sources):
-    """The strings are paths."""
-
-    cure = "Replace it, remove it, or leave out what is broken: data.corrupt=skip."
-
-    def open(self, index: int) -> Image.Image:
-        return Image.open(os.fsdecode(self[index]))
-
-    def name(self, index: int) -> str:
-        return printable(os.fsdecode(self[index]))
-
-
-class PictureBytes(Sources):
-    """The strings are contents of files."""
-
-    cure = "Fetch the file that holds it again."
-
-    def open(self, index: int) -> Image.Image:
-        return Image.open(io.BytesIO(self[index]))
-
-    def name(self, index: int) -> str:
-        return f"number {index}"
+Result = TypeVar("Result")
+BLOCK = 1000  # pictures; an error stops the work at the end of its block
+FIRST_SECONDS, LINE_SECONDS = 3.0, 15.0
 
 
 class EncodedImages(Images):
     """Each picture is scaled and center-cropped to `size` x `size` when it is decoded.
 
     A picture that can't be decoded is left out of what is read and goes to `broken`; without that list it stops the
-    run. Either way its name is said.
+    run. Either way its name is printed.
     """
 
-    decoded = False
+    in_memory = False
 
     def __init__(self, sources: Sources, labels: Tensor, size: int, broken: BrokenPictures | None = None) -> None:
         self.sources = sources
@@ -74,7 +38,7 @@ class EncodedImages(Images):
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self._room(len(indices))
         errors = [self._decode_into(row, index) for row, index in zip(pixels, indices.tolist(), strict=True)]
-        readable = self._sound(indices, errors)
+        readable = self._readable(indices, errors)
         return (pixels if readable.all() else pixels[readable]), readable
 
     def select(self, indices: Tensor) -> "EncodedImages":
@@ -87,38 +51,52 @@ class EncodedImages(Images):
             return header_error(partial(self.sources.open, index), self.sources.name(index))
 
         everything = torch.arange(len(self))
-        sound = self._sound(everything, in_threads("Reading headers", check, len(self)))
-        return self if sound.all() else self.select(everything[sound])
+        readable = self._readable(everything, in_threads("Reading headers", check, len(self)))
+        return self if readable.all() else self.select(everything[readable])
 
     def decode(self) -> MemoryImages:
         """Those that can be decoded, in memory."""
         pixels = self._room(len(self))
         errors = in_threads("Decoding", lambda index: self._decode_into(pixels[index], index), len(self))
         everything = torch.arange(len(self))
-        kept = everything[self._sound(everything, errors)]
-        if len(kept) < len(self):  # close the gaps: rows move towards the start, a piece at a time
-            for target, source in zip(pixels[: len(kept)].split(1000), kept.split(1000), strict=True):
+        readable = everything[self._readable(everything, errors)]
+        if len(readable) < len(self):  # close the gaps: rows move toward the start, a piece at a time
+            for target, source in zip(pixels[: len(readable)].split(1000), readable.split(1000), strict=True):
                 target.copy_(pixels[source])
-        return MemoryImages(pixels[: len(kept)], self.labels[kept])
+        return MemoryImages(pixels[: len(readable)], self.labels[readable])
 
     def _room(self, count: int) -> Tensor:
         return torch.empty(count, 3, self.size, self.size, dtype=torch.uint8)
 
     def _decode_into(self, target: Tensor, index: int) -> PictureError | None:
         try:
-            target.copy_(decoded(partial(self.sources.open, index), self.sources.name(index), self.size))
+            target.copy_(decode(partial(self.sources.open, index), self.sources.name(index), self.size))
         except PictureError as error:
             return error
         return None
 
-    def _sound(self, indices: Tensor, errors: Iterable[PictureError | None]) -> Tensor:
+    def _readable(self, indices: Tensor, errors: Iterable[PictureError | None]) -> Tensor:
         """Which of the pictures have no error, as bool `(len(indices),)`; the others are reported."""
-        sound = torch.ones(len(indices), dtype=torch.bool)
+        readable = torch.ones(len(indices), dtype=torch.bool)
         for place, error in enumerate(errors):
             if error is None:
                 continue
             if self.broken is None:
                 raise PictureError(f"{error} {self.sources.cure}")
             self.broken.add(self.sources.name(int(indices[place])), error)
-            sound[place] = False
-        return sound
+            readable[place] = False
+        return readable
+
+
+def in_threads(title: str, work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """`work(0)` to `work(count - 1)`, the results in order: PIL reads and decodes outside Python's lock.
+
+    Work that takes long prints how far it is."""
+    due = time.monotonic() + FIRST_SECONDS
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, count, BLOCK):
+            end = min(start + BLOCK, count)
+            yield from pool.map(work, range(start, end))
+            if time.monotonic() >= due and end < count:
+                print_once(f"{title}: {end:,} of {count:,} pictures ...")
+                due = time.monotonic() + LINE_SECONDS

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey pictures of clothes, 28 x 28, MIT licence.
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray pictures of clothes, 28 x 28, MIT license.
 
 From the first of these that works: what lies in the data root already; torchvision's download, with its checksums; the
 Debian package `dataset-fashion-mnist`, fetched and unpacked into the data root without root rights.
@@ -10,14 +10,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.datasets import FashionMNIST
+from torchvision import datasets
 
 from ..errors import TrainerError
-from ..views import ViewSettings
+from ..options import option
+from .base import Source
 from .fetching import data_root, last_line, quiet_download
 from .images import Images, MemoryImages, Splits
 
@@ -26,19 +27,17 @@ FILES = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("im
 
 
 @dataclass
-class FashionMNISTSettings:
+class FashionMNIST(Source):
     name: str = "fashion_mnist"
-    root: str | None = None  # where the files lie or go; the user's cache folder by default
-    size: int = 28  # side of the views that are trained on
-    views: ViewSettings = field(default_factory=ViewSettings)
+    root: str | None = option(None, "folder of the files; by default the user's cache")
+    size: int = 28
 
-
-def load_fashion_mnist(settings: FashionMNISTSettings) -> Splits:
-    root = data_root(settings.root)
-    raw = root / "FashionMNIST" / "raw"
-    if not _complete(raw):
-        _obtain(root, raw)
-    return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(FashionMNIST.classes))
+    def load(self) -> Splits:
+        root = data_root(self.root)
+        raw = root / "FashionMNIST" / "raw"
+        if not _complete(raw):
+            _obtain(root, raw)
+        return Splits(_read(root, raw, train=True), _read(root, raw, train=False), list(datasets.FashionMNIST.classes))
 
 
 def _complete(raw: Path) -> bool:
@@ -47,7 +46,7 @@ def _complete(raw: Path) -> bool:
 
 def _read(root: Path, raw: Path, train: bool) -> Images:
     try:
-        dataset = FashionMNIST(str(root), train=train, download=False)
+        dataset = datasets.FashionMNIST(str(root), train=train, download=False)
     except (RuntimeError, ValueError, AssertionError, EOFError, OSError) as error:
         raise TrainerError(
             f"A Fashion-MNIST file in {raw} is corrupt ({error}). Remove that folder and run again."
@@ -85,7 +84,7 @@ def _obtain(root: Path, raw: Path) -> None:
 
 def _download(root: Path, raw: Path) -> None:
     with quiet_download():
-        FashionMNIST(str(root), download=True)
+        datasets.FashionMNIST(str(root), download=True)
 
 
 def _unpack_debian_package(root: Path, raw: Path) -> None:

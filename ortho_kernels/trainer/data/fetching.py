@@ -22,7 +22,7 @@ def data_root(root: str | None) -> Path:
     return Path(root).expanduser() if root else default_root()
 
 
-def fetched(title: str, root: Path, open_dataset: Callable[..., Dataset]) -> Dataset:
+def fetch(title: str, root: Path, open_dataset: Callable[..., Dataset]) -> Dataset:
     """`open_dataset(download=...)`: what lies in `root`, downloaded first if it isn't there or isn't whole."""
     with contextlib.suppress(RuntimeError, OSError):  # torchvision's "not found or corrupted"
         return open_dataset(download=False)
@@ -56,6 +56,6 @@ def quiet_download() -> Iterator[None]:
 
 
 def last_line(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or getattr(error, "reason", None) or error
-    lines = str(said).strip().splitlines()
+    text = getattr(error, "stderr", None) or getattr(error, "reason", None) or error
+    lines = str(text).strip().splitlines()
     return lines[-1] if lines else type(error).__name__

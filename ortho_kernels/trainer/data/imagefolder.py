@@ -6,30 +6,59 @@ from pathlib import Path
 
 import torch
 
+from ..distributed.processes import print_once
 from ..errors import TrainerError
-from ..views import LocalSettings, ViewSettings
-from .broken import CORRUPT, BrokenPictures
+from ..options import at_least, one_of, option
+from .base import Source
+from .broken import BrokenPictures
 from .class_folders import LeftOut, list_classes
-from .encoded import EncodedImages, PictureFiles
+from .encoded import EncodedImages
 from .images import Images, Splits
-from .notices import say
+from .picture_sources import PictureFiles
+from .views import LocalSettings, ViewSettings
 
 TEST_NAMES = ("test", "val")
 GIB = 1024**3
 
 
 @dataclass
-class ImageFolderSettings:
+class ImageFolder(Source):
     name: str = "imagefolder"
-    root: str | None = None
-    size: int = 32  # side of the large views
-    decode_size: int | None = None  # pictures are scaled and center-cropped to this side; `size` by default
-    classes: str | None = None  # a file that lists the class folders to use, one a line; all by default
-    memory_gib: float = 4.0  # decoded once into memory if that takes no more than this, else for every batch anew
-    # At a picture that can't be decoded: stop, or skip it. To skip, pictures that are not held in memory have their
-    # headers read at the start of each run, which takes its time with a million files.
-    corrupt: str = "stop"
-    views: ViewSettings = field(default_factory=ViewSettings)
+    root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
+    size: int = 32
+    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
+    classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
+    memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
+    # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
+    corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
+
+    def load(self) -> Splits:
+        if not self.root:
+            raise TrainerError(
+                f"data={self.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
+            )
+        root = Path(self.root).expanduser()
+        if root.is_dir() and not (root / "train").is_dir():
+            raise TrainerError(
+                f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
+                "val/CLASS/), also at any depth below CLASS."
+            )
+        test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+        wanted, left_out = _read_classes(self.classes), LeftOut()
+        train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
+        if unknown := sorted(set(test) - set(train)):
+            raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+        if left_out.counts:
+            print_once(f"data.root={root}: {left_out}")
+        broken = BrokenPictures()
+        classes = sorted(train)
+        folders = root / "train", test_folder
+        sets = [
+            _encode(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
+        ]
+        in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
+        readable = [_readable(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
+        return Splits(readable[0], readable[1], classes, broken=broken)
 
 
 def imagenet_views() -> ViewSettings:
@@ -38,7 +67,7 @@ def imagenet_views() -> ViewSettings:
 
 
 @dataclass
-class ImageNetSettings(ImageFolderSettings):
+class ImageNet(ImageFolder):
     """The folder of ImageNet, train/nXXXXXXXX/*.JPEG and val/nXXXXXXXX/*.JPEG: it is not to be had without an account."""
 
     name: str = "imagenet1k"
@@ -48,44 +77,13 @@ class ImageNetSettings(ImageFolderSettings):
 
 
 @dataclass
-class ImageNet100Settings(ImageNetSettings):
+class ImageNet100(ImageNet):
     """A folder of the hundred classes, or all of ImageNet with data.classes=FILE that lists them."""
 
     name: str = "imagenet100"
 
 
-def load_imagefolder(settings: ImageFolderSettings) -> Splits:
-    if not settings.root:
-        raise TrainerError(
-            f"data={settings.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
-        )
-    if settings.corrupt not in CORRUPT:
-        raise TrainerError(f"data.corrupt must be one of {', '.join(CORRUPT)}; got {settings.corrupt}.")
-    root = Path(settings.root).expanduser()
-    if root.is_dir() and not (root / "train").is_dir():
-        raise TrainerError(
-            f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
-            "val/CLASS/), also at any depth below CLASS."
-        )
-    test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
-    wanted, left_out = _wanted(settings.classes), LeftOut()
-    train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
-    if unknown := sorted(set(test) - set(train)):
-        raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
-    if left_out.counts:
-        say(f"data.root={root}: {left_out}")
-    broken = BrokenPictures()
-    classes = sorted(train)
-    folders = root / "train", test_folder
-    sets = [
-        _encoded(folder, files, classes, settings, broken) for folder, files in zip(folders, (train, test), strict=True)
-    ]
-    in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= settings.memory_gib
-    held = [_sound(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
-    return Splits(held[0], held[1], classes, broken=broken)
-
-
-def _wanted(path: str | None) -> set[str] | None:
+def _read_classes(path: str | None) -> set[str] | None:
     if path is None:
         return None
     try:
@@ -101,8 +99,8 @@ def _wanted(path: str | None) -> set[str] | None:
     return names
 
 
-def _encoded(
-    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolderSettings, broken: BrokenPictures
+def _encode(
+    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolder, broken: BrokenPictures
 ) -> EncodedImages:
     paths = [os.fsencode(path) for name in classes for path in files.get(name, [])]
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files.get(name, [])) for name in classes]))
@@ -111,20 +109,20 @@ def _encoded(
     return EncodedImages(sources, labels, size, broken if settings.corrupt == "skip" else None)
 
 
-def _sound(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
+def _readable(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
     """Without the pictures that are known to be broken before the run starts; each class has to keep some."""
-    sound: Images = images
+    readable: Images = images
     if in_memory:
-        sound = images.decode()
+        readable = images.decode()
     elif images.broken is not None:
-        sound = images.with_readable_headers()
-    if len(sound) == 0:
+        readable = images.with_readable_headers()
+    if len(readable) == 0:
         raise TrainerError(f"None of the {len(images)} pictures can be decoded, {images.sources.name(0)} among them.")
-    before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, sound.labels))
+    before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, readable.labels))
     for name, count in zip(classes, torch.where(after == 0, before, 0).tolist(), strict=True):
         if count:
             raise TrainerError(
                 f"None of the {count} pictures in {folder / name} can be decoded. Replace them, or list the other "
                 "classes in a file: data.classes=FILE."
             )
-    return sound
+    return readable

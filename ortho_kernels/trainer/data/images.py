@@ -14,7 +14,7 @@ class Images(ABC):
     """Pictures of one size, and the class of each."""
 
     labels: Tensor
-    decoded: bool  # whether a batch costs no more than copying it; if not, worker processes pay
+    in_memory: bool  # decoded: a batch costs no more than copying it; worker processes prepare others
 
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Images(ABC):
 
     def sample(self) -> Tensor:
         """Pictures from everywhere in the set, enough for its mean and deviation."""
-        count = min(len(self), 10_000 if self.decoded else 500)
+        count = min(len(self), 10_000 if self.in_memory else 500)
         return self.batch(torch.arange(count) * len(self) // count)
 
     def subset(self, size: int, generator: torch.Generator) -> "Images":
@@ -47,7 +47,7 @@ class Images(ABC):
 class MemoryImages(Images):
     """The whole of a small data set takes less room as bytes than one of its batches in floats."""
 
-    decoded = True
+    in_memory = True
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels = pixels  # uint8 (images, channels, height, width)
@@ -63,17 +63,17 @@ class MemoryImages(Images):
 @dataclass(frozen=True)
 class Splits:
     """What a data source gives. Evaluation fits on `train` and scores on `test`; pretraining sees `train` without its
-    labels, unless the source has pictures that nobody labelled (STL-10)."""
+    labels, unless the source has pictures that nobody labeled (STL-10)."""
 
     train: Images
     test: Images
     classes: list[str]
-    unlabelled: Images | None = None
+    unlabeled: Images | None = None
     broken: BrokenPictures = field(default_factory=BrokenPictures)
 
     @property
     def pretraining(self) -> Images:
-        return self.train if self.unlabelled is None else self.unlabelled
+        return self.train if self.unlabeled is None else self.unlabeled
 
     @property
     def channels(self) -> int:

@@ -7,34 +7,34 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.datasets import STL10
+from torchvision import datasets
 
-from ..views import ViewSettings
-from .fetching import data_root, fetched
+from ..options import option
+from .base import Source
+from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
+from .views import ViewSettings
 
-UNLABELLED = "unlabeled_X.bin"
+UNLABELED = "unlabeled_X.bin"
 
 
 @dataclass
-class STL10Settings:
+class STL10(Source):
     name: str = "stl10"
-    root: str | None = None  # where the files lie or go; the user's cache folder by default
+    root: str | None = option(None, "folder of the files; by default the user's cache")
     size: int = 96
     views: ViewSettings = field(default_factory=lambda: ViewSettings(min_area=0.08))
 
-
-def load_stl10(settings: Any) -> Splits:
-    root = data_root(settings.root)
-    train, test = (fetched("STL-10", root, partial(STL10, str(root), split=split)) for split in ("train", "test"))
-    unlabelled = map_pictures(root / STL10.base_folder / UNLABELLED)
-    return Splits(
-        _images(train), _images(test), list(train.classes), MemoryImages(unlabelled, torch.full((len(unlabelled),), -1))
-    )
+    def load(self) -> Splits:
+        root = data_root(self.root)
+        files = partial(datasets.STL10, str(root))
+        train, test = (fetch("STL-10", root, partial(files, split=split)) for split in ("train", "test"))
+        unlabeled = map_pictures(root / datasets.STL10.base_folder / UNLABELED)
+        without_labels = MemoryImages(unlabeled, torch.full((len(unlabeled),), -1))
+        return Splits(_images(train), _images(test), list(train.classes), without_labels)
 
 
 def map_pictures(path: Path, size: int = 96) -> Tensor:
@@ -43,5 +43,5 @@ def map_pictures(path: Path, size: int = 96) -> Tensor:
     return pixels.view(-1, 3, size, size).transpose(2, 3)
 
 
-def _images(dataset: STL10) -> Images:
+def _images(dataset: datasets.STL10) -> Images:
     return MemoryImages(torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels).long())

@@ -1,5 +1,6 @@
 """Self-supervised methods, one a file. A new method is a file here and a line in METHODS."""
 
+from ..registry import Registry
 from .barlow_twins import BarlowTwins
 from .base import Method, MethodSettings, Output
 from .byol import BYOL
@@ -15,20 +16,25 @@ from .simsiam import SimSiam
 from .swav import SwAV
 from .vicreg import VICReg
 
-METHODS: dict[str, type[Method]] = {
-    "barlow_twins": BarlowTwins,
-    "byol": BYOL,
-    "dcl": DCL,
-    "dclw": DCLW,
-    "dino": DINO,
-    "mocov2plus": MoCoV2Plus,
-    "mocov3": MoCoV3,
-    "nnbyol": NNBYOL,
-    "nnclr": NNCLR,
-    "simclr": SimCLR,
-    "simsiam": SimSiam,
-    "swav": SwAV,
-    "vicreg": VICReg,
-}
+METHODS: Registry[Method] = Registry(
+    "method",
+    Method,
+    "ortho_kernels.methods",
+    {
+        "barlow_twins": BarlowTwins,
+        "byol": BYOL,
+        "dcl": DCL,
+        "dclw": DCLW,
+        "dino": DINO,
+        "mocov2plus": MoCoV2Plus,
+        "mocov3": MoCoV3,
+        "nnbyol": NNBYOL,
+        "nnclr": NNCLR,
+        "simclr": SimCLR,
+        "simsiam": SimSiam,
+        "swav": SwAV,
+        "vicreg": VICReg,
+    },
+)
 
 __all__ = ["METHODS", "Method", "MethodSettings", "Output"]

@@ -7,7 +7,8 @@ from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from ..collectives import sum_over_processes
+from ..distributed.collectives import sum_over_processes
+from ..options import at_least, more_than, option
 from .base import Method, MethodSettings, Output
 
 
@@ -16,10 +17,10 @@ class BarlowTwins(Method):
     class Settings(MethodSettings):
         name: str = "barlow_twins"
         views: str = "asymmetric"
-        hidden: int = 2048
-        projection: int = 2048
-        off_diagonal: float = 5e-3  # the weight of redundancy against invariance, lambda in the paper
-        scale: float = 0.1  # of the whole loss
+        hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(2048, "width of its output", at_least(1))
+        off_diagonal: float = option(5e-3, "weight of redundancy against invariance, lambda in the paper", at_least(0))
+        scale: float = option(0.1, "factor of the whole loss", more_than(0))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

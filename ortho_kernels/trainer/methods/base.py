@@ -1,30 +1,33 @@
 """What a method is to the trainer: a module that turns the views of a batch into a loss."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from omegaconf import MISSING
 from torch import Tensor, nn
 
 from ..errors import TrainerError
+from ..options import one_of, option
 
 
 class Output(NamedTuple):
     loss: Tensor
-    projections: Tensor  # of the first view; how far they spread tells whether the method has collapsed
+    projections: Tensor  # of the first view; their spread shows a collapse
 
 
 @dataclass
 class MethodSettings:
     """What every method has."""
 
-    name: str
-    views: str = "two"  # two | asymmetric (the second drawn otherwise) | multicrop (two large and several small)
+    name: str = MISSING  # under which it was chosen
+    views: str = option("two", "alike, one otherwise, or small ones too", one_of("two", "asymmetric", "multicrop"))
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads around it."""
 
-    Settings: type[Any]  # a MethodSettings: the options of the method with their defaults
+    Settings: type[Any] = MethodSettings  # the options of the method with their defaults; a subclass of this one
     encoder: nn.Module
     progress: float = 0.0  # share of the run that is done; the trainer sets it before each forward pass
 
@@ -32,9 +35,9 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
 
+    @abstractmethod
     def forward(self, views: list[Tensor]) -> Output:
         """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
-        raise NotImplementedError
 
     def network(self, name: str) -> nn.Module:
         """The encoder that is evaluated and exported: `student`, which is trained, or `teacher`, its slow copy."""

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al., NeurIPS 2020): a student predicts what its slowly moving teacher says of the other view."""
+"""BYOL (Grill et al., NeurIPS 2020): a student predicts the output of its slowly moving teacher for the other view."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,19 @@ import torch.nn.functional as F
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
-from .base import Method, MethodSettings, Output
-from .teacher import Teacher, momentum_at
+from ..options import at_least, option
+from .base import Method, Output
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class BYOL(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "byol"
         views: str = "asymmetric"
-        hidden: int = 4096  # width of the projector's hidden layer
-        projection: int = 256
-        prediction_hidden: int = 4096
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 1.0  # ... and at the last
+        hidden: int = option(4096, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -43,7 +42,7 @@ class BYOL(Method):
         return self.teacher(first), self.teacher(second)
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
 
 

@@ -6,6 +6,7 @@ import torch
 from lightly.utils import dist
 from torch import Tensor
 
+from ..options import more_than, option
 from .dcl import DCL
 
 
@@ -13,7 +14,7 @@ class DCLW(DCL):
     @dataclass
     class Settings(DCL.Settings):
         name: str = "dclw"
-        sigma: float = 0.5  # of the von Mises-Fisher weights
+        sigma: float = option(0.5, "width of the von Mises-Fisher weights", more_than(0))
 
     def weigh(self, positive: Tensor) -> Tensor:
         return positive * mises_fisher_weights(positive.detach() * self.settings.temperature, self.settings.sigma)

@@ -1,4 +1,4 @@
-"""DINO (Caron et al., ICCV 2021): a student tells the same soft classes of every crop as its teacher of a large one."""
+"""DINO (Caron et al., ICCV 2021): a student gives every crop the soft classes that its teacher gives a large one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,30 +9,30 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .base import Method, MethodSettings, Output
+from ..options import at_least, between, more_than, option
+from .base import Method, Output
 from .memory import Center
 from .prototypes import Prototypes
-from .teacher import Teacher, momentum_at
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class DINO(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "dino"
         views: str = "multicrop"
-        hidden: int = 2048
-        projection: int = 256
-        prototypes: int = 65536
-        fixed_lengths: bool = True  # of the prototypes
-        batch_norm: bool | None = None  # in the projector; where the encoder has batch norm by default
-        freeze: float = 0.01  # share of the steps in which prototypes stay as they are
-        student_temperature: float = 0.1
-        teacher_temperature: float = 0.04  # of the first step; it rises linearly to ...
-        final_teacher_temperature: float = 0.07  # ... this, within ...
-        temperature_warmup: float = 0.05  # ... this share of the steps
-        center_momentum: float = 0.9
-        momentum: float = 0.996  # of the teacher at the first step ...
-        final_momentum: float = 1.0  # ... and at the last
+        hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        prototypes: int = option(65536, "number of prototypes", at_least(1))
+        fixed_lengths: bool = option(True, "prototypes keep the length 1")
+        batch_norm: bool | None = option(None, "batch norm in the projector; by default where the encoder has it")
+        freeze: float = option(0.01, "share of the steps in which prototypes do not move", between(0, 1))
+        student_temperature: float = option(0.1, "divides the student's scores", more_than(0))
+        teacher_temperature: float = option(0.04, "divides the teacher's scores at the first step", more_than(0))
+        final_teacher_temperature: float = option(0.07, "to which that rises linearly", more_than(0))
+        temperature_warmup: float = option(0.05, "share of the steps that the rise takes", between(0, 1))
+        center_momentum: float = option(0.9, "momentum of the mean of the teacher's scores", between(0, 1))
+        momentum: float = 0.996
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -50,9 +50,9 @@ class DINO(Method):
         teacher = torch.stack([self.teacher(view) for view in views[:2]])
         self.center.collect(teacher.mean((0, 1)))
         targets = F.softmax((teacher - self.center.mean) / self.teacher_temperature, dim=2)
-        said = F.log_softmax(student / self.settings.student_temperature, dim=2)
+        predictions = F.log_softmax(student / self.settings.student_temperature, dim=2)
         # The cross-entropy of each student view with each teacher view but its own, averaged over pairs and images.
-        terms = -torch.einsum("tbk,sbk->ts", targets, said).fill_diagonal_(0)
+        terms = -torch.einsum("tbk,sbk->ts", targets, predictions).fill_diagonal_(0)
         pairs = len(teacher) * (len(student) - 1)
         return Output(terms.sum() / (pairs * teacher.shape[1]), projections[0])
 
@@ -67,7 +67,7 @@ class DINO(Method):
             self.prototypes.freeze()
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, self.prototypes, momentum=momentum)
         self.center.move()
 

@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from ..errors import TrainerError
-
 
 class Memory(nn.Module):
     """Moves once an optimizer step, however many batches the step accumulates: every batch sees the memory as it was
@@ -41,8 +39,6 @@ class Queue(Memory):
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        if size == 0:
-            raise TrainerError("method.queue must be 1 or more: this method compares with what its queue holds.")
         self.register_buffer("vectors", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # its place in `vectors`
         self.vectors: Tensor

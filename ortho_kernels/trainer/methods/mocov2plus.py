@@ -7,21 +7,21 @@ import torch.nn.functional as F
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
-from .base import Method, MethodSettings, Output
+from ..options import at_least, more_than, option
+from .base import Method, Output
 from .memory import Queue
-from .teacher import Teacher, momentum_at
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class MoCoV2Plus(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "mocov2plus"
-        hidden: int = 2048
-        projection: int = 256
-        temperature: float = 0.2
-        queue: int = 65536  # keys of earlier images, for each of the two views
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 0.999  # ... and at the last
+        hidden: int = option(2048, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        temperature: float = option(0.2, "divides the cosines", more_than(0))
+        queue: int = option(65536, "keys of earlier images, for each of the two views", at_least(1))
+        final_momentum: float = 0.999
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -41,7 +41,7 @@ class MoCoV2Plus(Method):
         return Output(loss, first_query)
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
         self.first_queue.move()
         self.second_queue.move()

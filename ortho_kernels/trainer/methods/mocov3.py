@@ -7,24 +7,23 @@ from typing import Any
 from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 
-from .base import Method, MethodSettings, Output
+from ..options import at_least, between, more_than, option
+from .base import Method, Output
 from .info_nce import info_nce
-from .teacher import Teacher, momentum_at
+from .teacher import Teacher, TeacherSettings, momentum_at
 
 
 class MoCoV3(Method):
     @dataclass
-    class Settings(MethodSettings):
+    class Settings(TeacherSettings):
         name: str = "mocov3"
         views: str = "asymmetric"
-        hidden: int = 4096
-        projection: int = 256
-        layers: int = 2  # of the projector; the paper has 3 for transformers
-        prediction_hidden: int = 4096
-        prediction_norm: bool = False  # a batch norm after the predictor; the authors have it for transformers alone
-        temperature: float = 0.2
-        momentum: float = 0.99  # of the teacher at the first step ...
-        final_momentum: float = 1.0  # ... and at the last
+        hidden: int = option(4096, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        layers: int = option(2, "layers of the projector; the paper has 3 for transformers", between(2, 10))
+        prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
+        prediction_norm: bool = option(False, "batch norm after the predictor; the authors' for transformers")
+        temperature: float = option(0.2, "divides the cosines", more_than(0))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
@@ -47,7 +46,7 @@ class MoCoV3(Method):
         return Output(2 * temperature * loss, first_projection)  # scaled as in the paper's algorithm 1
 
     def after_step(self, step: int, steps: int) -> None:
-        momentum = momentum_at(step, steps, self.settings.momentum, self.settings.final_momentum)
+        momentum = momentum_at(step, steps, self.settings)
         self.teacher.follow(self.encoder, self.projector, momentum=momentum)
 
 

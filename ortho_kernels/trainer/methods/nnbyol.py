@@ -1,4 +1,4 @@
-"""NNBYOL: BYOL whose targets are the nearest neighbours of the teacher's projections among those of earlier images.
+"""NNBYOL: BYOL whose targets are the nearest neighbors of the teacher's projections among those of earlier images.
 
 BYOL with the queue of NNCLR (Dwibedi et al., ICCV 2021), as the solo-learn library combines them.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..options import at_least, option
 from .byol import BYOL
 from .memory import Queue
 
@@ -16,7 +17,7 @@ class NNBYOL(BYOL):
     @dataclass
     class Settings(BYOL.Settings):
         name: str = "nnbyol"
-        queue: int = 65536  # projections of earlier images
+        queue: int = option(65536, "projections of earlier images", at_least(1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

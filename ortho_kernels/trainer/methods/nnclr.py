@@ -1,4 +1,4 @@
-"""NNCLR (Dwibedi et al., ICCV 2021): the positive of a view is the nearest neighbour of the other view in a queue."""
+"""NNCLR (Dwibedi et al., ICCV 2021): the positive of a view is the nearest neighbor of the other view in a queue."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from lightly.models.modules import NNCLRPredictionHead, NNCLRProjectionHead
 from torch import Tensor, nn
 
+from ..options import at_least, more_than, option
 from .base import Method, MethodSettings, Output
 from .info_nce import info_nce
 from .memory import Queue
@@ -16,11 +17,11 @@ class NNCLR(Method):
     class Settings(MethodSettings):
         name: str = "nnclr"
         views: str = "asymmetric"
-        hidden: int = 2048
-        projection: int = 256
-        prediction_hidden: int = 4096
-        temperature: float = 0.1
-        queue: int = 65536  # projections of earlier images
+        hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(256, "width of its output", at_least(1))
+        prediction_hidden: int = option(4096, "width of the predictor's hidden layer", at_least(1))
+        temperature: float = option(0.1, "divides the cosines", more_than(0))
+        queue: int = option(65536, "projections of earlier images", at_least(1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 class Prototypes(nn.Linear):
     """Cosines of each vector with `count` learned directions: `(batch, dim)` to `(batch, count)`.
 
-    A linear layer without bias whose rows count by their direction alone, which is what a weight norm of fixed length 1
-    does; but it can be copied, and its weight is found where a linear layer's weight is. With `fixed_lengths=False`
-    each prototype also learns a length, which starts at 1 and scales its cosines. With `in_place` the rows themselves
-    have length 1, `normalize_` makes it so after a step, and gradients may point along them.
+    A linear layer without bias whose rows count by their direction alone, as under a weight norm of fixed length 1. But it
+    can be copied, and its weight is found where a linear layer's weight is. With `fixed_lengths=False` each prototype
+    also learns a length, which starts at 1 and scales its cosines. With `in_place` the rows themselves have length 1,
+    `normalize_` restores it after a step, and gradients may point along them.
     """
 
     def __init__(self, dim: int, count: int, fixed_lengths: bool = True, in_place: bool = False) -> None:

@@ -9,6 +9,7 @@ from lightly.models.modules import SimCLRProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
+from ..options import at_least, more_than, option
 from .base import Method, MethodSettings, Output
 
 
@@ -16,10 +17,10 @@ class SimCLR(Method):
     @dataclass
     class Settings(MethodSettings):
         name: str = "simclr"
-        hidden: int = 2048
-        projection: int = 128
-        temperature: float = 0.2
-        batch_norm: bool = True  # after both layers of the projector
+        hidden: int = option(2048, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(128, "width of its output", at_least(1))
+        temperature: float = option(0.2, "divides the cosines", more_than(0))
+        batch_norm: bool = option(True, "batch norm after both layers of the projector")
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

@@ -6,6 +6,7 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from torch import Tensor, nn
 
+from ..options import at_least, option
 from .base import Method, MethodSettings, Output
 
 
@@ -13,10 +14,10 @@ class SimSiam(Method):
     @dataclass
     class Settings(MethodSettings):
         name: str = "simsiam"
-        hidden: int = 2048
-        projection: int = 2048
-        prediction_hidden: int = 512  # narrower than its input: a bottleneck
-        constant_predictor_rate: bool = False  # the predictor's learning rate neither warms up nor falls
+        hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(2048, "width of its output", at_least(1))
+        prediction_hidden: int = option(512, "width of the predictor's hidden layer, a bottleneck", at_least(1))
+        constant_predictor_rate: bool = option(False, "the predictor's learning rate neither warms up nor falls")
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

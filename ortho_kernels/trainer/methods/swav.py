@@ -9,6 +9,7 @@ from lightly.models.modules import SwaVProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
+from ..options import at_least, between, more_than, option
 from .base import Method, MethodSettings, Output
 from .memory import Queue
 from .prototypes import Prototypes
@@ -19,16 +20,16 @@ class SwAV(Method):
     class Settings(MethodSettings):
         name: str = "swav"
         views: str = "multicrop"
-        hidden: int = 2048
-        projection: int = 128
-        prototypes: int = 3000
-        freeze: float = 0.002  # share of the steps in which prototypes stay as they are
-        normalize_in_place: bool = False  # prototypes get length 1 after each step, not in each forward pass
-        temperature: float = 0.1
-        epsilon: float = 0.05  # how soft the assignments are
-        iterations: int = 3  # of Sinkhorn and Knopp's algorithm
-        queue: int = 3840  # projections of earlier images, for each large view; 0 for none
-        queue_start: float = 0.05  # share of the steps after which they take part in the assignments
+        hidden: int = option(2048, "width of the projector's hidden layer", at_least(1))
+        projection: int = option(128, "width of its output", at_least(1))
+        prototypes: int = option(3000, "number of prototypes", at_least(1))
+        freeze: float = option(0.002, "share of the steps in which prototypes do not move", between(0, 1))
+        normalize_in_place: bool = option(False, "normalize prototypes after each step, not in each forward pass")
+        temperature: float = option(0.1, "divides the cosines", more_than(0))
+        epsilon: float = option(0.05, "how soft the assignments are", more_than(0))
+        iterations: int = option(3, "iterations of Sinkhorn and Knopp's algorithm", at_least(1))
+        queue: int = option(3840, "projections of earlier images, for each large view; 0 for none", at_least(0))
+        queue_start: float = option(0.05, "share of the steps before they take part in assignments", between(0, 1))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

@@ -1,11 +1,22 @@
-"""The slowly moving copy of a student that says what the student should have said."""
+"""The slowly moving copy of a student, whose outputs are the student's targets."""
 
 import copy
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightly.models.utils import update_momentum
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
+
+from ..options import between, option
+from .base import MethodSettings
+
+
+@dataclass
+class TeacherSettings(MethodSettings):
+    momentum: float = option(0.99, "momentum of the teacher at the first step", between(0, 1))
+    final_momentum: float = option(1.0, "momentum of the teacher at the last step", between(0, 1))
 
 
 class Teacher(nn.Sequential):
@@ -37,6 +48,6 @@ class Teacher(nn.Sequential):
         update_momentum(nn.Sequential(*student), self, momentum)
 
 
-def momentum_at(step: int, steps: int, first: float, last: float) -> float:
-    """The teacher's momentum after step number `step` of `steps`: from `first` to `last` along half a cosine."""
-    return cosine_schedule(step, steps, first, last)
+def momentum_at(step: int, steps: int, settings: Any) -> float:
+    """The teacher's momentum after step number `step` of `steps`, along half a cosine; see `TeacherSettings`."""
+    return cosine_schedule(step, steps, settings.momentum, settings.final_momentum)

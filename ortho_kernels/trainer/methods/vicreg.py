@@ -8,6 +8,7 @@ from lightly.models.modules.heads import VICRegProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
+from ..options import at_least, between, option
 from .base import Method, MethodSettings, Output
 
 
@@ -15,12 +16,12 @@ class VICReg(Method):
     @dataclass
     class Settings(MethodSettings):
         name: str = "vicreg"
-        hidden: int = 2048
-        projection: int = 2048
-        layers: int = 3  # of the projector
-        invariance: float = 25.0  # the weights of the three terms
-        variance: float = 25.0
-        covariance: float = 1.0
+        hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
+        projection: int = option(2048, "width of its output", at_least(1))
+        layers: int = option(3, "layers of the projector", between(2, 10))
+        invariance: float = option(25.0, "weight of the distance between views", at_least(0))
+        variance: float = option(25.0, "weight of the hinge on standard deviations", at_least(0))
+        covariance: float = option(1.0, "weight of the squared covariances", at_least(0))
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)

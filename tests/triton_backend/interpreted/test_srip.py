@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from matrices import NAMES, SIDES, STORAGES, ReturningGradients, cpu_kernels
+from matrices import NAMES, SIDES, STORAGES, cpu_kernels
 
-from ortho_kernels.backends.triton import heuristics, operators, tables
+from ortho_kernels.backends.triton import heuristics, tables
+from ortho_kernels.backends.triton import operators as kernels
 
 CASES = [(name, side, torch.float32, 2, True) for name in NAMES for side in SIDES]
 CASES += [("odd", 0, dtype, 3, True) for dtype in STORAGES[1:]]
 CASES += [("channels_last, tall", 1, torch.float32, iterations, True) for iterations in (1, 9)]
 CASES += [("convolution", 0, torch.float32, 3, False)]
-
-kernels = ReturningGradients
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +27,15 @@ def everything(weights):
     count = len(weights)
     start = torch.randn(sum(map(len, weights)), generator=torch.Generator().manual_seed(3))
     values, vectors = kernels.srip(weights, [1] * count, [0] * count, start, 2, True, True)
-    return [
-        values, vectors, *kernels.srip_backward(values, weights, [1] * count, [0] * count, vectors, 2, [1] * count)
-    ]  # fmt: skip
+    backward = kernels.srip_backward
+    written = cpu_kernels.gradients(backward, values, weights, [1] * count, [0] * count, vectors, 2)
+    return [values, vectors, *written]
 
 
 def test_one_launch_and_several_have_the_same_bits(monkeypatch):
     weights = [torch.randn(70, 600) / 24, torch.randn(5, 30) / 5, torch.randn(300, 40) / 6]
     launched = []
-    monkeypatch.setattr(operators, "iterate", Recorded(operators.iterate, launched))
+    monkeypatch.setattr(kernels, "iterate", Recorded(kernels.iterate, launched))
     together = everything(weights)
     assert launched == ["iterate"]
     alone = heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER], cooperative=False)
@@ -68,7 +67,9 @@ def test_digits_near_orthogonality():
     starts = [torch.randn(len(weight)) for weight in weights]
     ones, sides = [1] * len(weights), [0] * len(weights)
     values, vectors = kernels.srip(weights, ones, sides, torch.cat(starts), 2, True, True)
-    gradients = kernels.srip_backward(torch.ones(len(weights)), weights, ones, sides, vectors, 2, ones)
+    gradients = cpu_kernels.gradients(
+        kernels.srip_backward, torch.ones(len(weights)), weights, ones, sides, vectors, 2, ones
+    )
     for shape, weight, x, value, gradient in zip(shapes, weights, starts, values, gradients, strict=True):
         leaf = weight.double().requires_grad_()
         R, u = cpu_kernels.residual(leaf, 0), x.double()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ortho_kernels.backends import triton as kernels
+from ortho_kernels.backends.triton import operators as kernels
 
 
 def freed(*shape):

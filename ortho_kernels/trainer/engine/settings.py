@@ -1,0 +1,57 @@
+"""On what a run computes and how it is kept: devices, processes, precision, checkpoints."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..options import at_least, between, more_than, one_of, option
+
+
+@dataclass
+class TrainerSettings:
+    batch_size: int = option(256, "images of a batch, over all processes", at_least(2))
+    accumulate: int = option(1, "batches of an optimizer step", at_least(1))
+    max_epochs: int = option(200, "passes over the data", at_least(1))
+    max_steps: int | None = option(None, "optimizer steps; takes the place of max_epochs", at_least(1))
+    clip: float | None = option(None, "largest norm of all gradients, the penalty's included", more_than(0))
+    accelerator: str = option("auto", "device to train on", one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
+    strategy: str = option("single", "one process, copies, or sharded weights", one_of("single", "ddp", "fsdp2"))
+    devices: int | None = option(None, "processes; by default one for each GPU, or two without one", at_least(1))
+    nodes: int = option(1, "machines; several are started by torchrun or SLURM", at_least(1))
+    sync_batchnorm: bool = option(True, "batch statistics over all processes, as one process would take them")
+    timeout: float = option(600.0, "seconds that a process waits for the others", more_than(0))
+    precision: str = option("32-true", "Lightning's precision", one_of("32-true", "64-true", "bf16-mixed", "16-mixed"))
+    channels_last: bool = option(True, "convolutions compute with channels last in memory")
+    compile: str | None = option(None, "torch.compile backend of the method's forward and backward, such as inductor")
+    threads: int | None = option(None, "CPU threads of a process; by default the cores shared out", at_least(1))
+    workers: int | None = option(None, "processes that decode pictures; by default all cores but one", between(0, 1000))
+    log_every: int = option(10, "steps from one row of metrics to the next", at_least(1))
+    checkpoint_every: int = option(500, "steps from one checkpoint to the next", at_least(1))
+    keep_checkpoints: int = option(2, "number of checkpoints that are kept", at_least(1))
+    tensorboard: bool = option(True, "log to TensorBoard as well")
+    wandb: str | None = option(None, "project of Weights & Biases to log to as well")
+
+
+TRAINERS: dict[str, TrainerSettings] = {
+    "default": TrainerSettings(),
+    "cpu": TrainerSettings(accelerator="cpu"),
+    "gpu": TrainerSettings(accelerator="gpu"),
+    "ddp": TrainerSettings(strategy="ddp"),
+    "fsdp2": TrainerSettings(strategy="fsdp2"),
+}
+
+
+def on_gpu(settings: Any) -> bool:
+    return settings.accelerator in ("gpu", "cuda") or (settings.accelerator == "auto" and torch.cuda.is_available())
+
+
+def process_count(settings: Any) -> int:
+    """Processes on this machine."""
+    if settings.strategy == "single":
+        return 1
+    return settings.devices or (torch.cuda.device_count() if on_gpu(settings) else 2)
+
+
+def group_backend(settings: Any) -> str:
+    return "nccl" if on_gpu(settings) else "gloo"

@@ -1,0 +1,259 @@
+"""The report of one run or of several side by side: one HTML file that needs nothing beside it and no network."""
+
+import base64
+import html
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import plots
+from .collapse import SIGNS, advice, collapse
+from .record import RunRecord, write_atomically
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p class="lead">{lead}</p>
+{alarms}
+{sections}
+</main>
+</body>
+</html>
+"""
+
+STYLE = """
+:root { color-scheme: light; --ink: #22262e; --soft: #646b78; --line: #dfe2e8; --paper: #fff; --accent: #b4451f; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f4f5f7; color: var(--ink); font: 16px/1.55 Charter, Georgia, "Times New Roman", serif; }
+main { max-width: 61rem; margin: 2.5rem auto; padding: 3rem 3.5rem; background: var(--paper);
+  border: 1px solid var(--line); border-radius: 4px; }
+h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .4rem; }
+.alarm { margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: #fbf1ed; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+.lead { color: var(--soft); margin: 0; }
+p { max-width: 46rem; }
+.note { color: var(--soft); font-size: .9rem; }
+table { border-collapse: collapse; width: 100%; font: 14px/1.5 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .38rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { border-bottom: 2px solid var(--ink); }
+tbody th { font-weight: 400; }
+td.difference { color: var(--soft); }
+tr.headline > * { font-weight: 600; }
+figure { margin: 1rem 0; }
+figure img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; }
+details { margin: .6rem 0; }
+summary { cursor: pointer; }
+pre { overflow-x: auto; padding: 1rem; background: #f7f8fa; border: 1px solid var(--line); font-size: 12.5px;
+  line-height: 1.45; }
+@media (max-width: 50rem) { main { margin: 0; padding: 1.5rem; border: 0; } table { font-size: 12px; } }
+@media print { body { background: #fff; } main { margin: 0; border: 0; padding: 0; } }
+"""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+# Key in results.json, what it is called, how it is written, whether it is a headline.
+ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
+    ("knn", "kNN on frozen features", _percent, True),
+    ("linear_probe", "Linear probe on frozen features", _percent, True),
+    ("raw_pixels_knn", "kNN on raw pixels (nothing learned)", _percent, False),
+    ("chance", "Most frequent class", _percent, False),
+    ("representation_effective_rank", "Effective rank of the feature covariance", _number, True),
+    ("representation_rankme", "RankMe of the features", _number, False),
+    ("weights_effective_rank", "Effective rank of the weights (mean share of full rank)", _percent, False),
+    ("penalty_raw", "Penalty before gamma, at the end", _number, False),
+    ("loss", "Loss of the method at the end", _number, False),
+    ("spread", "Spread of projections at the end (0: collapsed)", _number, False),
+    ("representation_spread", "Spread of features (0: collapsed)", _number, False),
+    ("images_per_second", "Images per second", _number, False),
+    ("step_ms", "Training step, median (ms)", _number, False),
+    ("penalty_ms", "of which penalty, forward and backward (ms)", _number, False),
+    ("penalty_share", "The penalty's share of the step", _percent, True),
+    ("seconds", "Time from first step to last result (s)", _number, False),
+)
+
+
+FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
+    (
+        "Training",
+        plots.training_curves,
+        "In the middle the sum that the penalty is made of, before gamma; a baseline is measured in the same way. "
+        "Spread: the standard deviation of the normalized projections times the root of their dimension; "
+        "below the dotted line a run counts as collapsed.",
+    ),
+    (
+        "Representation",
+        plots.representation_spectra,
+        "Eigenvalues of the covariance of the test features of the final encoder, largest first. "
+        "A curve that drops early uses few of its directions.",
+    ),
+    (
+        "Weights",
+        plots.weight_spectra,
+        "Singular values of each penalized weight, read as a matrix, largest first. "
+        "The dotted line is an orthogonal matrix: all values 1.",
+    ),
+)
+
+
+def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
+    """Writes the self-contained page, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, render(runs))
+
+
+def summary(runs: Sequence[RunRecord]) -> str:
+    """The headlines and raw pixels as lines of text, for a terminal."""
+    shown = [row for row in ROWS if row[3] or row[0] == "raw_pixels_knn"]
+    lines = [["", *[run.label for run in runs]]]
+    for key, title, write, _ in shown:
+        values = [_value(run, key) for run in runs]
+        lines.append([title, *["–" if value is None else write(value) for value in values]])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def aligned(line: list[str]) -> str:
+        title, *cells = line
+        return "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+
+    return "\n".join([*map(aligned, lines), *_collapses(runs)])
+
+
+def render(runs: Sequence[RunRecord]) -> str:
+    title = " and ".join(run.label for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
+    sections = [
+        _section("Results", _table(runs), _reading(runs)),
+        *[_section(title, _figure(draw(runs), title, caption)) for title, draw, caption in FIGURES],
+        _section("Configuration", *[_configuration(run) for run in runs]),
+        _section("Machine", _machine(runs)),
+    ]
+    return PAGE.format(
+        title=html.escape(title[:1].upper() + title[1:]),
+        style=STYLE,
+        lead=_lead(runs),
+        alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in _collapses(runs)),
+        sections="\n".join(sections),
+    )
+
+
+def _lead(runs: Sequence[RunRecord]) -> str:
+    first = runs[0].results
+    note = f" {first['note']}" if first.get("note") else ""
+    return html.escape(
+        f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is judged with "
+        f"{first['train_images']:,} labeled and {first['test_images']:,} test images.{note}"
+    )
+
+
+def _collapses(runs: Sequence[RunRecord]) -> list[str]:
+    """A sentence for each run that has collapsed: the figure, and what to try."""
+    sentences = []
+    for run in runs:
+        if figure := collapse({key: _value(run, key) for key, *_ in SIGNS}):
+            sentences.append(
+                f"{run.label} has collapsed: {figure}. {advice(run.results['settings'].get('method.name'))}"
+            )
+    return sentences
+
+
+def _reading(runs: Sequence[RunRecord]) -> str:
+    score = runs[0].results["knn"]
+    error = 1.96 * math.sqrt(score * (1 - score) / runs[0].results["test_images"])
+    text = f"The test set alone leaves ± {100 * error:.1f} points (95 %) on each score."
+    if len(runs) > 1:
+        text += f" The runs differ in {_varied(runs)} and in nothing else."
+        if len({run.results["settings"].get("seed") for run in runs}) == 1:
+            text += " They share one seed: repeat with others before a small difference is called an effect."
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _varied(runs: Sequence[RunRecord]) -> str:
+    """The settings in which the runs differ, with their values."""
+    settings = [run.results["settings"] for run in runs]
+    keys = sorted(set().union(*settings))
+    varied = {key: list(dict.fromkeys(str(s.get(key, "absent")) for s in settings)) for key in keys}
+    return (
+        ", ".join(f"{key} ({', '.join(values)})" for key, values in varied.items() if len(values) > 1) or "no setting"
+    )
+
+
+def _table(runs: Sequence[RunRecord]) -> str:
+    pair = len(runs) == 2
+    labels = [run.label for run in runs] + ["difference"] * pair
+    head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
+    body = []
+    for key, title, write, headline in ROWS:
+        values = [_value(run, key) for run in runs]
+        if all(value is None for value in values):
+            continue
+        cells = "".join(f"<td>{'–' if value is None else write(value)}</td>" for value in values)
+        if pair:
+            cells += f'<td class="difference">{_difference(values, write)}</td>'
+        body.append(f"<tr{' class=headline' * headline}><th>{html.escape(title)}</th>{cells}</tr>")
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _value(run: RunRecord, key: str) -> float | None:
+    """From the results, or else the last value of the curve; a run without a penalty has no cost of one."""
+    if key in ("penalty_ms", "penalty_share") and run.results["settings"].get("penalty.gamma") == 0:
+        return None
+    if key in run.results:
+        return run.results[key]
+    curve = run.metrics.get(key)
+    return curve[-1] if curve else None
+
+
+def _difference(values: Sequence[float | None], write: Callable[[float], str]) -> str:
+    first, second = values
+    if first is None or second is None or first == second:
+        return ""
+    return ("+" if second > first else "−") + write(abs(second - first)).replace("%", "points")
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def _figure(svg: str, title: str, caption: str) -> str:
+    # An image of its own keeps the ids inside one figure apart from those of the next.
+    data = base64.b64encode(svg.encode()).decode()
+    return (
+        f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{data}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def _configuration(run: RunRecord) -> str:
+    return (
+        f"<details><summary>{html.escape(run.label)} ({html.escape(run.folder.name)})</summary>"
+        f"<pre>{html.escape(run.configuration)}</pre></details>"
+    )
+
+
+def _machine(runs: Sequence[RunRecord]) -> str:
+    machines: list[dict[str, Any]] = []
+    for run in runs:
+        if run.results["machine"] not in machines:
+            machines.append(run.results["machine"])
+    rows = "".join(
+        f"<tr><th>{html.escape(key)}</th>" + "".join(f"<td>{html.escape(str(m[key]))}</td>" for m in machines) + "</tr>"
+        for key in machines[0]
+    )
+    return f"<table><tbody>{rows}</tbody></table>"

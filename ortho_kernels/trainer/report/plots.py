@@ -1,0 +1,122 @@
+"""Plots of runs, as SVG text. Needs matplotlib, which is imported when the first one is drawn, and no display."""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .collapse import LEAST_SPREAD
+from .record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#7a8190", "#b4451f", "#1f6f8b", "#5b8c3a", "#7d4f9e", "#c2912e")  # told apart by color-blind readers too
+MOST_PANELS = 30
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": "#9aa0aa",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8eaee",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "text.color": "#22262e",
+    "axes.labelcolor": "#22262e",
+    "xtick.color": "#555c68",
+    "ytick.color": "#555c68",
+    "svg.hashsalt": "ortho_kernels",  # the same figure is the same text
+}
+
+
+def training_curves(runs: Sequence[RunRecord]) -> str:
+    """Loss, distance from orthogonality and spread of the projections over the steps."""
+    panels = {
+        "loss": "loss of the method",
+        "penalty_raw": "penalty before gamma (sum over layers)",
+        "spread": "spread of projections (0: collapsed)",
+    }
+
+    def draw(figure: "Figure") -> None:
+        for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            for run, color in _with_colors(runs):
+                axes.plot(run.metrics["step"], run.metrics[column], color=color, label=run.label)
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            if column == "spread":
+                axes.axhline(LEAST_SPREAD, color="#22262e", linewidth=0.6, linestyle=":")  # collapsed below
+                axes.set_ylim(bottom=0)
+        _legend(figure)
+
+    return _svg(draw, width=9.2, height=2.9)
+
+
+def representation_spectra(runs: Sequence[RunRecord]) -> str:
+    """Eigenvalues of the covariance of the test features, relative to the largest."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for run, color in _with_colors(runs):
+            _falling(axes, run.representation, color, run.label)
+        axes.set_yscale("log")
+        axes.set_xlabel("direction")
+        axes.set_ylabel("eigenvalue / largest")
+        _legend(figure)
+
+    return _svg(draw, width=9.2, height=3.2)
+
+
+def weight_spectra(runs: Sequence[RunRecord]) -> str:
+    """Singular values of every penalized weight, one panel a layer (evenly chosen layers, if there are many)."""
+    layers = list(runs[0].weights)
+    if len(layers) > MOST_PANELS:
+        layers = [layers[round(i * (len(layers) - 1) / (MOST_PANELS - 1))] for i in range(MOST_PANELS)]
+    columns = min(5, len(layers))
+    rows = -(-len(layers) // columns)
+
+    def draw(figure: "Figure") -> None:
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, layer in zip(grid, layers, strict=False):
+            for run, color in _with_colors(runs):
+                values = sorted(run.weights.get(layer, []), reverse=True)
+                axes.plot(range(1, len(values) + 1), values, color=color, label=run.label)
+            axes.axhline(1.0, color="#22262e", linewidth=0.6, linestyle=":")  # orthogonal
+            axes.set_ylim(bottom=0)
+            axes.set_title(layer.removesuffix(".weight"), fontsize=8)
+            axes.tick_params(labelsize=7)
+        for axes in list(grid)[len(layers) :]:
+            axes.set_visible(False)
+        _legend(figure)
+
+    return _svg(draw, width=9.2, height=1.55 * rows + 0.4)
+
+
+def _with_colors(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
+    return zip(runs, itertools.cycle(COLORS), strict=False)
+
+
+def _falling(axes: "Axes", values: Sequence[float], color: str, label: str) -> None:
+    largest = max(values, default=0.0) or 1.0
+    axes.plot(range(1, len(values) + 1), [max(value / largest, 1e-12) for value in values], color=color, label=label)
+
+
+def _legend(figure: "Figure") -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+
+
+def _svg(draw: Any, width: float, height: float) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # without pyplot, so no display and no global state
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

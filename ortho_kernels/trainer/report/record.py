@@ -1,0 +1,47 @@
+"""What a run leaves in its folder, read back for reports and comparisons."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .metrics_file import read_metrics
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file at once or not at all: what was there stays until everything new is."""
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    folder: Path
+    results: dict[str, Any]
+    metrics: dict[str, list[float]]  # columns of metrics.csv
+    weights: dict[str, list[float]]  # singular values by layer
+    representation: list[float]  # covariance eigenvalues
+    configuration: str  # YAML
+
+    @property
+    def label(self) -> str:
+        return self.results["label"]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        spectra = json.loads((folder / "spectra.json").read_text())
+        rows = read_metrics(folder / "metrics.csv")
+        return cls(
+            folder=folder,
+            results=json.loads((folder / "results.json").read_text()),
+            metrics={name: [row[name] for row in rows] for name in rows[0]},
+            weights=spectra["weights"],
+            representation=spectra["representation"],
+            configuration=(folder / "config.yaml").read_text(),
+        )

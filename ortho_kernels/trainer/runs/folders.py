@@ -1,0 +1,138 @@
+"""Run folders: named by time and the fingerprint of the configuration, found again and checked before a resume."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..engine.checkpoints import checkpoint_files, read_checkpoint
+from ..config import differences, fingerprint, identity, part_of_a_run, plain
+from ..errors import TrainerError
+from ..distributed.processes import Ranks
+from .lock import acquire_lock, refuse_if_held
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    checkpoint: Path | None = None  # what training continues from
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def step(self) -> int:
+        """Where training continues."""
+        return int(self.checkpoint.stem.removeprefix("step-")) if self.checkpoint else 0
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").exists()
+
+
+@contextmanager
+def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
+    """A new run, or, with `resume`, an earlier one of the same configuration; no other process works on it within the
+    block. Rank 0 opens and holds it, and what stops rank 0 from it stops all."""
+    if ranks.rank > 0:
+        opened = ranks.broadcast(None)
+        if isinstance(opened, TrainerError):
+            raise opened
+        yield opened
+        return
+    with ExitStack() as stack:
+        try:
+            folder = _earlier_folder(config)
+            if folder is None:
+                run = Run(_new_folder(config))
+                stack.enter_context(acquire_lock(run.folder))
+            else:
+                stack.enter_context(acquire_lock(folder))  # before its newest checkpoint is looked for
+                run = _reopen(folder, config)
+        except TrainerError as error:
+            ranks.broadcast(error)
+            raise
+        yield ranks.broadcast(run)
+
+
+def _earlier_folder(config: DictConfig) -> Path | None:
+    if config.resume is None:
+        return None
+    if config.resume == "auto":
+        return _newest_run(config)
+    folder = Path(config.resume).expanduser()
+    if not _has_work(folder):
+        raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
+    return folder
+
+
+def _newest_run(config: DictConfig) -> Path | None:
+    pattern = re.compile(rf"\d{{8}}-\d{{6}}-{fingerprint(config)}(-\d+)?")
+    runs = Path(config.runs).expanduser()
+    if not runs.is_dir():
+        return None
+    for folder in sorted(runs.iterdir(), reverse=True):
+        if pattern.fullmatch(folder.name):
+            if _has_work(folder):
+                return folder
+            refuse_if_held(folder)  # one that trains, and has no checkpoint yet
+    return None
+
+
+def _has_work(folder: Path) -> bool:
+    return bool(checkpoint_files(folder / "checkpoints"))
+
+
+def _reopen(folder: Path, config: DictConfig) -> Run:
+    checkpoint = checkpoint_files(folder / "checkpoints")[0]
+    theirs = part_of_a_run(read_checkpoint(checkpoint).get("configuration", {}))
+    if changed := differences(identity(config), theirs):
+        raise TrainerError(
+            f"{folder} is a run of another configuration; it differs in\n  "
+            + "\n  ".join(changed)
+            + "\nGive the same options to resume it, or no resume to start a new run."
+        )
+    _check_writable(folder)
+    return Run(folder, checkpoint)
+
+
+def _new_folder(config: DictConfig) -> Path:
+    runs = Path(config.runs).expanduser()
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint(config)}"
+    try:
+        folder = _fresh_folder(runs, name)
+        _check_writable(folder)
+        OmegaConf.save(plain(config), folder / "config.yaml")
+    except OSError as error:
+        raise TrainerError(
+            f"Cannot write in {runs}: {error.strerror or error}. Choose another folder: runs=FOLDER."
+        ) from None
+    return folder
+
+
+def _fresh_folder(runs: Path, name: str) -> Path:
+    """Two runs of one configuration may start in the same second."""
+    for attempt in range(1, 100):
+        folder = runs / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+    raise TrainerError(f"{runs} holds too many runs named {name}.")
+
+
+def _check_writable(folder: Path) -> None:
+    """Found out by trying: permissions, quotas and read-only mounts all show only so."""
+    probe = folder / ".write-test"
+    try:
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise TrainerError(f"Cannot write in {folder}: {error.strerror}. Choose another folder: runs=FOLDER.") from None
