@@ -5,12 +5,14 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from forking import forking_context
+from torch.multiprocessing.spawn import start_processes
 
 
 def on_ranks(count, folder, function, *arguments):
     """What `function(rank, *arguments)` returned on each of `count` processes."""
-    spawn(_run, args=(count, str(folder), function, arguments), nprocs=count)
+    arguments = (count, str(folder), function, arguments)
+    start_processes(_run, arguments, nprocs=count, start_method=forking_context().get_start_method())
     return [torch.load(f"{folder}/{count}-{rank}.pt") for rank in range(count)]
 
 

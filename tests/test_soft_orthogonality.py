@@ -67,19 +67,13 @@ def test_sides_and_factors(backend, side, diagonal, off_diagonal):
     doubles = [weight.detach().double().requires_grad_() for weight in weights]
     truths = []
     for double in doubles:
-        R = residual_with_graph(double.flatten(1), side)
+        R = residual(double.flatten(1), side)
         on = R.diagonal().square().sum()
         truths.append(diagonal * on + off_diagonal * (R.square().sum() - on))
     assert relative(values, torch.stack(truths).detach()) < 1e-5
     gradients = torch.autograd.grad(values.sum(), weights)
     for gradient, truth in zip(gradients, torch.autograd.grad(sum(truths), doubles), strict=True):
         assert relative(gradient, truth) < 1e-5
-
-
-def residual_with_graph(W, side):
-    rows = {"rows": True, "cols": False, "small": W.shape[0] <= W.shape[1], "large": W.shape[0] > W.shape[1]}[side]
-    gram = W @ W.T if rows else W.T @ W
-    return gram - torch.eye(len(gram), dtype=gram.dtype)
 
 
 def test_the_large_side_is_the_small_side_plus_a_constant(backend):

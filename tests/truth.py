@@ -12,8 +12,10 @@ def as_matrices(weights, groups=1):
     ]
 
 
-def residual(W, side):
-    rows = {"rows": True, "cols": False, "small": W.shape[0] <= W.shape[1], "large": W.shape[0] > W.shape[1]}[side]
+def residual(W, side="rows"):
+    """W W^T - I or W^T W - I, with its graph; `side` as users name it or as operators count it."""
+    wide = W.shape[0] <= W.shape[1]
+    rows = {"rows": True, "cols": False, "small": wide, "large": not wide, 0: True, 1: False}[side]
     gram = W @ W.T if rows else W.T @ W
     return gram - torch.eye(len(gram), dtype=gram.dtype)
 
@@ -40,7 +42,6 @@ def relative(given, truth):
     return ((given.double() - truth).norm() / truth.norm()).item()
 
 
-def near_orthogonal(*shape, noise=1e-3):
-    weight = torch.empty(shape)
-    torch.nn.init.orthogonal_(weight)
-    return weight + noise * torch.randn(shape)
+def near_orthogonal(*shape, dtype=torch.float32, noise=1e-3):
+    weight = torch.nn.init.orthogonal_(torch.empty(shape, dtype=torch.float64))
+    return (weight + noise * torch.randn(shape, dtype=torch.float64)).to(dtype)

@@ -8,6 +8,7 @@ from functools import cache, partial
 import successions
 import torch
 from guarded import guarded, guarded_like
+from truth import residual
 
 ROUNDING = {torch.float64: 1e-14, torch.float32: 3e-7, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
@@ -48,10 +49,6 @@ def _padded(matrix, dtype):
 
 def compute_dtype(matrices):
     return torch.float64 if any(m.dtype is torch.float64 for m in matrices) else torch.float32
-
-
-def residual(matrix):
-    return matrix @ matrix.T - torch.eye(len(matrix), dtype=matrix.dtype)
 
 
 def assert_close(given, truth, tolerance, what, peer=None, scale=None):

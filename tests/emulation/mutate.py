@@ -1,6 +1,6 @@
 """Plants faults in the CUDA kernels, one at a time, and counts how many of them the emulated tests catch.
 
-    python tests/emulation/mutate.py [--only TEXT] [--minutes 10]
+    PYTHONPATH=tests python tests/emulation/mutate.py [--only TEXT] [--minutes 10]
 
 A fault is a barrier, a fence, a wait for asynchronous copies or a mask that is not there. All of them are compiled into
 one library that takes the number of the fault to commit, so each costs a run of the cases in `cases.py` and no compilation.

@@ -1,7 +1,7 @@
 """Runs the emulated kernels under sanitizers.
 
-    python tests/emulation/sanitize.py            # AddressSanitizer and UndefinedBehaviorSanitizer
-    python tests/emulation/sanitize.py --races    # ThreadSanitizer
+    PYTHONPATH=tests python tests/emulation/sanitize.py            # AddressSanitizer and UndefinedBehaviorSanitizer
+    PYTHONPATH=tests python tests/emulation/sanitize.py --races    # ThreadSanitizer
 
 Every case of `cases.py` runs once in a random order of threads, with copies that arrive late. The exit status is 0 if all
 are right and no sanitizer has anything to say. ThreadSanitizer sees a race in whatever order the threads ran: two accesses

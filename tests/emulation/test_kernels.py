@@ -11,9 +11,9 @@ from cases import (
     check_soft_orthogonality,
     check_srip,
     made,
-    residual,
     run_in_all_ways,
 )
+from truth import residual
 
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 

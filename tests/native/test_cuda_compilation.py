@@ -14,13 +14,16 @@ import torch
 
 from ortho_kernels import cuda_toolkit, ops
 from ortho_kernels.backends import cuda
+from ortho_kernels.cuda_toolkit import machine
 
 KERNELS = Path(__file__).parents[2] / "csrc" / "ortho" / "cuda"
 SOURCES = sorted(KERNELS.glob("*.cu"))
+FEW = ((8, 0), (9, 0))  # of the architectures: assembling takes long, so the others are slow
 REGISTERS, SHARED_BYTES = 65_536, 100 * 1024  # of a multiprocessor; of the least of the architectures (8.6, 8.9, 12.0)
 RESERVED_BYTES = 1024  # of shared memory, by CUDA, for each block
 
-built = pytest.mark.skipif(cuda.load() is not None, reason=f"CUDA kernels: {cuda.load()}")
+AGAINST = cuda.library.reason_against
+built = pytest.mark.skipif(AGAINST is not None, reason=f"CUDA kernels: {AGAINST}")
 
 
 @dataclass
@@ -76,31 +79,39 @@ def toolkit():
 
 
 @pytest.fixture(scope="module")
-def assembled(toolkit, tmp_path_factory):
-    """Every source compiled once, and assembled for every architecture, on all cores; warnings are errors."""
+def portable(toolkit, tmp_path_factory):
+    """Every source as PTX; warnings are errors."""
     folder = tmp_path_factory.mktemp("cuda")
-    assembler = toolkit.root / "bin" / "ptxas"
 
     def compile(source):
-        portable = folder / f"{source.stem}.ptx"
+        target = folder / f"{source.stem}.ptx"
         arch = f"-arch={cuda_toolkit.VIRTUAL}"
-        run(toolkit.nvcc, *cuda_toolkit.FLAGS, arch, "-Werror=all-warnings", "-ptx", source, "-o", portable)
-        return portable
-
-    def assemble(portable, architecture):
-        cubin = folder / f"{portable.stem}.{cuda_toolkit.machine(architecture)}.cubin"
-        name = f"-arch={cuda_toolkit.machine(architecture)}"
-        return run(assembler, name, "-O3", "-v", "--warning-as-error", portable, "-o", cubin), cubin
+        run(toolkit.nvcc, *cuda_toolkit.FLAGS, arch, "-Werror=all-warnings", "-ptx", source, "-o", target)
+        return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        portable = list(pool.map(compile, SOURCES))
-        supported = toolkit.supported()
-        jobs = {each: [pool.submit(assemble, source, each) for source in portable] for each in supported}
-        done = {each: [job.result() for job in own] for each, own in jobs.items()}
-    return {
-        each: Assembled([k for report, _ in own for k in parsed(report)], [cubin for _, cubin in own])
-        for each, own in done.items()
-    }
+        return list(pool.map(compile, SOURCES))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(each, marks=() if each in FEW else pytest.mark.slow) for each in cuda_toolkit.ARCHITECTURES],
+    ids=machine,
+)
+def assembled(request, toolkit, portable):
+    """Every source assembled for one of the architectures, on all cores."""
+    if request.param not in toolkit.supported():
+        pytest.skip("this nvcc doesn't know it")
+    name = machine(request.param)
+    cubins = [source.with_suffix(f".{name}.cubin") for source in portable]
+
+    def assemble(source, cubin):
+        assembler = toolkit.root / "bin" / "ptxas"
+        return run(assembler, f"-arch={name}", "-O3", "-v", "--warning-as-error", source, "-o", cubin)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reports = pool.map(assemble, portable, cubins)
+        return Assembled([kernel for report in reports for kernel in parsed(report)], cubins)
 
 
 @pytest.fixture(scope="module")
@@ -112,30 +123,23 @@ def shared_bytes(toolkit, tmp_path_factory):
         '#include <cstdio>\n#include "tile_product.cuh"\n#include "vector_pass.cuh"\n'
         'int main() { printf("%zu %zu", ortho::cuda::tile_shared_bytes, ortho::cuda::pass_shared_bytes); }\n'
     )
-    run(toolkit.nvcc, *cuda_toolkit.FLAGS, f"-arch={cuda_toolkit.machine(cuda_toolkit.OLDEST)}", f"-I{KERNELS}", source,
+    run(toolkit.nvcc, *cuda_toolkit.FLAGS, f"-arch={machine(cuda_toolkit.OLDEST)}", f"-I{KERNELS}", source,
         "-o", folder / "facts")  # fmt: skip
     return tuple(map(int, run(folder / "facts").split()))
 
 
-@pytest.mark.parametrize("architecture", cuda_toolkit.ARCHITECTURES, ids=cuda_toolkit.machine)
-def test_no_register_is_spilled(assembled, architecture):
+def test_no_register_is_spilled(assembled):
     """Nothing of a thread is kept in memory, and as many blocks as the planner counts on fit a multiprocessor."""
-    if architecture not in assembled:
-        pytest.skip("this nvcc doesn't know it")
-    kernels = assembled[architecture].kernels
-    names = {re.search(r"gram_residual|residual_product|power_iteration|rank_update", k.name)[0] for k in kernels}
-    assert names == {"gram_residual", "residual_product", "power_iteration", "rank_update"}
-    for kernel in kernels:
+    kernels = ("gram_residual", "residual_product", "power_iteration", "rank_update")
+    assert {re.search("|".join(kernels), kernel.name)[0] for kernel in assembled.kernels} == set(kernels)
+    for kernel in assembled.kernels:
         assert (kernel.stack_bytes, kernel.spilled_bytes) == (0, 0), kernel
         threads, blocks = kernel.threads_and_blocks
         assert -(-kernel.registers // 8) * 8 * threads * blocks <= REGISTERS, kernel
 
 
-@pytest.mark.parametrize("architecture", cuda_toolkit.ARCHITECTURES, ids=cuda_toolkit.machine)
-def test_blocks_fit_in_shared_memory(assembled, shared_bytes, architecture):
-    if architecture not in assembled:
-        pytest.skip("this nvcc doesn't know it")
-    for kernel in assembled[architecture].kernels:
+def test_blocks_fit_in_shared_memory(assembled, shared_bytes):
+    for kernel in assembled.kernels:
         of_tiles, of_passes = shared_bytes
         asked = of_tiles if re.search(r"gram_residual|residual_product", kernel.name) else of_passes
         _, blocks = kernel.threads_and_blocks
@@ -167,12 +171,9 @@ INSTRUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("architecture", [(8, 0), (9, 0), (12, 0)], ids=cuda_toolkit.machine)
-def test_products_are_the_tensor_cores_and_copies_are_wide(assembled, architecture):
+def test_products_are_the_tensor_cores_and_copies_are_wide(assembled):
     """Matrix instructions multiply, and operands come into shared memory 16 bytes at a time, past the registers."""
-    if architecture not in assembled:
-        pytest.skip("this nvcc doesn't know it")
-    (cubin,) = (cubin for cubin in assembled[architecture].cubins if cubin.stem.startswith("soft_orthogonality"))
+    (cubin,) = (cubin for cubin in assembled.cubins if cubin.stem.startswith("soft_orthogonality"))
     code = {}
     for section in run(disassembler(), "-c", cubin).split("\n\t.section\t.text.")[1:]:
         code[section.partition(",")[0]] = section
@@ -187,7 +188,7 @@ def test_the_library_is_linked_to_torch_and_needs_no_cuda_library():
     """So that it loads beside every torch, on machines with and without a GPU."""
     if shutil.which("readelf") is None:
         pytest.skip("readelf is not installed (Debian: binutils)")
-    needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", cuda._LIBRARY)))
+    needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", cuda.library.path)))
     assert "libtorch_cpu.so" in needed
     assert not any(name.startswith(("libcuda", "libcudart", "libtorch_cuda", "libc10", "libpython")) for name in needed)
 
@@ -197,12 +198,15 @@ def test_its_operators_are_registered():
     for name in ops.NAMES:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ortho_kernels_cuda::{name}", "CUDA")
         with pytest.raises(NotImplementedError, match="'CPU' backend"):
-            cuda.soft_orthogonality([torch.eye(3)], [1], [0], 1.0, 1.0, True)
-    assert "nvcc" in cuda.build_facts()["CUDA library"]
+            torch.ops.ortho_kernels_cuda.soft_orthogonality([torch.eye(3)], [1], [0], 1.0, 1.0, True)
+    assert "nvcc" in cuda.CudaBackend().facts()["CUDA library"]
 
 
 @built
 def test_it_loads_by_itself():
     """In a fresh interpreter, in which nothing of CUDA was started."""
-    code = "import torch; from ortho_kernels.backends import cuda; print(cuda.load(), torch.cuda.is_initialized())"
+    code = (
+        "import torch; from ortho_kernels.backends import cuda;"
+        "print(cuda.library.reason_against, torch.cuda.is_initialized())"
+    )
     assert run(sys.executable, "-c", code).split() == ["None", "False"]

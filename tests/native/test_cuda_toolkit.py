@@ -54,7 +54,7 @@ def test_an_old_toolkit_is_named(tmp_path):
 def test_an_old_driver_is_named(monkeypatch, release, named):
     monkeypatch.setattr(cuda, "_against", None)
     monkeypatch.setattr(cuda, "_driver", release)
-    reason = cuda.reason_against(torch.float32) or ""
+    reason = cuda.CudaBackend().reason_against(torch.float32) or ""
     words = (
         f"the NVIDIA driver supports CUDA {release[0]}.{release[1]} only; the kernels need 12.1 (driver 530) or newer"
     )

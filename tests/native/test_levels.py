@@ -19,17 +19,23 @@ def run_at(level, *command):
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, cwd=SOURCE)
 
 
+RUN_TESTS = (
+    "import sys, pytest; from ortho_kernels.backends import cpu;"
+    "print('level:', cpu.CpuBackend().facts()['CPU level']); sys.exit(pytest.main(sys.argv[1:]))"
+)
+
+
 @built
-@pytest.mark.parametrize("level", cpu.cpu_levels())
+@pytest.mark.parametrize("level", cpu.cpu_levels()[:-1])
 def test_each_level_is_right(level):
+    """The last is that of all other tests."""
     tests = Path(__file__).with_name("test_cpu_kernels.py")
     chosen = (
         "soft_orthogonality and not float64 or srip and 2-through or half_number or threads or nan or medium or added"
     )
-    done = run_at(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(tests), "-k", chosen)
+    done = run_at(level, "-c", RUN_TESTS, "-q", "-x", "-p", "no:cacheprovider", str(tests), "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
-    shown = run_at(level, "-c", "from ortho_kernels.backends import cpu; print(cpu.CpuBackend().facts()['CPU level'])")
-    assert shown.stdout.strip() == level, shown.stderr
+    assert done.stdout.startswith(f"level: {level}\n")
 
 
 @built

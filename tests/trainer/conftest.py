@@ -1,7 +1,11 @@
 """Shared by the trainer's tests: configurations that run in a second, and a folder of pictures."""
 
+import multiprocessing
+from types import SimpleNamespace
+
 import pytest
 import torch
+from forking import forking_context
 from PIL import Image
 from tiny import tiny_words
 
@@ -13,6 +17,18 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_processes():
+    from ortho_kernels.trainer.distributed import processes
+
+    forking = SimpleNamespace(
+        get_context=lambda method: forking_context(), parent_process=multiprocessing.parent_process
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "multiprocessing", forking)
+        yield
 
 
 @pytest.fixture
