@@ -106,8 +106,10 @@ def _section(name: str) -> str:
         return "Not measured yet: `make figures`.\n"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    [(machine, measured)] = {(row["machine"], row["commit"]) for row in rows}
-    return "\n".join([*tabulate(rows), "", f"{machine}; commit {measured}.", ""])
+    origins = {f"{row['machine']}; commit {row['commit']}." for row in rows}
+    if len(origins) > 1:
+        raise ValueError(f"{path.name} has rows of several machines or commits: {' '.join(sorted(origins))}")
+    return "\n".join([*tabulate(rows), "", *origins, ""])
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
