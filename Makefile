@@ -1,4 +1,4 @@
-# make pretrain | test | bench | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
+# make pretrain | test | bench | figures | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc -type f)
 # Threads that spin while they wait take the core from those that work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: pretrain test bench gpu lint format clean
+.PHONY: pretrain test bench figures gpu lint format clean
 
 pretrain: $(VENV)/.built
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
@@ -19,6 +19,12 @@ test: $(VENV)/.built
 
 bench: $(VENV)/.built
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+figures: bench
+	$(RUN) -m benchmarks.throughput
+	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist \
+		runs=benchmarks/results/runs/$$(git describe --always --abbrev=12 --dirty=+)
+	$(RUN) -m benchmarks.tables
 
 gpu: $(VENV)/.built
 	$(RUN) benchmarks/gpu_day.py --seconds 400

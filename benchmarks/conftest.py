@@ -31,5 +31,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write(roofline.table())
         for path in roofline.write():
             terminalreporter.write_line(f"written: {path}")
-    for line in results.notes:  # accuracy, and what importing costs
-        terminalreporter.write_line(line)
+    if results.notes:  # accuracy, and what importing costs
+        terminalreporter.section("ortho_kernels: other figures")
+        terminalreporter.write("".join(f"{line}\n" for line in results.notes))
+        terminalreporter.write_line(f"written: {results.write_notes()}")

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import arguments as accepted
+from benchmarks.checkout import commit
 from benchmarks.gpu import findings, json_lines, time_box
 from benchmarks.gpu.stages import ROOT, TRAINING, Options, Stage, all_stages
 from benchmarks.gpu_day_figures import append, facts, figures, table
@@ -198,15 +198,6 @@ def _errors(found: Sequence[dict]) -> list[str]:
         case = " ".join(str(finding[name]) for name in ("penalty", "model", "dtype") if name in finding)
         errors += [f"{case} {name}: {why}" for name, why in (finding.get("left_out") or {}).items()]
     return [error[:120] for error in errors]
-
-
-def commit() -> str:
-    """The checkout's commit, with a + where files differ from it; empty where this is no git checkout."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def surroundings(scratch: Path) -> dict[str, str]:

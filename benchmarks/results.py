@@ -15,6 +15,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from .checkout import commit
 from .drawing import grouped_bars, panels
 from .measure import Measurement
 from .rivals import RIVALS
@@ -57,12 +58,15 @@ class Results:
                 "median_ms": f"{1e3 * median(seconds):.4f}", "min_ms": f"{1e3 * min(seconds):.4f}", "rounds": len(seconds),
                 "times_ours": f"{self.ratio(penalty, model, rival, phase):.3f}", "launches": row.launches,
                 "peak_extra_mib": f"{row.peak_extra_bytes / 2**20:.2f}", "value_error": f"{row.value_error:.2e}",
-                "gradient_error": f"{row.gradient_error:.2e}", "threads": torch.get_num_threads(), "machine": machine(),
+                "gradient_error": f"{row.gradient_error:.2e}", **origin(),
             }
             for (penalty, model, rival), row in self.rows.items()
             for phase, seconds in row.seconds.items()
         ]  # fmt: skip
         return [write_csv(FOLDER / "penalties.csv", rows), self.draw(FOLDER / "penalties.svg")]
+
+    def write_notes(self) -> Path:
+        return write_csv(FOLDER / "notes.csv", [{"note": note, **origin()} for note in self.notes])
 
     def draw(self, path: Path) -> Path:
         penalties = list(dict.fromkeys(penalty for penalty, _, _ in self.rows))
@@ -89,6 +93,11 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def origin() -> dict[str, str]:
+    """The last columns of every CSV."""
+    return {"machine": machine(), "commit": commit()}
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from .drawing import BLUE, GRAY, ORANGE, PALE, RED, panels
 from .machine_rates import Rates
-from .results import FOLDER, machine, write_csv
+from .results import FOLDER, machine, origin, write_csv
 
 COLORS = {"published": GRAY, "eager": PALE, "compiled": BLUE, "ours": RED, "ours, no graph": ORANGE}
 MARKERS = {"so": "o", "srip": "s"}
@@ -80,7 +80,7 @@ class RooflineResults:
                 "rounds": len(s.seconds), "times_ours": f"{self.times_ours(s):.3f}", "gflop": f"{s.flop / 1e9:.3f}",
                 "traffic_mb": f"{s.traffic / 1e6:.1f}", "share_of_roofline": f"{s.share:.3f}", "bound": s.bound,
                 "multiply_add_gflops": f"{s.rates.multiply_add / 1e9:.1f}", "sgemm_gflops": f"{s.rates.sgemm / 1e9:.1f}",
-                "read_gbs": f"{s.rates.read / 1e9:.1f}", "copy_gbs": f"{s.rates.copy / 1e9:.1f}", "machine": machine(),
+                "read_gbs": f"{s.rates.read / 1e9:.1f}", "copy_gbs": f"{s.rates.copy / 1e9:.1f}", **origin(),
             }
             for s in self.steps
         ]  # fmt: skip

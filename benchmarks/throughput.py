@@ -24,6 +24,7 @@ from ortho_kernels.trainer.runs.folders import open_run
 from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit
 
 from .lightly_simclr import step_seconds
+from .results import FOLDER, origin, write_csv
 
 WIDTH = 16
 WARM = 4  # steps that fill queues and caches; the rival's workers have as many batches ready when training starts
@@ -67,10 +68,14 @@ def main(rounds: int, steps: int, batch_size: int, workers: int) -> None:
     print(
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} rounds of {steps} steps, batch {batch_size}"
     )
+    rows = []
     for name, times in seconds.items():
         step = statistics.median(times)
         share = statistics.median(penalties[name]) / step if penalties[name] else 0.0
         print(f"{name:24} {batch_size / step:7.1f} images/s  {rival / step:5.2f}x  penalty {share:6.2%} of the step")
+        figures = {"images_per_second": f"{batch_size / step:.1f}", "penalty_share": f"{share:.4f}"}
+        rows.append({"trainer": name, **figures, "rounds": rounds, **origin()})
+    print(f"written: {write_csv(FOLDER / 'throughput.csv', rows)}")
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def srip(
             flows. A fresh Gaussian vector by default.
         generator: draws the fresh vectors; torch's default generator if None. That all processes draw the same ones is the
             caller's duty, and sharded weights need `start` or this. `OrthogonalityPenalty` has the same on all.
-        gradient: `"through"` differentiates the iteration (exact); `"envelope"` holds its last vector fixed, the gradient
-            to which the exact one tends as the iteration converges.
+        gradient: `"through"`, the unrolled gradient, differentiates the whole iteration and is exact. `"envelope"`, the
+            detached eigenvector, holds the last vector fixed; the exact gradient tends to it as the iteration converges.
         squared: sigma^2 instead (Bansal et al., NeurIPS 2018).
 
     Returns:

@@ -13,7 +13,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .backends.protocol import Targets
+from .backends.protocol import Into
 from .backends.registry import serving
 from .functional import as_list, checked, pack_start, reduce
 from .options import SO, SRIP
@@ -51,8 +51,8 @@ def soft_orthogonality_value_and_grad(
     weights = as_list(weights, gather=False)
     views = weight_views(weights, groups)
     gradients = _targets(weights, scale, accumulate_into)
-    factor = _factor(scale, reduction, views)
-    values = soft_orthogonality_gradients(weights, views, options, gradients, factor, accumulate_into is not None)
+    into = Into(gradients, _factor(scale, reduction, views), accumulate_into is not None)
+    values = soft_orthogonality_gradients(weights, views, options, into)
     return reduce(values, reduction), gradients
 
 
@@ -80,44 +80,27 @@ def srip_value_and_grad(
     views = weight_views(weights, groups)
     gradients = _targets(weights, scale, accumulate_into)
     packed = pack_start(start, weights, views, side, generator)
-    factor = _factor(scale, reduction, views)
-    values, _ = srip_gradients(weights, views, options, packed, gradients, factor, accumulate_into is not None)
+    into = Into(gradients, _factor(scale, reduction, views), accumulate_into is not None)
+    values, _ = srip_gradients(weights, views, options, packed, into)
     return reduce(values, reduction), gradients
 
 
-# The same for weights and options that are checked: one value a matrix; None among the gradients where none is wanted.
+# The same for weights and options that are checked: one value a matrix.
 
 
-def soft_orthogonality_gradients(
-    weights: list[Tensor],
-    views: WeightViews,
-    options: SO,
-    gradients: Targets,
-    factor: float | Tensor,
-    accumulate: bool,
-) -> Tensor:
-    """`factor`, a number or a tensor on the weights' device, times the gradients are written, or added if `accumulate`."""
+def soft_orthogonality_gradients(weights: list[Tensor], views: WeightViews, options: SO, into: Into) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    backend = serving(views, "so")
-    return backend.soft_orthogonality_gradients(weights, views, options, gradients, factor, accumulate)
+    return serving(views, "so").soft_orthogonality_gradients(weights, views, options, into)
 
 
 def srip_gradients(
-    weights: list[Tensor],
-    views: WeightViews,
-    options: SRIP,
-    start: Tensor,
-    gradients: Targets,
-    factor: float | Tensor,
-    accumulate: bool,
-    follow: bool = False,
+    weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """And the normalized vectors with which the iteration ends, packed as `start`, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    backend = serving(views, "srip")
-    return backend.srip_gradients(weights, views, options, start, gradients, factor, accumulate, follow)
+    return serving(views, "srip").srip_gradients(weights, views, options, start, into, follow)
 
 
 def check_scale(scale: object) -> None:

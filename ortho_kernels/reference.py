@@ -1,18 +1,15 @@
-"""The penalties, defined in plain torch: what every kernel of this package computes, and the appendix to the paper.
+"""The penalties in plain torch: what every kernel of this package computes.
 
 He, Du and Ma, "Preventing Dimensional Collapse in Self-Supervised Learning via Orthogonality Regularization" (NeurIPS
-2024, arXiv 2411.00392), add `gamma * sum over encoder weights of penalty(W)` to a self-supervised loss. A weight is seen
-as a matrix W of one filter a row; its residual R = W W^T - I (or W^T W - I) says how far its rows (columns) are from
-orthonormal, and a penalty measures R:
+2024, arXiv 2411.00392), add `gamma * sum over encoder weights of penalty(W)` to a self-supervised loss. W holds one filter
+a row. `paper_so` and `paper_srip` are the paper's formulas, of one matrix.
 
-- soft orthogonality (SO):  ||R||_F^2
-- spectral restricted isometry property (SRIP):  the spectral norm of R, estimated by power iteration
+`soft_orthogonality` and `srip` are the same over lists of weights, with options. They compute the smaller of W W^T and
+W^T W by default: both have the same nonzero eigenvalues. The larger one has a null space, on which R is -1 whatever W is.
+That adds a constant to SO, and keeps SRIP at 1 or above.
 
-Both Grams have the same nonzero eigenvalues, so the smaller one (`side="small"`) says all there is to say: the larger
-has a null space on which R is -1 whatever W is, which adds a constant to SO and keeps SRIP at 1 or above.
-
-This file imports torch alone. It is differentiable by autograd, twice if wanted, and computes in float32, or in float64
-where a weight is float64.
+Everything here is differentiable by autograd, twice if wanted. It is computed in float32, or in float64 where a weight is
+float64.
 """
 
 from __future__ import annotations
@@ -22,7 +19,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-GOLDEN = -0x61C8864680B583EB  # SplitMix64's step: 2^64 over the golden ratio, as an int64
+
+def paper_so(W: Tensor) -> Tensor:
+    """Soft orthogonality (SO): the squared Frobenius norm of R."""
+    I = torch.eye(len(W)).to(W)  # noqa: E741
+    R = W @ W.T - I
+    return R.square().sum()
+
+
+def paper_srip(W: Tensor, v: Tensor) -> Tensor:
+    """Spectral restricted isometry property (SRIP): the spectral norm of R, estimated from a Gaussian vector v."""
+    I = torch.eye(len(W)).to(W)  # noqa: E741
+    R = W @ W.T - I
+    u = R @ v
+    w = R @ u
+    return w.norm() / u.norm()
 
 
 def soft_orthogonality(
@@ -61,7 +72,8 @@ def srip(
 ) -> Tensor:
     """SRIP: sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1) and m = `iterations`, or sigma^2 if `squared`.
 
-    The paper applies R twice to a fresh Gaussian x_0: u = R v, w = R u, sigma = |w| / |u|.
+    The start x_0 is a fresh Gaussian vector by default. The gradient is that of the whole iteration (`"through"`, the
+    unrolled gradient), or holds the last vector fixed (`"envelope"`, the detached eigenvector).
     """
     Ws = matrices(weights, groups)
     if start is None:
@@ -121,6 +133,9 @@ def draw_start(Ws: Sequence[Tensor], side: str, generator: torch.Generator | Non
     return list(
         torch.randn(sum(orders), dtype=Ws[0].dtype, device=device, generator=generator).to(Ws[0].device).split(orders)
     )
+
+
+GOLDEN = -0x61C8864680B583EB  # SplitMix64's step: 2^64 over the golden ratio, as an int64
 
 
 def start_vectors(keys: Tensor, step: Tensor) -> Tensor:

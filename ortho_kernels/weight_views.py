@@ -14,15 +14,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .weight_checks import check_groups, check_storage, check_weights
-
-if TYPE_CHECKING:
-    from .backends.protocol import Backend
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
 
@@ -147,7 +144,7 @@ class WeightViews:
         self.dtype = compute_dtype(weights)
         self.device = weights[0].device if weights else torch.device("cpu")
         self.matrix_count = sum(self.groups)
-        self.backends: dict[tuple[str, str], Backend] = {}
+        self.backends: dict[tuple[str, str], Any] = {}
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}

@@ -18,8 +18,8 @@ else:
     import tomli as tomllib  # which pytest brings
 
 TESTS = Path(__file__).parent
-# By folder: the extras of pyproject.toml whose packages its tests import.
-EXTRAS = {TESTS / "trainer": ("trainer",), TESTS / "models": ("test",)}
+# By folder or file: the extras of pyproject.toml whose packages its tests import.
+EXTRAS = {TESTS / "trainer": ("trainer",), TESTS / "models": ("test",), TESTS / "test_docs.py": ("trainer", "test")}
 
 
 @cache
@@ -48,7 +48,7 @@ class WithoutNeeds(pytest.Module):
 
 def module_of(path, parent):
     """The file's tests as one skip where its folder's needs are not met, else None: pytest's own way."""
-    lacking = [name for extra in EXTRAS.get(path.parent, ()) for name in missing(extra)]
+    lacking = [name for extra in EXTRAS.get(path, EXTRAS.get(path.parent, ())) for name in missing(extra)]
     if not lacking:
         return None
     module = WithoutNeeds.from_parent(parent, path=path)

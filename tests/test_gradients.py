@@ -14,6 +14,7 @@ from ortho_kernels import (
     srip,
     srip_value_and_grad,
 )
+from ortho_kernels.backends.protocol import Into
 from ortho_kernels.gradients import soft_orthogonality_gradients, srip_gradients
 from ortho_kernels.options import SO, SRIP
 from ortho_kernels.weight_views import weight_views
@@ -174,10 +175,10 @@ def test_a_factor_on_the_device(backend, accumulate):
     Ws, kept = [torch.randn(6, 20), torch.randn(40, 9)], []
     for factor in (0.7, torch.tensor(0.7, dtype=torch.float64)):
         targets = [torch.ones_like(w) for w in Ws]
-        views = weight_views(Ws, 1)
-        values = soft_orthogonality_gradients(Ws, views, SO(squared=False), targets, factor, accumulate)
+        views, into = weight_views(Ws, 1), Into(targets, factor, accumulate)
+        values = soft_orthogonality_gradients(Ws, views, SO(squared=False), into)
         start = torch.ones(6 + 9)
-        sigma, last = srip_gradients(Ws, views, SRIP(squared=True), start, targets, factor, accumulate, follow=True)
+        sigma, last = srip_gradients(Ws, views, SRIP(squared=True), start, into, follow=True)
         kept.append([values, sigma, last, *targets])
     for a, b in zip(*kept, strict=True):
         torch.testing.assert_close(a, b)

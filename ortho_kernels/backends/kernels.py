@@ -13,7 +13,7 @@ from .. import ops, reference
 from ..options import SO, SRIP
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, gradient_strides, new_gradient
-from .protocol import Backend, Targets
+from .protocol import Backend, Into
 
 
 class KernelBackend(Backend):
@@ -57,13 +57,7 @@ class KernelBackend(Backend):
 
     @torch.no_grad()
     def soft_orthogonality_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SO,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
+        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
         weights = views.in_place(weights)
         by_constant = _differs_by_constant(options)
@@ -72,32 +66,24 @@ class KernelBackend(Backend):
         values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
-        factors = _full_like(values, factor)
+        factors = _full_like(values, into.factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
         write = partial(ops.soft_orthogonality_backward, factors, *layout, residuals, ops.backward_precision())
-        _write_to(targets, weights, write, accumulate)
+        _write_to(into, weights, write)
         return values
 
     @torch.no_grad()
     def srip_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SRIP,
-        start: Tensor,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
-        follow: bool = False,
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         layout = (views.in_place(weights), views.groups, views.sides(options.side))
         through = options.gradient == "through"
         values, kept = ops.srip(*layout, start, options.iterations, through, True)
-        factors = 2 * values * factor if options.squared else _full_like(values, factor)
+        factors = 2 * values * into.factor if options.squared else _full_like(values, into.factor)
         write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
-        _write_to(targets, layout[0], write, accumulate)
+        _write_to(into, layout[0], write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last
 
@@ -115,7 +101,7 @@ def _full_like(values: Tensor, factor: float | Tensor) -> Tensor:
     return torch.ones_like(values) * factor if isinstance(factor, Tensor) else torch.full_like(values, factor)
 
 
-def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None], accumulate: bool) -> None:
+def _write_to(into: Into, weights: list[Tensor], write: Callable[..., None]) -> None:
     """Calls `write(gradients, wanted, accumulate)` with the targets.
 
     In the place of one that the kernels can't write to (in another memory format or dtype than its weight, or that of a
@@ -124,7 +110,7 @@ def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None
     gradients: list[Tensor] = []
     apart: list[tuple[Tensor, Tensor]] = []
     seen: set[int] = set()
-    for index, (weight, target) in enumerate(zip(weights, targets, strict=True)):
+    for index, (weight, target) in enumerate(zip(weights, into.targets, strict=True)):
         if target is None:
             continue
         if target.stride() != gradient_strides(weight) or target.dtype is not weight.dtype or id(target) in seen:
@@ -132,6 +118,6 @@ def _write_to(targets: Targets, weights: list[Tensor], write: Callable[..., None
             apart.append((target, target := new_gradient(weight).zero_()))
         seen.add(id(target))
         gradients.append(target)
-    write(gradients, [target is not None for target in targets], accumulate)
+    write(gradients, [target is not None for target in into.targets], into.accumulate)
     for target, computed in apart:
-        target.add_(computed) if accumulate else target.copy_(computed)
+        target.add_(computed) if into.accumulate else target.copy_(computed)

@@ -1,14 +1,12 @@
 """What a backend is: a name, the device that it serves, why it can't where it can't, and the penalties.
 
-The penalties take weights that are checked, their views, and options. They give one value a matrix, differentiable, or
-write gradients: to `targets`, one tensor or None a weight, `factor` times the gradient, added there if `accumulate`.
-`factor` is a number, or a tensor that stays on its device.
+The penalties take weights that are checked, their views, and options. They return one value a matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +14,18 @@ from torch import Tensor
 from ..options import SO, SRIP
 from ..weight_views import WeightViews
 
-Targets = Sequence[Tensor | None]
+
+class Into(NamedTuple):
+    """Where gradients go: `factor` times each is written to its target, or added there.
+
+    Attributes:
+        targets: one tensor a weight; None where no gradient is wanted.
+        factor: a number, or a tensor on the weights' device, for which nothing waits.
+    """
+
+    targets: Sequence[Tensor | None]
+    factor: float | Tensor = 1.0
+    accumulate: bool = False
 
 
 class Backend(Protocol):
@@ -30,31 +39,20 @@ class Backend(Protocol):
         """How it was built, for `doctor`."""
         return {}
 
-    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor: ...
+    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
+        """Differentiable values."""
 
     def srip(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """From packed start vectors; with them, to `follow`, the normalized vectors with which the iteration ends."""
+        """Likewise, from packed start vectors; and if `follow`, the normalized vectors with which the iteration ends."""
 
     def soft_orthogonality_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SO,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
-    ) -> Tensor: ...
+        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
+    ) -> Tensor:
+        """Values without a graph, and the gradients."""
 
     def srip_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SRIP,
-        start: Tensor,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
-        follow: bool = False,
-    ) -> tuple[Tensor, Tensor | None]: ...
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Likewise."""

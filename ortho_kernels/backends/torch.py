@@ -13,7 +13,7 @@ from .. import ops, reference
 from ..options import SO, SRIP
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
-from .protocol import Backend, Targets
+from .protocol import Backend, Into
 
 
 class TorchBackend(Backend):
@@ -41,28 +41,12 @@ class TorchBackend(Backend):
         return values, torch.cat(last)
 
     def soft_orthogonality_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SO,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
+        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        return _write_to(
-            targets, weights, lambda leaves: self.soft_orthogonality(leaves, views, options), factor, accumulate
-        )
+        return _write_to(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
 
     def srip_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SRIP,
-        start: Tensor,
-        targets: Targets,
-        factor: float | Tensor,
-        accumulate: bool,
-        follow: bool = False,
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         last = None
 
@@ -71,7 +55,7 @@ class TorchBackend(Backend):
             values, last = self.srip(leaves, views, options, start, follow)
             return values
 
-        return _write_to(targets, weights, compute, factor, accumulate), last
+        return _write_to(into, weights, compute), last
 
 
 def _call(
@@ -84,23 +68,17 @@ def _call(
         return penalty(weights, groups=views.groups, reduction="none", **asdict(options), **start)
 
 
-def _write_to(
-    targets: Targets,
-    weights: list[Tensor],
-    compute: Callable[[list[Tensor]], Tensor],
-    factor: float | Tensor,
-    accumulate: bool,
-) -> Tensor:
-    wanted = {ops.gradient_name(index): target for index, target in enumerate(targets) if target is not None}
+def _write_to(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
+    wanted = {ops.gradient_name(index): target for index, target in enumerate(into.targets) if target is not None}
     check_storage(wanted.values(), list(wanted))
     with torch.enable_grad():
-        leaves = [w.detach().requires_grad_(t is not None) for w, t in zip(weights, targets, strict=True)]
+        leaves = [w.detach().requires_grad_(t is not None) for w, t in zip(weights, into.targets, strict=True)]
         values = compute(leaves)
         inputs = [leaf for leaf in leaves if leaf.requires_grad]
-        computed = torch.autograd.grad((factor * values).sum(), inputs) if inputs else ()
+        computed = torch.autograd.grad((into.factor * values).sum(), inputs) if inputs else ()
     with torch.no_grad():
         for target, gradient in zip(wanted.values(), computed, strict=True):
-            target.add_(gradient) if accumulate else target.copy_(gradient)
+            target.add_(gradient) if into.accumulate else target.copy_(gradient)
     return values.detach()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from ..backends.protocol import Into
 from ..distributed import Shards, explained, full_tensors
 from ..functional import soft_orthogonality_values
 from ..gradients import check_scale, soft_orthogonality_gradients
@@ -318,10 +319,11 @@ class OrthogonalityPenalty(nn.Module):
     ) -> Tensor:
         """As `_values`; `factor` times the gradients are added to the targets."""
         [start] = self._start
+        into = Into(targets, factor, accumulate=True)
         try:
             if start is None:
-                return soft_orthogonality_gradients(matrices, views, self.options, targets, factor, True)
-            return start.values_and_gradients(matrices, views, self.options, targets, factor)
+                return soft_orthogonality_gradients(matrices, views, self.options, into)
+            return start.values_and_gradients(matrices, views, self.options, into)
         except RuntimeError:
             check_storage(matrices, self.names)
             given = {

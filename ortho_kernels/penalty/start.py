@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops, reference
+from ..backends.protocol import Into
 from ..functional import srip_values
 from ..gradients import srip_gradients
 from ..options import SRIP
@@ -59,17 +60,10 @@ class Start(nn.Module):
             self._advance(start, values, last)
         return values
 
-    def values_and_gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        options: SRIP,
-        gradients: Sequence[Tensor | None],
-        factor: float | Tensor,
-    ) -> Tensor:
-        """As `values`, without a graph; `factor` times the gradients are added to those given."""
+    def values_and_gradients(self, weights: list[Tensor], views: WeightViews, options: SRIP, into: Into) -> Tensor:
+        """As `values`, without a graph; the gradients go where `into` says."""
         start, follow = self.draw(views), self.follows and self.training
-        values, last = srip_gradients(weights, views, options, start, gradients, factor, True, follow)
+        values, last = srip_gradients(weights, views, options, start, into, follow)
         if self.training:
             self._advance(start, values, last)
         return values

@@ -134,15 +134,18 @@ def test_the_host_never_waits(kernels, penalty):
 def test_two_launches_a_step(kernels, penalty):
     weights = [weight.detach() for weight in leaves()]
     groups, sides = [1] * len(weights), [int(len(w) > w[0].numel()) for w in weights]
-    start, wanted = torch.cat([x[0] for x in starts()]), [1] * len(weights)
+    start, into = (
+        torch.cat([x[0] for x in starts()]),
+        ([torch.empty_like(w) for w in weights], [1] * len(weights), False),
+    )
 
     def step():
         if penalty == "so":
             values, kept = ops.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
-            ops.soft_orthogonality_backward(torch.ones_like(values), weights, groups, sides, kept, 0, wanted)
+            ops.soft_orthogonality_backward(torch.ones_like(values), weights, groups, sides, kept, 0, *into)
         else:
             values, kept = ops.srip(weights, groups, sides, start, 2, True, True)
-            ops.srip_backward(torch.ones_like(values), weights, groups, sides, kept, 2, wanted)
+            ops.srip_backward(torch.ones_like(values), weights, groups, sides, kept, 2, *into)
 
     step()
     torch.cuda.synchronize()

@@ -1,0 +1,146 @@
+"""Brings the figures of `benchmarks/results` into README.md and docs/.
+
+    python -m benchmarks.tables
+
+Copies each CSV and drawing that is there to docs/, and writes the tables anew from the CSV files of docs/. A table stands
+between `<!-- figures: NAME -->` and `<!-- end of figures -->`, and all its rows are of one machine and one commit.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .checkout import ROOT
+from .results import FOLDER, write_csv
+
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", DOCS / "benchmarks.md")
+FILES = ("penalties.csv", "penalties.svg", "cpu_roofline.csv", "cpu_roofline.svg", "notes.csv", "throughput.csv")
+TITLES = {"so": "SO", "srip": "SRIP", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wrn28_2": "WRN-28-2",
+          "vit_tiny": "ViT-Ti/16", "vit_small": "ViT-S/16", "vit_base": "ViT-B/16"}  # fmt: skip
+SECTION = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+Rows = Sequence[dict[str, str]]
+
+
+def speed(rows: Rows, models: Sequence[str] = ("resnet18", "resnet50", "vit_small")) -> list[str]:
+    """Our median of forward and backward, and how many times as long a rival takes."""
+    both = {(r["penalty"], r["model"], r["rival"]): r for r in rows if r["phase"] == "both" and r["model"] in models}
+    lines = []
+    for penalty, model, _ in [case for case in both if case[2] == "ours"]:
+        times = [
+            f"{float(both[penalty, model, name]['times_ours']):.1f}x" for name in ("published", "eager", "compiled")
+        ]
+        lines.append([TITLES[penalty], TITLES[model], _ms(both[penalty, model, "ours"]["median_ms"]), *times])
+    return _table(["", "", "ours", "published loop", "eager torch", "`torch.compile`"], lines)
+
+
+def penalties(rows: Rows) -> list[str]:
+    """The speed of all models; then what else was counted there."""
+    every = list(dict.fromkeys(row["model"] for row in rows))
+    lines = [
+        [TITLES[row["penalty"]], TITLES[row["model"]], row["rival"], row["launches"] or "–",
+         f"{float(row['peak_extra_mib']):.0f} MiB", row["value_error"], row["gradient_error"]]
+        for row in rows if row["phase"] == "both"
+    ]  # fmt: skip
+    head = ["", "", "", "operators", "memory at most", "error of the value", "error of the gradients"]
+    drawing = "![Time of one forward and backward over all weights of a model](penalties.svg)"
+    return [*speed(rows, every), "", *_table(head, lines), "", drawing]
+
+
+def roofline(rows: Rows) -> list[str]:
+    """Minima, a table for each number of threads."""
+    lines = [
+        [row["threads"], TITLES[row["penalty"]], TITLES[row["model"]], row["step"], _ms(row["min_ms"]),
+         f"{float(row['times_ours']):.2f}x", f"{float(row['share_of_roofline']):.0%} of {row['bound']}"]
+        for row in rows
+    ]  # fmt: skip
+    head = ["threads", "", "", "", "shortest", "of ours", "share of the roofline"]
+    return [*_table(head, lines), "", "![Steps below the roofline](cpu_roofline.svg)"]
+
+
+def notes(rows: Rows) -> list[str]:
+    return [f"- {row['note']}" for row in rows]
+
+
+def throughput(rows: Rows) -> list[str]:
+    lines = [[row["trainer"], row["images_per_second"], f"{float(row['penalty_share']):.2%}"] for row in rows]
+    return _table(["", "images/s", "the penalty's share of a step"], lines)
+
+
+def pretraining(rows: Rows) -> list[str]:
+    shares = {
+        "raw_pixels_knn": "kNN on raw pixels",
+        "knn": "kNN on frozen features",
+        "linear_probe": "linear probe on frozen features",
+        "penalty_share": "the penalty's share of a step",
+    }
+    lines = [[title, *[f"{100 * float(row[key]):.2f} %" for row in rows]] for key, title in shares.items()]
+    ranks = [f"{float(row['representation_effective_rank']):.1f}" for row in rows]
+    return _table(["", *[row["label"] for row in rows]], [*lines, ["effective rank of the features", *ranks]])
+
+
+# By the name of the section: the CSV, and what makes lines of its rows.
+SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
+    "speed": ("penalties.csv", speed),
+    "penalties": ("penalties.csv", penalties),
+    "roofline": ("cpu_roofline.csv", roofline),
+    "notes": ("notes.csv", notes),
+    "throughput": ("throughput.csv", throughput),
+    "pretraining": ("pretraining.csv", pretraining),
+}
+
+
+def fill(text: str) -> str:
+    """The page with its tables written anew."""
+    return SECTION.sub(lambda found: f"{found[1]}{_section(found[2])}{found[3]}", text)
+
+
+def _section(name: str) -> str:
+    path, tabulate = DOCS / SECTIONS[name][0], SECTIONS[name][1]
+    if not path.exists():
+        return "Not measured yet: `make figures`.\n"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    [(machine, measured)] = {(row["machine"], row["commit"]) for row in rows}
+    return "\n".join([*tabulate(rows), "", f"{machine}; commit {measured}.", ""])
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]
+
+
+def _ms(milliseconds: str) -> str:
+    return f"{float(milliseconds):.{0 if float(milliseconds) >= 100 else 1}f} ms"
+
+
+def collect_runs(folder: Path) -> list[dict[str, str]]:
+    """A row for each run of the newest commit; each commit's runs lie in a folder of its name."""
+    paths = sorted(folder.glob("*/*/results.json"), key=lambda path: path.parent.name)
+    measured = paths[-1].parents[1].name if paths else ""
+    kept = ("label", "raw_pixels_knn", "knn", "linear_probe", "representation_effective_rank", "penalty_share")
+    rows = {}
+    for path in [path for path in paths if path.parents[1].name == measured]:
+        results = json.loads(path.read_text())
+        about = results["machine"]
+        machine = f"{about['processor']}, {about['cores']} cores, {about['threads']} threads, torch {about['torch']}"
+        rows[results["label"]] = {**{key: results[key] for key in kept}, "machine": machine, "commit": measured}
+    return list(rows.values())
+
+
+def main() -> None:
+    for name in FILES:
+        if (FOLDER / name).exists():
+            shutil.copyfile(FOLDER / name, DOCS / name)
+    if rows := collect_runs(FOLDER / "runs"):
+        write_csv(DOCS / "pretraining.csv", rows)
+    for page in PAGES:
+        page.write_text(fill(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
