@@ -26,7 +26,9 @@ RUN_TESTS = (
 
 
 @built
-@pytest.mark.parametrize("level", cpu.cpu_levels()[:-1])
+@pytest.mark.parametrize(
+    "level", [pytest.param(level, marks=pytest.mark.slow if i else ()) for i, level in enumerate(cpu.cpu_levels()[:-1])]
+)
 def test_each_level_is_right(level):
     """The last is that of all other tests."""
     tests = Path(__file__).with_name("test_cpu_kernels.py")

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from forking import forking_context
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -33,7 +35,7 @@ def run(*arguments, cache):
     return done.stdout
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_launches_find_what_was_compiled_ahead_once_for_all_lists(tmp_path, dtype):
     said = run("-m", "ortho_kernels.precompile", "sm_90", "--shapes", *SHAPES, "--dtypes", dtype, cache=tmp_path)
     assert "4 kernels for sm_90" in said
@@ -100,20 +102,24 @@ def _serve_fakes(connection, architecture):
     ahead_of_time._serve(connection, architecture)
 
 
+@pytest.fixture
+def fakes(monkeypatch):
+    monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
+    monkeypatch.setattr(ahead_of_time, "multiprocessing", SimpleNamespace(get_context=lambda method: forking_context()))
+
+
 def jobs_with(*rows):
     return [Job("residuals", TABLE["sm_90"], (WeightShape((count, 9)),), torch.float32) for count in rows]
 
 
-def test_a_compiler_that_ends_its_process_or_fails_is_told_and_the_rest_goes_on(monkeypatch):
-    monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
+def test_a_compiler_that_ends_its_process_or_fails_is_told_and_the_rest_goes_on(fakes):
     jobs = jobs_with(1, 3, 4, 5)
     with Compilers("sm_90", processes=1) as compilers:
         results = {job.weights[0].shape[0]: reason for job, reason in compilers.fill_cache(jobs)}
     assert results == {1: "the compiler ended its process", 3: "no such layout", 4: None, 5: None}
 
 
-def test_jobs_are_left_when_the_time_is_up(monkeypatch):
-    monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
+def test_jobs_are_left_when_the_time_is_up(fakes):
     with Compilers("sm_90", processes=2) as compilers:
         assert [reason for _, reason in compilers.fill_cache(jobs_with(4, 4))] == [None, None]
         began = time.monotonic()
@@ -123,8 +129,7 @@ def test_jobs_are_left_when_the_time_is_up(monkeypatch):
         assert [reason for _, reason in compilers.fill_cache(jobs_with(5))] == [None]
 
 
-def test_who_wants_no_more_ends_the_compilers_at_once(monkeypatch):
-    monkeypatch.setattr(ahead_of_time, "_serve", _serve_fakes)
+def test_who_wants_no_more_ends_the_compilers_at_once(fakes):
     with Compilers("sm_90", processes=2) as compilers:
         results = compilers.fill_cache(jobs_with(4, 2, 2))
         next(results)
