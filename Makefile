@@ -1,4 +1,4 @@
-# make pretrain | test | bench | figures | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
+# make pretrain | test | test-fast | test-all | bench | figures | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,12 +9,21 @@ SOURCES := $(shell find csrc -type f)
 # Threads that spin while they wait take the core from those that work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: pretrain test bench figures gpu lint format clean
+.PHONY: pretrain test test-fast test-all bench figures gpu lint format clean
 
 pretrain: $(VENV)/.built
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
 
 test: $(VENV)/.built
+	$(RUN) -m pytest -m "not slow"
+
+# Under two minutes on two cores: the numbers, and one of each idea.
+FAST := $(addprefix tests/, test_*.py)
+
+test-fast: $(VENV)/.built
+	$(RUN) -m pytest -m "not slow" $(FAST)
+
+test-all: $(VENV)/.built
 	$(RUN) -m pytest
 
 bench: $(VENV)/.built
