@@ -36,7 +36,7 @@ def speed(rows: Rows, models: Sequence[str] = ("resnet18", "resnet50", "vit_smal
             f"{float(both[penalty, model, name]['times_ours']):.1f}x" for name in ("published", "eager", "compiled")
         ]
         lines.append([TITLES[penalty], TITLES[model], _ms(both[penalty, model, "ours"]["median_ms"]), *times])
-    return _table(["", "", "ours", "published loop", "eager torch", "`torch.compile`"], lines)
+    return _table(["penalty", "model", "ours", "published loop", "eager torch", "`torch.compile`"], lines)
 
 
 def penalties(rows: Rows) -> list[str]:
@@ -47,7 +47,7 @@ def penalties(rows: Rows) -> list[str]:
          f"{float(row['peak_extra_mib']):.0f} MiB", row["value_error"], row["gradient_error"]]
         for row in rows if row["phase"] == "both"
     ]  # fmt: skip
-    head = ["", "", "", "operators", "memory at most", "error of the value", "error of the gradients"]
+    head = ["penalty", "model", "", "operators", "memory at most", "error of the value", "error of the gradients"]
     drawing = "![Time of one forward and backward over all weights of a model](penalties.svg)"
     return [*speed(rows, every), "", *_table(head, lines), "", drawing]
 
@@ -59,7 +59,7 @@ def roofline(rows: Rows) -> list[str]:
          f"{float(row['times_ours']):.2f}x", f"{float(row['share_of_roofline']):.0%} of {row['bound']}"]
         for row in rows
     ]  # fmt: skip
-    head = ["threads", "", "", "", "shortest", "of ours", "share of the roofline"]
+    head = ["threads", "penalty", "model", "", "shortest", "times ours", "share of the roofline"]
     return [*_table(head, lines), "", "![Steps below the roofline](cpu_roofline.svg)"]
 
 
@@ -68,7 +68,8 @@ def notes(rows: Rows) -> list[str]:
 
 
 def throughput(rows: Rows) -> list[str]:
-    lines = [[row["trainer"], row["images_per_second"], f"{float(row['penalty_share']):.2%}"] for row in rows]
+    shares = [f"{float(row['penalty_share']):.2%}" if float(row["penalty_share"]) else "–" for row in rows]
+    lines = [[row["trainer"], row["images_per_second"], share] for row, share in zip(rows, shares, strict=True)]
     return _table(["", "images/s", "the penalty's share of a step"], lines)
 
 
@@ -106,8 +107,10 @@ def _section(name: str) -> str:
         return "Not measured yet: `make figures`.\n"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    [(machine, measured)] = {(row["machine"], row["commit"]) for row in rows}
-    return "\n".join([*tabulate(rows), "", f"{machine}; commit {measured}.", ""])
+    origins = {f"{row['machine']}; commit {row['commit']}." for row in rows}
+    if len(origins) > 1:
+        raise ValueError(f"{path.name} has rows of several machines or commits: {' '.join(sorted(origins))}")
+    return "\n".join([*tabulate(rows), "", *origins, ""])
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

@@ -82,7 +82,8 @@ def cases():
 def test_page(blocks, tmp_path, monkeypatch):
     """The Python blocks of a page share their names, and all blocks share a folder."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "benchmarks", "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    for folder in ("benchmarks", "csrc"):  # they write beside themselves
+        shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("results", "__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", ".")
     names = {"__name__": "__main__"}
     for block in blocks:
