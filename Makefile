@@ -1,4 +1,4 @@
-# make pretrain | test | bench | figures | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
+# make pretrain | test | test-fast | test-all | bench | figures | gpu | lint: each sets up what it needs in .venv (the first time takes a few minutes).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,12 +9,25 @@ SOURCES := $(shell find csrc -type f)
 # Threads that spin while they wait take the core from those that work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: pretrain test bench figures gpu lint format clean
+.PHONY: pretrain test test-fast test-all bench figures gpu lint format clean
 
 pretrain: $(VENV)/.built
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
 
 test: $(VENV)/.built
+	$(RUN) -m pytest -m "not slow"
+
+# Under two minutes on two cores: the numbers, and one of each idea.
+FAST := $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py)) tests/penalty \
+	$(addprefix tests/native/,test_cpu_kernels.py test_plan.py test_cuda_plan.py) tests/emulation/test_accuracy.py \
+	$(addprefix tests/triton_backend/,test_heuristics.py test_launch_plan.py test_tables.py) \
+	$(addprefix tests/trainer/,test_config.py test_evaluation.py test_memory.py test_method_options.py test_methods.py \
+	test_optimizers.py test_rooms.py test_run_folders.py test_stream.py test_views.py)
+
+test-fast: $(VENV)/.built
+	$(RUN) -m pytest -m "not slow" $(FAST)
+
+test-all: $(VENV)/.built
 	$(RUN) -m pytest
 
 bench: $(VENV)/.built

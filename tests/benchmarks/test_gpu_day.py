@@ -127,7 +127,8 @@ def test_skipped(): pass
         ("nothing_of_that_name", "failed", "no test ran"),
     ],
 )
-def test_tests_are_counted(tmp_path, names, status, reason):
+def test_tests_are_counted(tmp_path, monkeypatch, names, status, reason):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take longer than all else
     (tmp_path / "test_some.py").write_text(TESTS)
     junit = tmp_path / "some.xml"
     words = [
@@ -300,6 +301,7 @@ def test_stages_call_modules_and_tests_that_are_there(tmp_path):
     assert [path for path in stages.NUMERIC if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 @without_gpu
 def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
     """As far as this machine has the tools and libraries; the tests' own stages run in `test_tests_are_counted`."""

@@ -63,7 +63,7 @@ def small_side(shape):
     return W.T if shape[0] > shape[1] else W
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (65, 65), (130, 131), (70, 3000)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (65, 65), (130, 131)], ids=str)
 def test_so_near_orthogonality(tensor_cores, shape):
     assert error(*so_gradients(tensor_cores, small_side(shape))) <= ALLOWED
 
@@ -71,7 +71,7 @@ def test_so_near_orthogonality(tensor_cores, shape):
 @pytest.mark.parametrize("multiprocessors", [1, 200])
 def test_so_near_orthogonality_however_the_depth_is_cut(tensor_cores, multiprocessors):
     tensor_cores.multiprocessors = multiprocessors
-    assert error(*so_gradients(tensor_cores, near_orthogonal(70, 3000))) <= ALLOWED
+    assert error(*so_gradients(tensor_cores, near_orthogonal(70, 1500))) <= ALLOWED
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 7), (65, 65), (70, 3000)], ids=str)
@@ -99,9 +99,12 @@ def test_gradients_of_16_bit_weights_are_off_by_little_more_than_their_rounding(
             assert (given - truth).norm() <= allowed, shape
 
 
-@pytest.mark.parametrize("precision", [0, 1, 2], ids=["highest", "high", "medium"])
-@pytest.mark.parametrize("dtype", [f32, bf16, f16], ids=str)
-@pytest.mark.parametrize("shape", [(66, 34), (100, 30), (130, 128)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [(f32, 0), (f32, 1), (f32, 2), (bf16, 0), (f16, 0)],  # the products of 16-bit weights are the same at any
+    ids=["float32-highest", "float32-high", "float32-medium", "bfloat16", "float16"],
+)
+@pytest.mark.parametrize("shape", [(66, 34), (100, 30), (70, 66)], ids=str)
 def test_the_larger_gram_whose_product_with_the_weight_cancels(tensor_cores, shape, dtype, precision):
     W = near_orthogonal(*shape, dtype=dtype)
     allowed = {f32: PROMISED, bf16: 1.02 * UNIT_ROUNDOFF[bf16], f16: 1.02 * UNIT_ROUNDOFF[f16]}[dtype]

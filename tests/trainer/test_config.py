@@ -4,7 +4,6 @@ import pytest
 from omegaconf import MISSING, OmegaConf
 
 from ortho_kernels.trainer.config import (
-    GROUPS,
     NOT_PART_OF_A_RUN,
     differences,
     fingerprint,
@@ -13,12 +12,6 @@ from ortho_kernels.trainer.config import (
     load_config,
 )
 from ortho_kernels.trainer.errors import TrainerError
-
-
-@pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in GROUPS[group]])
-def test_every_option_of_every_group_composes(group, option):
-    config = load_config([f"{group}={option}"])
-    assert config[group].get("name", option) == option or group == "penalty"
 
 
 @pytest.mark.parametrize(

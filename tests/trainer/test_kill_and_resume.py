@@ -9,6 +9,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("kill_and_resume.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="forks its runs")
 def test_two_kills_leave_no_trace():
     done = subprocess.run([sys.executable, SCRIPT, "--kills", "2"], capture_output=True, text=True, timeout=300)

@@ -110,7 +110,16 @@ def test_the_documented_table_is_made_from_the_sources():
     assert DOCUMENT.read_text() == document(), "run: python tests/trainer/recipe_sources.py"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def first_of_each_network():
+    """The recipes; slow are those of a method and network that another data set has had."""
+    seen = set()
+    for recipe in RECIPES:
+        networks = recipe.rpartition("/")[2]
+        yield pytest.param(recipe, marks=pytest.mark.slow if networks in seen else ())
+        seen.add(networks)
+
+
+@pytest.mark.parametrize("recipe", first_of_each_network())
 def test_every_recipe_runs_two_steps(recipe):
     config = made_small(load_config([f"experiment={recipe}"]))
     losses, module = two_steps(config)

@@ -54,6 +54,12 @@ def record(tmp_path):
     return write
 
 
+@pytest.fixture
+def text_alone(monkeypatch):
+    """Reports without figures, which take longer to draw than all else."""
+    monkeypatch.setattr("ortho_kernels.trainer.report.plots._svg", lambda draw, width, height: "<svg></svg>")
+
+
 class Page(HTMLParser):
     """Collects what a browser would load."""
 
@@ -82,7 +88,7 @@ def test_a_report_needs_nothing_beside_it(record):
     assert "url(" not in text
 
 
-def test_figures_and_differences_are_in_the_table(record):
+def test_figures_and_differences_are_in_the_table(text_alone, record):
     text = render([record("baseline"), record("regularized", knn=0.525)])
     for figure in ("50.00 %", "52.50 %", "+2.50 points", "62.50 %", "25.00 %", "1.25 %", "3.25", "torch"):
         assert figure in text
@@ -96,13 +102,13 @@ def test_the_summary_has_the_headlines_in_columns(record):
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_single_run_has_no_differences(record):
+def test_a_single_run_has_no_differences(text_alone, record):
     text = render([record("alone")])
     assert 'class="difference"' not in text
     assert "<h1>Alone</h1>" in text
 
 
-def test_what_was_not_measured_is_left_out_or_marked(record):
+def test_what_was_not_measured_is_left_out_or_marked(text_alone, record):
     bare = record("resumed")
     for key in ("penalty_share", "step_ms", "penalty_ms", "images_per_second"):
         del bare.results[key]
@@ -117,7 +123,7 @@ def test_values_that_are_not_finite_are_shown_and_drawn(record):
     assert "nan" in render([broken])
 
 
-def test_what_differs_is_said(record):
+def test_what_differs_is_said(text_alone, record):
     baseline = record("baseline", settings={"seed": 0, "penalty.gamma": 0.0})
     text = render([baseline, record("regularized")])
     assert "differ in penalty.gamma (0.0, 1e-06) and in nothing else" in text
@@ -127,7 +133,7 @@ def test_what_differs_is_said(record):
     assert "one seed" not in render([baseline, other])
 
 
-def test_a_note_is_printed(record):
+def test_a_note_is_printed(text_alone, record):
     assert "why this gamma &amp; no other" in render([record("noted", note="why this gamma & no other")])
 
 
@@ -144,7 +150,7 @@ def test_the_same_runs_give_the_same_page(record):
     assert render(runs) == render(runs)
 
 
-def test_a_report_replaces_the_one_before_at_once(record, tmp_path):
+def test_a_report_replaces_the_one_before_at_once(text_alone, record, tmp_path):
     path = tmp_path / "new" / "report.html"
     write_report(path, [record("one")])
     write_report(path, [record("two")])
@@ -169,7 +175,7 @@ def test_the_machine_is_described_without_naming_it():
         ({"spread": math.nan}, None),  # batches of one picture
     ],
 )
-def test_a_collapse_is_said_in_summary_and_report(record, figures, said):
+def test_a_collapse_is_said_in_summary_and_report(text_alone, record, figures, said):
     runs = [record("one"), record("two", **figures)]
     found = re.findall(r"two has collapsed: .*", summary(runs))
     assert len(found) == (said is not None)

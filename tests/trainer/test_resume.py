@@ -50,13 +50,11 @@ def assert_same(ours, theirs, path=""):
 @pytest.mark.parametrize(
     "words",
     [
-        ["method=byol", "penalty=so"],
         ["method=byol", "penalty=srip", "+penalty.warm_start=true"],
         ["method=simclr", "penalty=srip", "optimizer=adamw"],
         ["method=simclr", "optimizer=lars", "trainer.accumulate=2"],
         ["method=simsiam", "method.constant_predictor_rate=true", "optimizer.final_lr=0.01", "trainer.clip=0.1"],
-        ["method=mocov2plus", "method.queue=700"],  # which the second step fills
-        ["method=nnbyol", "method.queue=700", "trainer.accumulate=2"],
+        ["method=nnbyol", "method.queue=700", "trainer.accumulate=2"],  # which the first step fills
         [
             "method=dino",
             "method.prototypes=16",

@@ -90,6 +90,7 @@ def distance(ours, theirs):
     return sum((ours[name] - value).double().square().sum() for name, value in theirs.items()).sqrt().item()
 
 
+@pytest.mark.slow
 def test_real_networks_train_shared_out_as_they_do_whole(tmp_path, pictures):
     train_each(ALONE, tmp_path / "whole", pictures, [])
     work = partial(train_each, folder=tmp_path / "shared", pictures=pictures, words=["trainer=fsdp2"])

@@ -65,6 +65,7 @@ def test_a_run_that_fails_stops_no_other(tmp_path, capsys):
     assert "failed: trainer" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_joblib_runs_several_at_a_time(tmp_path):
     _, configs = plan(tmp_path, "seed=0,1,2")
     outcomes = launch(SweepSettings(launcher="joblib", jobs=2), configs, _titled)
