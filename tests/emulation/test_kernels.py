@@ -18,7 +18,12 @@ from truth import residual
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
 
-@pytest.mark.parametrize("name", CASES)
+LONGEST = "residual, float32, every kind after every other"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == LONGEST else ()) for name in CASES]
+)
 def test_all_schedules_agree_and_are_right(emulator, name):
     run_in_all_ways(emulator, name)
 

@@ -12,6 +12,7 @@ from ortho_kernels.trainer.config import combinations
 from ortho_kernels.trainer.errors import TrainerError
 
 DIGITS = ["data=digits", "backbone.width=2", "method=simclr", "method.hidden=8", "trainer.max_steps=2"]
+DIGITS += ["evaluation.train_images=60", "evaluation.test_images=40"]
 
 
 def trainer(*words, module="ortho_kernels.trainer", cwd):
