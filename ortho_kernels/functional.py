@@ -26,7 +26,12 @@ Options = TypeVar("Options", SO, SRIP)
 
 def checked(penalty: Callable[..., Options], reduction: str, *options: Any) -> Options:
     """The options of a penalty, made once and kept."""
-    return (_check if torch.compiler.is_compiling() else _checked)(penalty, reduction, *options)
+    if torch.compiler.is_compiling():  # Dynamo would warn of the cache
+        return _check(penalty, reduction, *options)
+    try:
+        return _checked(penalty, reduction, *options)
+    except TypeError:  # an option has no hash, and no place here: the check finds the words
+        return _check(penalty, reduction, *options)
 
 
 def _check(penalty: Callable[..., Options], reduction: str, *options: Any) -> Options:
@@ -34,7 +39,7 @@ def _check(penalty: Callable[..., Options], reduction: str, *options: Any) -> Op
     return penalty(*options)
 
 
-_checked = lru_cache(typed=True)(_check)  # of which Dynamo would warn
+_checked = lru_cache(typed=True)(_check)
 
 
 def soft_orthogonality(

@@ -16,9 +16,10 @@ from torch import Tensor
 from .backends.protocol import Into
 from .backends.registry import serving
 from .functional import as_list, checked, pack_start, reduce
+from .ops import new_gradients
 from .options import SO, SRIP
 from .weight_checks import PLAIN, wraps_tensors
-from .weight_views import WeightViews, new_gradient, weight_views
+from .weight_views import WeightViews, weight_views
 
 
 def soft_orthogonality_value_and_grad(
@@ -51,7 +52,8 @@ def soft_orthogonality_value_and_grad(
     weights = as_list(weights, gather=False)
     views = weight_views(weights, groups)
     gradients = _targets(weights, scale, accumulate_into)
-    into = Into(gradients, _factor(scale, reduction, views), accumulate_into is not None)
+    accumulate = accumulate_into is not None
+    into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
     values = soft_orthogonality_gradients(weights, views, options, into)
     return reduce(values, reduction), gradients
 
@@ -80,7 +82,8 @@ def srip_value_and_grad(
     views = weight_views(weights, groups)
     gradients = _targets(weights, scale, accumulate_into)
     packed = pack_start(start, weights, views, side, generator)
-    into = Into(gradients, _factor(scale, reduction, views), accumulate_into is not None)
+    accumulate = accumulate_into is not None
+    into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
     values, _ = srip_gradients(weights, views, options, packed, into)
     return reduce(values, reduction), gradients
 
@@ -118,7 +121,7 @@ def _targets(
     """The tensors that get the gradients: new ones, or those given, which are checked."""
     check_scale(scale)
     if accumulate_into is None:
-        return [new_gradient(weight) for weight in weights]
+        return list(new_gradients(weights))
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
         count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(

@@ -66,7 +66,7 @@ def wants_gradient(weights: Sequence[Tensor]) -> bool:
 
 
 def backward_precision() -> int:
-    """What `torch.set_float32_matmul_precision` asks for now; exact in what Dynamo compiles: it can not trace the getter."""
+    """What `torch.set_float32_matmul_precision` asks for now; exact in what Dynamo compiles: it cannot trace the getter."""
     return 0 if torch.compiler.is_compiling() else PRECISIONS.index(torch.get_float32_matmul_precision())
 
 
@@ -112,9 +112,13 @@ def _fake_soft_orthogonality(weights, groups, sides, diagonal, off_diagonal, kee
     return weights[0].new_empty(len(n), **like), weights[0].new_empty(kept, **like)
 
 
+def _pairs(start, iterations, through):
+    """The number of vectors' pairs that are kept for the backward."""
+    return iterations if through else 1
+
+
 def _fake_srip(weights, groups, sides, start, iterations, through, keep):
-    n = orders(weights, groups, sides)
-    pairs = iterations if through else 1
+    n, pairs = orders(weights, groups, sides), _pairs(start, iterations, through)
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
@@ -280,7 +284,7 @@ srip_backward = _backward(_srip_backward)
 soft_orthogonality = _differentiable(
     _soft_orthogonality, soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
 )
-srip = _differentiable(_srip, srip_backward, lambda start, iterations, through: iterations if through else 1)
+srip = _differentiable(_srip, srip_backward, _pairs)
 
 
 def gradient_name(index: int) -> str:

@@ -77,8 +77,20 @@ def matrix_shape(weight: Tensor, groups: int) -> tuple[int, int]:
 
 def column_dims(weight: Tensor) -> tuple[int, ...]:
     """See `WeightView`."""
-    dims = [dim for dim in range(1, weight.dim()) if weight.shape[dim] != 1]
-    return tuple(sorted(dims, key=weight.stride, reverse=True))
+    order = list(range(1, weight.dim()))
+    if (
+        not weight.is_contiguous()
+    ):  # nor is anything compared below in usual layouts, where Dynamo's sizes may be symbols
+        if _is_channels_last(weight):
+            order.append(order.pop(0))
+        else:
+            order.sort(key=weight.stride, reverse=True)
+    return tuple(dim for dim in order if weight.shape[dim] != 1)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    memory_format = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.dim())
+    return memory_format is not None and weight.is_contiguous(memory_format=memory_format)
 
 
 def column_stride(shape: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> int | None:
@@ -103,10 +115,12 @@ def column_permutation(weight: Tensor) -> list[int] | None:
 def gradient_strides(weight: Tensor) -> tuple[int, ...]:
     """Those of a gradient as the kernels write it: its columns in the order of the weight's.
 
-    They are the weight's own, unless its memory overlaps or has gaps.
+    They are the weight's own, unless its memory overlaps or has gaps, or it is copied.
     """
-    if weight.is_contiguous() or (weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)):
+    if weight.is_contiguous() or _is_channels_last(weight):
         return weight.stride()
+    if column_stride(weight.shape, weight.stride(), column_dims(weight)) is None:  # it is copied
+        return _dense_strides(weight.shape, range(weight.dim() - 1, -1, -1))
     dims = column_dims(weight)[::-1]
     rows_first = _dense_strides(weight.shape, (*dims, 0))
     for dense in (rows_first, _dense_strides(weight.shape, (0, *dims))):  # the latter of a transposed weight

@@ -50,6 +50,7 @@ def test_one_tensor_is_not_a_list(penalty):
     ("options", "words"),
     [
         ({"side": "left"}, "side must be one of 'small'.*got 'left'"),
+        ({"side": ["small"]}, r"side must be one of 'small'.*got \['small'\]"),
         ({"reduction": "max"}, "reduction must be one of.*got 'max'"),
         ({"groups": 3}, r"weights\[0\] has 4 output channels, which 3 groups don't divide"),
         ({"groups": 0}, "groups=0; expected a positive int"),

@@ -128,6 +128,11 @@ def test_orthogonal_and_zero_weights_have_finite_gradients(backend):
     assert all(g.eq(0).all() for g in gradients)
 
 
+def test_a_factor_beyond_the_dtype_is_infinite(kernels):
+    _, (gradient,) = soft_orthogonality_value_and_grad([torch.full((2, 3), 2.0)], scale=1e39)
+    assert (gradient == float("inf")).all()
+
+
 def test_empty_list(backend):
     assert soft_orthogonality_value_and_grad([]) == (0, [])
     assert srip_value_and_grad([], accumulate_into=[]) == (0, [])

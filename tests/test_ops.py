@@ -119,6 +119,22 @@ def test_compile_fullgraph(kind):
         torch.testing.assert_close(p.grad, gradient)
 
 
+@pytest.mark.parametrize("penalty", [soft_orthogonality, srip])
+def test_compile_for_sizes_that_change(penalty):
+    compiled = torch.compile(
+        lambda w, x: penalty([w], **({} if penalty is soft_orthogonality else {"start": [x]})),
+        fullgraph=True, backend="aot_eager", dynamic=True,
+    )  # fmt: skip
+    for out in (4, 6):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            leaf = torch.randn(out, 2, 3, 3).to(memory_format=layout).requires_grad_()
+            start = torch.randn(1, out)
+            value = compiled(leaf, start)
+            truth = penalty([leaf], **({} if penalty is soft_orthogonality else {"start": [start]}))
+            torch.testing.assert_close(value, truth)
+            torch.testing.assert_close(*(torch.autograd.grad(v, leaf) for v in (value, truth)))
+
+
 def test_compile_with_inductor():
     leaf = torch.randn(6, 9, requires_grad=True)
     compiled = torch.compile(lambda w: 2 * soft_orthogonality([w * 1.5]), fullgraph=True)

@@ -66,7 +66,7 @@ class KernelBackend(Backend):
         values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
-        factors = _full_like(values, into.factor)
+        factors = torch.ones_like(values) * into.factor
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
@@ -81,7 +81,7 @@ class KernelBackend(Backend):
         layout = (views.in_place(weights), views.groups, views.sides(options.side))
         through = options.gradient == "through"
         values, kept = ops.srip(*layout, start, options.iterations, through, True)
-        factors = 2 * values * into.factor if options.squared else _full_like(values, into.factor)
+        factors = (2 * values if options.squared else torch.ones_like(values)) * into.factor
         write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
         _write_to(into, layout[0], write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
@@ -96,17 +96,14 @@ def _differs_by_constant(options: SO) -> bool:
     return options.side != "small" and options.diagonal == options.off_diagonal
 
 
-def _full_like(values: Tensor, factor: float | Tensor) -> Tensor:
-    """The factor of every matrix, without waiting for one that is a tensor."""
-    return torch.ones_like(values) * factor if isinstance(factor, Tensor) else torch.full_like(values, factor)
-
-
 def _write_to(into: Into, weights: list[Tensor], write: Callable[..., None]) -> None:
     """Calls `write(gradients, wanted, accumulate)` with the targets.
 
     In the place of one that the kernels can't write to (in another memory format or dtype than its weight, or that of a
     weight listed twice) they get a tensor of its own, which is added or copied to it.
     """
+    if into.fit:
+        return write(list(into.targets), [True] * len(weights), into.accumulate)
     gradients: list[Tensor] = []
     apart: list[tuple[Tensor, Tensor]] = []
     seen: set[int] = set()

@@ -21,11 +21,13 @@ class Into(NamedTuple):
     Attributes:
         targets: one tensor a weight; None where no gradient is wanted.
         factor: a number, or a tensor on the weights' device, for which nothing waits.
+        fit: whether the targets are `new_gradients`, one for each weight.
     """
 
     targets: Sequence[Tensor | None]
     factor: float | Tensor = 1.0
     accumulate: bool = False
+    fit: bool = False
 
 
 class Backend(Protocol):

@@ -54,16 +54,18 @@ class Registry(dict[str, type[T]]):
     def _check(self, found: Any) -> type[T]:
         base = f"{self.base.__module__.removesuffix('.base')}.{self.base.__name__}"
         if not isinstance(found, type):
-            raise Unusable(f"it is no class but of type {type(found).__name__}. Name a class derived from {base}.")
+            raise Unusable(f"it is not a class but of type {type(found).__name__}. Name a class derived from {base}.")
         if not issubclass(found, self.base):
-            raise Unusable(f"the class is no {self.base.__name__}. Derive it from {base}.")
+            raise Unusable(f"the class is not a {self.base.__name__}. Derive it from {base}.")
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
-            raise Unusable(f"the class does not define {', '.join(missing)}. See {base} for what that is.")
+            raise Unusable(f"the class does not define {', '.join(missing)}. {base} says what each is for.")
         settings, least = settings_of(found), settings_of(self.base)
         if not (isinstance(settings, type) and issubclass(settings, least)):
-            raise Unusable(f"its Settings are no {least.__name__}. Derive them from {least.__name__}.")
+            raise Unusable(f"its Settings are not {least.__name__}. Derive them from {least.__name__}.")
         if inspect.get_annotations(settings) and "__dataclass_fields__" not in vars(settings):
-            raise Unusable(f"{settings.__qualname__} is no dataclass, so it has no options. Write @dataclass above it.")
+            raise Unusable(
+                f"{settings.__qualname__} is not a dataclass, so it has no options. Write @dataclass above it."
+            )
         return found
 
 
@@ -80,7 +82,7 @@ def import_class(path: str) -> Any:
     """What `package.module:Class` names."""
     name, _, attributes = path.partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), *attributes.split("."))):
-        raise Unusable(f"{path} is no import path. Give MODULE:CLASS, such as my_package.my_module:MyClass.")
+        raise Unusable(f"{path} is not an import path. Give MODULE:CLASS, such as my_package.my_module:MyClass.")
     try:
         module = import_module(name)
     except Exception as error:
@@ -91,7 +93,7 @@ def import_class(path: str) -> Any:
             ) from None
         said = str(error).partition("\n")[0]
         raise Unusable(
-            f"its module raises {type(error).__name__}: {said} ({raised_at(error)}). Mend it there."
+            f"its module raises {type(error).__name__}: {said} ({raised_at(error)}). Fix it there."
         ) from None
     try:
         return reduce(getattr, attributes.split("."), module)

@@ -39,6 +39,11 @@ from ortho_kernels.trainer.errors import TrainerError
         ("backbone.options.img_size=32", "no option backbone.options.img_size."),  # of other backbones
         ("metod=byol", "Did you mean method"),
         ("justaword", "justaword"),
+        ("penalty.kind=so", "no option penalty.kind. Did you mean penalty=so?"),
+        ("=3", "Cannot read '=3'. Options are words of the form KEY=VALUE"),
+        ("", "Cannot read ''."),
+        ("+foo=1", "no option +foo."),
+        ("hydra.run.dir=x", "no option hydra.run.dir."),
         ("data.root=a(b)", "need quotes that reach the program: 'data.root=\"a(b)\"'"),
         ("data.root=a,b", "One value with a comma needs quotes: 'data.root=\"a,b\"'"),
         ("data.root=bücher", "need quotes that reach the program: 'data.root=\"bücher\"'"),

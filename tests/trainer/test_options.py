@@ -55,7 +55,7 @@ def test_lists_are_not_shared():
     ("word", "said"),
     [
         ("penalty.gamma=-1", "penalty.gamma must be at least 0; got -1.0."),
-        ("penalty.gamma=nan", "penalty.gamma must be at least 0; got nan."),
+        ("penalty.gamma=nan", "penalty.gamma must be a finite number; got nan."),
         ("penalty.side=left", "penalty.side must be one of small, large, rows, cols; got left."),
         ("backbone.width=0", "backbone.width must be at least 1; got 0."),
         ("backbone.stem=small", "backbone.stem must be one of cifar, imagenet; got small."),
@@ -70,7 +70,7 @@ def test_lists_are_not_shared():
         ("data.views.asymmetric.blur=[1,2]", "data.views.asymmetric.blur must be between 0 and 1; got 2.0."),
         ("data.views.min_area=0", "data.views.min_area must be more than 0 and at most 1; got 0.0."),
         ("method.views=three", "method.views must be one of two, asymmetric, multicrop; got three."),
-        ("optimizer.lr=inf", "optimizer.lr must be at least 0; got inf."),
+        ("optimizer.lr=inf", "optimizer.lr must be a finite number; got inf."),
         ("optimizer.scaling=cubic", "optimizer.scaling must be one of linear, sqrt, none; got cubic."),
         ("optimizer.norm_lr=-1", "optimizer.norm_lr must be at least 0; got -1.0."),
         ("evaluation.network=both", "evaluation.network must be one of student, teacher; got both."),

@@ -222,7 +222,7 @@ def test_an_entry_point_that_is_wrong_says_what_is(installed):
     installed(mine=["outside_parts:Missing"], module=["outside_parts"])
     with pytest.raises(TrainerError, match="method=mine: the module outside_parts has no Missing"):
         load_config(["method=mine"])
-    with pytest.raises(TrainerError, match=r"method=module: outside_parts is no import path\. Give MODULE:CLASS"):
+    with pytest.raises(TrainerError, match=r"method=module: outside_parts is not an import path\. Give MODULE:CLASS"):
         load_config(["method=module"])
 
 
@@ -238,17 +238,20 @@ HOME = r"ortho_kernels\.trainer\."
             r"data=outside_parts\.inner:Mine: there is no module outside_parts\.inner\.",
         ),
         (["method=outside_parts:Predicing"], r"the module outside_parts has no Predicing\. Did you mean Predicting\?"),
-        (["method=outside_parts:"], r"outside_parts: is no import path\. Give MODULE:CLASS, such as my_package"),
-        (["method=outside parts:Mine"], r"outside parts:Mine is no import path"),
-        (["method=outside_parts:function"], rf"it is no class but of type function\. .* from {HOME}methods\.Method\."),
-        (["method=outside_parts:Unrelated"], rf"the class is no Method\. Derive it from {HOME}methods\.Method\."),
-        (["data=outside_parts:Predicting"], rf"the class is no Source\. Derive it from {HOME}data\.Source\."),
-        (["backbone=torch.nn:Linear"], rf"the class is no Backbone\. Derive it from {HOME}backbones\.Backbone\."),
-        (["penalty=outside_parts:Squares"], rf"no Penalty\. Derive it from {HOME}engine\.penalties\.Penalty\."),
+        (["method=outside_parts:"], r"outside_parts: is not an import path\. Give MODULE:CLASS, such as my_package"),
+        (["method=outside parts:Mine"], r"outside parts:Mine is not an import path"),
+        (
+            ["method=outside_parts:function"],
+            rf"it is not a class but of type function\. .* from {HOME}methods\.Method\.",
+        ),
+        (["method=outside_parts:Unrelated"], rf"the class is not a Method\. Derive it from {HOME}methods\.Method\."),
+        (["data=outside_parts:Predicting"], rf"the class is not a Source\. Derive it from {HOME}data\.Source\."),
+        (["backbone=torch.nn:Linear"], rf"the class is not a Backbone\. Derive it from {HOME}backbones\.Backbone\."),
+        (["penalty=outside_parts:Squares"], rf"not a Penalty\. Derive it from {HOME}engine\.penalties\.Penalty\."),
         (["method=outside_parts:NoForward"], r"the class does not define forward\."),
         (["data=outside_parts:NoLoad"], r"the class does not define load\."),
-        (["method=outside_parts:UndecoratedSettings"], r"Settings is no dataclass, .* Write @dataclass above it\."),
-        (["method=outside_parts:ForeignSettings"], r"its Settings are no MethodSettings\. Derive them from"),
+        (["method=outside_parts:UndecoratedSettings"], r"Settings is not a dataclass, .* Write @dataclass above it\."),
+        (["method=outside_parts:ForeignSettings"], r"its Settings are not MethodSettings\. Derive them from"),
         (["method=outside_parts:TensorSettings"], r"TensorSettings\.Settings holds what no option can be \(.*Tensor"),
         (["method=outside_parts:WrongDefault"], r"method\.temperature must be more than 0; got 0\.0\."),
         (
@@ -308,9 +311,9 @@ def test_what_a_class_gives_is_checked(words, said):
     [
         (
             "import torch\n\nscale = 1 / 0\n",
-            r"raises ZeroDivisionError: division by zero \(.*broken_1\.py:3\)\. Mend it",
+            r"raises ZeroDivisionError: division by zero \(.*broken_1\.py:3\)\. Fix it",
         ),
-        ("class Mine(\n", r"raises SyntaxError: .*\(.*broken_2\.py:1\)\. Mend it there\."),
+        ("class Mine(\n", r"raises SyntaxError: .*\(.*broken_2\.py:1\)\. Fix it there\."),
         ("import nothing_here\n", r"raises ModuleNotFoundError: No module named 'nothing_here' \(.*broken_3\.py:1\)"),
     ],
 )

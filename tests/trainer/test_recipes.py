@@ -119,7 +119,7 @@ def first_of_each_network():
         seen.add(networks)
 
 
-@pytest.mark.parametrize("recipe", first_of_each_network())
+@pytest.mark.parametrize("recipe", list(first_of_each_network()))
 def test_every_recipe_runs_two_steps(recipe):
     config = made_small(load_config([f"experiment={recipe}"]))
     losses, module = two_steps(config)

@@ -1,5 +1,7 @@
 """Whether every option has a value that it takes, before anything is read or written."""
 
+import math
+
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..errors import TrainerError
@@ -22,5 +24,7 @@ def check(config: DictConfig, prefix: str = "") -> None:
         if accepted is None or value is None:
             continue
         for each in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(each, float) and not math.isfinite(each):
+                raise TrainerError(f"{key} must be a finite number; got {each}.")
             if each not in accepted:
                 raise TrainerError(f"{key} must be {accepted}; got {each}.")

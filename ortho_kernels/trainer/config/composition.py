@@ -20,7 +20,7 @@ from ..engine.penalties import choose_gamma
 from ..errors import TrainerError
 from ..registry import settings_of
 from .check import check
-from .explain import explain
+from .explain import check_form, explain
 from .groups import GROUPS, REGISTRIES, Settings
 from .recipes import paper_recipes
 
@@ -86,6 +86,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
             for word in overrides:
+                check_form(word)
                 register_recipe(word)
                 register_outside(word)
             config = compose("config", overrides=list(overrides))

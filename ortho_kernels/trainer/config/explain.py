@@ -8,9 +8,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import did_you_mean, no_choice
+from ..errors import TrainerError, did_you_mean, no_choice
 from .groups import GROUPS, Settings, option_groups
 from .identity import flattened, plain
+
+RENAMED = {"penalty.kind": "penalty=so"}  # whose nearest word is another option
+
+
+def check_form(word: str) -> None:
+    """Refuses words that Hydra reads in ways of its own: without a key, with a new key, or for Hydra itself."""
+    key = word.partition("=")[0]
+    if not key:
+        raise TrainerError(f"Cannot read {word!r}. Options are words of the form KEY=VALUE; --help lists them.")
+    if key.startswith(("+", "~", "hydra.", "hydra/")):
+        raise TrainerError(f"There is no option {key}. Options are set as they are listed by --help: KEY=VALUE.")
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -19,7 +30,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     text = "\n".join(causes)
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
-        return f"There is no option {key}.{did_you_mean(key, _known_keys(overrides))}"
+        near = f" Did you mean {RENAMED[key]}?" if key in RENAMED else did_you_mean(key, _known_keys(overrides))
+        return f"There is no option {key}.{near}"
     if match := re.search(r"In '[^']*': Could not find '([^']+)'", text):
         group, _, option = match[1].partition("/")
         valid = [*GROUPS.get(group, []), *option_groups().get(group, [])]

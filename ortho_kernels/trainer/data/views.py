@@ -47,8 +47,8 @@ class ViewSettings:
     blur: float = option(0.5, "probability of a blur", between(0, 1))
     solarize: float = option(0.0, "probability of a solarization", between(0, 1))
     brightness: float = option(0.4, "strength x of the jitter: a factor from 1 - x to 1 + x", between(0, 1))
-    contrast: float = option(0.4, "likewise", between(0, 1))
-    saturation: float = option(0.2, "likewise", between(0, 1))
+    contrast: float = option(0.4, "x of the contrast's factor, 1 - x to 1 + x", between(0, 1))
+    saturation: float = option(0.2, "x of the saturation's factor, 1 - x to 1 + x", between(0, 1))
     hue: float = option(0.1, "largest shift of the hue either way, in turns of the color wheel", between(0, 0.5))
     blur_sigma: float = option(2.0, "largest standard deviation of the blur in pixels", between(0.1, 100))
     asymmetric: PairSettings = field(default_factory=PairSettings)  # for method.views=asymmetric and multicrop

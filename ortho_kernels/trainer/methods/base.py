@@ -21,7 +21,9 @@ class MethodSettings:
     """What every method has."""
 
     name: str = MISSING  # under which it was chosen
-    views: str = option("two", "alike, one otherwise, or small ones too", one_of("two", "asymmetric", "multicrop"))
+    views: str = option(
+        "two", "two drawn alike, one otherwise, or with small crops", one_of("two", "asymmetric", "multicrop")
+    )
 
 
 class Method(nn.Module, ABC):

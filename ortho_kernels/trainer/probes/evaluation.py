@@ -23,7 +23,7 @@ RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 class EvaluationSettings:
     network: str = option("student", "encoder that is judged and exported", one_of("student", "teacher"))
     train_images: int = option(10_000, "labeled images, drawn by the seed if there are more", at_least(2))
-    test_images: int = option(10_000, "test images, drawn likewise", at_least(2))
+    test_images: int = option(10_000, "test images, drawn at random", at_least(2))
     neighbors: int = option(20, "neighbors that vote in kNN", at_least(1))
     temperature: float = option(0.07, "divides the cosines in their votes", more_than(0))
     probe_decay: float = option(1e-3, "weight decay of the linear probe, on standardized features", at_least(0))
