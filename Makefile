@@ -18,11 +18,12 @@ test: $(VENV)/.built
 	$(RUN) -m pytest -m "not slow"
 
 # Under two minutes on two cores: the numbers, and one of each idea.
-FAST := $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py)) tests/penalty \
-	$(addprefix tests/native/,test_cpu_kernels.py test_plan.py test_cuda_plan.py) tests/emulation/test_accuracy.py \
+STARTING_PROCESSES := $(addprefix tests/,test_docs.py test_backends.py test_wrapped_weights.py penalty/test_ranks.py)
+FAST := $(filter-out $(STARTING_PROCESSES),$(wildcard tests/test_*.py tests/penalty/test_*.py)) \
+	$(addprefix tests/native/,test_cpu_kernels.py test_plan.py test_cuda_plan.py) \
 	$(addprefix tests/triton_backend/,test_heuristics.py test_launch_plan.py test_tables.py) \
 	$(addprefix tests/trainer/,test_config.py test_evaluation.py test_memory.py test_method_options.py test_methods.py \
-	test_optimizers.py test_rooms.py test_run_folders.py test_stream.py test_views.py)
+	test_optimizers.py test_rooms.py test_stream.py test_views.py)
 
 test-fast: $(VENV)/.built
 	$(RUN) -m pytest -m "not slow" $(FAST)

@@ -1,6 +1,7 @@
 """data.corrupt=skip: a broken picture is left out, replaced by a draw, named and counted once, and never mislabeled."""
 
 import json
+import multiprocessing
 import os
 from functools import partial
 
@@ -16,6 +17,7 @@ from ortho_kernels.trainer.data.imagefolder import ImageFolder
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.stream import BatchStream, Order
 from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.distributed import processes
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
@@ -232,7 +234,8 @@ def read_an_epoch(ranks, folder):
     return folder
 
 
-def test_two_processes_drop_replace_and_name_the_same(noisy, capfd):
+def test_two_processes_drop_replace_and_name_the_same(noisy, capfd, monkeypatch):
+    monkeypatch.setattr(processes, "multiprocessing", multiprocessing)  # forked ones would print where others do
     read_an_epoch(ALONE, noisy)
     launch_processes(2, "gloo", 60.0, partial(read_an_epoch, folder=noisy))
     (whole, labels), *halves = (torch.load(noisy / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
