@@ -6,6 +6,10 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := $(shell find csrc -type f)
 
+# Tests of one file share what they build, so a file stays with one process.
+PROCESSES ?= 2
+PYTEST := $(RUN) -m pytest --numprocesses $(PROCESSES) --dist loadfile
+
 # Threads that spin while they wait take the core from those that work.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -15,7 +19,7 @@ pretrain: $(VENV)/.built
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist
 
 test: $(VENV)/.built
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Under two minutes on two cores: the numbers, and one of each idea.
 STARTING_PROCESSES := $(addprefix tests/,test_docs.py test_backends.py test_wrapped_weights.py penalty/test_ranks.py)
@@ -26,10 +30,10 @@ FAST := $(filter-out $(STARTING_PROCESSES),$(wildcard tests/test_*.py tests/pena
 	test_optimizers.py test_rooms.py test_stream.py test_views.py)
 
 test-fast: $(VENV)/.built
-	$(RUN) -m pytest -m "not slow" $(FAST)
+	$(PYTEST) -m "not slow" $(FAST)
 
 test-all: $(VENV)/.built
-	$(RUN) -m pytest
+	$(PYTEST)
 
 bench: $(VENV)/.built
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-sort=name
