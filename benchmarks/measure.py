@@ -52,15 +52,20 @@ def relative_errors(results: Results, true: Results) -> tuple[float, float]:
     return abs(value.item() / true_value.item() - 1), worst
 
 
+def is_launch(func: torch._ops.OpOverload) -> bool:
+    """Whether an operator does work: all do but views and those that only allocate."""
+    return not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty"))
+
+
 class _Launches(TorchDispatchMode):
-    """Counts the operators that do work: all but views and those that only allocate."""
+    """Counts the operators that do work."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty"))
+        self.count += is_launch(func)
         return func(*args, **(kwargs or {}))
 
 

@@ -97,7 +97,8 @@ def test_page(blocks, tmp_path, monkeypatch):
 
 def run_shell(block):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": "triton"}
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
+    environment = {**outside, "PATH": path, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": "triton"}
     command = ["bash", "-euo", "pipefail", "-c", block.code]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, f"{block.page.name}, line {block.line + 1}:\n{block.code}\n{done.stdout[-4000:]}"

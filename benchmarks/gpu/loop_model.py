@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.measure import is_launch
 from benchmarks.rivals import rival
 
 from .cards import Card
@@ -42,7 +43,7 @@ class _Record(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if not func.is_view:
+        if is_launch(func):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
             unique = {id(tensor): tensor for tensor in tensors}.values()
             count = flop_registry.get(func.overloadpacket)
