@@ -76,21 +76,21 @@ def matrix_shape(weight: Tensor, groups: int) -> tuple[int, int]:
 
 
 def column_dims(weight: Tensor) -> tuple[int, ...]:
-    """See `WeightView`."""
+    """See `WeightView`. Only in unusual layouts are strides compared: under Dynamo they may be symbols."""
     order = list(range(1, weight.dim()))
-    if (
-        not weight.is_contiguous()
-    ):  # nor is anything compared below in usual layouts, where Dynamo's sizes may be symbols
-        if _is_channels_last(weight):
-            order.append(order.pop(0))
-        else:
-            order.sort(key=weight.stride, reverse=True)
+    if _is_channels_last(weight):
+        order.append(order.pop(0))
+    elif not weight.is_contiguous():
+        order.sort(key=weight.stride, reverse=True)
     return tuple(dim for dim in order if weight.shape[dim] != 1)
 
 
 def _is_channels_last(weight: Tensor) -> bool:
+    """Channels last, and not contiguous: kernels of one channel or one pixel are both."""
     memory_format = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.dim())
-    return memory_format is not None and weight.is_contiguous(memory_format=memory_format)
+    return (
+        memory_format is not None and not weight.is_contiguous() and weight.is_contiguous(memory_format=memory_format)
+    )
 
 
 def column_stride(shape: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> int | None:
@@ -119,9 +119,9 @@ def gradient_strides(weight: Tensor) -> tuple[int, ...]:
     """
     if weight.is_contiguous() or _is_channels_last(weight):
         return weight.stride()
-    if column_stride(weight.shape, weight.stride(), column_dims(weight)) is None:  # it is copied
-        return _dense_strides(weight.shape, range(weight.dim() - 1, -1, -1))
     dims = column_dims(weight)[::-1]
+    if column_stride(weight.shape, weight.stride(), dims[::-1]) is None:  # it is copied
+        return _dense_strides(weight.shape, range(weight.dim() - 1, -1, -1))
     rows_first = _dense_strides(weight.shape, (*dims, 0))
     for dense in (rows_first, _dense_strides(weight.shape, (0, *dims))):  # the latter of a transposed weight
         if all(dense[dim] == weight.stride(dim) for dim in (0, *dims)):

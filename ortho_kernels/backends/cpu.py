@@ -24,7 +24,9 @@ def _check_level() -> None:
         introspection.cpu_level()
 
 
-library = Library(PACKAGE / "_C.abi3.so", "_build_log.txt", ("ORTHO_KERNELS_NO_NATIVE",), _check_level)
+library = Library(
+    PACKAGE / "_C.abi3.so", "_build_log.txt", "a C++ compiler", ("ORTHO_KERNELS_NO_NATIVE",), _check_level
+)
 _against = library.reason_against  # at import, so that a compiled step finds a constant
 
 

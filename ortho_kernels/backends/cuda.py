@@ -60,6 +60,7 @@ def _open() -> str | None:
 library = Library(
     Path(_asked).resolve() if _asked else PACKAGE / "_cuda.abi3.so",
     "_cuda_build_log.txt",
+    "nvcc and a CUDA torch",
     ("ORTHO_KERNELS_NO_NATIVE", "ORTHO_KERNELS_NO_CUDA"),
     _facts,
 )

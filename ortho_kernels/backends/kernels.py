@@ -110,7 +110,9 @@ def _write_to(into: Into, weights: list[Tensor], write: Callable[..., None]) -> 
     for index, (weight, target) in enumerate(zip(weights, into.targets, strict=True)):
         if target is None:
             continue
-        if target.stride() != gradient_strides(weight) or target.dtype is not weight.dtype or id(target) in seen:
+        both_contiguous = target.is_contiguous() and weight.is_contiguous()
+        fits = both_contiguous or target.stride() == gradient_strides(weight)
+        if not fits or target.dtype is not weight.dtype or id(target) in seen:
             check_storage([target], [ops.gradient_name(index)])
             apart.append((target, target := new_gradient(weight).zero_()))
         seen.add(id(target))

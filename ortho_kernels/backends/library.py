@@ -13,10 +13,12 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Library:
-    """`switches` are environment variables against it; `check` raises where the file is not what it should be."""
+    """`needs` builds it, `switches` are environment variables against it, `check` raises where the file is another."""
 
-    def __init__(self, path: Path, build_log: str, switches: tuple[str, ...], check: Callable[[], object]) -> None:
-        self.path, self.switches, self.check = path, switches, check
+    def __init__(
+        self, path: Path, build_log: str, needs: str, switches: tuple[str, ...], check: Callable[[], object]
+    ) -> None:
+        self.path, self.needs, self.switches, self.check = path, needs, switches, check
         self.build_log = PACKAGE / build_log
 
     @cached_property
@@ -37,4 +39,4 @@ class Library:
     def _why_not_built(self) -> str:
         if self.build_log.exists():
             return self.build_log.read_text().partition("\n")[0]
-        return f"{self.path.name} is missing; `pip install -e . --no-build-isolation` builds it where a compiler is"
+        return f"{self.path.name} is missing; `pip install -e . --no-build-isolation` builds it with {self.needs}"

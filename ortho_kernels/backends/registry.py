@@ -10,15 +10,16 @@ from contextlib import contextmanager
 import torch
 
 from ..weight_views import WeightViews
+from . import triton
 from .cpu import CpuBackend
 from .cuda import CudaBackend
 from .protocol import Backend
 from .torch import TorchBackend
-from .triton import TritonBackend
 
 # The first that can serve does, unless another is asked for.
-_cuda, _triton = CudaBackend(), TritonBackend()
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (_cuda, _triton, CpuBackend(), TorchBackend())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (CudaBackend(), triton.TritonBackend(), CpuBackend(), TorchBackend())
+}
 _VARIABLE = "ORTHO_KERNELS_BACKEND"
 
 # Where both kernel backends serve a GPU, Triton's use its own matrix instructions (wgmma, tcgen05), the CUDA library those
@@ -60,9 +61,9 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32, products: int =
         return asked
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type, dtype) is None]
     if device_type == "cuda" and dtype is torch.float64 and not torch.compiler.is_compiling():
-        _log_once(f"float64 weights are served by {serving[0]}, not by triton: {_triton.reason_against(dtype)}")
+        _log_once(f"float64 weights are served by {serving[0]}, not by triton: {triton.reason_against(dtype)}")
     if serving[:2] == ["cuda", "triton"]:
-        return faster(_triton.architecture(), products)
+        return faster(triton.architecture(), products)
     return serving[0]
 
 
@@ -92,7 +93,7 @@ def explain(device_type: str) -> str:
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type) is None]
     if serving[:2] != ["cuda", "triton"]:
         return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
-    architecture = _triton.architecture()
+    architecture = triton.architecture()
     if architecture not in _FAST_PRODUCTS:
         return f"cuda (triton has no faster instructions for {architecture}, and slower launches)"
     return (

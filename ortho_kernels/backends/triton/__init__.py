@@ -62,9 +62,6 @@ class TritonBackend(KernelBackend):
     def reason_against(self, dtype: torch.dtype) -> str | None:
         return reason_against(dtype)
 
-    def architecture(self) -> str:
-        return architecture()
-
     @property
     def operators(self) -> ModuleType:
         return import_module(f"{__name__}.operators")
