@@ -159,6 +159,7 @@ class WeightViews:
         self.device = weights[0].device if weights else torch.device("cpu")
         self.matrix_count = sum(self.groups)
         self.backends: dict[tuple[str, str], Any] = {}
+        self._gradients = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
@@ -192,6 +193,12 @@ class WeightViews:
             if not _is_transformed():
                 self._null_spaces[side] = counts
         return counts
+
+    def fit_gradients(self, targets: Sequence[Tensor | None]) -> bool:
+        """Whether these are distinct tensors, one a weight, in the strides and dtypes of `new_gradient`."""
+        if len(set(map(id, targets))) != len(targets):
+            return False
+        return self._gradients == [target is not None and (target.stride(), target.dtype) for target in targets]
 
     def in_place(self, weights: list[Tensor]) -> list[Tensor]:
         """The weights, with a copy in the place of those that no strides of a matrix describe."""

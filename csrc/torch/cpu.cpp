@@ -32,7 +32,7 @@ class TorchWorkers final : public ortho::Workers {
 
 template <class C>
 Tensor new_numbers(std::int64_t count) {
-  return torch::stable::empty({count}, ortho::dtype_of<C>);
+  return ortho::new_numbers<C>(count, aoti_torch_device_type_cpu(), 0);
 }
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,

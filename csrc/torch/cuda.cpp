@@ -105,7 +105,7 @@ class TorchWorkspace final : public ortho::cuda::Workspace {
 
 template <class C>
 Tensor new_numbers(const Tensors& weights, std::int64_t count) {
-  return torch::stable::new_empty(weights.front(), {count}, ortho::dtype_of<C>);
+  return ortho::new_numbers<C>(count, aoti_torch_device_type_cuda(), device_index(weights.front()));
 }
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,

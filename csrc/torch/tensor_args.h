@@ -23,10 +23,12 @@ using Tensors = std::vector<Tensor>;
 
 // How many bytes of its storage a tensor reaches into.
 inline std::int64_t bytes_reached(const Tensor& tensor) {
-  if (tensor.numel() == 0) return 0;
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   std::int64_t entries = tensor.storage_offset() + 1;
-  for (std::size_t dim = 0; dim < sizes.size(); ++dim) entries += (sizes[dim] - 1) * strides[dim];
+  for (std::size_t dim = 0; dim < sizes.size(); ++dim) {
+    if (sizes[dim] == 0) return 0;
+    entries += (sizes[dim] - 1) * strides[dim];
+  }
   return entries * static_cast<std::int64_t>(tensor.element_size());
 }
 
@@ -62,8 +64,7 @@ void* mutable_address(const Tensor& tensor, const Name& name) {
   return data;
 }
 
-// ---- numbers
-// -----------------------------------------------------------------------------------------------
+// ---- numbers ---------------------------------------------------------------------------------------------
 
 template <class C>
 constexpr ScalarType dtype_of = std::is_same_v<C, double>         ? ScalarType::Double
@@ -73,6 +74,18 @@ template <class C>
 constexpr const char* dtype_name = std::is_same_v<C, double>         ? "float64"
                                    : std::is_same_v<C, std::int64_t> ? "int64"
                                                                      : "float32";
+
+// One-dimensional, uninitialized. Not by torch::stable::empty, which looks its operator up by name: 3 us.
+template <class C>
+Tensor new_numbers(std::int64_t count, std::int32_t device_type, std::int32_t device_index) {
+  const std::int64_t stride = 1;
+  const std::int32_t dtype =
+      std::is_same_v<C, double> ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(1, &count, &stride, dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
 
 // Calls body with a number of the compute type: float64 where any weight is float64, else float32.
 template <class Body>

@@ -1,6 +1,7 @@
 #include "weight_views.h"
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -9,6 +10,9 @@
 namespace ortho {
 namespace {
 
+// Asked for once a tensor: each question to torch is a call into another library.
+using Lengths = torch::headeronly::IntHeaderOnlyArrayRef;
+
 std::string weight_name(std::size_t index) { return "weights[" + std::to_string(index) + "]"; }
 
 std::runtime_error bad_weight(std::size_t index, const std::string& problem) {
@@ -16,11 +20,11 @@ std::runtime_error bad_weight(std::size_t index, const std::string& problem) {
 }
 
 // The stride of the columns if these dimensions, slowest first, follow each other at one stride; -1 if not.
-std::int64_t common_stride(const Tensor& tensor, const std::vector<std::int64_t>& dims) {
+std::int64_t common_stride(Lengths sizes, Lengths strides, const std::vector<std::int64_t>& dims) {
   for (std::size_t i = 0; i + 1 < dims.size(); ++i) {
-    if (tensor.stride(dims[i]) != tensor.stride(dims[i + 1]) * tensor.size(dims[i + 1])) return -1;
+    if (strides[dims[i]] != strides[dims[i + 1]] * sizes[dims[i + 1]]) return -1;
   }
-  return dims.empty() ? 1 : tensor.stride(dims.back());
+  return dims.empty() ? 1 : strides[dims.back()];
 }
 
 }  // namespace
@@ -42,26 +46,28 @@ Storage storage_of(const Tensor& weight, std::size_t index) {
 }
 
 WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side) {
-  const std::int64_t ndim = weight.dim();
+  const Lengths sizes = weight.sizes(), strides = weight.strides();
+  const auto ndim = static_cast<std::int64_t>(sizes.size());
   if (ndim < 2) throw bad_weight(index, "expected at least 2 dimensions, got " + std::to_string(ndim));
-  if (groups < 1 || weight.size(0) % groups != 0) {
-    throw bad_weight(index, std::to_string(weight.size(0)) + " rows can't be divided into " +
+  if (groups < 1 || sizes[0] % groups != 0) {
+    throw bad_weight(index, std::to_string(sizes[0]) + " rows can't be divided into " +
                                 std::to_string(groups) + " groups");
   }
   if (side != 0 && side != 1)
     throw bad_weight(index, "side must be 0 (rows) or 1 (cols), got " + std::to_string(side));
   WeightView view;
   view.groups = groups;
-  view.rows = weight.size(0) / groups;
+  view.rows = sizes[0] / groups;
   view.side = static_cast<Side>(side);
-  view.row_stride = weight.stride(0);
+  view.row_stride = strides[0];
+  const auto slower = [&](std::int64_t a, std::int64_t b) { return strides[a] > strides[b]; };
+  view.dims.reserve(ndim - 1);
   for (std::int64_t dim = 1; dim < ndim; ++dim) {
-    view.columns *= weight.size(dim);
-    if (weight.size(dim) != 1) view.dims.push_back(dim);
+    view.columns *= sizes[dim];
+    if (sizes[dim] == 1) continue;
+    view.dims.insert(std::upper_bound(view.dims.begin(), view.dims.end(), dim, slower), dim);
   }
-  std::stable_sort(view.dims.begin(), view.dims.end(),
-                   [&](std::int64_t a, std::int64_t b) { return weight.stride(a) > weight.stride(b); });
-  view.column_stride = common_stride(weight, view.dims);
+  view.column_stride = common_stride(sizes, strides, view.dims);
   if (view.column_stride < 0 && view.rows * view.columns != 0) {
     throw bad_weight(index,
                      "its columns don't lie in memory at one stride in any order; pass weight.contiguous()");
@@ -77,6 +83,7 @@ WeightViews::WeightViews(const std::vector<Tensor>& weights, const std::vector<s
                              std::to_string(groups.size()) + " and " + std::to_string(sides.size()));
   }
   views.reserve(weights.size());
+  matrices.reserve(weights.size());
   for (std::size_t w = 0; w < weights.size(); ++w) {
     const WeightView& view = views.emplace_back(view_weight(weights[w], w, groups[w], sides[w]));
     const Storage storage = storage_of(weights[w], w);
@@ -99,9 +106,10 @@ namespace {
 ColumnPermutation column_permutation(const Tensor& weight, const WeightView& view) {
   ColumnPermutation digits;
   if (std::is_sorted(view.dims.begin(), view.dims.end())) return digits;
+  const Lengths sizes = weight.sizes();
   for (const std::int64_t dim : view.dims) {
-    ColumnDigit digit{weight.size(dim), 1};
-    for (std::int64_t after = dim + 1; after < weight.dim(); ++after) digit.step *= weight.size(after);
+    ColumnDigit digit{sizes[dim], 1};
+    for (std::size_t after = dim + 1; after < sizes.size(); ++after) digit.step *= sizes[after];
     if (!digits.empty() && digits.back().step == digit.size * digit.step) {  // both orders agree on these two
       digit.size *= digits.back().size;
       digits.pop_back();
@@ -131,29 +139,29 @@ namespace {
 
 std::string gradient_name(std::size_t index) { return "the gradient of " + weight_name(index); }
 
-bool same_sizes(const Tensor& a, const Tensor& b) {
-  if (a.dim() != b.dim()) return false;
-  for (std::int64_t dim = 0; dim < a.dim(); ++dim) {
-    if (a.size(dim) != b.size(dim)) return false;
-  }
-  return true;
-}
-
-void check_gradient(const Tensor& gradient, const Tensor& weight, const WeightView& view, std::size_t index) {
-  if (gradient.scalar_type() != weight.scalar_type() || !same_sizes(gradient, weight) ||
-      !(gradient.device() == weight.device())) {
-    throw std::runtime_error(gradient_name(index) + ": expected the weight's shape, dtype and device");
-  }
-  if (common_stride(gradient, view.dims) < 0 && gradient.numel() != 0) {
-    throw std::runtime_error(gradient_name(index) +
-                             ": its columns must lie in memory at one stride, in the order of the weight's");
-  }
+bool same_kind(const Tensor& a, const Tensor& b) {
+  const auto kind = [](const Tensor& tensor) {
+    std::array<std::int32_t, 3> own{};
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &own[0]));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &own[1]));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &own[2]));
+    return own;
+  };
+  return a.sizes() == b.sizes() && kind(a) == kind(b);
 }
 
 // The matrices of one weight's gradient.
-void append_gradients(const Tensor& gradient, const WeightView& view, std::size_t index, bool accumulate,
-                      std::vector<Gradient>& gradients) {
-  const std::int64_t row = gradient.stride(0), column = common_stride(gradient, view.dims);
+void append_gradients(const Tensor& gradient, const Tensor& weight, const WeightView& view, std::size_t index,
+                      bool accumulate, std::vector<Gradient>& gradients) {
+  if (!same_kind(gradient, weight)) {
+    throw std::runtime_error(gradient_name(index) + ": expected the weight's shape, dtype and device");
+  }
+  const Lengths sizes = gradient.sizes(), strides = gradient.strides();
+  const std::int64_t row = strides[0], column = common_stride(sizes, strides, view.dims);
+  if (column < 0 && view.rows * view.columns != 0) {
+    throw std::runtime_error(gradient_name(index) +
+                             ": its columns must lie in memory at one stride, in the order of the weight's");
+  }
   const auto bytes = static_cast<std::int64_t>(gradient.element_size());
   auto* data = static_cast<char*>(mutable_address(gradient, [index] { return gradient_name(index); }));
   for (std::int64_t g = 0; g < view.groups; ++g) {
@@ -181,8 +189,7 @@ std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const W
       result.insert(result.end(), view.groups, Gradient{});
       continue;
     }
-    check_gradient(*next, weights[w], view, w);
-    append_gradients(*next++, view, w, accumulate, result);
+    append_gradients(*next++, weights[w], view, w, accumulate, result);
   }
   return result;
 }

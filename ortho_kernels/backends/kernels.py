@@ -66,12 +66,12 @@ class KernelBackend(Backend):
         values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
-        factors = torch.ones_like(values) * into.factor
+        factors = torch.ones_like(values).mul_(into.factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
         write = partial(ops.soft_orthogonality_backward, factors, *layout, residuals, ops.backward_precision())
-        _write_to(into, weights, write)
+        _write_to(into, weights, views, write)
         return values
 
     @torch.no_grad()
@@ -81,9 +81,9 @@ class KernelBackend(Backend):
         layout = (views.in_place(weights), views.groups, views.sides(options.side))
         through = options.gradient == "through"
         values, kept = ops.srip(*layout, start, options.iterations, through, True)
-        factors = (2 * values if options.squared else torch.ones_like(values)) * into.factor
+        factors = (2 * values if options.squared else torch.ones_like(values)).mul_(into.factor)
         write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
-        _write_to(into, layout[0], write)
+        _write_to(into, layout[0], views, write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last
 
@@ -96,13 +96,13 @@ def _differs_by_constant(options: SO) -> bool:
     return options.side != "small" and options.diagonal == options.off_diagonal
 
 
-def _write_to(into: Into, weights: list[Tensor], write: Callable[..., None]) -> None:
+def _write_to(into: Into, weights: list[Tensor], views: WeightViews, write: Callable[..., None]) -> None:
     """Calls `write(gradients, wanted, accumulate)` with the targets.
 
     In the place of one that the kernels can't write to (in another memory format or dtype than its weight, or that of a
     weight listed twice) they get a tensor of its own, which is added or copied to it.
     """
-    if into.fit:
+    if into.fit or views.fit_gradients(into.targets):
         return write(list(into.targets), [True] * len(weights), into.accumulate)
     gradients: list[Tensor] = []
     apart: list[tuple[Tensor, Tensor]] = []

@@ -188,7 +188,7 @@ class OrthogonalityPenalty(nn.Module):
             raise
         if computed:
             torch.autograd.backward(list(computed), list(computed.values()))
-        return (self.gamma * values.sum()).detach()
+        return self.gamma * values.sum()
 
     @torch.jit.unused
     def forward(self) -> Tensor:
