@@ -64,7 +64,7 @@ def test_lists_are_not_shared():
         ("trainer.precision=17", "trainer.precision must be one of 32-true, 64-true, bf16-mixed, 16-mixed; got 17."),
         (
             "trainer.accelerator=abacus",
-            "trainer.accelerator must be one of auto, cpu, gpu, cuda, mps, tpu; got abacus.",
+            "trainer.accelerator must be one of auto, cpu, gpu, cuda, mps; got abacus.",
         ),
         ("trainer.clip=0", "trainer.clip must be more than 0; got 0.0."),
         ("data.views.asymmetric.blur=[1,2]", "data.views.asymmetric.blur must be between 0 and 1; got 2.0."),

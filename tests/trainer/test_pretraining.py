@@ -1,6 +1,7 @@
 """Whole runs, two steps long: every method, backbone and penalty; and what the penalty does to a step."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -263,6 +264,11 @@ def test_bf16_autocast_leaves_the_penalty_in_float32(run_tiny):
     [
         ("trainer.batch_size=5000", "larger than the data"),
         ("trainer.threads=0", "trainer.threads must be at least 1; got 0"),
+        ("trainer.devices=2", "trainer.devices=2 takes several processes: add trainer=ddp or trainer=fsdp2"),
+        ("trainer.nodes=2", "trainer.nodes=2 takes several processes"),
+        ("trainer.compile=nonsense", "trainer.compile=nonsense: torch has no such compiler; it has "),
+        ("data.views.max_area=0.01", "is more than max_area=0.01"),
+        ("data.views.local.max_area=0.01", "data.views.local: min_area=0.05 is more than max_area=0.01"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_tiny, tmp_path, word, said):
@@ -273,15 +279,18 @@ def test_values_that_make_no_sense_are_refused_before_anything_is_written(run_ti
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_half_precision_needs_a_gpu(run_tiny):
-    with pytest.raises(TrainerError, match=r"16-mixed needs a GPU.*bf16-mixed"):
-        run_tiny("trainer.precision=16-mixed")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the accelerator is here")
-def test_an_accelerator_that_is_not_here_is_reported(run_tiny):
-    with pytest.raises(TrainerError, match="trainer: "):
-        run_tiny("trainer.accelerator=gpu")
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("trainer.precision=16-mixed", "16-mixed needs a GPU: on a CPU take bf16-mixed or 32-true"),
+        ("trainer.accelerator=gpu", "trainer.accelerator=gpu: torch sees no GPU here; take auto or cpu"),
+        ("trainer.accelerator=mps", "trainer.accelerator=mps: torch sees no Apple GPU here"),
+    ],
+)
+def test_what_takes_a_device_that_is_not_here_is_refused(run_tiny, tmp_path, word, said):
+    with pytest.raises(TrainerError, match=re.escape(said)):
+        run_tiny(word)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_layers_can_be_chosen(run_tiny):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..errors import TrainerError
 from ..options import at_least, between, more_than, one_of, option
 
 
@@ -15,7 +16,7 @@ class TrainerSettings:
     max_epochs: int = option(200, "passes over the data", at_least(1))
     max_steps: int | None = option(None, "optimizer steps; takes the place of max_epochs", at_least(1))
     clip: float | None = option(None, "largest norm of all gradients, the penalty's included", more_than(0))
-    accelerator: str = option("auto", "device to train on", one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"))
+    accelerator: str = option("auto", "device to train on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
     strategy: str = option("single", "one process, copies, or sharded weights", one_of("single", "ddp", "fsdp2"))
     devices: int | None = option(None, "processes; by default one for each GPU, or two without one", at_least(1))
     nodes: int = option(1, "machines; several are started by torchrun or SLURM", at_least(1))
@@ -40,6 +41,24 @@ TRAINERS: dict[str, TrainerSettings] = {
     "ddp": TrainerSettings(strategy="ddp"),
     "fsdp2": TrainerSettings(strategy="fsdp2"),
 }
+
+
+def require_devices(settings: Any) -> None:
+    """Raises TrainerError for what this machine or this torch can't do, before anything is written."""
+    accelerator, compiler = settings.accelerator, settings.compile
+    if on_gpu(settings) and not torch.cuda.is_available():
+        raise TrainerError(f"trainer.accelerator={accelerator}: torch sees no GPU here; take auto or cpu.")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise TrainerError("trainer.accelerator=mps: torch sees no Apple GPU here; take auto or cpu.")
+    if settings.precision == "16-mixed" and not on_gpu(settings):
+        raise TrainerError("trainer.precision=16-mixed needs a GPU: on a CPU take bf16-mixed or 32-true.")
+    if settings.strategy == "single":
+        for key, count in (("trainer.devices", settings.devices or 1), ("trainer.nodes", settings.nodes)):
+            if count > 1:
+                raise TrainerError(f"{key}={count} takes several processes: add trainer=ddp or trainer=fsdp2.")
+    if compiler is not None and compiler not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise TrainerError(f"trainer.compile={compiler}: torch has no such compiler; it has {known}.")
 
 
 def on_gpu(settings: Any) -> bool:

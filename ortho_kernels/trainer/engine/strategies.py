@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ..distributed.processes import Ranks, started_from_outside
 from ..errors import TrainerError
 from .checkpoints import AtomicFiles
-from .settings import group_backend, on_gpu, process_count
+from .settings import group_backend, process_count
 
 
 def build_trainer(
@@ -26,8 +26,6 @@ def build_trainer(
     plugins: list[Any] = [AtomicFiles()]
     if ranks.count > 1 and not started_from_outside():
         plugins.append(LightningEnvironment())
-    if settings.precision == "16-mixed" and not on_gpu(settings):
-        raise TrainerError("trainer.precision=16-mixed needs a GPU: on a CPU take bf16-mixed or 32-true.")
     try:
         trainer = Trainer(
             accelerator=settings.accelerator,

@@ -1,5 +1,6 @@
 """Who carries out the runs of a sweep: this process one by one, several processes here, or a SLURM cluster."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import TrainerError
-
 
 
 class Outcome(NamedTuple):
@@ -33,7 +33,12 @@ def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -
     from joblib import Parallel, delayed
 
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
-    return Parallel(n_jobs=settings.jobs)(delayed(attempt)(config, threads) for config in configs)
+    return Parallel(n_jobs=settings.jobs)(delayed(_in_worker)(attempt, config, threads) for config in configs)
+
+
+def _in_worker(attempt: Attempt, config: DictConfig, threads: int) -> Outcome:
+    multiprocessing.set_start_method("spawn", force=True)  # a run's own processes know nothing of joblib's "loky"
+    return attempt(config, threads)
 
 
 def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:

@@ -43,13 +43,14 @@ from ..randomness import seed_globally
 from .folders import Run, open_run
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
-from ..engine.settings import group_backend, on_gpu, process_count
+from ..engine.settings import group_backend, on_gpu, process_count, require_devices
 from ..data.views import Views, plan_views
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
     settings = config.trainer
+    require_devices(settings)
     group = group_backend(settings), settings.timeout
     if settings.strategy == "single":
         return pretrain_as(ALONE, config, callbacks)
