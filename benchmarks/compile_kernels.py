@@ -36,7 +36,7 @@ PATTERNS = {
 
 # A tiny matrix, and larger ones of every layout: by rows, by columns, and not aligned, which takes longest to compile.
 SHAPES = [(9, 64), (256, 512), (512, 256), (80, 147)]
-ALL_LAYOUTS = ("sm_90", "sm_120")
+ALL_LAYOUTS = ("sm_89", "sm_90", "sm_120")
 
 
 @dataclass(frozen=True)

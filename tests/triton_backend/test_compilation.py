@@ -30,6 +30,7 @@ OTHERS = (
     "sm_100:bfloat16:0:residuals",
     "sm_120:bfloat16:0:residuals",
     "sm_89:bfloat16:0:residuals",
+    "sm_89:float32:0:residual_products",
 )
 
 

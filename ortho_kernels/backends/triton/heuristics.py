@@ -144,7 +144,8 @@ _LARGE = replace(
 # (docs/gpu.csv). On sm_100, triton 3.6 compiles them to an empty kernel; elsewhere they spill or were not measured.
 _HOPPER = replace(_LARGE, forward_precision="bf16x6", product_precisions=("bf16x6", "tf32", "bf16"))
 # What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
-_CONSUMER_BLACKWELL = replace(_DEFAULT, residual_half=Tile(64, 64, 32, 4, 3), product_float32=Tile(64, 64, 16, 4, 3))
+_CONSUMER = replace(_DEFAULT, product_float32=Tile(64, 64, 16, 4, 3))
+_CONSUMER_BLACKWELL = replace(_CONSUMER, residual_half=Tile(64, 64, 32, 4, 3))
 _AMD = replace(
     _DEFAULT,
     residual_float32=Tile(64, 64, 32, 4, 2),
@@ -157,9 +158,9 @@ _AMD = replace(
 )
 TABLE = {
     "sm_80": _DEFAULT,
-    "sm_86": _DEFAULT,
+    "sm_86": _CONSUMER,
     "sm_87": _DEFAULT,
-    "sm_89": _DEFAULT,
+    "sm_89": _CONSUMER,
     "sm_90": _HOPPER,
     "sm_100": _LARGE,
     "sm_103": _LARGE,
