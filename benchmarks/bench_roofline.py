@@ -60,7 +60,7 @@ def with_graph(compute, weights, _):
 
 
 def on_onednn(compute, weights, _):
-    """torch's products by oneDNN, where it takes them: on CPUs with AVX-512 its fastest float32 path."""
+    """torch's products by oneDNN, free to round the operands to bfloat16: it does so on CPUs with AMX."""
     matmul = torch.backends.mkldnn.matmul
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:

@@ -150,6 +150,7 @@ class WeightViews:
 
     Attributes:
         backends: the backend that was chosen, by what was asked for and the kind of penalty.
+        gradient_forms: strides and dtype of each weight's `new_gradient`.
     """
 
     def __init__(self, weights: Sequence[Tensor], groups: Sequence[int]) -> None:
@@ -159,7 +160,7 @@ class WeightViews:
         self.device = weights[0].device if weights else torch.device("cpu")
         self.matrix_count = sum(self.groups)
         self.backends: dict[tuple[str, str], Any] = {}
-        self._gradients = [(gradient_strides(weight), weight.dtype) for weight in weights]
+        self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
@@ -195,10 +196,10 @@ class WeightViews:
         return counts
 
     def fit_gradients(self, targets: Sequence[Tensor | None]) -> bool:
-        """Whether these are distinct tensors, one a weight, in the strides and dtypes of `new_gradient`."""
+        """Whether these are distinct tensors, one a weight, of the `gradient_forms`."""
         if len(set(map(id, targets))) != len(targets):
             return False
-        return self._gradients == [target is not None and (target.stride(), target.dtype) for target in targets]
+        return self.gradient_forms == [target is not None and (target.stride(), target.dtype) for target in targets]
 
     def in_place(self, weights: list[Tensor]) -> list[Tensor]:
         """The weights, with a copy in the place of those that no strides of a matrix describe."""

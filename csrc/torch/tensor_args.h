@@ -78,6 +78,7 @@ constexpr const char* dtype_name = std::is_same_v<C, double>         ? "float64"
 // One-dimensional, uninitialized. Not by torch::stable::empty, which looks its operator up by name: 3 us.
 template <class C>
 Tensor new_numbers(std::int64_t count, std::int32_t device_type, std::int32_t device_index) {
+  static_assert(std::is_floating_point_v<C>);
   const std::int64_t stride = 1;
   const std::int32_t dtype =
       std::is_same_v<C, double> ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();

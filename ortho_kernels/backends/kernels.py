@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import ops, reference
 from ..options import SO, SRIP
 from ..weight_checks import check_storage
-from ..weight_views import WeightViews, gradient_strides, new_gradient
+from ..weight_views import WeightViews, new_gradient
 from .protocol import Backend, Into
 
 
@@ -110,9 +110,7 @@ def _write_to(into: Into, weights: list[Tensor], views: WeightViews, write: Call
     for index, (weight, target) in enumerate(zip(weights, into.targets, strict=True)):
         if target is None:
             continue
-        both_contiguous = target.is_contiguous() and weight.is_contiguous()
-        fits = both_contiguous or target.stride() == gradient_strides(weight)
-        if not fits or target.dtype is not weight.dtype or id(target) in seen:
+        if (target.stride(), target.dtype) != views.gradient_forms[index] or id(target) in seen:
             check_storage([target], [ops.gradient_name(index)])
             apart.append((target, target := new_gradient(weight).zero_()))
         seen.add(id(target))

@@ -37,7 +37,8 @@ def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -
 
 
 def _in_worker(attempt: Attempt, config: DictConfig, threads: int) -> Outcome:
-    multiprocessing.set_start_method("spawn", force=True)  # a run's own processes know nothing of joblib's "loky"
+    if multiprocessing.get_start_method() == "loky":  # joblib's, of which a run's own processes know nothing
+        multiprocessing.set_start_method("spawn", force=True)
     return attempt(config, threads)
 
 
