@@ -43,10 +43,11 @@ std::vector<cuda::PlannedMatrix> planned(const Matrices& matrices) {
 
 void bind_cuda_planner(py::module_ parent) {
   py::module_ m = parent.def_submodule("cuda", "The planner of the GPU's launches.");
-  m.attr("tile_side") = cuda::tile_side;
+  m.attr("narrow_tile") = cuda::narrow_tile;
+  m.attr("wide_tile") = cuda::wide_tile;
   m.attr("tile_threads") = cuda::tile_threads;
   m.attr("tile_blocks") = cuda::tile_blocks;
-  m.attr("chunk_bytes") = cuda::chunk_bytes;
+  m.attr("chunk_depth") = cuda::chunk_depth;
   m.attr("pass_threads") = cuda::pass_threads;
   m.attr("pass_blocks") = cuda::pass_blocks;
 
@@ -61,6 +62,7 @@ void bind_cuda_planner(py::module_ parent) {
 
   py::class_<cuda::ResidualWork>(m, "ResidualWork")
       .def_readonly("matrix", &cuda::ResidualWork::matrix)
+      .def_readonly("in_double", &cuda::ResidualWork::in_double)
       .def_readonly("tiles", &cuda::ResidualWork::tiles)
       .def_readonly("parts", &cuda::ResidualWork::parts)
       .def_readonly("part_depth", &cuda::ResidualWork::part_depth)
@@ -74,10 +76,13 @@ void bind_cuda_planner(py::module_ parent) {
       .def_readonly("matrix", &cuda::ProductWork::matrix)
       .def_readonly("row_tiles", &cuda::ProductWork::row_tiles)
       .def_readonly("column_tiles", &cuda::ProductWork::column_tiles)
+      .def_readonly("spread_tiles", &cuda::ProductWork::spread_tiles)
       .def_readonly("first_item", &cuda::ProductWork::first_item);
   py::class_<cuda::ProductLaunch>(m, "ProductLaunch")
       .def_readonly("work", &cuda::ProductLaunch::work)
       .def_readonly("items", &cuda::ProductLaunch::items)
+      .def_readonly("spread_items", &cuda::ProductLaunch::spread_items)
+      .def_readonly("plane_bytes", &cuda::ProductLaunch::plane_bytes)
       .def_readonly("blocks", &cuda::ProductLaunch::blocks);
   py::class_<cuda::IterationWork>(m, "IterationWork")
       .def_readonly("matrix", &cuda::IterationWork::matrix)
@@ -110,10 +115,10 @@ void bind_cuda_planner(py::module_ parent) {
       "Launches for the residuals of (order, depth, storage format).");
   m.def(
       "plan_products",
-      [](const Matrices& matrices, const cuda::Device& device) {
-        return cuda::plan_products(planned(matrices), device);
+      [](const Matrices& matrices, const cuda::Device& device, int precision) {
+        return cuda::plan_products(planned(matrices), static_cast<Precision>(precision), device);
       },
-      py::arg("matrices"), py::arg("device"));
+      py::arg("matrices"), py::arg("device"), py::arg("precision") = 0);
   m.def(
       "plan_iterations",
       [](const Matrices& matrices, std::int64_t iterations, bool adjoints, const cuda::Device& device) {

@@ -132,12 +132,13 @@ void soft_orthogonality_backward(const Tensor& factors, const Tensors& weights, 
   const DeviceContext context(weights);
   const WeightViews views(weights, groups, sides);
   const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
+  TorchWorkspace workspace(weights.front());
   in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     ortho::cuda::soft_orthogonality_backward<C>(
         context.numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
         context.numbers<C>(residuals, total_triangle(views), "residuals"), targets,
-        static_cast<ortho::Precision>(precision), context.device(), context.stream());
+        static_cast<ortho::Precision>(precision), workspace, context.device(), context.stream());
   });
 }
 

@@ -24,12 +24,6 @@ float add(float a, float b);
 float multiply(float a, float b);
 float multiply_add(float a, float b, float c);
 
-// To ten bits after the leading one, ties away from zero.
-inline std::uint32_t round_to_tf32(std::uint32_t bits) {
-  const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
-  return is_finite ? (bits + 0x1000u) & 0xffffe000u : bits;
-}
-
 // Returns sum + the products, as the tensor cores of the settings add: exactly and then rounded to the
 // nearest float, or truncating.
 float add_products(float sum, const double* products, int count);

@@ -58,14 +58,36 @@ inline bfloat16 to_bfloat16(float number) { return {emulator::bfloat_from_float(
 inline std::uint32_t to_bfloat16_pair(float first, float second) {
   return emulator::bfloat_from_float(first) | std::uint32_t{emulator::bfloat_from_float(second)} << 16;
 }
-inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
-inline std::uint32_t round_to_tf32(float number) {
-  return emulator::round_to_tf32(emulator::bits_as<std::uint32_t>(number));
+inline std::uint32_t to_float16_pair(float first, float second) {
+  return emulator::half_from_float(first) | std::uint32_t{emulator::half_from_float(second)} << 16;
 }
+inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
 inline double square_root(double number) { return emulator::square_root(number); }
 inline float add_rounded(float a, float b) { return emulator::add(a, b); }
 inline float multiply_rounded(float a, float b) { return emulator::multiply(a, b); }
 inline float multiply_add_rounded(float a, float b, float c) { return emulator::multiply_add(a, b, c); }
+
+template <bool Transposed>
+void load_blocks(const void* row, std::uint32_t (&blocks)[4]) {
+  struct Rows {
+    const std::uint16_t* of_block[4][2];  // whose numbers this lane gets
+    int number[2];
+  };
+  emulator::check_block_row(row);
+  const Rows rows = emulator::exchange<const void*, Rows>(0xffffffffu, row, [](const void* const* all, int lane) {
+    Rows mine;
+    for (int i = 0; i < 2; ++i) {
+      const int own_row = Transposed ? 2 * (lane % 4) + i : lane / 4;
+      mine.number[i] = Transposed ? lane / 4 : 2 * (lane % 4) + i;
+      for (int b = 0; b < 4; ++b) mine.of_block[b][i] = static_cast<const std::uint16_t*>(all[8 * b + own_row]);
+    }
+    return mine;
+  });
+  // Outside the exchange, so that a race detector sees the reads.
+  for (int b = 0; b < 4; ++b)
+    blocks[b] = rows.of_block[b][0][rows.number[0]] |
+                std::uint32_t{rows.of_block[b][1][rows.number[1]]} << 16;
+}
 
 // ---- tensor cores ----------------------------------------------------------------------------------------
 
@@ -97,18 +119,6 @@ void multiply_add(const Fragment& mine, Sum (&sums)[4], const A& a, const B& b) 
 }
 
 }  // namespace twin
-
-inline void mma_tf32(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-  using Fragment = twin::Fragments<std::uint32_t, 4, 2>;
-  const Fragment mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  const auto number = [](std::uint32_t bits) { return bits_as_float(bits & 0xffffe000u); };
-  twin::multiply_add<8>(
-      mine, sums,
-      [&](const Fragment* all, int row, int k) {
-        return number(all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
-      },
-      [&](const Fragment* all, int k, int column) { return number(all[column * 4 + k % 4].b[k / 4]); });
-}
 
 template <class Half>
 void mma_16bit(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {

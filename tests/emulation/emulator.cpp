@@ -360,6 +360,10 @@ const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t by
   return gifts;
 }
 
+void check_block_row(const void* row) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) stop_with("a row of a block is not aligned");
+}
+
 void copy_async(void* target, const void* source, int bytes, bool valid) {
   const auto lies_at = [&](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; };
   if (bytes != 4 && bytes != 8 && bytes != 16) stop_with("asynchronous copies are of 4, 8 or 16 bytes");

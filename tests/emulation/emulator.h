@@ -61,6 +61,8 @@ std::uint32_t count_up(std::uint32_t* counter);
 std::uint32_t read_counter(const std::uint32_t* counter);
 void copy_async(void* target, const void* source, int bytes, bool valid);
 void commit_copies();
+// Of a block of 16-bit numbers in shared memory: 16 bytes, at a multiple of as many.
+void check_block_row(const void* row);
 void await_copies(int groups_that_may_be_missing);
 
 // Hands `bytes` bytes of each lane in the mask to all of them, once all have called; what lane l gave is at

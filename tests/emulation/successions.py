@@ -52,7 +52,7 @@ def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
 
 def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
     """By the layout of the matrix and by arithmetic: below the highest precision that depends on the larger side."""
-    (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors))
+    (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors), precision=1)
     result: list[tuple] = []
     for work in launch.work:
         spec = specs[work.matrix]

@@ -39,6 +39,22 @@ ORTHO_DEVICE S stored_from(T number) {
   }
 }
 
+// Two numbers of a 16-bit format in one word, the first in its low half.
+template <class Half>
+ORTHO_DEVICE std::uint32_t to_pair(float first, float second) {
+  return std::is_same_v<Half, bfloat16> ? to_bfloat16_pair(first, second) : to_float16_pair(first, second);
+}
+template <class Half>
+ORTHO_DEVICE float first_of_pair(std::uint32_t pair) {
+  if constexpr (std::is_same_v<Half, bfloat16>) return bits_as_float(pair << 16);
+  return to_float(float16{static_cast<std::uint16_t>(pair)});
+}
+template <class Half>
+ORTHO_DEVICE float second_of_pair(std::uint32_t pair) {
+  if constexpr (std::is_same_v<Half, bfloat16>) return bits_as_float(pair & 0xffff0000u);
+  return to_float(float16{static_cast<std::uint16_t>(pair >> 16)});
+}
+
 template <class S, class T>
 ORTHO_DEVICE void write_gradient(S* target, T number, bool accumulate) {
   *target = stored_from<S>(accumulate ? number_from<T>(*target) + number : number);

@@ -5,17 +5,20 @@
 // stay small on the way.
 #pragma once
 
-#include "staging.cuh"
+#include "tile_product.cuh"
 #include "two_float.cuh"
 
 namespace ortho::cuda {
 
-// By one warp for the 64 vectors of a panel: a lane has two of them, 32 apart.
+// By the two warps of a tile on the diagonal of which it holds only entries above it: 64 vectors each. A lane
+// has two of them, 32 apart.
 struct SquaredLengths {
-  TwoFloat sums[tile_side / warp_size];
+  static constexpr int of_lane = 2;
+  TwoFloat sums[of_lane];
 
-  static constexpr int of_lane = tile_side / warp_size;
-  static ORTHO_DEVICE int vector(int i) { return thread_index() % warp_size + i * warp_size; }
+  static ORTHO_DEVICE int vector(int i) {
+    return (thread_index() / warp_size - 2) * (of_lane * warp_size) + thread_index() % warp_size + i * warp_size;
+  }
 
   template <int Depth, class Panel>
   ORTHO_DEVICE void add_chunk(const Panel& panel) {
@@ -26,17 +29,26 @@ struct SquaredLengths {
     const int first = thread_index() % warp_size / 8 * turn;
     ORTHO_UNROLL
     for (int i = 0; i < of_lane; ++i) {
-      ORTHO_UNROLL
+      ORTHO_UNROLL_BY(1)  // the warps that multiply need the registers
       for (int begin = 0; begin < Depth; begin += run) {
         float sum = 0;
         ORTHO_UNROLL
         for (int k = begin; k < begin + run; ++k) {
-          const auto entry = number_from<float>(panel.at(vector(i), (first + k) % Depth));
+          float entry = 0;
+          ORTHO_UNROLL
+          for (int t = Panel::terms - 1; t >= 0; --t)
+            entry += number_from<float>(*panel.address(t, vector(i), (first + k) % Depth));
           sum = multiply_add_rounded(entry, entry, sum);
         }
         sums[i] += sum;
       }
     }
+  }
+
+  // By a power of two.
+  ORTHO_DEVICE void multiply(float factor) {
+    ORTHO_UNROLL
+    for (int i = 0; i < of_lane; ++i) sums[i] = {sums[i].high * factor, sums[i].low * factor};
   }
 };
 

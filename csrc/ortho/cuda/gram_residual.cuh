@@ -11,6 +11,10 @@
 
 namespace ortho::cuda {
 
+// Two float16 terms lack a float32 number's last bit. Near orthogonality that shows where the Gram's sums are
+// so short that it does not average out.
+constexpr std::int32_t shallow_depth = 256;
+
 struct ResidualMatrix : MatrixArguments {
   std::int32_t first_slot_block;
   std::int32_t part_depth;
@@ -35,51 +39,35 @@ struct ResidualItem {
   std::int32_t tile, part, parts;
   std::int32_t row, column;
   std::int32_t begin, end;
+  bool in_double;  // the rounding errors of float sums don't average out over the entries of a small order
 };
 
-ORTHO_DEVICE std::int32_t tile_row_of(std::int32_t tile) {
-  auto row = static_cast<std::int32_t>((square_root(8.0 * tile + 1) - 1) / 2);
-  while (triangle(row) > tile) --row;
-  while (triangle(row + 1) <= tile) ++row;
-  return row;
-}
-
+template <class C>
 ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std::int32_t item) {
   ResidualItem result;
   result.matrix = find_matrix(arguments.matrices, arguments.count, item);
   const ResidualMatrix& matrix = arguments.matrices[result.matrix];
+  result.in_double = std::is_same_v<C, double> || matrix.order <= small_order;
   const std::int32_t length = matrix.part_depth;
   result.parts = matrix.depth <= length ? 1 : (matrix.depth + length - 1) / length;
   result.tile = (item - matrix.first_item) / result.parts;
   result.part = (item - matrix.first_item) % result.parts;
   const std::int32_t row = tile_row_of(result.tile);
-  result.row = row * tile_side;
-  result.column = (result.tile - static_cast<std::int32_t>(triangle(row))) * tile_side;
+  const std::int32_t side = tile_side(result.in_double);
+  result.row = row * side;
+  result.column = (result.tile - static_cast<std::int32_t>(triangle(row))) * side;
   result.begin = result.part * length;
   result.end = matrix.depth - result.begin < length ? matrix.depth : result.begin + length;
   return result;
 }
 
-template <class Products, class S, Major major>
-struct GramOperand {
-  using Entry = typename Products::Entry;
-  using Panel = cuda::Panel<Entry, Products::depth, major>;
-  Operand<S> operand;
-  bool aligned;
-  std::int32_t first, begin;
-
-  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
-    cuda::stage<Entry, Products::depth, major>(operand, aligned, first, begin + chunk * Products::depth,
-                                               panel);
-  }
-};
-
-// Float sums lose too many digits of the diagonal. In tiles on it, one warp has only entries above it, which
-// are not needed: that warp sums the squares of the vectors instead.
+// Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it, which
+// are not needed: those warps sum the squares of the vectors instead.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
+template <int Side>
 ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
-  return item.row == item.column && warp_row() < warp_column();
+  return item.row == item.column && warp_row<Side>() + Side / 2 <= warp_column<Side>();
 }
 
 // Split-K: returns whether this block is the last-arriving one of `all`. It then sees what the others wrote.
@@ -99,24 +87,24 @@ ORTHO_DEVICE bool arrives_last(std::uint32_t* counter, std::int32_t all) {
 }
 
 // Makes R of the Gram. Where the diagonal was summed apart, it is taken from there.
-template <class Sum>
+template <class Sum, int Side>
 ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengths& lengths,
-                                    Blocks<Sum>& sums) {
+                                    Blocks<Sum, Side>& sums) {
   if (item.row != item.column) return;
   if constexpr (diagonal_apart<Sum>) {
     auto* const diagonal = reinterpret_cast<Sum*>(shared_memory());
-    if (above_diagonal(item)) {
+    if (above_diagonal<Side>(item)) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_lane; ++i)
         diagonal[lengths.vector(i)] = static_cast<Sum>(static_cast<double>(lengths.sums[i]) - 1);
     }
     block_barrier();
-    for_sums<Sum>(sums, [&](int r, int c, Sum& sum) {
+    for_sums(sums, [&](int r, int c, Sum& sum) {
       if (r == c) sum = diagonal[r];
     });
     block_barrier();  // the memory may be used again
   } else {
-    for_sums<Sum>(sums, [](int r, int c, Sum& sum) {
+    for_sums(sums, [](int r, int c, Sum& sum) {
       if (r == c) sum -= 1;
     });
   }
@@ -124,23 +112,27 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
 
 // Keeps the weighted entries of R and sums their squares over the tile. The last-arriving block of a matrix
 // sums over all its tiles, in order.
-template <class C, class Sum>
+template <class C, class Sum, int Side>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
-                              Blocks<Sum>& sums) {
+                              Blocks<Sum, Side>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
   double squares[2] = {0, 0};
-  for_sums<Sum>(sums, [&](int r, int c, Sum entry) {
+  for_pairs(sums, [&](int r, int c, Sum first, Sum second) {
     const std::int32_t row = item.row + r, column = item.column + c;
-    if (!within(row, matrix.order) || !within(column, std::int64_t{row} + 1)) return;
-    const bool on_diagonal = row == column;
-    const double square = static_cast<double>(entry) * static_cast<double>(entry);
-    squares[0] += on_diagonal ? square : 0.0;
-    squares[1] += on_diagonal ? 0.0 : square;
-    if (kept) {
-      const double weight = on_diagonal ? arguments.diagonal : arguments.off_diagonal;
-      kept[triangle(row) + column] = static_cast<C>(entry * static_cast<Sum>(weight));
-    }
+    if (!within(row, matrix.order)) return;
+    const auto finish = [&](std::int32_t own, Sum entry) {
+      if (!within(own, std::int64_t{row} + 1)) return Sum(0);
+      const Sum square = entry * entry;
+      if (kept) {
+        const auto weight = static_cast<Sum>(own == row ? arguments.diagonal : arguments.off_diagonal);
+        kept[triangle(row) + own] = static_cast<C>(entry * weight);
+      }
+      if (own != row) return square;
+      squares[0] += square;
+      return Sum(0);
+    };
+    squares[1] += finish(column, first) + finish(column + 1, second);
   });
   sum_over_block<tile_threads>(squares);
   double* const own = arguments.squares + 2 * std::int64_t{matrix.first_item};
@@ -148,7 +140,7 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
     own[2 * item.tile] = squares[0];
     own[2 * item.tile + 1] = squares[1];
   }
-  const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + tile_side - 1) / tile_side;
+  const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + Side - 1) / Side;
   const auto tiles = static_cast<std::int32_t>(triangle(side));
   if (!arrives_last(arguments.counters + arguments.items + item.matrix, tiles)) return;
   double all[2] = {0, 0};
@@ -165,77 +157,111 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
 
 // Split-K: the last-arriving block of a tile adds all parts up, always in the same order. Returns whether
 // this block did: only then are the sums and the lengths those of the whole depth.
-template <class Sum>
+template <class Sum, int Side>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
-                            std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum>& sums) {
+                            std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum, Side>& sums) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t first_item = item_index - item.part;  // of the tile
   const PartSlots<Sum> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
                              matrix.order, first_item - matrix.first_item);
-  const bool has_lengths = diagonal_apart<Sum> && above_diagonal(item);
-  if (has_lengths) {
-    ORTHO_UNROLL
-    for (int i = 0; i < lengths.of_lane; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
+  const bool has_lengths = diagonal_apart<Sum> && above_diagonal<Side>(item);
+  if constexpr (diagonal_apart<Sum>) {
+    if (has_lengths) {
+      ORTHO_UNROLL
+      for (int i = 0; i < lengths.of_lane; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
+    }
   }
   Sum* const own = slots.sums_of(item.part);
   slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
   if (!arrives_last(arguments.counters + first_item, item.parts)) return false;
   lengths = {};
-  clear<Sum>(sums);
+  clear(sums);
   for (std::int32_t part = 0; part < item.parts; ++part) {
     const Sum* const other = slots.sums_of(part);
     slots.for_kept(sums, [&](int distance, Sum& sum) { sum += read_past_l1(other + distance); });
-    if (has_lengths) {
-      ORTHO_UNROLL
-      for (int i = 0; i < lengths.of_lane; ++i)
-        lengths.sums[i] += read_past_l1(slots.lengths_of(part) + i * warp_size);
+    if constexpr (diagonal_apart<Sum>) {
+      if (has_lengths) {
+        ORTHO_UNROLL
+        for (int i = 0; i < lengths.of_lane; ++i)
+          lengths.sums[i] += read_past_l1(slots.lengths_of(part) + i * warp_size);
+      }
     }
   }
   return true;
 }
 
-template <class C, class Products, class S, Major major>
+// The sums of a tile for the item's part of the depth. Returns whether they are right: float16 terms hold
+// neither huge weights nor tiny ones.
+template <class Products, template <Major> class OperandIn, Major major, class S>
+ORTHO_DEVICE bool gram_tile(const ResidualMatrix& matrix, const ResidualItem& item, SquaredLengths& lengths,
+                            Blocks<typename Products::Sum, Products::side>& sums) {
+  using Own = OperandIn<major>;
+  using Sum = typename Products::Sum;
+  constexpr int side = Products::side;
+  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride,
+                           matrix.order, item.end};
+  Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
+  const bool above = above_diagonal<side>(item);
+  const bool beyond =
+      item.row + warp_row<side>() >= matrix.order || item.column + warp_column<side>() >= matrix.order;
+  lengths = {};
+  tile_product<Products>(left, right, (item.end - item.begin + Products::depth - 1) / Products::depth,
+                         item.row == item.column, above || beyond, sums, [&](const auto& panel) {
+                           if constexpr (diagonal_apart<Sum>) {
+                             if (above) lengths.template add_chunk<Products::depth>(panel);
+                           }
+                         });
+  lengths.multiply(1 / (Own::scale * Own::scale));
+  if constexpr (Own::scale == 1) {
+    return true;
+  } else {
+    return hold_all_digits(left, item.row == item.column ? left : right, sums);
+  }
+}
+
+// Operands by the layout of the matrix.
+template <class S>
+struct Gram {
+  template <Major major>
+  using AsStored = StoredOperand<S, S, wide_tile, 32, major>;
+  template <Major major>
+  using InHalves = SplitOperand<S, float16, 2, 32, major>;
+  template <Major major>
+  using Exactly = SplitOperand<S, bfloat16, 3, 16, major>;
+  template <Major major>
+  using InDouble = StoredOperand<double, S, narrow_tile, Fp64::depth, major>;
+};
+
+// Makes R of the sums and works on it, if they are those of the whole depth.
+template <class C, class Sum, int Side>
+ORTHO_DEVICE void complete_tile(const ResidualArguments& arguments, const ResidualItem& item,
+                                std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum, Side>& sums) {
+  if (item.parts > 1 && !add_parts<Sum, Side>(arguments, item, item_index, lengths, sums)) return;
+  subtract_identity<Sum, Side>(item, lengths, sums);
+  finish_tile<C, Sum, Side>(arguments, item, sums);
+}
+
+template <class C, class S, Major major>
 ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const ResidualItem& item,
                                 std::int32_t item_index) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
-  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride,
-                           matrix.order, item.end};
-  const bool aligned = is_aligned(operand, major);
-  const GramOperand<Products, S, major> left{operand, aligned, item.row, item.begin};
-  const GramOperand<Products, S, major> right{operand, aligned, item.column, item.begin};
-  const int chunks = (item.end - item.begin + Products::depth - 1) / Products::depth;
-  const bool above = above_diagonal(item);
-  const bool beyond = item.row + warp_row() >= matrix.order || item.column + warp_column() >= matrix.order;
-  using Sum = typename Products::Sum;
-  Blocks<Sum> sums;
-  SquaredLengths lengths{};
-  tile_product<Products>(left, right, chunks, above || beyond, sums, [&](const auto& panel) {
-    if constexpr (diagonal_apart<Sum>) {
-      if (above) lengths.template add_chunk<Products::depth>(panel);
+  SquaredLengths lengths;
+  if (item.in_double) {
+    Blocks<double, narrow_tile> sums;
+    gram_tile<Fp64, Gram<S>::template InDouble, major, S>(matrix, item, lengths, sums);
+    return complete_tile<C, double, narrow_tile>(arguments, item, item_index, lengths, sums);
+  }
+  if constexpr (std::is_same_v<C, float>) {
+    Blocks<float, wide_tile> sums;
+    if constexpr (std::is_same_v<S, float>) {
+      using InHalves = TermProducts<float16, 2, 2, 32>;
+      if (matrix.depth <= shallow_depth ||
+          !gram_tile<InHalves, Gram<S>::template InHalves, major, S>(matrix, item, lengths, sums))
+        gram_tile<ExactProducts, Gram<S>::template Exactly, major, S>(matrix, item, lengths, sums);
+    } else {
+      gram_tile<TermProducts<S, 1, 1, 32>, Gram<S>::template AsStored, major, S>(matrix, item, lengths, sums);
     }
-  });
-  if (item.parts > 1 && !add_parts<Sum>(arguments, item, item_index, lengths, sums)) return;
-  subtract_identity<Sum>(item, lengths, sums);
-  finish_tile<C, Sum>(arguments, item, sums);
-}
-
-template <class S>
-struct GramProducts {
-  using type = Mma16Bit<S>;
-};
-template <>
-struct GramProducts<float> {
-  using type = SplitBfloat16<3, 3>;
-};
-
-template <class C, class S, Major major>
-ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const ResidualItem& item,
-                                   std::int32_t item_index) {
-  // The rounding errors of float sums do not average out over so few entries.
-  if (std::is_same_v<C, double> || arguments.matrices[item.matrix].order <= small_order) {
-    residual_tile<C, Fp64, S, major>(arguments, item, item_index);
-  } else if constexpr (std::is_same_v<C, float>) {
-    residual_tile<C, typename GramProducts<S>::type, S, major>(arguments, item, item_index);
+    complete_tile<C, float, wide_tile>(arguments, item, item_index, lengths, sums);
   }
 }
 
@@ -243,11 +269,11 @@ ORTHO_DEVICE void residual_tile_in(const ResidualArguments& arguments, const Res
 template <class C, class S>
 ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
   for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
-    const ResidualItem item = residual_item(arguments, i);
+    const ResidualItem item = residual_item<C>(arguments, i);
     if (arguments.matrices[item.matrix].depth_stride == 1) {
-      residual_tile_in<C, S, Major::depth>(arguments, item, i);
+      residual_tile<C, S, Major::depth>(arguments, item, i);
     } else {
-      residual_tile_in<C, S, Major::vectors>(arguments, item, i);
+      residual_tile<C, S, Major::vectors>(arguments, item, i);
     }
   }
 }

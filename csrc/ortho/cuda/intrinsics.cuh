@@ -87,14 +87,14 @@ ORTHO_DEVICE std::uint32_t to_bfloat16_pair(float first, float second) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
   return result;
 }
+ORTHO_DEVICE std::uint32_t to_float16_pair(float first, float second) {
+  std::uint32_t result;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(second), "f"(first));
+  return result;
+}
 ORTHO_DEVICE float16 to_float16(float number) {
   float16 result;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
-  return result;
-}
-ORTHO_DEVICE std::uint32_t round_to_tf32(float number) {
-  std::uint32_t result;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(number));
   return result;
 }
 ORTHO_DEVICE double square_root(double number) { return sqrt(number); }
@@ -103,22 +103,31 @@ ORTHO_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }
 ORTHO_DEVICE float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
 ORTHO_DEVICE float multiply_add_rounded(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+// Four 8 x 8 blocks of 16-bit numbers out of shared memory. Lane l gives the address of row l % 8 of block
+// l / 8, 16 bytes long. Of each block it gets two neighbors as one word: numbers 2 (l % 4) + {0, 1} of row
+// l / 4; transposed, of column l / 4.
+template <bool Transposed>
+ORTHO_DEVICE void load_blocks(const void* row, std::uint32_t (&blocks)[4]) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (Transposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(blocks[0]), "=r"(blocks[1]), "=r"(blocks[2]), "=r"(blocks[3])
+                 : "r"(address));
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(blocks[0]), "=r"(blocks[1]), "=r"(blocks[2]), "=r"(blocks[3])
+                 : "r"(address));
+  }
+}
+
 // ---- tensor cores: sums += a b for the 16 x 8 block of a warp --------------------------------------------
 //
 // Lane l holds of the sums the entries (l / 4, 2 (l % 4) + {0, 1}) and, as its third and fourth, those eight
 // rows below. Of a: rows l / 4 and l / 4 + 8; of b: column l / 4; how the depth is shared out is said at
 // each.
 
-// Depth 8: lane l has k = l % 4 and l % 4 + 4; a[0], a[1]: both rows of the first, a[2], a[3] of the second.
-ORTHO_DEVICE void mma_tf32(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; the order of a as above.
+// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; a[0], a[1]: both rows of the
+// first, a[2], a[3] of the second.
 template <class Half>
 ORTHO_DEVICE void mma_16bit(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   if constexpr (std::is_same_v<Half, bfloat16>) {

@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "../options.h"
 
 namespace ortho::cuda {
 namespace {
@@ -13,16 +12,12 @@ namespace {
 constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
 // A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
 // most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
-constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
+constexpr std::int64_t least_part_chunks = 8, least_small_part_chunks = 2;
 constexpr std::int64_t least_range_entries = 16'384;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
-
-std::int64_t size_of(Storage storage) {
-  return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
-}
 
 // Kernels count rows, columns and items in 32 bits.
 std::int32_t narrow(std::int64_t value, const char* what) {
@@ -57,38 +52,44 @@ std::vector<std::vector<std::int32_t>> batches(const std::vector<PlannedMatrix>&
   return result;
 }
 
+bool any_in_double(const std::vector<PlannedMatrix>& matrices) {
+  return std::any_of(matrices.begin(), matrices.end(),
+                     [](const PlannedMatrix& matrix) { return matrix.storage == Storage::float64; });
+}
+
 // Tiles of the lower triangle; an empty matrix has one too, which writes its value.
-std::int64_t triangle_tiles(std::int64_t order) {
-  return triangle(std::max<std::int64_t>(divide_up(order, tile_side), 1));
+std::int64_t triangle_tiles(std::int64_t order, bool in_double) {
+  return triangle(std::max<std::int64_t>(divide_up(order, tile_side(in_double)), 1));
 }
 
 ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
-                                    const std::vector<std::int32_t>& batch, const Device& device) {
+                                    const std::vector<std::int32_t>& batch, bool all_in_double,
+                                    const Device& device) {
   ResidualLaunch launch{};
   launch.storage = matrices[batch.front()].storage;
-  const std::int64_t chunk = chunk_bytes / size_of(launch.storage);
-  const auto is_small = [&](std::int64_t order) {
-    return order <= small_order && launch.storage != Storage::float64;
+  const auto is_small = [&](std::int64_t order) { return order <= small_order && !all_in_double; };
+  const auto tiles_of = [&](std::int64_t order) {
+    return triangle_tiles(order, all_in_double || is_small(order));
   };
   std::int64_t chunks = 0, small_chunks = 0;
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
-    const std::int64_t own = triangle_tiles(order) * divide_up(depth, chunk);
-    chunks += own;
-    if (is_small(order)) small_chunks += own;
+    const std::int64_t own = tiles_of(order) * divide_up(depth, chunk_depth);
+    (is_small(order) ? small_chunks : chunks) += own;
   }
   const std::int64_t blocks = std::int64_t{device.multiprocessors} * tile_blocks;
   const std::int64_t longest = std::max(least_part_chunks, divide_up(chunks, blocks * waves));
   const std::int64_t longest_small = std::max(least_small_part_chunks, divide_up(small_chunks, blocks));
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
-    const std::int64_t all = divide_up(depth, chunk);
+    const std::int64_t all = divide_up(depth, chunk_depth);
     const std::int64_t parts =
         std::max<std::int64_t>(divide_up(all, is_small(order) ? longest_small : longest), 1);
     const std::int64_t part = std::max<std::int64_t>(divide_up(all, parts), 1);
-    launch.work.push_back({m, narrow(triangle_tiles(order), "tiles of a matrix"),
+    launch.work.push_back({m, all_in_double || is_small(order),
+                           narrow(tiles_of(order), "tiles of a matrix"),
                            static_cast<std::int32_t>(std::max<std::int64_t>(divide_up(all, part), 1)),
-                           static_cast<std::int32_t>(part * chunk), 0, 0});
+                           static_cast<std::int32_t>(part * chunk_depth), 0, 0});
   }
   std::stable_sort(launch.work.begin(), launch.work.end(),
                    [](const ResidualWork& a, const ResidualWork& b) { return a.part_depth > b.part_depth; });
@@ -98,7 +99,7 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
     work.first_item = narrow(items, "items of a launch");
     work.first_slot_block = narrow(in_slots, "sums of the parts of a launch");
     items += own;
-    if (work.parts > 1) in_slots += own * slot_blocks(matrices[work.matrix].shape.order);
+    if (work.parts > 1) in_slots += own * slot_blocks(matrices[work.matrix].shape.order, work.in_double);
   }
   launch.items = narrow(items, "items of a launch");
   launch.blocks = grid(items, tile_blocks, device);
@@ -127,32 +128,49 @@ std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices,
 
 std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& matrices, const Device& device) {
   std::vector<ResidualLaunch> launches;
+  const bool all_in_double = any_in_double(matrices);
   for (const auto& batch : batches(matrices, residual_matrices, false))
-    launches.push_back(plan_residual_launch(matrices, batch, device));
+    launches.push_back(plan_residual_launch(matrices, batch, all_in_double, device));
   return launches;
 }
 
-std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, const Device& device) {
+std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, Precision precision,
+                                         const Device& device) {
   std::vector<ProductLaunch> launches;
+  const bool in_double = any_in_double(matrices);
+  const std::int64_t side = tile_side(in_double);
   for (const auto& batch : batches(matrices, product_matrices, true)) {
     ProductLaunch launch{};
     launch.storage = matrices[batch.front()].storage;
+    launch.terms = residual_terms(launch.storage, precision);
     for (const std::int32_t m : batch) {
       const auto [order, depth] = matrices[m].shape;
-      launch.work.push_back({m, static_cast<std::int32_t>(divide_up(order, tile_side)),
-                             static_cast<std::int32_t>(divide_up(depth, tile_side)), 0});
+      const bool is_spread = !in_double && order > small_order && order <= depth;
+      const std::int64_t spread = is_spread ? triangle(divide_up(order, spread_side)) : 0;
+      launch.work.push_back({m, static_cast<std::int32_t>(divide_up(order, side)),
+                             static_cast<std::int32_t>(divide_up(depth, side)),
+                             static_cast<std::int32_t>(spread), 0, 0, 0});
     }
     // The tiles of the largest orders take longest and come first.
     std::stable_sort(launch.work.begin(), launch.work.end(), [&](const ProductWork& a, const ProductWork& b) {
       return matrices[a.matrix].shape.order > matrices[b.matrix].shape.order;
     });
-    std::int64_t items = 0;
+    std::int64_t items = 0, spread_items = 0, numbers = 0;
     for (ProductWork& work : launch.work) {
       work.first_item = narrow(items, "items of a launch");
+      work.first_spread_item = narrow(spread_items, "items of a launch");
+      work.first_number = numbers;
       items += std::int64_t{work.row_tiles} * work.column_tiles;
+      spread_items += work.spread_tiles;
+      const std::int64_t order = matrices[work.matrix].shape.order;
+      if (work.spread_tiles > 0) numbers += launch.terms * order * plane_pitch(order);
     }
     launch.items = narrow(items, "items of a launch");
+    launch.spread_items = narrow(spread_items, "items of a launch");
     launch.blocks = grid(items, tile_blocks, device);
+    launch.spread_blocks = grid(spread_items, spread_blocks, device);
+    launch.plane_bytes = sizeof(std::uint16_t) * numbers;
+    launch.scale_bytes = sizeof(float) * launch.spread_items;
     if (items > 0) launches.push_back(std::move(launch));
   }
   return launches;

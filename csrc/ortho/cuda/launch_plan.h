@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../matrix.h"
+#include "../options.h"
 
 namespace ortho::cuda {
 
@@ -36,35 +37,40 @@ std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices);
 std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices,
                                    const std::vector<Gradient>& gradients);
 
-constexpr std::int32_t tile_side = 64;       // of tiles of residuals and of gradients
-constexpr std::int32_t tile_threads = 128;   // of a block that computes them
-constexpr std::int32_t tile_blocks = 2;      // blocks that fit a multiprocessor together
-constexpr std::int32_t chunk_bytes = 64;     // of each vector of an operand in one stage of the pipeline
+// Sides of the tiles of residuals and of gradients, where they are computed in double and where not.
+constexpr std::int32_t narrow_tile = 64, wide_tile = 128;
+constexpr std::int32_t tile_side(bool in_double) { return in_double ? narrow_tile : wide_tile; }
+constexpr std::int32_t tile_threads = 256;  // of a block that computes them
+constexpr std::int32_t tile_blocks = 1;     // blocks that fit a multiprocessor together
+constexpr std::int32_t chunk_depth = 32;    // parts of the depth are multiples of it
+constexpr std::int32_t spread_blocks = 4;   // blocks that spread triangles and fit a multiprocessor together
 constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors
 constexpr std::int32_t pass_blocks = 2;      // blocks of those that fit a multiprocessor together
 constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice in a row
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
-constexpr std::size_t residual_matrices = 580, product_matrices = 400, iteration_matrices = 256,
+constexpr std::size_t residual_matrices = 580, product_matrices = 330, iteration_matrices = 256,
                       update_matrices = 256;
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
 
 // Where the depth is cut, each part of a tile leaves its sums in a slot of the workspace (part_slots.cuh). A
-// slot is a whole number of 8 x 8 blocks. An order up to warp_side has no more of them than it needs.
+// slot is a whole number of 8 x 8 blocks of doubles. In double it has no more of them than its order needs;
+// otherwise float sums and the squared lengths of a tile's vectors take half of it and a little more.
 constexpr std::int32_t slot_block = 8, slot_block_numbers = slot_block * slot_block;
-constexpr std::int32_t warp_side = 32;  // of the square of a tile that a warp computes
-constexpr std::int32_t slot_blocks_across(std::int64_t order) {
-  return static_cast<std::int32_t>(((order < warp_side ? order : warp_side) + slot_block - 1) / slot_block);
+constexpr std::int32_t slot_blocks_across(std::int64_t order, bool in_double) {
+  const std::int64_t side = tile_side(in_double);
+  return static_cast<std::int32_t>(((order < side ? order : side) + slot_block - 1) / slot_block);
 }
-constexpr std::int64_t slot_blocks(std::int64_t order) {
-  const std::int64_t across = order > warp_side ? tile_side / slot_block : slot_blocks_across(order);
-  return across * across;
+constexpr std::int64_t slot_blocks(std::int64_t order, bool in_double) {
+  const std::int64_t across = slot_blocks_across(order, in_double);
+  return in_double ? across * across : (wide_tile * wide_tile / 2 + wide_tile) / slot_block_numbers;
 }
 
 struct ResidualWork {
   std::int32_t matrix;            // index into the list that was planned
+  bool in_double;                 // how it is computed
   std::int32_t tiles;             // of its triangle
   std::int32_t parts;             // of the depth
   std::int32_t part_depth;        // length of all parts but the last
@@ -84,21 +90,42 @@ struct ResidualLaunch {
 std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& matrices, const Device& device);
 
 // ---- 4 g R W: one item is a tile of the gradient ----------------------------------------------------------
+//
+// Before it the packed triangle of R is spread to dense 16-bit terms, in planes of `order` rows, of which the
+// products can be copied as they are; an item of that is a tile of the triangle. The triangle itself is read
+// where no digit may be lost: in double, of small orders, whose rounding errors don't average out, and where
+// the order is larger than the depth, so that R W cancels near orthogonality.
+
+constexpr std::int32_t spread_side = 64;  // of the tiles that are spread, each with a scale of its own
+constexpr std::int64_t plane_pitch(std::int64_t order) { return (order + 7) / 8 * 8; }  // 16 bytes
+
+// Float32 numbers are two float16 terms; a gradient that may be rounded to tf32 needs one. Bfloat16 gradients
+// get one bfloat16 term: it is off by no more than they are. Float16 weights and R are multiplied exactly.
+constexpr std::int32_t residual_terms(Storage storage, Precision precision) {
+  if (storage == Storage::bfloat16) return 1;
+  return storage == Storage::float32 && precision != Precision::highest ? 1 : 2;
+}
 
 struct ProductWork {
   std::int32_t matrix;
   std::int32_t row_tiles, column_tiles;  // along the order and along the depth
-  std::int32_t first_item;
+  std::int32_t spread_tiles;             // 0: the triangle itself is read
+  std::int32_t first_item, first_spread_item;
+  std::int64_t first_number;  // of its planes
 };
 
 struct ProductLaunch {
   Storage storage;
   std::vector<ProductWork> work;
-  std::int32_t items = 0;
-  std::int32_t blocks = 0;
+  std::int32_t terms = 1;
+  std::int32_t items = 0, spread_items = 0;
+  std::int32_t blocks = 0, spread_blocks = 0;
+  // Of the workspace: planes, and the scales of their tiles.
+  std::size_t plane_bytes = 0, scale_bytes = 0;
 };
 
-std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, const Device& device);
+std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, Precision precision,
+                                         const Device& device);
 
 // ---- SRIP: one item of a pass is a range of the depth, one item of a reduction a range of the order -------
 

@@ -21,7 +21,7 @@ namespace ortho::cuda {
 // Facts of a device, by its number. Throws std::runtime_error where CUDA has no such device.
 Device device_facts(int number);
 
-// Where the memory comes from that is needed while a launch runs: at most once a call, never for a backward.
+// Where the memory comes from that is needed while a launch runs: at most once a call.
 class Workspace {
  public:
   virtual ~Workspace() = default;
@@ -41,7 +41,7 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
 template <class C>
 void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& matrices, const C* residuals,
                                  const std::vector<Gradient>& gradients, Precision precision,
-                                 const Device& device, void* stream);
+                                 Workspace& workspace, const Device& device, void* stream);
 
 // vectors: pairs_of(options) x 2 x order numbers a matrix, null: keep nothing. permutations: one a matrix, of
 // at most most_digits (arguments.h).

@@ -51,6 +51,23 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   block_barrier();  // the memory may be used again
 }
 
+// The largest of the magnitudes, for all threads of a block; NaN counts as none.
+template <int Threads>
+ORTHO_DEVICE float largest_of_block(float number) {
+  const auto larger = [](float a, float b) { return a > b ? a : b; };
+  float largest = larger(number, larger(-number, 0));
+  ORTHO_UNROLL
+  for (int lanes = warp_size / 2; lanes > 0; lanes /= 2)
+    largest = larger(largest, shuffle_xor(largest, lanes));
+  auto* const memory = reinterpret_cast<float*>(shared_memory());
+  if (thread_index() % warp_size == 0) memory[thread_index() / warp_size] = largest;
+  block_barrier();
+  ORTHO_UNROLL
+  for (int warp = 0; warp < Threads / warp_size; ++warp) largest = larger(largest, memory[warp]);
+  block_barrier();  // the memory may be used again
+  return largest;
+}
+
 // The last of `count` matrices whose first item is not beyond this one. First: a pointer to member.
 template <class M, class First>
 ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std::int32_t item, First first) {
@@ -64,6 +81,14 @@ ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std
 template <class M>
 ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std::int32_t item) {
   return find_matrix(matrices, count, item, &M::first_item);
+}
+
+// The row of a tile of a lower triangle whose tiles are numbered row by row.
+ORTHO_DEVICE std::int32_t tile_row_of(std::int32_t tile) {
+  auto row = static_cast<std::int32_t>((square_root(8.0 * tile + 1) - 1) / 2);
+  while (triangle(row) > tile) --row;
+  while (triangle(row + 1) <= tile) ++row;
+  return row;
 }
 
 }  // namespace ortho::cuda

@@ -1,5 +1,5 @@
-// The gradient 4 g R W of all matrices of a launch, R read as symmetric from its packed lower triangle. One
-// item is a tile of a gradient; the depth of the product is the order of the matrix.
+// The gradient 4 g R W of all matrices of a launch. One item is a tile of a gradient; the depth of the product
+// is the order of the matrix.
 #pragma once
 
 #include "arguments.h"
@@ -10,106 +10,205 @@ namespace ortho::cuda {
 
 struct ProductMatrix : MatrixArguments {
   GradientArguments gradient;
+  std::int64_t first_number;  // of its planes; residual_planes.cuh
+  std::int32_t first_scale;
+  std::int32_t is_spread;  // else the packed triangle is read
 };
 
 struct ProductArguments {
   const void* factors;  // of the gradients, one a matrix
   const void* residuals;
+  const void* planes;
+  const float* scales;
   std::int32_t items;
   std::int32_t count;
   ProductMatrix matrices[product_matrices];
 };
 static_assert(sizeof(ProductArguments) <= argument_bytes);
 
-// Rows [first, first + 64) of a symmetric matrix of which the lower triangle is stored, row by row.
-template <class Entry, int Depth, class C>
-struct SymmetricOperand {
-  using Panel = cuda::Panel<Entry, Depth, Major::depth>;
-  const C* triangle_data;
-  std::int32_t order;
-  std::int32_t first;
+// Rows of R from its planes.
+template <class Half, int Terms>
+class PlanesOperand {
+ public:
+  static constexpr int depth = 32;
+  using Panel = cuda::Panel<Half, wide_tile, depth, Major::depth, Terms>;
+  static constexpr bool through_registers = false;
+  static constexpr float scale = 1;
+  struct Staged {};
 
-  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
-    const std::int32_t k = chunk * Depth;
-    const bool below = k < first;  // neighbors in a row are neighbors in memory, else those in a column are
-    ORTHO_UNROLL_BY(4)
-    for (int p = thread_index(); p < tile_side * Depth; p += tile_threads) {
-      const int vector = below ? p / Depth : p % tile_side, depth = below ? p % Depth : p / tile_side;
-      const std::int32_t row = first + vector, column = k + depth;
-      const bool valid = within(row, order) && within(column, order);
-      const std::int64_t entry = row < column ? triangle(column) + row : triangle(row) + column;
-      Entry* const target = panel + vector * Panel::Own::vector_step + depth;
-      if constexpr (std::is_same_v<Entry, C>) {
-        copy_async<sizeof(C)>(target, triangle_data + (valid ? entry : 0), valid);
+  ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
+      : plane_(order * plane_pitch(order)),
+        walk_(Walk::template from<depth>(
+            {planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first, 0)),
+        scales_(scales),
+        tile_row_((first + warp_row<wide_tile>()) / spread_side) {}
+
+  // Of the next chunk.
+  ORTHO_DEVICE void fetch(Staged&, Half* panel) {
+    walk_.for_rows([&](bool valid, const Half* source, int place) {
+      ORTHO_UNROLL
+      for (int t = 0; t < Terms; ++t)
+        copy_async<16>(panel + t * Panel::Own::numbers + place, source + t * plane_, valid);
+    });
+    walk_.template step<depth>();
+  }
+  ORTHO_DEVICE void write(const Staged&, Half*) const {}
+
+  // Of the tile of R that the chunk belongs to, for the rows of this thread's warp: 64, as a tile has.
+  ORTHO_DEVICE float factor(int chunk) const {
+    if constexpr (std::is_same_v<Half, bfloat16>) return 1;
+    const std::int32_t tile_column = chunk * depth / spread_side;
+    return tile_row_ < tile_column ? scales_[triangle(tile_column) + tile_row_]
+                                   : scales_[triangle(tile_row_) + tile_column];
+  }
+
+ private:
+  static_assert(wide_tile / 2 == spread_side);
+  using Walk = RowWalk<Panel, Half, 8>;
+  std::int64_t plane_;
+  Walk walk_;
+  const float* scales_;
+  std::int32_t tile_row_;
+};
+
+// Rows [first, first + Side) of R from its packed lower triangle: as they are, or split.
+template <class Number, int Side, int Depth, int Terms, class C>
+class TriangleOperand {
+ public:
+  using Panel = cuda::Panel<Number, Side, Depth, Major::depth, Terms>;
+  static constexpr bool through_registers = false;
+  static constexpr float scale = 1;
+  struct Staged {};
+
+  ORTHO_DEVICE TriangleOperand(const C* triangle_data, std::int32_t order, std::int32_t first)
+      : triangle_(triangle_data), order_(order), first_(first) {}
+
+  // Of the next chunk.
+  ORTHO_DEVICE void fetch(Staged&, Number* panel) {
+    const bool below = k_ < first_;  // neighbors in a row are neighbors in memory, else those in a column are
+    constexpr int pairs = Depth / 2;
+    ORTHO_UNROLL
+    for (int p = thread_index(); p < Side * pairs; p += tile_threads) {
+      const int vector = below ? p / pairs : p % Side, depth = 2 * (below ? p % pairs : p / Side);
+      Number* const target = panel + vector * Panel::Own::vector_step + depth;
+      const C one = entry(first_ + vector, k_ + depth), other = entry(first_ + vector, k_ + depth + 1);
+      if constexpr (std::is_same_v<Number, double>) {
+        target[0] = one;
+        target[1] = other;
       } else {
-        *target = valid ? static_cast<Entry>(triangle_data[entry]) : Entry(0);
+        std::uint32_t terms[Terms];
+        split<Number>(one, other, terms);
+        ORTHO_UNROLL
+        for (int t = 0; t < Terms; ++t)
+          *reinterpret_cast<std::uint32_t*>(target + t * Panel::Own::numbers) = terms[t];
       }
     }
+    k_ += Depth;
+  }
+  ORTHO_DEVICE void write(const Staged&, Number*) const {}
+  ORTHO_DEVICE float factor(int) const { return 1; }
+
+ private:
+  ORTHO_DEVICE C entry(std::int32_t row, std::int32_t column) const {
+    if (!within(row, order_) || !within(column, order_)) return 0;
+    return triangle_[row < column ? triangle(column) + row : triangle(row) + column];
+  }
+
+  const C* triangle_;
+  std::int32_t order_, first_;
+  std::int32_t k_ = 0;
+};
+
+// What one item computes. W is read as the vectors of W^T: they run along the depth of the matrix, their own
+// depth is its order.
+template <class C, class S>
+struct GradientTile {
+  const ProductArguments& arguments;
+  const ProductMatrix& matrix;
+  std::int32_t row, column;
+
+  // Whether this thread's warp has no entry of the gradient.
+  template <int Side>
+  ORTHO_DEVICE bool beyond() const {
+    return row + warp_row<Side>() >= matrix.order || column + warp_column<Side>() >= matrix.depth;
+  }
+
+  ORTHO_DEVICE Operand<S> weight() const {
+    return {static_cast<const S*>(matrix.data), matrix.depth_stride, matrix.order_stride, matrix.depth,
+            matrix.order};
+  }
+
+  template <class Products, class Left, class Right, class Sum = typename Products::Sum>
+  ORTHO_DEVICE void multiply(Left& left, Right& right, Blocks<Sum, Products::side>& sums) const {
+    const int chunks = (matrix.order + Products::depth - 1) / Products::depth;
+    tile_product<Products>(left, right, chunks, false, beyond<Products::side>(), sums, [](const auto&) {});
+  }
+
+  template <class Sum, int N>
+  ORTHO_DEVICE void write(Sum (&sums)[N][N][4]) const {
+    const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
+    const GradientArguments& target = matrix.gradient;
+    S* const corner = static_cast<S*>(target.data) + row * target.order_stride + column * target.depth_stride;
+    for_pairs(sums, [&](int r, int c, Sum first, Sum second) {
+      S* const entry = corner + r * target.order_stride + c * target.depth_stride;
+      if (!within(row + r, matrix.order)) return;
+      if (within(column + c, matrix.depth)) write_gradient(entry, scale * first, target.accumulate);
+      if (within(column + c + 1, matrix.depth))
+        write_gradient(entry + target.depth_stride, scale * second, target.accumulate);
+    });
   }
 };
 
-// The vectors of W^T: those of the product run along the depth of the matrix, their own depth is its order.
-template <class Entry, int Depth, class S, Major major>
-struct TransposedOperand {
-  using Panel = cuda::Panel<Entry, Depth, major>;
-  Operand<S> operand;
-  bool aligned;
-  std::int32_t first;
-
-  ORTHO_DEVICE void stage(int chunk, Entry* panel) const {
-    cuda::stage<Entry, Depth, major>(operand, aligned, first, chunk * Depth, panel);
-  }
-};
-
-template <class C, class S, class Products, Major major>
-ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, const ProductMatrix& matrix,
-                                std::int32_t row, std::int32_t column) {
-  using Sum = typename Products::Sum;
-  using Entry = std::conditional_t<std::is_same_v<Sum, double>, double, S>;
-  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.depth_stride, matrix.order_stride,
-                           matrix.depth, matrix.order};
+// The number of terms of R is `Terms`; float32 weights are split as R is.
+template <class C, class S, int Terms, Major major>
+ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
+  const ProductArguments& arguments = tile.arguments;
+  const ProductMatrix& matrix = tile.matrix;
   const C* const residual = static_cast<const C*>(arguments.residuals) + matrix.offset;
-  const SymmetricOperand<typename Products::Entry, Products::depth, C> left{residual, matrix.order, row};
-  const TransposedOperand<Entry, Products::depth, S, major> right{operand, is_aligned(operand, major),
-                                                                  column};
-  const bool beyond = row + warp_row() >= matrix.order || column + warp_column() >= matrix.depth;
-  Blocks<Sum> sums;
-  tile_product<Products>(left, right, (matrix.order + Products::depth - 1) / Products::depth, beyond, sums,
-                         [](const auto&) {});
-  const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
-  const GradientArguments& target = matrix.gradient;
-  S* const gradient = static_cast<S*>(target.data);
-  for_sums<Sum>(sums, [&](int r, int c, Sum sum) {
-    if (!within(row + r, matrix.order) || !within(column + c, matrix.depth)) return;
-    write_gradient(gradient + (row + r) * target.order_stride + (column + c) * target.depth_stride,
-                   scale * sum, target.accumulate);
-  });
-}
-
-// Where the order is the larger side, R W cancels near orthogonality: no digit may be lost.
-template <class C, class S, class Products, Major major>
-ORTHO_DEVICE void gradient_tile_in(const ProductArguments& arguments, const ProductMatrix& matrix,
-                                   std::int32_t row, std::int32_t column) {
-  using Exact = SplitBfloat16<3, 3>;
-  if constexpr (std::is_same_v<C, float> && std::is_same_v<S, float> && !std::is_same_v<Products, Exact>) {
-    if (matrix.order > matrix.depth) return gradient_tile<C, S, Exact, major>(arguments, matrix, row, column);
+  if constexpr (std::is_same_v<C, double>) {
+    TriangleOperand<double, narrow_tile, Fp64::depth, 1, double> left(residual, matrix.order, tile.row);
+    StoredOperand<double, S, narrow_tile, Fp64::depth, major> right(tile.weight(), tile.column, 0);
+    Blocks<double, narrow_tile> sums;
+    tile.template multiply<Fp64>(left, right, sums);
+    tile.write(sums);
+  } else {
+    constexpr bool is_split = std::is_same_v<S, float>;
+    using Half = std::conditional_t<is_split, float16, S>;
+    Blocks<float, wide_tile> sums;
+    if (matrix.is_spread) {
+      PlanesOperand<Half, Terms> left(static_cast<const Half*>(arguments.planes) + matrix.first_number,
+                                      arguments.scales + matrix.first_scale, matrix.order, tile.row);
+      if constexpr (is_split) {
+        SplitOperand<S, Half, Terms, 32, major> right(tile.weight(), tile.column, 0);
+        tile.template multiply<TermProducts<Half, Terms, Terms, 32>>(left, right, sums);
+        if (hold_all_digits(right, right, sums)) return tile.write(sums);
+      } else {
+        StoredOperand<S, S, wide_tile, 32, major> right(tile.weight(), tile.column, 0);
+        tile.template multiply<TermProducts<Half, Terms, 1, 32>>(left, right, sums);
+        return tile.write(sums);
+      }
+    }
+    TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(residual, matrix.order, tile.row);
+    SplitOperand<S, bfloat16, 3, 16, major> right(tile.weight(), tile.column, 0);
+    tile.template multiply<ExactProducts>(left, right, sums);
+    tile.write(sums);
   }
-  gradient_tile<C, S, Products, major>(arguments, matrix, row, column);
 }
 
-// C: of values and residuals, S: of weights and gradients, Products: how the numbers are multiplied.
-template <class C, class S, class Products>
+// C: of values and residuals, S: of weights and gradients, Terms: of R.
+template <class C, class S, int Terms>
 ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
+  constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
   for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
     const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
-    const std::int32_t row_tiles = (matrix.order + tile_side - 1) / tile_side;
+    const std::int32_t row_tiles = (matrix.order + side - 1) / side;
     // Tiles one below the other are neighbors: they read the same part of W.
     const std::int32_t tile = i - matrix.first_item;
-    const std::int32_t row = tile % row_tiles * tile_side, column = tile / row_tiles * tile_side;
+    const GradientTile<C, S> own{arguments, matrix, tile % row_tiles * side, tile / row_tiles * side};
     if (matrix.depth_stride == 1) {
-      gradient_tile_in<C, S, Products, Major::vectors>(arguments, matrix, row, column);
+      gradient_tile<C, S, Terms, Major::vectors>(own);
     } else {
-      gradient_tile_in<C, S, Products, Major::depth>(arguments, matrix, row, column);
+      gradient_tile<C, S, Terms, Major::depth>(own);
     }
   }
 }

@@ -64,6 +64,11 @@ void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& sha
   config.attrs = &attribute;
   config.numAttrs = shape.cooperative ? 1 : 0;
   void* pointers[] = {const_cast<Arguments*>(&arguments)};
+  if (shape.shared_bytes > 48 * 1024) {  // more must be asked for
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shape.shared_bytes)),
+          name);
+  }
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), name);
 }
 

@@ -1,6 +1,7 @@
 #include "arena.h"
 #include "gram_residual.cuh"
 #include "penalties.h"
+#include "residual_planes.cuh"
 #include "residual_product.cuh"
 #include "runtime.cuh"
 
@@ -24,23 +25,38 @@ ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::ve
   return arguments;
 }
 
-ProductArguments product_arguments(const ProductLaunch& launch, const std::vector<Matrix>& matrices,
-                                   const std::vector<Gradient>& gradients, const void* factors,
-                                   const void* residuals, const std::vector<std::int64_t>& offsets) {
-  ProductArguments arguments{};
-  arguments.factors = factors;
+// R of the launch's matrices as dense terms; `planes` and `scales` are what the launch's arguments point to.
+void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrices,
+                   const std::vector<std::int64_t>& offsets, const float* residuals, void* planes, float* scales,
+                   void* stream) {
+  SpreadArguments arguments{};
   arguments.residuals = residuals;
-  arguments.items = launch.items;
-  fill_matrices(launch, matrices, offsets, arguments, [&](const ProductWork& work, ProductMatrix& matrix) {
-    matrix.gradient = gradient_arguments(gradients[work.matrix]);
+  arguments.planes = planes;
+  arguments.scales = scales;
+  arguments.items = plan.spread_items;
+  fill_matrices(plan, matrices, offsets, arguments, [](const ProductWork& work, SpreadMatrix& matrix) {
+    matrix.first_item = work.first_spread_item;
+    matrix.first_number = work.first_number;
   });
-  return arguments;
+  const LaunchConfig shape{plan.spread_blocks, tile_threads, spread_shared_bytes};
+  if (plan.storage == Storage::bfloat16) {
+    launch("spread_residuals", spread_residuals<bfloat16, 1>, shape, arguments, stream);
+  } else if (plan.terms == 1) {
+    launch("spread_residuals", spread_residuals<float16, 1>, shape, arguments, stream);
+  } else {
+    launch("spread_residuals", spread_residuals<float16, 2>, shape, arguments, stream);
+  }
 }
 
-template <class C, class S, class Products>
-void launch_product(const ProductLaunch& launch_plan, const ProductArguments& arguments, void* stream) {
-  launch("residual_product", residual_product<C, S, Products>,
-         {launch_plan.blocks, tile_threads, tile_shared_bytes}, arguments, stream);
+template <class C, class S>
+void launch_product(const ProductLaunch& plan, const ProductArguments& arguments, void* stream) {
+  const LaunchConfig shape{plan.blocks, tile_threads, tile_shared_bytes};
+  constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
+  constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
+  if constexpr (has_two) {
+    if (plan.terms == 2) return launch("residual_product", residual_product<C, S, 2>, shape, arguments, stream);
+  }
+  if constexpr (has_one) launch("residual_product", residual_product<C, S, 1>, shape, arguments, stream);
 }
 
 }  // namespace
@@ -75,26 +91,33 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
 template <class C>
 void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& matrices, const C* residuals,
                                  const std::vector<Gradient>& gradients, Precision precision,
-                                 const Device& device, void* stream) {
+                                 Workspace& workspace, const Device& device, void* stream) {
   const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
-  for (const ProductLaunch& plan : plan_products(planned(matrices, gradients), device)) {
-    const ProductArguments arguments =
-        product_arguments(plan, matrices, gradients, factors, residuals, offsets);
+  const std::vector<ProductLaunch> launches = plan_products(planned(matrices, gradients), precision, device);
+  std::size_t bytes = 0;
+  for (const ProductLaunch& plan : launches)
+    bytes += Arena::rounded(plan.plane_bytes) + Arena::rounded(plan.scale_bytes);
+  Arena arena(bytes > 0 ? workspace.allocate(bytes) : nullptr);
+  for (const ProductLaunch& plan : launches) {
+    ProductArguments arguments{};
+    arguments.factors = factors;
+    arguments.residuals = residuals;
+    arguments.planes = arena.take<void>(plan.plane_bytes);
+    auto* const scales = arena.take<float>(plan.scale_bytes);
+    arguments.scales = scales;
+    arguments.items = plan.items;
+    fill_matrices(plan, matrices, offsets, arguments, [&](const ProductWork& work, ProductMatrix& matrix) {
+      matrix.gradient = gradient_arguments(gradients[work.matrix]);
+      matrix.first_number = work.first_number;
+      matrix.first_scale = work.first_spread_item;
+      matrix.is_spread = work.spread_tiles > 0;
+    });
+    if constexpr (std::is_same_v<C, float>) {
+      if (plan.spread_items > 0)
+        launch_spread(plan, matrices, offsets, residuals, const_cast<void*>(arguments.planes), scales, stream);
+    }
     in_storage<C>(plan.storage, [&](auto stored) {
-      using S = decltype(stored);
-      if constexpr (std::is_same_v<C, double>) {
-        launch_product<C, S, Fp64>(plan, arguments, stream);
-      } else if constexpr (std::is_same_v<S, bfloat16>) {
-        launch_product<C, S, SplitBfloat16<2, 1>>(plan, arguments, stream);
-      } else if constexpr (std::is_same_v<S, float16>) {
-        launch_product<C, S, SplitBfloat16<2, 2>>(plan, arguments, stream);
-      } else if (precision == Precision::highest) {
-        launch_product<C, S, SplitBfloat16<3, 3>>(plan, arguments, stream);
-      } else if (precision == Precision::high) {
-        launch_product<C, S, Tf32>(plan, arguments, stream);
-      } else {
-        launch_product<C, S, SplitBfloat16<1, 1>>(plan, arguments, stream);
-      }
+      launch_product<C, decltype(stored)>(plan, arguments, stream);
     });
   }
 }
@@ -104,8 +127,8 @@ template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, float
 template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, double*, double*, Workspace&,
                                  const Device&, void*);
 template void soft_orthogonality_backward(const float*, const std::vector<Matrix>&, const float*,
-                                          const std::vector<Gradient>&, Precision, const Device&, void*);
+                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&, void*);
 template void soft_orthogonality_backward(const double*, const std::vector<Matrix>&, const double*,
-                                          const std::vector<Gradient>&, Precision, const Device&, void*);
+                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&, void*);
 
 }  // namespace ortho::cuda
