@@ -16,6 +16,7 @@ namespace ortho::cuda {
 inline int thread_index() { return emulator::thread_index(); }
 inline int block_index() { return emulator::block_index(); }
 inline int block_count() { return emulator::block_count(); }
+inline int computed_here(int number) { return number; }
 inline unsigned char* shared_memory() { return emulator::shared_memory(); }
 inline void block_barrier(int line = __builtin_LINE()) { emulator::block_barrier(line); }
 inline void memory_fence() { emulator::memory_fence(); }
@@ -62,6 +63,10 @@ inline std::uint32_t to_float16_pair(float first, float second) {
   return emulator::half_from_float(first) | std::uint32_t{emulator::half_from_float(second)} << 16;
 }
 inline float16 to_float16(float number) { return {emulator::half_from_float(number)}; }
+inline float larger_magnitude(float largest, float number) {
+  const float magnitude = number < 0 ? -number : number;
+  return magnitude > largest ? magnitude : largest;
+}
 inline double square_root(double number) { return emulator::square_root(number); }
 inline float add_rounded(float a, float b) { return emulator::add(a, b); }
 inline float multiply_rounded(float a, float b) { return emulator::multiply(a, b); }

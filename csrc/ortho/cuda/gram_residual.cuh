@@ -11,10 +11,6 @@
 
 namespace ortho::cuda {
 
-// Two float16 terms lack a float32 number's last bit. Near orthogonality that shows where the Gram's sums are
-// so short that it does not average out.
-constexpr std::int32_t shallow_depth = 256;
-
 struct ResidualMatrix : MatrixArguments {
   std::int32_t first_slot_block;
   std::int32_t part_depth;
@@ -61,13 +57,18 @@ ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std:
   return result;
 }
 
+template <class Products>
+ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
+  return (item.end - item.begin + Products::depth - 1) / Products::depth;
+}
+
 // Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it, which
 // are not needed: those warps sum the squares of the vectors instead.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 template <int Side>
-ORTHO_DEVICE bool above_diagonal(const ResidualItem& item) {
-  return item.row == item.column && warp_row<Side>() + Side / 2 <= warp_column<Side>();
+ORTHO_DEVICE bool above_diagonal(const ResidualItem& item, int thread) {
+  return item.row == item.column && warp_row<Side>(thread) + Side / 2 <= warp_column<Side>(thread);
 }
 
 // Split-K: returns whether this block is the last-arriving one of `all`. It then sees what the others wrote.
@@ -93,7 +94,7 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
   if (item.row != item.column) return;
   if constexpr (diagonal_apart<Sum>) {
     auto* const diagonal = reinterpret_cast<Sum*>(shared_memory());
-    if (above_diagonal<Side>(item)) {
+    if (above_diagonal<Side>(item, computed_here(thread_index()))) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_lane; ++i)
         diagonal[lengths.vector(i)] = static_cast<Sum>(static_cast<double>(lengths.sums[i]) - 1);
@@ -164,7 +165,7 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
   const std::int32_t first_item = item_index - item.part;  // of the tile
   const PartSlots<Sum> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
                              matrix.order, first_item - matrix.first_item);
-  const bool has_lengths = diagonal_apart<Sum> && above_diagonal<Side>(item);
+  const bool has_lengths = diagonal_apart<Sum> && above_diagonal<Side>(item, computed_here(thread_index()));
   if constexpr (diagonal_apart<Sum>) {
     if (has_lengths) {
       ORTHO_UNROLL
@@ -190,47 +191,62 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
   return true;
 }
 
-// The sums of a tile for the item's part of the depth. Returns whether they are right: float16 terms hold
-// neither huge weights nor tiny ones.
-template <class Products, template <Major> class OperandIn, Major major, class S>
-ORTHO_DEVICE bool gram_tile(const ResidualMatrix& matrix, const ResidualItem& item, SquaredLengths& lengths,
-                            Blocks<typename Products::Sum, Products::side>& sums) {
-  using Own = OperandIn<major>;
-  using Sum = typename Products::Sum;
+// The sums of a tile for the item's part of the depth.
+template <class Products, class Own, class Sum = typename Products::Sum>
+ORTHO_DEVICE void gram_tile(const ResidualItem& item, std::int32_t order, Own& left, Own& right,
+                            SquaredLengths& lengths, Blocks<Sum, Products::side>& sums) {
   constexpr int side = Products::side;
-  const Operand<S> operand{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride,
-                           matrix.order, item.end};
-  Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
-  const bool above = above_diagonal<side>(item);
+  const bool same = item.row == item.column;
+  if (same) right.leave_out();
+  const int thread = computed_here(thread_index());
+  const bool above = above_diagonal<side>(item, thread);
   const bool beyond =
-      item.row + warp_row<side>() >= matrix.order || item.column + warp_column<side>() >= matrix.order;
+      item.row + warp_row<side>(thread) >= order || item.column + warp_column<side>(thread) >= order;
   lengths = {};
-  tile_product<Products>(left, right, (item.end - item.begin + Products::depth - 1) / Products::depth,
-                         item.row == item.column, above || beyond, sums, [&](const auto& panel) {
+  tile_product<Products>(left, right, chunks_of<Products>(item), same, above || beyond, sums,
+                         [&](const auto& panel) {
                            if constexpr (diagonal_apart<Sum>) {
                              if (above) lengths.template add_chunk<Products::depth>(panel);
                            }
                          });
-  lengths.multiply(1 / (Own::scale * Own::scale));
-  if constexpr (Own::scale == 1) {
-    return true;
-  } else {
-    return hold_all_digits(left, item.row == item.column ? left : right, sums);
-  }
 }
 
-// Operands by the layout of the matrix.
-template <class S>
-struct Gram {
-  template <Major major>
-  using AsStored = StoredOperand<S, S, wide_tile, 32, major>;
-  template <Major major>
-  using InHalves = SplitOperand<S, float16, 2, 32, major>;
-  template <Major major>
-  using Exactly = SplitOperand<S, bfloat16, 3, 16, major>;
-  template <Major major>
-  using InDouble = StoredOperand<double, S, narrow_tile, Fp64::depth, major>;
+// What float16 terms of a tile's rows and columns are multiplied by.
+struct HalfScales {
+  float rows = half_scale, columns = half_scale;
+  bool measured = false;
 };
+
+// The same by float16 terms. Returns whether the sums are right: weights may be too large or too small for the
+// scales.
+template <class Own, class S>
+ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualItem& item,
+                                      const HalfScales& scales, SquaredLengths& lengths,
+                                      Blocks<float, wide_tile>& sums) {
+  using Products = TermProducts<float16, 2, 2, Own::depth>;
+  Own left(operand, item.row, item.begin, scales.rows), right(operand, item.column, item.begin, scales.columns);
+  gram_tile<Products>(item, operand.vectors, left, right, lengths, sums);
+  if (!scales.measured && !hold_all_digits(left, item.row == item.column ? left : right, sums)) return false;
+  multiply(sums, left.unscale());
+  multiply(sums, right.unscale());
+  lengths.multiply(left.unscale());
+  lengths.multiply(left.unscale());
+  return true;
+}
+
+// By which the weights of an item fit float16.
+template <class S>
+ORTHO_DEVICE HalfScales measured_scales(const Operand<S>& operand, const ResidualItem& item) {
+  HalfScales scales;
+  in_major(operand, [&](auto layout) {
+    using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
+    const int chunks = (item.end - item.begin + Own::depth - 1) / Own::depth;
+    scales.rows = scale_for(Own(operand, item.row, item.begin).largest(chunks));
+    scales.columns = scale_for(Own(operand, item.column, item.begin).largest(chunks));
+  });
+  scales.measured = true;
+  return scales;
+}
 
 // Makes R of the sums and works on it, if they are those of the whole depth.
 template <class C, class Sum, int Side>
@@ -241,40 +257,63 @@ ORTHO_DEVICE void complete_tile(const ResidualArguments& arguments, const Residu
   finish_tile<C, Sum, Side>(arguments, item, sums);
 }
 
-template <class C, class S, Major major>
-ORTHO_DEVICE void residual_tile(const ResidualArguments& arguments, const ResidualItem& item,
-                                std::int32_t item_index) {
+template <class S>
+ORTHO_DEVICE Operand<S> gram_operand(const ResidualArguments& arguments, const ResidualItem& item) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
+  return {static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride, matrix.order, item.end};
+}
+
+// Returns whether the item is done, or must be begun anew with other scales.
+template <class C, class S>
+ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScales& scales) {
+  const ResidualItem item = residual_item<C>(arguments, index);
+  // Worked out anew behind the product, so that nothing of it takes the product's registers.
+  const auto item_again = [&] { return residual_item<C>(arguments, computed_here(index)); };
+  const Operand<S> operand = gram_operand<S>(arguments, item);
   SquaredLengths lengths;
   if (item.in_double) {
     Blocks<double, narrow_tile> sums;
-    gram_tile<Fp64, Gram<S>::template InDouble, major, S>(matrix, item, lengths, sums);
-    return complete_tile<C, double, narrow_tile>(arguments, item, item_index, lengths, sums);
+    in_layout(operand, [&](auto layout) {
+      using Own = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(layout)>;
+      Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
+      gram_tile<Fp64>(item, operand.vectors, left, right, lengths, sums);
+    });
+    complete_tile<C, double, narrow_tile>(arguments, item_again(), index, lengths, sums);
+    return true;
   }
   if constexpr (std::is_same_v<C, float>) {
     Blocks<float, wide_tile> sums;
+    bool is_right = true;
+    in_layout(operand, [&](auto layout) {
+      if constexpr (std::is_same_v<S, float>) {
+        using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
+        is_right = gram_tile_in_halves<Own>(operand, item, scales, lengths, sums);
+      } else {
+        using Own = StoredOperand<S, S, wide_tile, 32, decltype(layout)>;
+        Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
+        gram_tile<TermProducts<S, 1, 1, 32>>(item, operand.vectors, left, right, lengths, sums);
+      }
+    });
+    const ResidualItem again = item_again();
     if constexpr (std::is_same_v<S, float>) {
-      using InHalves = TermProducts<float16, 2, 2, 32>;
-      if (matrix.depth <= shallow_depth ||
-          !gram_tile<InHalves, Gram<S>::template InHalves, major, S>(matrix, item, lengths, sums))
-        gram_tile<ExactProducts, Gram<S>::template Exactly, major, S>(matrix, item, lengths, sums);
-    } else {
-      gram_tile<TermProducts<S, 1, 1, 32>, Gram<S>::template AsStored, major, S>(matrix, item, lengths, sums);
+      if (!is_right) {
+        scales = measured_scales<S>(gram_operand<S>(arguments, again), again);
+        return false;
+      }
     }
-    complete_tile<C, float, wide_tile>(arguments, item, item_index, lengths, sums);
+    complete_tile<C, float, wide_tile>(arguments, again, index, lengths, sums);
   }
+  return true;
 }
 
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
 template <class C, class S>
 ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
-  for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
-    const ResidualItem item = residual_item<C>(arguments, i);
-    if (arguments.matrices[item.matrix].depth_stride == 1) {
-      residual_tile<C, S, Major::depth>(arguments, item, i);
-    } else {
-      residual_tile<C, S, Major::vectors>(arguments, item, i);
-    }
+  HalfScales scales;
+  for (std::int32_t i = block_index(); i < arguments.items;) {
+    if (!residual_tile<C, S>(arguments, i, scales)) continue;
+    scales = {};
+    i += block_count();
   }
 }
 

@@ -20,6 +20,13 @@ namespace ortho::cuda {
 ORTHO_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 ORTHO_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
 ORTHO_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
+// The same number, not negative, of which the compiler does not know: what is made of it is not made before a loop and kept
+// in registers that the loop needs.
+ORTHO_DEVICE int computed_here(int number) {
+  asm volatile("" : "+r"(number));
+  __builtin_assume(number >= 0);
+  return number;
+}
 ORTHO_DEVICE unsigned char* shared_memory() {
   extern __shared__ __align__(16) unsigned char memory[];
   return memory;
@@ -97,6 +104,8 @@ ORTHO_DEVICE float16 to_float16(float number) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(number));
   return result;
 }
+// NaN counts as no number.
+ORTHO_DEVICE float larger_magnitude(float largest, float number) { return fmaxf(largest, fabsf(number)); }
 ORTHO_DEVICE double square_root(double number) { return sqrt(number); }
 // Each rounded once, whatever stands around it: the compiler would make one operation of a product and a sum.
 ORTHO_DEVICE float add_rounded(float a, float b) { return __fadd_rn(a, b); }

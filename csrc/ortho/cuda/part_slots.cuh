@@ -36,8 +36,9 @@ struct PartSlots {
 
   // Of this thread.
   ORTHO_DEVICE Sum* sums_of(std::int32_t part) const {
-    const int of_warp = in_double ? 0 : thread_index() / warp_size * (side / 2) * (side / 4);
-    return reinterpret_cast<Sum*>(first + part * numbers) + of_warp + thread_index() % warp_size;
+    const int thread = computed_here(thread_index());
+    const int of_warp = in_double ? 0 : thread / warp_size * (side / 2) * (side / 4);
+    return reinterpret_cast<Sum*>(first + part * numbers) + of_warp + thread % warp_size;
   }
 
   ORTHO_DEVICE TwoFloat* lengths_of(std::int32_t part) const {
@@ -48,10 +49,11 @@ struct PartSlots {
   // Calls visit(distance, sum) for this thread's sums that a slot keeps, at that distance from sums_of(part).
   template <class Visit>
   ORTHO_DEVICE void for_kept(Blocks<Sum, side>& sums, const Visit& visit) const {
+    const int thread = computed_here(thread_index());
     for_indices<side>([&](int i, int j, int e) {
       if constexpr (in_double) {
-        const int row = warp_row<side>() / slot_block + 2 * i + e / 2;
-        const int column = warp_column<side>() / slot_block + j;
+        const int row = warp_row<side>(thread) / slot_block + 2 * i + e / 2;
+        const int column = warp_column<side>(thread) / slot_block + j;
         if (!within(row, across) || !within(column, across)) return;
         visit(block_number(row, column) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
       } else {

@@ -51,19 +51,18 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   block_barrier();  // the memory may be used again
 }
 
-// The largest of the magnitudes, for all threads of a block; NaN counts as none.
+// The largest magnitude, for all threads of a block; uses the first of the shared memory.
 template <int Threads>
 ORTHO_DEVICE float largest_of_block(float number) {
-  const auto larger = [](float a, float b) { return a > b ? a : b; };
-  float largest = larger(number, larger(-number, 0));
+  float largest = larger_magnitude(0, number);
   ORTHO_UNROLL
   for (int lanes = warp_size / 2; lanes > 0; lanes /= 2)
-    largest = larger(largest, shuffle_xor(largest, lanes));
+    largest = larger_magnitude(largest, shuffle_xor(largest, lanes));
   auto* const memory = reinterpret_cast<float*>(shared_memory());
   if (thread_index() % warp_size == 0) memory[thread_index() / warp_size] = largest;
   block_barrier();
   ORTHO_UNROLL
-  for (int warp = 0; warp < Threads / warp_size; ++warp) largest = larger(largest, memory[warp]);
+  for (int warp = 0; warp < Threads / warp_size; ++warp) largest = larger_magnitude(largest, memory[warp]);
   block_barrier();  // the memory may be used again
   return largest;
 }

@@ -25,15 +25,6 @@ struct SpreadArguments {
 };
 static_assert(sizeof(SpreadArguments) <= argument_bytes);
 
-// A power of two that makes the largest magnitude about 2^14, below float16's largest number. Zero and
-// infinity are left as they are.
-ORTHO_DEVICE float scale_for(float largest) {
-  const auto exponent = static_cast<std::int32_t>(float_as_bits(largest) >> 23);  // with float's bias of 127
-  if (exponent == 0 || exponent == 255) return 1;
-  const std::int32_t wanted = 127 + 13 + 127 - exponent;
-  return bits_as_float(static_cast<std::uint32_t>(wanted < 253 ? wanted : 253) << 23);
-}
-
 constexpr int spread_warps = tile_threads / warp_size;
 constexpr int spread_pitch = spread_side + 1;  // so that rows and columns meet all banks
 constexpr std::size_t spread_shared_bytes = sizeof(std::uint32_t) * spread_side * spread_pitch;
@@ -69,8 +60,7 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
       const std::int32_t r = row + warp + i * spread_warps, c = column + pair + e;
       const bool valid = within(r, matrix.order) && within(c, matrix.order);
       entries[i][e] = valid ? triangle_data[r < c ? triangle(c) + r : triangle(r) + c] : 0;
-      const float magnitude = entries[i][e] < 0 ? -entries[i][e] : entries[i][e];
-      largest = magnitude > largest ? magnitude : largest;
+      largest = larger_magnitude(largest, entries[i][e]);
     }
   }
   float scale = 1;

@@ -27,46 +27,41 @@ struct ProductArguments {
 static_assert(sizeof(ProductArguments) <= argument_bytes);
 
 // Rows of R from its planes.
-template <class Half, int Terms>
+template <class Half, int Terms, int Depth>
 class PlanesOperand {
  public:
-  static constexpr int depth = 32;
-  using Panel = cuda::Panel<Half, wide_tile, depth, Major::depth, Terms>;
+  using Panel = cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms>;
   static constexpr bool through_registers = false;
-  static constexpr float scale = 1;
   struct Staged {};
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
       : plane_(order * plane_pitch(order)),
-        walk_(Walk::template from<depth>(
-            {planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first, 0)),
+        walk_({planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first, 0),
         scales_(scales),
-        tile_row_((first + warp_row<wide_tile>()) / spread_side) {}
+        tile_row_((first + warp_row<wide_tile>(computed_here(thread_index()))) / spread_side) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
-    walk_.for_rows([&](bool valid, const Half* source, int place) {
+    walk_.for_pieces([&](int, bool valid, const Half* source, int place) {
       ORTHO_UNROLL
       for (int t = 0; t < Terms; ++t)
         copy_async<16>(panel + t * Panel::Own::numbers + place, source + t * plane_, valid);
     });
-    walk_.template step<depth>();
   }
   ORTHO_DEVICE void write(const Staged&, Half*) const {}
 
   // Of the tile of R that the chunk belongs to, for the rows of this thread's warp: 64, as a tile has.
   ORTHO_DEVICE float factor(int chunk) const {
     if constexpr (std::is_same_v<Half, bfloat16>) return 1;
-    const std::int32_t tile_column = chunk * depth / spread_side;
+    const std::int32_t tile_column = chunk * Depth / spread_side;
     return tile_row_ < tile_column ? scales_[triangle(tile_column) + tile_row_]
                                    : scales_[triangle(tile_row_) + tile_column];
   }
 
  private:
   static_assert(wide_tile / 2 == spread_side);
-  using Walk = RowWalk<Panel, Half, 8>;
   std::int64_t plane_;
-  Walk walk_;
+  RowWalk<Panel, Depth, Half, 8, true> walk_;
   const float* scales_;
   std::int32_t tile_row_;
 };
@@ -77,7 +72,6 @@ class TriangleOperand {
  public:
   using Panel = cuda::Panel<Number, Side, Depth, Major::depth, Terms>;
   static constexpr bool through_registers = false;
-  static constexpr float scale = 1;
   struct Staged {};
 
   ORTHO_DEVICE TriangleOperand(const C* triangle_data, std::int32_t order, std::int32_t first)
@@ -119,29 +113,37 @@ class TriangleOperand {
   std::int32_t k_ = 0;
 };
 
-// What one item computes. W is read as the vectors of W^T: they run along the depth of the matrix, their own
-// depth is its order.
+// An item: a tile of a gradient.
 template <class C, class S>
 struct GradientTile {
   const ProductArguments& arguments;
   const ProductMatrix& matrix;
   std::int32_t row, column;
 
-  // Whether this thread's warp has no entry of the gradient.
-  template <int Side>
-  ORTHO_DEVICE bool beyond() const {
-    return row + warp_row<Side>() >= matrix.order || column + warp_column<Side>() >= matrix.depth;
-  }
-
+  // W as the vectors of W^T: they run along the depth of the matrix, their own depth is its order.
   ORTHO_DEVICE Operand<S> weight() const {
     return {static_cast<const S*>(matrix.data), matrix.depth_stride, matrix.order_stride, matrix.depth,
             matrix.order};
   }
+  ORTHO_DEVICE const C* residual() const {
+    return static_cast<const C*>(arguments.residuals) + matrix.offset;
+  }
 
+  // sums = R W. Returns whether they are right, as gram_tile() does.
   template <class Products, class Left, class Right, class Sum = typename Products::Sum>
-  ORTHO_DEVICE void multiply(Left& left, Right& right, Blocks<Sum, Products::side>& sums) const {
+  ORTHO_DEVICE bool multiply(Left left, Right right, Blocks<Sum, Products::side>& sums) const {
+    constexpr int side = Products::side;
+    const int thread = computed_here(thread_index());
+    const bool beyond =
+        row + warp_row<side>(thread) >= matrix.order || column + warp_column<side>(thread) >= matrix.depth;
     const int chunks = (matrix.order + Products::depth - 1) / Products::depth;
-    tile_product<Products>(left, right, chunks, false, beyond<Products::side>(), sums, [](const auto&) {});
+    tile_product<Products>(left, right, chunks, false, beyond, sums, [](const auto&) {});
+    if constexpr (std::is_same_v<typename Right::Panel::Entry, float16> && std::is_same_v<S, float>) {
+      const bool is_right = hold_all_digits(right, right, sums);
+      cuda::multiply(sums, right.unscale());
+      return is_right;
+    }
+    return true;
   }
 
   template <class Sum, int N>
@@ -150,8 +152,8 @@ struct GradientTile {
     const GradientArguments& target = matrix.gradient;
     S* const corner = static_cast<S*>(target.data) + row * target.order_stride + column * target.depth_stride;
     for_pairs(sums, [&](int r, int c, Sum first, Sum second) {
-      S* const entry = corner + r * target.order_stride + c * target.depth_stride;
       if (!within(row + r, matrix.order)) return;
+      S* const entry = corner + r * target.order_stride + c * target.depth_stride;
       if (within(column + c, matrix.depth)) write_gradient(entry, scale * first, target.accumulate);
       if (within(column + c + 1, matrix.depth))
         write_gradient(entry + target.depth_stride, scale * second, target.accumulate);
@@ -159,43 +161,53 @@ struct GradientTile {
   }
 };
 
-// The number of terms of R is `Terms`; float32 weights are split as R is.
-template <class C, class S, int Terms, Major major>
-ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
-  const ProductArguments& arguments = tile.arguments;
+// With R from its planes, of `Terms` terms; float32 weights are split as R is.
+template <int Terms, class C, class S>
+ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, wide_tile>& sums) {
+  constexpr bool is_split = std::is_same_v<S, float>;
+  using Half = std::conditional_t<is_split, float16, S>;
   const ProductMatrix& matrix = tile.matrix;
-  const C* const residual = static_cast<const C*>(arguments.residuals) + matrix.offset;
+  constexpr int depth = is_split ? 16 : 32;  // numbers on their way through registers take many of these
+  const PlanesOperand<Half, Terms, depth> left(static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
+                                        tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
+  const Operand<S> weight = tile.weight();
+  bool is_right = false;
+  in_layout(weight, [&](auto layout) {
+    using Right = std::conditional_t<is_split, SplitOperand<S, Half, Terms, depth, decltype(layout)>,
+                                     StoredOperand<S, S, wide_tile, depth, decltype(layout)>>;
+    using Products = TermProducts<Half, Terms, Right::Panel::terms, depth>;
+    is_right = tile.template multiply<Products>(left, Right(weight, tile.column, 0), sums);
+  });
+  return is_right;
+}
+
+// C: of values and residuals, S: of weights and gradients, Terms: of R.
+template <class C, class S, int Terms>
+ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
+  const Operand<S> weight = tile.weight();
   if constexpr (std::is_same_v<C, double>) {
-    TriangleOperand<double, narrow_tile, Fp64::depth, 1, double> left(residual, matrix.order, tile.row);
-    StoredOperand<double, S, narrow_tile, Fp64::depth, major> right(tile.weight(), tile.column, 0);
     Blocks<double, narrow_tile> sums;
-    tile.template multiply<Fp64>(left, right, sums);
+    in_layout(weight, [&](auto layout) {
+      const TriangleOperand<double, narrow_tile, Fp64::depth, 1, double> left(tile.residual(),
+                                                                             tile.matrix.order, tile.row);
+      using Right = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(layout)>;
+      tile.template multiply<Fp64>(left, Right(weight, tile.column, 0), sums);
+    });
     tile.write(sums);
   } else {
-    constexpr bool is_split = std::is_same_v<S, float>;
-    using Half = std::conditional_t<is_split, float16, S>;
     Blocks<float, wide_tile> sums;
-    if (matrix.is_spread) {
-      PlanesOperand<Half, Terms> left(static_cast<const Half*>(arguments.planes) + matrix.first_number,
-                                      arguments.scales + matrix.first_scale, matrix.order, tile.row);
-      if constexpr (is_split) {
-        SplitOperand<S, Half, Terms, 32, major> right(tile.weight(), tile.column, 0);
-        tile.template multiply<TermProducts<Half, Terms, Terms, 32>>(left, right, sums);
-        if (hold_all_digits(right, right, sums)) return tile.write(sums);
-      } else {
-        StoredOperand<S, S, wide_tile, 32, major> right(tile.weight(), tile.column, 0);
-        tile.template multiply<TermProducts<Half, Terms, 1, 32>>(left, right, sums);
-        return tile.write(sums);
-      }
+    if (!tile.matrix.is_spread || !multiply_planes<Terms>(tile, sums)) {
+      in_major(weight, [&](auto layout) {
+        const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
+                                                                      tile.row);
+        using Right = SplitOperand<S, bfloat16, 3, 16, decltype(layout)>;
+        tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
+      });
     }
-    TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(residual, matrix.order, tile.row);
-    SplitOperand<S, bfloat16, 3, 16, major> right(tile.weight(), tile.column, 0);
-    tile.template multiply<ExactProducts>(left, right, sums);
     tile.write(sums);
   }
 }
 
-// C: of values and residuals, S: of weights and gradients, Terms: of R.
 template <class C, class S, int Terms>
 ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
   constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
@@ -204,12 +216,7 @@ ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
     const std::int32_t row_tiles = (matrix.order + side - 1) / side;
     // Tiles one below the other are neighbors: they read the same part of W.
     const std::int32_t tile = i - matrix.first_item;
-    const GradientTile<C, S> own{arguments, matrix, tile % row_tiles * side, tile / row_tiles * side};
-    if (matrix.depth_stride == 1) {
-      gradient_tile<C, S, Terms, Major::vectors>(own);
-    } else {
-      gradient_tile<C, S, Terms, Major::depth>(own);
-    }
+    gradient_tile<C, S, Terms>({arguments, matrix, tile % row_tiles * side, tile / row_tiles * side});
   }
 }
 

@@ -38,7 +38,7 @@ struct Panel {
   using Entry = E;
   using Own = PanelLayout<E, Side, Depth, panel_major>;
   static constexpr Major major = panel_major;
-  static constexpr int terms = Terms;
+  static constexpr int side = Side, terms = Terms;
   static constexpr int bytes = Terms * Own::numbers * static_cast<int>(sizeof(E));
   const E* entries;
   ORTHO_DEVICE const E* address(int term, int vector, int k) const {
@@ -47,7 +47,14 @@ struct Panel {
   ORTHO_DEVICE E at(int vector, int k) const { return *address(0, vector, k); }
 };
 
-// 16 bytes at a time can be copied where every row of a panel begins and ends at a multiple of 16 bytes.
+// How an operand lies in memory. Aligned: 16 bytes at a time can be copied, since every row of a panel begins
+// and ends at a multiple of 16 bytes.
+template <Major operand_major, bool Aligned>
+struct Layout {
+  static constexpr Major major = operand_major;
+  static constexpr bool aligned = Aligned;
+};
+
 template <class S>
 ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Major major) {
   const bool along = major == Major::depth;
@@ -58,86 +65,97 @@ ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Major major) {
          (reinterpret_cast<std::uintptr_t>(operand.data) | (outer | numbers) * sizeof(S)) % 16 == 0;
 }
 
-// How a block goes through the rows of an operand's panels, chunk after chunk. A thread stays in its column
-// of pieces of a row; its pointer steps.
-template <class P, class S, int Piece>
-struct RowWalk {
+// Calls body(layout) with that of the operand, or with the one that takes any alignment.
+template <class S, class Body>
+ORTHO_DEVICE void in_major(const Operand<S>& operand, const Body& body) {
+  if (operand.depth_stride == 1) return body(Layout<Major::depth, false>{});
+  body(Layout<Major::vectors, false>{});
+}
+template <class S, class Body>
+ORTHO_DEVICE void in_layout(const Operand<S>& operand, const Body& body) {
+  const Major major = operand.depth_stride == 1 ? Major::depth : Major::vectors;
+  if (!is_aligned(operand, major)) return in_major(operand, body);
+  if (major == Major::depth) return body(Layout<Major::depth, true>{});
+  body(Layout<Major::vectors, true>{});
+}
+
+// How a block goes through the rows of an operand's panels, chunk after chunk, `Piece` numbers at a time. A
+// thread stays in its column of pieces; its pointer steps.
+template <class P, int Depth, class S, int Piece, bool Aligned>
+class RowWalk {
   using Own = typename P::Own;
   static constexpr bool along = P::major == Major::depth;
   static constexpr int pieces = Own::row / Piece, rows_at_once = tile_threads / pieces;
-  static constexpr int rows_each = (Own::rows + rows_at_once - 1) / rows_at_once;
   static_assert(rows_at_once * pieces == tile_threads);
 
-  const S* source;
-  std::int64_t row_stride, stride, chunk_step;
-  std::int32_t rows, numbers;  // that are left
-  int first_row, number;
+ public:
+  static constexpr int rows_each = (Own::rows + rows_at_once - 1) / rows_at_once;
 
-  template <int Depth>
-  static ORTHO_DEVICE RowWalk from(const Operand<S>& operand, std::int32_t first, std::int32_t k) {
-    RowWalk walk;
-    walk.row_stride = along ? operand.vector_stride : operand.depth_stride;
-    walk.stride = along ? operand.depth_stride : operand.vector_stride;
-    walk.chunk_step = Depth * operand.depth_stride;
-    walk.rows = along ? operand.vectors - first : operand.depth_end - k;
-    walk.numbers = along ? operand.depth_end - k : operand.vectors - first;
-    walk.first_row = thread_index() / pieces;
-    walk.number = thread_index() % pieces * Piece;
-    walk.source = operand.data + first * operand.vector_stride + k * operand.depth_stride +
-                  walk.first_row * walk.row_stride + walk.number * walk.stride;
-    return walk;
+  ORTHO_DEVICE RowWalk(const Operand<S>& operand, std::int32_t first, std::int32_t k) {
+    const std::int64_t row_stride = along ? operand.vector_stride : operand.depth_stride;
+    stride_ = along ? operand.depth_stride : operand.vector_stride;
+    row_step_ = rows_at_once * row_stride;
+    chunk_step_ = Depth * operand.depth_stride;
+    const int thread = computed_here(thread_index());
+    first_row_ = thread / pieces;
+    number_ = thread % pieces * Piece;
+    source_ = operand.data + first * operand.vector_stride + k * operand.depth_stride +
+              first_row_ * row_stride + number_ * stride_;
+    rows_ = (along ? operand.vectors - first : operand.depth_end - k) - first_row_;
+    numbers_ = (along ? operand.depth_end - k : operand.vectors - first) - number_;
   }
 
-  // Calls visit(valid, source, place): whether the row and the first number of its piece are there, where the
-  // piece is in memory, and where in the panel, in numbers.
+  // Calls visit(r, source, place) for this thread's pieces of the next chunk: where they are in memory, null
+  // where there are none, and where in the panel, in numbers.
   template <class Visit>
-  ORTHO_DEVICE void for_rows(const Visit& visit) const {
-    const bool in_row = within(number, numbers);
-    const S* from = source;
+  ORTHO_DEVICE void for_pieces(const Visit& visit) {
+    const S* from = source_;
     ORTHO_UNROLL
     for (int r = 0; r < rows_each; ++r) {
-      const int row = first_row + r * rows_at_once;
-      if (Own::rows % rows_at_once == 0 || row < Own::rows)
-        visit(in_row && within(row, rows), from, row * Own::pitch + number);
-      from += rows_at_once * row_stride;
+      if (is_row(r)) visit(r, within(0, numbers_) && within(r * rows_at_once, rows_), from, place(r));
+      from += row_step_;
     }
+    source_ += Aligned ? (along ? Depth : Depth / rows_at_once * row_step_) : chunk_step_;
+    (along ? numbers_ : rows_) -= Depth;
   }
 
-  template <int Depth>
-  ORTHO_DEVICE void step() {
-    source += chunk_step;
-    (along ? numbers : rows) -= Depth;
+  ORTHO_DEVICE void leave_out() { rows_ = 0; }
+
+  // Of a piece of for_pieces(); aligned ones have all their numbers.
+  ORTHO_DEVICE bool has_number(int i) const { return within(i, numbers_); }
+  ORTHO_DEVICE std::int64_t stride() const { return Aligned ? 1 : stride_; }
+
+  ORTHO_DEVICE bool is_row(int r) const {
+    return Own::rows % rows_at_once == 0 || first_row_ + r * rows_at_once < Own::rows;
   }
+  ORTHO_DEVICE int place(int r) const { return (first_row_ + r * rows_at_once) * Own::pitch + number_; }
+
+ private:
+  static_assert(along || !Aligned || Depth % rows_at_once == 0 || rows_at_once % Depth == 0);
+  const S* source_;
+  std::int64_t row_step_, stride_, chunk_step_;
+  std::int32_t rows_, numbers_;  // that are left from this thread's first on
+  int first_row_, number_;
 };
 
 // An operand whose panels hold its numbers as they are stored, or converted to E.
-template <class E, class S, int Side, int Depth, Major major>
+template <class E, class S, int Side, int Depth, class Layout>
 class StoredOperand {
+  static constexpr bool in_pieces = Layout::aligned && std::is_same_v<E, S>;
+
  public:
-  using Panel = cuda::Panel<E, Side, Depth, major>;
+  using Panel = cuda::Panel<E, Side, Depth, Layout::major>;
   static constexpr bool through_registers = false;
-  static constexpr float scale = 1;
   struct Staged {};
 
   ORTHO_DEVICE StoredOperand(const Operand<S>& operand, std::int32_t first, std::int32_t k)
-      : aligned_(std::is_same_v<E, S> && is_aligned(operand, major)),
-        wide_(Wide::template from<Depth>(operand, first, k)),
-        narrow_(Narrow::template from<Depth>(operand, first, k)) {}
+      : walk_(operand, first, k) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, E* panel) {
-    if constexpr (std::is_same_v<E, S>) {
-      if (aligned_) {
-        wide_.for_rows([&](bool valid, const S* source, int place) {
-          copy_async<16>(panel + place, source, valid);
-        });
-        wide_.template step<Depth>();
-        return;
-      }
-    }
-    narrow_.for_rows([&](bool valid, const S* source, int place) {
-      if constexpr (std::is_same_v<E, S> && sizeof(E) >= 4) {
-        copy_async<sizeof(E)>(panel + place, source, valid);
+    walk_.for_pieces([&](int, bool valid, const S* source, int place) {
+      if constexpr (std::is_same_v<E, S> && (in_pieces || sizeof(E) >= 4)) {
+        copy_async<in_pieces ? 16 : sizeof(E)>(panel + place, source, valid);
       } else {
         S stored{};
         if (valid) stored = *source;
@@ -148,17 +166,14 @@ class StoredOperand {
         }
       }
     });
-    narrow_.template step<Depth>();
   }
   ORTHO_DEVICE void write(const Staged&, E*) const {}
   ORTHO_DEVICE float factor(int) const { return 1; }
+  // Brings zeros, which nobody reads.
+  ORTHO_DEVICE void leave_out() { walk_.leave_out(); }
 
  private:
-  using Wide = RowWalk<Panel, S, 16 / sizeof(S)>;
-  using Narrow = RowWalk<Panel, S, 1>;
-  bool aligned_;
-  Wide wide_;
-  Narrow narrow_;
+  RowWalk<Panel, Depth, S, in_pieces ? 16 / sizeof(S) : 1, in_pieces> walk_;
 };
 
 }  // namespace ortho::cuda

@@ -6,17 +6,24 @@
 // float32 number exactly, at twice as many products.
 #pragma once
 
+#include "reduce.cuh"
 #include "staging.cuh"
 
 namespace ortho::cuda {
 
-// Float16 terms are those of a number times this: numbers below 4 don't overflow, and numbers from
-// `least_exact` on lose no digit that float32 weights of that size have.
+// Float16 terms are those of a number times a power of two, at first this: numbers below 4 don't overflow, and
+// numbers from `least_exact` on lose no digit that float32 weights of that size have.
 constexpr float half_scale = 0x1p14f;
 constexpr float least_exact = 0x1p-17f;
 
-template <class Half>
-constexpr float scale_of = std::is_same_v<Half, float16> ? half_scale : 1.0f;
+// The power of two that makes the largest magnitude about 2^14, below float16's largest number. Zero and
+// infinity are left as they are.
+ORTHO_DEVICE float scale_for(float largest) {
+  const auto exponent = static_cast<std::int32_t>(float_as_bits(largest) >> 23);  // with float's bias of 127
+  if (exponent == 0 || exponent == 255) return 1;
+  const std::int32_t wanted = 127 + 13 + 127 - exponent;
+  return bits_as_float(static_cast<std::uint32_t>(wanted < 253 ? wanted : 253) << 23);
+}
 
 // Splits two neighbors; a pair of terms has the first in its low half.
 template <class Half, int Terms>
@@ -35,80 +42,106 @@ struct alignas(4 * Count) Words {
   std::uint32_t words[Count];
 };
 
-// An operand that is split on its way. Its numbers come to registers while the chunk before is multiplied.
-template <class S, class Half, int Terms, int Depth, Major major>
+// An operand that is split on its way. Its numbers come to registers while the chunk before is multiplied;
+// where they are split into three terms, whose products take all registers, they are awaited.
+template <class S, class Half, int Terms, int Depth, class Layout>
 class SplitOperand {
- public:
-  using Panel = cuda::Panel<Half, wide_tile, Depth, major, Terms>;
-  static constexpr bool through_registers = true;
-  static constexpr float scale = scale_of<Half>;
-
- private:
   static constexpr int piece = 16 / sizeof(S);
-  using Walk = RowWalk<Panel, S, piece>;
-
- public:
   struct Piece {
     alignas(16) S numbers[piece];
   };
+
+ public:
+  using Panel = cuda::Panel<Half, wide_tile, Depth, Layout::major, Terms>;
+  static constexpr int depth = Depth;
+  static constexpr bool through_registers = Terms < 3;
+
+ private:
+  using Walk = RowWalk<Panel, Depth, S, piece, Layout::aligned>;
+
+ public:
   struct Staged {
-    Piece pieces[Walk::rows_each];
+    Piece pieces[through_registers ? Walk::rows_each : 1];
   };
 
-  ORTHO_DEVICE SplitOperand(const Operand<S>& operand, std::int32_t first, std::int32_t k)
-      : aligned_(is_aligned(operand, major)), walk_(Walk::template from<Depth>(operand, first, k)) {}
+  ORTHO_DEVICE SplitOperand(const Operand<S>& operand, std::int32_t first, std::int32_t k,
+                            float scale = std::is_same_v<Half, float16> ? half_scale : 1)
+      : walk_(operand, first, k), scale_(scale) {}
 
   // Of the next chunk.
-  ORTHO_DEVICE void fetch(Staged& staged, Half*) {
-    int r = 0;
-    if (aligned_) {
-      walk_.for_rows([&](bool valid, const S* source, int) {
-        Piece& target = staged.pieces[r++];
-        target = {};
-        if (valid) target = *reinterpret_cast<const Piece*>(source);
-      });
-    } else {
-      walk_.for_rows([&](bool valid, const S* source, int) {
-        Piece& target = staged.pieces[r++];
-        ORTHO_UNROLL
-        for (int i = 0; i < piece; ++i) {
-          target.numbers[i] = S{};
-          if (valid && within(walk_.number + i, walk_.numbers)) target.numbers[i] = source[i * walk_.stride];
-        }
-      });
-    }
-    walk_.template step<Depth>();
-  }
-
-  ORTHO_DEVICE void write(const Staged& staged, Half* panel) {
-    int r = 0;
-    walk_.for_rows([&](bool, const S*, int place) {
-      const Piece& given = staged.pieces[r++];
-      const float sample = number_from<float>(given.numbers[0]);
-      largest_ = sample > largest_ ? sample : -sample > largest_ ? -sample : largest_;
-      Words<piece / 2> terms[Terms];
-      ORTHO_UNROLL
-      for (int i = 0; i < piece / 2; ++i) {
-        std::uint32_t pair[Terms];
-        split<Half>(scale * number_from<float>(given.numbers[2 * i]),
-                    scale * number_from<float>(given.numbers[2 * i + 1]), pair);
-        ORTHO_UNROLL
-        for (int t = 0; t < Terms; ++t) terms[t].words[i] = pair[t];
+  ORTHO_DEVICE void fetch(Staged& staged, Half* panel) {
+    walk_.for_pieces([&](int r, bool valid, const S* source, int) {
+      if constexpr (through_registers) {
+        staged.pieces[r] = read(valid, source);
+      } else {
+        write_piece(r, read(valid, source), panel);
       }
-      ORTHO_UNROLL
-      for (int t = 0; t < Terms; ++t)
-        *reinterpret_cast<Words<piece / 2>*>(panel + t * Panel::Own::numbers + place) = terms[t];
     });
   }
 
+  ORTHO_DEVICE void write(const Staged& staged, Half* panel) {
+    if constexpr (through_registers) {
+      ORTHO_UNROLL
+      for (int r = 0; r < Walk::rows_each; ++r) write_piece(r, staged.pieces[r], panel);
+    }
+  }
+
   ORTHO_DEVICE float factor(int) const { return 1; }
+  // Brings zeros, which nobody reads.
+  ORTHO_DEVICE void leave_out() { walk_.leave_out(); }
+
+  // What its terms are to be multiplied by.
+  ORTHO_DEVICE float unscale() const { return 1 / scale_; }
 
   // Whether this thread met a number of a size that float16 terms hold with all digits; it looks at some.
-  ORTHO_DEVICE bool is_large() const { return largest_ >= least_exact; }
+  ORTHO_DEVICE bool is_large() const { return largest_ * scale_ >= least_exact * half_scale; }
+
+  // The largest magnitude of all chunks, for all threads of the block.
+  ORTHO_DEVICE float largest(int chunks) {
+    float result = 0;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      walk_.for_pieces([&](int, bool valid, const S* source, int) {
+        const Piece given = read(valid, source);
+        ORTHO_UNROLL
+        for (int i = 0; i < piece; ++i) result = larger_magnitude(result, number_from<float>(given.numbers[i]));
+      });
+    }
+    return largest_of_block<tile_threads>(result);
+  }
 
  private:
-  bool aligned_;
+  ORTHO_DEVICE Piece read(bool valid, const S* source) const {
+    Piece result{};
+    if constexpr (Layout::aligned) {
+      if (valid) result = *reinterpret_cast<const Piece*>(source);
+    } else {
+      ORTHO_UNROLL
+      for (int i = 0; i < piece; ++i) {
+        if (valid && walk_.has_number(i)) result.numbers[i] = source[i * walk_.stride()];
+      }
+    }
+    return result;
+  }
+
+  ORTHO_DEVICE void write_piece(int r, const Piece& given, Half* panel) {
+    if constexpr (std::is_same_v<Half, float16>) largest_ = larger_magnitude(largest_, number_from<float>(given.numbers[0]));
+    Words<piece / 2> terms[Terms];
+    ORTHO_UNROLL
+    for (int i = 0; i < piece / 2; ++i) {
+      std::uint32_t pair[Terms];
+      split<Half>(scale_ * number_from<float>(given.numbers[2 * i]),
+                  scale_ * number_from<float>(given.numbers[2 * i + 1]), pair);
+      ORTHO_UNROLL
+      for (int t = 0; t < Terms; ++t) terms[t].words[i] = pair[t];
+    }
+    if (!walk_.is_row(r)) return;
+    ORTHO_UNROLL
+    for (int t = 0; t < Terms; ++t)
+      *reinterpret_cast<Words<piece / 2>*>(panel + t * Panel::Own::numbers + walk_.place(r)) = terms[t];
+  }
+
   Walk walk_;
+  float scale_;
   float largest_ = 0;
 };
 

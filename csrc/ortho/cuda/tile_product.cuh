@@ -5,7 +5,6 @@
 // chunk, or of less, are summed apart and then added to the sums of the tile.
 #pragma once
 
-#include "reduce.cuh"
 #include "staging.cuh"
 #include "terms.cuh"
 
@@ -15,20 +14,37 @@ namespace ortho::cuda {
 template <class Sum, int Side>
 using Blocks = Sum[Side / 32][Side / 32][4];
 
-namespace lane {
-ORTHO_DEVICE int of_eight() { return thread_index() % warp_size / 4; }
-ORTHO_DEVICE int of_four() { return thread_index() % 4; }
-}  // namespace lane
+// Of a thread's warp, within the tile.
+template <int Side>
+ORTHO_DEVICE int warp_row(int thread = thread_index()) {
+  return thread / warp_size / 4 * (Side / 2);
+}
+template <int Side>
+ORTHO_DEVICE int warp_column(int thread = thread_index()) {
+  return thread / warp_size % 4 * (Side / 4);
+}
 
-// Of this thread's warp, within the tile.
-template <int Side>
-ORTHO_DEVICE int warp_row() {
-  return thread_index() / warp_size / 4 * (Side / 2);
-}
-template <int Side>
-ORTHO_DEVICE int warp_column() {
-  return thread_index() / warp_size % 4 * (Side / 4);
-}
+// Where a thread's row of its warp's first 16 vectors and 16 of the depth is in either panel, for
+// load_blocks(): a left operand is four blocks of one register each, a right one two of two registers.
+template <class A, class B>
+struct WarpPlace {
+  static constexpr int side = A::side;
+  int left, right;
+
+  ORTHO_DEVICE WarpPlace() {
+    const int thread = computed_here(thread_index());
+    const int block = thread % warp_size / 8, row = thread % 8;
+    left = place_in<A>(warp_row<side>(thread) + block % 2 * 8, block / 2 * 8, row);
+    right = place_in<B>(warp_column<side>(thread) + block / 2 * 8, block % 2 * 8, row);
+  }
+
+ private:
+  template <class P>
+  static ORTHO_DEVICE int place_in(int vector, int k, int row) {
+    constexpr bool along = P::major == Major::depth;
+    return (vector + (along ? row : 0)) * P::Own::vector_step + (k + (along ? 0 : row)) * P::Own::depth_step;
+  }
+};
 
 // ---- how the numbers of two panels are multiplied --------------------------------------------------------
 //
@@ -46,7 +62,8 @@ struct TermProducts {
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
 
   template <class A, class B>
-  static ORTHO_DEVICE void add_run(const A& a, const B& b, int k, float factor, Blocks<Sum, side>& sums) {
+  static ORTHO_DEVICE void add_run(const A& a, const B& b, const WarpPlace<A, B>& place, int k, float factor,
+                                   Blocks<Sum, side>& sums) {
     constexpr int steps = run / step, rows = side / 32, columns = side / 32;
     std::uint32_t right[steps][RightTerms][columns / 2][4];
     ORTHO_UNROLL
@@ -55,7 +72,7 @@ struct TermProducts {
       for (int q = 0; q < RightTerms; ++q) {
         ORTHO_UNROLL
         for (int j = 0; j < columns / 2; ++j)
-          load_fragment<false>(b, q, warp_column<side>() + 16 * j, k + s * step, right[s][q][j]);
+          load_blocks<B::major == Major::vectors>(b.address(q, 16 * j, k + s * step) + place.right, right[s][q][j]);
       }
     }
     // A row of blocks at a time, so that few of the sums that are formed apart are in registers.
@@ -67,7 +84,7 @@ struct TermProducts {
         std::uint32_t left[LeftTerms][4];
         ORTHO_UNROLL
         for (int p = 0; p < LeftTerms; ++p)
-          load_fragment<true>(a, p, warp_row<side>() + 16 * i, k + s * step, left[p]);
+          load_blocks<A::major == Major::vectors>(a.address(p, 16 * i, k + s * step) + place.left, left[p]);
         multiply(left, right[s], part);
       }
       ORTHO_UNROLL
@@ -80,17 +97,6 @@ struct TermProducts {
 
  private:
   static constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
-
-  // Of 16 vectors and 16 of the depth: as a left operand, or as two right ones of two words each.
-  template <bool Left, class P>
-  static ORTHO_DEVICE void load_fragment(const P& panel, int term, int vector, int k,
-                                         std::uint32_t (&fragment)[4]) {
-    constexpr bool along = P::major == Major::depth;
-    const int block = thread_index() % warp_size / 8, row = thread_index() % 8;
-    vector += (Left ? block % 2 : block / 2) * 8 + (along ? row : 0);
-    k += (Left ? block / 2 : block % 2) * 8 + (along ? 0 : row);
-    load_blocks<!along>(panel.address(term, vector, k), fragment);
-  }
 
   template <int Columns>
   static ORTHO_DEVICE void multiply(const std::uint32_t (&left)[LeftTerms][4],
@@ -122,9 +128,10 @@ struct Fp64 {
   static constexpr int side = narrow_tile, depth = 8, run = 8;
 
   template <class A, class B>
-  static ORTHO_DEVICE void add_run(const A& a, const B& b, int begin, float, Blocks<Sum, side>& sums) {
+  static ORTHO_DEVICE void add_run(const A& a, const B& b, const WarpPlace<A, B>&, int begin, float,
+                                   Blocks<Sum, side>& sums) {
     constexpr int step = 4;
-    const int g = lane::of_eight(), t = lane::of_four();
+    const int g = thread_index() % warp_size / 4, t = thread_index() % 4;
     ORTHO_UNROLL
     for (int k = begin; k < begin + run; k += step) {
       ORTHO_UNROLL
@@ -159,14 +166,16 @@ ORTHO_DEVICE void for_indices(const Visit& visit) {
 template <class Sum, int N, class Visit>
 ORTHO_DEVICE void for_pairs(Sum (&sums)[N][N][4], const Visit& visit) {
   constexpr int side = 32 * N;
+  const int thread = computed_here(thread_index());
+  const int row = warp_row<side>(thread) + thread % warp_size / 4;
+  const int column = warp_column<side>(thread) + thread % 4 * 2;
   ORTHO_UNROLL
   for (int i = 0; i < N; ++i) {
     ORTHO_UNROLL
     for (int j = 0; j < N; ++j) {
       ORTHO_UNROLL
       for (int e = 0; e < 4; e += 2)
-        visit(warp_row<side>() + 16 * i + lane::of_eight() + 4 * e,
-              warp_column<side>() + 8 * j + 2 * lane::of_four(), sums[i][j][e], sums[i][j][e + 1]);
+        visit(row + 16 * i + 4 * e, column + 8 * j, sums[i][j][e], sums[i][j][e + 1]);
     }
   }
 }
@@ -219,6 +228,7 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
     }
     return right_panel(chunk);
   };
+  const WarpPlace<LeftPanel, RightPanel> place;
   clear(sums);
   // The first rounds only fill the pipeline.
   ORTHO_UNROLL_BY(1)
@@ -232,7 +242,7 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
     typename Right::Staged staged_right;
     if (next < chunks) {
       left.fetch(staged_left, left_panel(next));
-      if (!same) right.fetch(staged_right, right_panel(next));
+      right.fetch(staged_right, right_panel(next));
     }
     commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
     if (chunk >= 0) {
@@ -243,17 +253,13 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
         const float factor = left.factor(chunk);
         ORTHO_UNROLL
         for (int begin = 0; begin < Products::depth; begin += Products::run)
-          Products::add_run(a, RightPanel{right_or_same(chunk)}, begin, factor, sums);
+          Products::add_run(a, RightPanel{right_or_same(chunk)}, place, begin, factor, sums);
       }
     }
     if (next < chunks) {
       left.write(staged_left, left_panel(next));
-      if (!same) right.write(staged_right, right_panel(next));
+      right.write(staged_right, right_panel(next));
     }
-  }
-  if constexpr (Left::scale * Right::scale != 1) {
-    constexpr float unscale = 1 / (Left::scale * Right::scale);
-    for_indices<Products::side>([&](int i, int j, int e) { sums[i][j][e] *= unscale; });
   }
   block_barrier();  // the shared memory may be used for something else
 }
@@ -267,6 +273,11 @@ ORTHO_DEVICE bool hold_all_digits(const Left& left, const Right& right, const Su
   double counts[3] = {fault == 0 ? 0.0 : 1.0, left.is_large() ? 1.0 : 0.0, right.is_large() ? 1.0 : 0.0};
   sum_over_block<tile_threads>(counts);
   return counts[0] == 0 && counts[1] > 0 && counts[2] > 0;
+}
+
+template <class Sum, int N>
+ORTHO_DEVICE void multiply(Sum (&sums)[N][N][4], Sum factor) {
+  for_indices<32 * N>([&](int i, int j, int e) { sums[i][j][e] *= factor; });
 }
 
 }  // namespace ortho::cuda
