@@ -103,14 +103,13 @@ const char* emulated_soft_orthogonality(const Request* request, double diagonal,
 
 const char* emulated_soft_orthogonality_backward(const Request* request, const void* factors,
                                                  const void* residuals, std::int32_t precision) {
-  return guarded(
-      *request, [&](auto& matrices, auto& gradients, auto&, auto& device, auto& workspace, auto number) {
-        using C = decltype(number);
-        ortho::cuda::soft_orthogonality_backward<C>(static_cast<const C*>(factors), matrices,
-                                                    static_cast<const C*>(residuals), gradients,
-                                                    static_cast<ortho::Precision>(precision), workspace,
-                                                    device, nullptr);
-      });
+  return guarded(*request,
+                 [&](auto& matrices, auto& gradients, auto&, auto& device, auto& workspace, auto number) {
+                   using C = decltype(number);
+                   ortho::cuda::soft_orthogonality_backward<C>(
+                       static_cast<const C*>(factors), matrices, static_cast<const C*>(residuals), gradients,
+                       static_cast<ortho::Precision>(precision), workspace, device, nullptr);
+                 });
 }
 
 const char* emulated_srip(const Request* request, const void* start, std::int64_t iterations,

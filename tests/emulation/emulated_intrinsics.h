@@ -79,19 +79,21 @@ void load_blocks(const void* row, std::uint32_t (&blocks)[4]) {
     int number[2];
   };
   emulator::check_block_row(row);
-  const Rows rows = emulator::exchange<const void*, Rows>(0xffffffffu, row, [](const void* const* all, int lane) {
-    Rows mine;
-    for (int i = 0; i < 2; ++i) {
-      const int own_row = Transposed ? 2 * (lane % 4) + i : lane / 4;
-      mine.number[i] = Transposed ? lane / 4 : 2 * (lane % 4) + i;
-      for (int b = 0; b < 4; ++b) mine.of_block[b][i] = static_cast<const std::uint16_t*>(all[8 * b + own_row]);
-    }
-    return mine;
-  });
+  const Rows rows =
+      emulator::exchange<const void*, Rows>(0xffffffffu, row, [](const void* const* all, int lane) {
+        Rows mine;
+        for (int i = 0; i < 2; ++i) {
+          const int own_row = Transposed ? 2 * (lane % 4) + i : lane / 4;
+          mine.number[i] = Transposed ? lane / 4 : 2 * (lane % 4) + i;
+          for (int b = 0; b < 4; ++b)
+            mine.of_block[b][i] = static_cast<const std::uint16_t*>(all[8 * b + own_row]);
+        }
+        return mine;
+      });
   // Outside the exchange, so that a race detector sees the reads.
   for (int b = 0; b < 4; ++b)
-    blocks[b] = rows.of_block[b][0][rows.number[0]] |
-                std::uint32_t{rows.of_block[b][1][rows.number[1]]} << 16;
+    blocks[b] = rows.of_block[b][0][rows.number[0]] | std::uint32_t{rows.of_block[b][1][rows.number[1]]}
+                                                          << 16;
 }
 
 // ---- tensor cores ----------------------------------------------------------------------------------------

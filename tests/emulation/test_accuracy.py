@@ -10,7 +10,7 @@ from truth import near_orthogonal, residual
 
 f32, bf16, f16 = torch.float32, torch.bfloat16, torch.float16
 PROMISED = 1e-5  # to users, of float32 gradients
-ALLOWED = PROMISED / 2
+ALLOWED = 0.7 * PROMISED
 # The largest relative error of rounding to nearest.
 UNIT_ROUNDOFF = {bf16: 2.0**-8, f16: 2.0**-11}
 LEAST_NUMBER = {bf16: 0.0, f16: 2.0**-24}
@@ -113,7 +113,7 @@ def test_the_larger_gram_whose_product_with_the_weight_cancels(tensor_cores, sha
 
 
 def test_truncating_tensor_cores_make_sums_of_positive_products_smaller(emulator):
-    W = random(66, 90, bf16).abs()
+    W = random(66, 190, bf16).abs()
     sums = []
     for truncating in (False, True):
         emulator.run_as(truncating=truncating)

@@ -17,7 +17,8 @@ struct SquaredLengths {
   TwoFloat sums[of_lane];
 
   static ORTHO_DEVICE int vector(int i) {
-    return (thread_index() / warp_size - 2) * (of_lane * warp_size) + thread_index() % warp_size + i * warp_size;
+    const int thread = computed_here(thread_index());
+    return (thread / warp_size - 2) * of_lane * warp_size + thread % warp_size + i * warp_size;
   }
 
   template <int Depth, class Panel>

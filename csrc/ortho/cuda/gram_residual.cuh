@@ -35,7 +35,7 @@ struct ResidualItem {
   std::int32_t tile, part, parts;
   std::int32_t row, column;
   std::int32_t begin, end;
-  bool in_double;  // the rounding errors of float sums don't average out over the entries of a small order
+  bool in_double;
 };
 
 template <class C>
@@ -43,7 +43,7 @@ ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std:
   ResidualItem result;
   result.matrix = find_matrix(arguments.matrices, arguments.count, item);
   const ResidualMatrix& matrix = arguments.matrices[result.matrix];
-  result.in_double = std::is_same_v<C, double> || matrix.order <= small_order;
+  result.in_double = std::is_same_v<C, double> || is_small({matrix.order, matrix.depth});
   const std::int32_t length = matrix.part_depth;
   result.parts = matrix.depth <= length ? 1 : (matrix.depth + length - 1) / length;
   result.tile = (item - matrix.first_item) / result.parts;
@@ -62,8 +62,8 @@ ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
   return (item.end - item.begin + Products::depth - 1) / Products::depth;
 }
 
-// Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it, which
-// are not needed: those warps sum the squares of the vectors instead.
+// Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it,
+// which are not needed: those warps sum the squares of the vectors instead.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 template <int Side>
@@ -211,41 +211,40 @@ ORTHO_DEVICE void gram_tile(const ResidualItem& item, std::int32_t order, Own& l
                          });
 }
 
-// What float16 terms of a tile's rows and columns are multiplied by.
-struct HalfScales {
-  float rows = half_scale, columns = half_scale;
+// What the float16 terms of an item's weights are multiplied by.
+struct HalfScale {
+  float value = half_scale;
   bool measured = false;
 };
 
-// The same by float16 terms. Returns whether the sums are right: weights may be too large or too small for the
-// scales.
+// The same by float16 terms. Returns whether the sums are right: weights may be too large or too small for
+// the scales.
 template <class Own, class S>
-ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualItem& item,
-                                      const HalfScales& scales, SquaredLengths& lengths,
-                                      Blocks<float, wide_tile>& sums) {
+ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualItem& item, HalfScale scale,
+                                      SquaredLengths& lengths, Blocks<float, wide_tile>& sums) {
   using Products = TermProducts<float16, 2, 2, Own::depth>;
-  Own left(operand, item.row, item.begin, scales.rows), right(operand, item.column, item.begin, scales.columns);
+  Own left(operand, item.row, item.begin, scale.value), right(operand, item.column, item.begin, scale.value);
   gram_tile<Products>(item, operand.vectors, left, right, lengths, sums);
-  if (!scales.measured && !hold_all_digits(left, item.row == item.column ? left : right, sums)) return false;
-  multiply(sums, left.unscale());
-  multiply(sums, right.unscale());
-  lengths.multiply(left.unscale());
-  lengths.multiply(left.unscale());
+  if (!scale.measured && !hold_all_digits(left, item.row == item.column ? left : right, sums)) return false;
+  for (int factor = 0; factor < 2; ++factor) {  // one after the other: their product may be no float
+    multiply(sums, 1 / scale.value);
+    lengths.multiply(1 / scale.value);
+  }
   return true;
 }
 
 // By which the weights of an item fit float16.
 template <class S>
-ORTHO_DEVICE HalfScales measured_scales(const Operand<S>& operand, const ResidualItem& item) {
-  HalfScales scales;
+ORTHO_DEVICE HalfScale measured_scale(const Operand<S>& operand, const ResidualItem& item) {
+  HalfScale scale;
   in_major(operand, [&](auto layout) {
     using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
     const int chunks = (item.end - item.begin + Own::depth - 1) / Own::depth;
-    scales.rows = scale_for(Own(operand, item.row, item.begin).largest(chunks));
-    scales.columns = scale_for(Own(operand, item.column, item.begin).largest(chunks));
+    const float rows = Own(operand, item.row, item.begin).largest(chunks);
+    scale.value = scale_for(larger_magnitude(rows, Own(operand, item.column, item.begin).largest(chunks)));
   });
-  scales.measured = true;
-  return scales;
+  scale.measured = true;
+  return scale;
 }
 
 // Makes R of the sums and works on it, if they are those of the whole depth.
@@ -260,12 +259,13 @@ ORTHO_DEVICE void complete_tile(const ResidualArguments& arguments, const Residu
 template <class S>
 ORTHO_DEVICE Operand<S> gram_operand(const ResidualArguments& arguments, const ResidualItem& item) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
-  return {static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride, matrix.order, item.end};
+  return {static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride, matrix.order,
+          item.end};
 }
 
-// Returns whether the item is done, or must be begun anew with other scales.
+// Returns whether the item is done, or must be begun anew with another scale.
 template <class C, class S>
-ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScales& scales) {
+ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScale& scale) {
   const ResidualItem item = residual_item<C>(arguments, index);
   // Worked out anew behind the product, so that nothing of it takes the product's registers.
   const auto item_again = [&] { return residual_item<C>(arguments, computed_here(index)); };
@@ -287,7 +287,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
     in_layout(operand, [&](auto layout) {
       if constexpr (std::is_same_v<S, float>) {
         using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
-        is_right = gram_tile_in_halves<Own>(operand, item, scales, lengths, sums);
+        is_right = gram_tile_in_halves<Own>(operand, item, scale, lengths, sums);
       } else {
         using Own = StoredOperand<S, S, wide_tile, 32, decltype(layout)>;
         Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
@@ -297,7 +297,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
     const ResidualItem again = item_again();
     if constexpr (std::is_same_v<S, float>) {
       if (!is_right) {
-        scales = measured_scales<S>(gram_operand<S>(arguments, again), again);
+        scale = measured_scale<S>(gram_operand<S>(arguments, again), again);
         return false;
       }
     }
@@ -309,10 +309,10 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
 template <class C, class S>
 ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
-  HalfScales scales;
+  HalfScale scale;
   for (std::int32_t i = block_index(); i < arguments.items;) {
-    if (!residual_tile<C, S>(arguments, i, scales)) continue;
-    scales = {};
+    if (!residual_tile<C, S>(arguments, i, scale)) continue;
+    scale = {};
     i += block_count();
   }
 }

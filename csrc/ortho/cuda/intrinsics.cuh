@@ -20,8 +20,8 @@ namespace ortho::cuda {
 ORTHO_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 ORTHO_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
 ORTHO_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
-// The same number, not negative, of which the compiler does not know: what is made of it is not made before a loop and kept
-// in registers that the loop needs.
+// The same number, not negative, of which the compiler does not know: what is made of it is not made before a
+// loop and kept in registers that the loop needs.
 ORTHO_DEVICE int computed_here(int number) {
   asm volatile("" : "+r"(number));
   __builtin_assume(number >= 0);
@@ -135,8 +135,8 @@ ORTHO_DEVICE void load_blocks(const void* row, std::uint32_t (&blocks)[4]) {
 // rows below. Of a: rows l / 4 and l / 4 + 8; of b: column l / 4; how the depth is shared out is said at
 // each.
 
-// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; a[0], a[1]: both rows of the
-// first, a[2], a[3] of the second.
+// Depth 16, pairs of neighbors: lane l has k = 2 (l % 4) + {0, 1} and eight more; a[0], a[1]: both rows of
+// the first, a[2], a[3] of the second.
 template <class Half>
 ORTHO_DEVICE void mma_16bit(float (&sums)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   if constexpr (std::is_same_v<Half, bfloat16>) {

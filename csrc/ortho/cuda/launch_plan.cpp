@@ -5,13 +5,12 @@
 #include <stdexcept>
 #include <string>
 
-
 namespace ortho::cuda {
 namespace {
 
 constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
-// A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
-// most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
+// A part shorter than this costs more to sum up than it saves. Small matrices are computed in double, at
+// which most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 8, least_small_part_chunks = 2;
 constexpr std::int64_t least_range_entries = 16'384;
 
@@ -67,27 +66,24 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
                                     const Device& device) {
   ResidualLaunch launch{};
   launch.storage = matrices[batch.front()].storage;
-  const auto is_small = [&](std::int64_t order) { return order <= small_order && !all_in_double; };
-  const auto tiles_of = [&](std::int64_t order) {
-    return triangle_tiles(order, all_in_double || is_small(order));
-  };
   std::int64_t chunks = 0, small_chunks = 0;
   for (const std::int32_t m : batch) {
-    const auto [order, depth] = matrices[m].shape;
-    const std::int64_t own = tiles_of(order) * divide_up(depth, chunk_depth);
-    (is_small(order) ? small_chunks : chunks) += own;
+    const Shape shape = matrices[m].shape;
+    const bool small = is_small(shape) && !all_in_double;
+    const std::int64_t own =
+        triangle_tiles(shape.order, all_in_double || small) * divide_up(shape.depth, chunk_depth);
+    (small ? small_chunks : chunks) += own;
   }
   const std::int64_t blocks = std::int64_t{device.multiprocessors} * tile_blocks;
   const std::int64_t longest = std::max(least_part_chunks, divide_up(chunks, blocks * waves));
   const std::int64_t longest_small = std::max(least_small_part_chunks, divide_up(small_chunks, blocks));
   for (const std::int32_t m : batch) {
-    const auto [order, depth] = matrices[m].shape;
-    const std::int64_t all = divide_up(depth, chunk_depth);
-    const std::int64_t parts =
-        std::max<std::int64_t>(divide_up(all, is_small(order) ? longest_small : longest), 1);
+    const Shape shape = matrices[m].shape;
+    const bool small = is_small(shape) && !all_in_double, in_double = small || all_in_double;
+    const std::int64_t all = divide_up(shape.depth, chunk_depth);
+    const std::int64_t parts = std::max<std::int64_t>(divide_up(all, small ? longest_small : longest), 1);
     const std::int64_t part = std::max<std::int64_t>(divide_up(all, parts), 1);
-    launch.work.push_back({m, all_in_double || is_small(order),
-                           narrow(tiles_of(order), "tiles of a matrix"),
+    launch.work.push_back({m, in_double, narrow(triangle_tiles(shape.order, in_double), "tiles of a matrix"),
                            static_cast<std::int32_t>(std::max<std::int64_t>(divide_up(all, part), 1)),
                            static_cast<std::int32_t>(part * chunk_depth), 0, 0});
   }
@@ -145,7 +141,7 @@ std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matri
     launch.terms = residual_terms(launch.storage, precision);
     for (const std::int32_t m : batch) {
       const auto [order, depth] = matrices[m].shape;
-      const bool is_spread = !in_double && order > small_order && order <= depth;
+      const bool is_spread = !in_double && !is_small({order, depth}) && order <= depth;
       const std::int64_t spread = is_spread ? triangle(divide_up(order, spread_side)) : 0;
       launch.work.push_back({m, static_cast<std::int32_t>(divide_up(order, side)),
                              static_cast<std::int32_t>(divide_up(depth, side)),

@@ -40,10 +40,15 @@ std::vector<PlannedMatrix> planned(const std::vector<Matrix>& matrices,
 // Sides of the tiles of residuals and of gradients, where they are computed in double and where not.
 constexpr std::int32_t narrow_tile = 64, wide_tile = 128;
 constexpr std::int32_t tile_side(bool in_double) { return in_double ? narrow_tile : wide_tile; }
-constexpr std::int32_t tile_threads = 256;  // of a block that computes them
-constexpr std::int32_t tile_blocks = 1;     // blocks that fit a multiprocessor together
-constexpr std::int32_t chunk_depth = 32;    // parts of the depth are multiples of it
-constexpr std::int32_t spread_blocks = 4;   // blocks that spread triangles and fit a multiprocessor together
+// The residuals of small matrices are: their few entries don't average out the rounding errors of float sums,
+// nor the last bit that two float16 terms lack.
+constexpr bool is_small(Shape shape) {
+  return shape.order <= small_order || (shape.order <= 2 * small_order && shape.depth <= 2 * small_order);
+}
+constexpr std::int32_t tile_threads = 256;   // of a block that computes them
+constexpr std::int32_t tile_blocks = 1;      // blocks that fit a multiprocessor together
+constexpr std::int32_t chunk_depth = 32;     // parts of the depth are multiples of it
+constexpr std::int32_t spread_blocks = 4;    // blocks that spread triangles and fit a multiprocessor together
 constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors
 constexpr std::int32_t pass_blocks = 2;      // blocks of those that fit a multiprocessor together
 constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice in a row

@@ -1,5 +1,5 @@
-// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms: a plane for each
-// term, its rows padded with zeros to 16 bytes. One item is a tile, which is written twice, as it is and
+// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms: a plane for
+// each term, its rows padded with zeros to 16 bytes. One item is a tile, which is written twice, as it is and
 // transposed. Float16 terms are those of a tile's entries times a power of two, so that they use float16's
 // range whatever the size of R.
 #pragma once
@@ -77,7 +77,8 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
     const int r = warp + i * spread_warps;
     std::uint32_t terms[Terms];
     split<Half>(scale * entries[i][0], scale * entries[i][1], terms);
-    if (within(row + r, matrix.order) && within(column + pair, pitch)) planes.write(row + r, column + pair, terms);
+    if (within(row + r, matrix.order) && within(column + pair, pitch))
+      planes.write(row + r, column + pair, terms);
     constexpr int last = Terms - 1;
     words[r * spread_pitch + pair] = (terms[0] & 0xffffu) | terms[last] << 16;
     words[r * spread_pitch + pair + 1] = terms[0] >> 16 | (terms[last] & 0xffff0000u);
@@ -91,7 +92,8 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
       std::uint32_t terms[Terms];
       terms[Terms - 1] = one >> 16 | (other & 0xffff0000u);
       terms[0] = (one & 0xffffu) | other << 16;
-      if (within(column + c, matrix.order) && within(row + pair, pitch)) planes.write(column + c, row + pair, terms);
+      if (within(column + c, matrix.order) && within(row + pair, pitch))
+        planes.write(column + c, row + pair, terms);
     }
   }
   block_barrier();  // the next tile writes the words anew

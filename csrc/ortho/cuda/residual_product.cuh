@@ -1,5 +1,5 @@
-// The gradient 4 g R W of all matrices of a launch. One item is a tile of a gradient; the depth of the product
-// is the order of the matrix.
+// The gradient 4 g R W of all matrices of a launch. One item is a tile of a gradient; the depth of the
+// product is the order of the matrix.
 #pragma once
 
 #include "arguments.h"
@@ -36,7 +36,8 @@ class PlanesOperand {
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
       : plane_(order * plane_pitch(order)),
-        walk_({planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first, 0),
+        walk_({planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first,
+              0),
         scales_(scales),
         tile_row_((first + warp_row<wide_tile>(computed_here(thread_index()))) / spread_side) {}
 
@@ -168,8 +169,9 @@ ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, 
   using Half = std::conditional_t<is_split, float16, S>;
   const ProductMatrix& matrix = tile.matrix;
   constexpr int depth = is_split ? 16 : 32;  // numbers on their way through registers take many of these
-  const PlanesOperand<Half, Terms, depth> left(static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
-                                        tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
+  const PlanesOperand<Half, Terms, depth> left(
+      static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
+      tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
   const Operand<S> weight = tile.weight();
   bool is_right = false;
   in_layout(weight, [&](auto layout) {
@@ -189,7 +191,7 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
     Blocks<double, narrow_tile> sums;
     in_layout(weight, [&](auto layout) {
       const TriangleOperand<double, narrow_tile, Fp64::depth, 1, double> left(tile.residual(),
-                                                                             tile.matrix.order, tile.row);
+                                                                              tile.matrix.order, tile.row);
       using Right = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(layout)>;
       tile.template multiply<Fp64>(left, Right(weight, tile.column, 0), sums);
     });

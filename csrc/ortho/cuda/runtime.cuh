@@ -65,7 +65,8 @@ void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& sha
   config.numAttrs = shape.cooperative ? 1 : 0;
   void* pointers[] = {const_cast<Arguments*>(&arguments)};
   if (shape.shared_bytes > 48 * 1024) {  // more must be asked for
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)),
           name);
   }

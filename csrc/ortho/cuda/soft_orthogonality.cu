@@ -27,8 +27,8 @@ ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::ve
 
 // R of the launch's matrices as dense terms; `planes` and `scales` are what the launch's arguments point to.
 void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrices,
-                   const std::vector<std::int64_t>& offsets, const float* residuals, void* planes, float* scales,
-                   void* stream) {
+                   const std::vector<std::int64_t>& offsets, const float* residuals, void* planes,
+                   float* scales, void* stream) {
   SpreadArguments arguments{};
   arguments.residuals = residuals;
   arguments.planes = planes;
@@ -54,7 +54,8 @@ void launch_product(const ProductLaunch& plan, const ProductArguments& arguments
   constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
   constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
   if constexpr (has_two) {
-    if (plan.terms == 2) return launch("residual_product", residual_product<C, S, 2>, shape, arguments, stream);
+    if (plan.terms == 2)
+      return launch("residual_product", residual_product<C, S, 2>, shape, arguments, stream);
   }
   if constexpr (has_one) launch("residual_product", residual_product<C, S, 1>, shape, arguments, stream);
 }
@@ -114,11 +115,11 @@ void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& ma
     });
     if constexpr (std::is_same_v<C, float>) {
       if (plan.spread_items > 0)
-        launch_spread(plan, matrices, offsets, residuals, const_cast<void*>(arguments.planes), scales, stream);
+        launch_spread(plan, matrices, offsets, residuals, const_cast<void*>(arguments.planes), scales,
+                      stream);
     }
-    in_storage<C>(plan.storage, [&](auto stored) {
-      launch_product<C, decltype(stored)>(plan, arguments, stream);
-    });
+    in_storage<C>(plan.storage,
+                  [&](auto stored) { launch_product<C, decltype(stored)>(plan, arguments, stream); });
   }
 }
 
@@ -127,8 +128,10 @@ template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, float
 template void soft_orthogonality(const std::vector<Matrix>&, EntryWeights, double*, double*, Workspace&,
                                  const Device&, void*);
 template void soft_orthogonality_backward(const float*, const std::vector<Matrix>&, const float*,
-                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&, void*);
+                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&,
+                                          void*);
 template void soft_orthogonality_backward(const double*, const std::vector<Matrix>&, const double*,
-                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&, void*);
+                                          const std::vector<Gradient>&, Precision, Workspace&, const Device&,
+                                          void*);
 
 }  // namespace ortho::cuda

@@ -98,11 +98,12 @@ class RowWalk {
     chunk_step_ = Depth * operand.depth_stride;
     const int thread = computed_here(thread_index());
     first_row_ = thread / pieces;
-    number_ = thread % pieces * Piece;
+    const int number = thread % pieces * Piece;
+    place_ = first_row_ * Own::pitch + number;
     source_ = operand.data + first * operand.vector_stride + k * operand.depth_stride +
-              first_row_ * row_stride + number_ * stride_;
+              first_row_ * row_stride + number * stride_;
     rows_ = (along ? operand.vectors - first : operand.depth_end - k) - first_row_;
-    numbers_ = (along ? operand.depth_end - k : operand.vectors - first) - number_;
+    numbers_ = (along ? operand.depth_end - k : operand.vectors - first) - number;
   }
 
   // Calls visit(r, source, place) for this thread's pieces of the next chunk: where they are in memory, null
@@ -128,14 +129,14 @@ class RowWalk {
   ORTHO_DEVICE bool is_row(int r) const {
     return Own::rows % rows_at_once == 0 || first_row_ + r * rows_at_once < Own::rows;
   }
-  ORTHO_DEVICE int place(int r) const { return (first_row_ + r * rows_at_once) * Own::pitch + number_; }
+  ORTHO_DEVICE int place(int r) const { return place_ + r * rows_at_once * Own::pitch; }
 
  private:
   static_assert(along || !Aligned || Depth % rows_at_once == 0 || rows_at_once % Depth == 0);
   const S* source_;
   std::int64_t row_step_, stride_, chunk_step_;
   std::int32_t rows_, numbers_;  // that are left from this thread's first on
-  int first_row_, number_;
+  int first_row_, place_;
 };
 
 // An operand whose panels hold its numbers as they are stored, or converted to E.

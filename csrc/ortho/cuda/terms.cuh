@@ -11,8 +11,8 @@
 
 namespace ortho::cuda {
 
-// Float16 terms are those of a number times a power of two, at first this: numbers below 4 don't overflow, and
-// numbers from `least_exact` on lose no digit that float32 weights of that size have.
+// Float16 terms are those of a number times a power of two, at first this: numbers below 4 don't overflow,
+// and numbers from `least_exact` on lose no digit that float32 weights of that size have.
 constexpr float half_scale = 0x1p14f;
 constexpr float least_exact = 0x1p-17f;
 
@@ -103,7 +103,8 @@ class SplitOperand {
       walk_.for_pieces([&](int, bool valid, const S* source, int) {
         const Piece given = read(valid, source);
         ORTHO_UNROLL
-        for (int i = 0; i < piece; ++i) result = larger_magnitude(result, number_from<float>(given.numbers[i]));
+        for (int i = 0; i < piece; ++i)
+          result = larger_magnitude(result, number_from<float>(given.numbers[i]));
       });
     }
     return largest_of_block<tile_threads>(result);
@@ -124,7 +125,8 @@ class SplitOperand {
   }
 
   ORTHO_DEVICE void write_piece(int r, const Piece& given, Half* panel) {
-    if constexpr (std::is_same_v<Half, float16>) largest_ = larger_magnitude(largest_, number_from<float>(given.numbers[0]));
+    if constexpr (std::is_same_v<Half, float16>)
+      largest_ = larger_magnitude(largest_, number_from<float>(given.numbers[0]));
     Words<piece / 2> terms[Terms];
     ORTHO_UNROLL
     for (int i = 0; i < piece / 2; ++i) {

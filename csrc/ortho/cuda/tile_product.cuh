@@ -72,7 +72,8 @@ struct TermProducts {
       for (int q = 0; q < RightTerms; ++q) {
         ORTHO_UNROLL
         for (int j = 0; j < columns / 2; ++j)
-          load_blocks<B::major == Major::vectors>(b.address(q, 16 * j, k + s * step) + place.right, right[s][q][j]);
+          load_blocks<B::major == Major::vectors>(b.address(q, 16 * j, k + s * step) + place.right,
+                                                  right[s][q][j]);
       }
     }
     // A row of blocks at a time, so that few of the sums that are formed apart are in registers.
@@ -110,7 +111,7 @@ struct TermProducts {
         if (q < 0 || q >= RightTerms) continue;
         ORTHO_UNROLL
         for (int j = 0; j < Columns; ++j) {
-          const std::uint32_t(&two)[4] = right[q][j / 2];
+          const std::uint32_t (&two)[4] = right[q][j / 2];
           mma_16bit<Half>(part[j], left[p], {two[j % 2 * 2], two[j % 2 * 2 + 1]});
         }
       }
