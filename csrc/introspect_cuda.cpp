@@ -47,6 +47,7 @@ void bind_cuda_planner(py::module_ parent) {
   m.attr("wide_tile") = cuda::wide_tile;
   m.attr("tile_threads") = cuda::tile_threads;
   m.attr("tile_blocks") = cuda::tile_blocks;
+  m.attr("spread_side") = cuda::spread_side;
   m.attr("chunk_depth") = cuda::chunk_depth;
   m.attr("pass_threads") = cuda::pass_threads;
   m.attr("pass_blocks") = cuda::pass_blocks;
@@ -82,6 +83,7 @@ void bind_cuda_planner(py::module_ parent) {
       .def_readonly("work", &cuda::ProductLaunch::work)
       .def_readonly("items", &cuda::ProductLaunch::items)
       .def_readonly("spread_items", &cuda::ProductLaunch::spread_items)
+      .def_readonly("spread_blocks", &cuda::ProductLaunch::spread_blocks)
       .def_readonly("plane_bytes", &cuda::ProductLaunch::plane_bytes)
       .def_readonly("blocks", &cuda::ProductLaunch::blocks);
   py::class_<cuda::IterationWork>(m, "IterationWork")

@@ -14,7 +14,10 @@ ROUNDING = {torch.float64: 1e-14, torch.float32: 3e-7, torch.bfloat16: 4e-3, tor
 
 
 def made(order, depth, dtype, layout="along", seed=0):
-    """A matrix whose singular values are about one, `along` its depth in memory, `across` it, or `apart` in both."""
+    """A matrix whose singular values are about one, `along` its depth in memory, `across` it, or `apart` in both.
+
+    `huge` and `tiny` ones are such matrices times 1e5 and 1e-6.
+    """
     generator = torch.Generator().manual_seed(1000 * order + depth + seed)
     scale = max(order, depth, 1) ** -0.5
     if layout == "along":
@@ -25,6 +28,8 @@ def made(order, depth, dtype, layout="along", seed=0):
         matrix = torch.randn(order * depth + 1, generator=generator)[1:].view(order, depth)
     elif layout in ("unaligned across", "padded across"):
         return made(depth, order, dtype, layout.removesuffix(" across"), seed).t()
+    elif layout in ("huge", "tiny"):
+        return made(order, depth, dtype, seed=seed).mul_({"huge": 1e5, "tiny": 1e-6}[layout])
     elif layout == "padded":
         matrix = torch.randn(order, depth, generator=generator)
         return _padded(matrix * scale, dtype)
@@ -196,20 +201,24 @@ def _srip(*matrices, **options):
 
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
-# Depths are cut into parts of 1 KiB of a vector: the third matrix of a line often has two.
+# Orders up to 64 and matrices within 128 x 128 are computed in double. Depths of others are cut into parts of 256 or less.
 CASES = {
     "residual, float32": _so((70, 45, f32), (33, 52, f32), (5, 300, f32), diagonal=0.5, off_diagonal=2.0),
     "residual, float32 across": _so((68, 45, f32, "across"), (9, 300, f32, "across")),
-    "residual, float32 apart and unaligned": _so((20, 30, f32, "apart"), (66, 36, f32, "unaligned")),
-    "residual, padded rows": _so((66, 41, f32, "padded"), (20, 41, bf16, "padded"), (70, 37, bf16, "padded across")),
-    "residual, cut and several tiles": _so((67, 272, f32), (3, 2, f32)),
-    "residual, float64": _so((66, 19, f64), (10, 140, f64), (12, 30, f64, "across"), (65, 7, f64, "apart")),
-    "residual, bfloat16": _so((66, 1100, bf16), (66, 72, bf16), (20, 41, bf16, "across"), (8, 40, bf16, "across")),
-    "residual, float16": _so((66, 34, f16), (24, 40, f16, "across"), (9, 13, f16, "apart")),
+    "residual, float32 apart": _so((20, 30, f32, "apart"), (66, 36, f32, "unaligned")),
+    "residual, float16 terms": _so((68, 132, f32), (72, 136, f32, "across"), diagonal=0.5, off_diagonal=2.0),
+    "residual, float16 terms apart": _so((65, 130, f32, "apart"), (66, 131, f32, "unaligned")),
+    "residual, float16 terms of several tiles": _so((131, 140, f32)),
+    "residual, float16 terms in parts": _so((67, 272, f32), (3, 2, f32)),
+    "residual, huge and tiny": _so((66, 132, f32, "huge"), (66, 132, f32, "tiny")),
+    "residual, padded rows": _so((66, 141, f32, "padded"), (20, 41, bf16, "padded"), (70, 137, bf16, "padded across")),
+    "residual, float64": _so((66, 19, f64), (10, 300, f64), (12, 30, f64, "across"), (65, 7, f64, "apart")),
+    "residual, bfloat16": _so((66, 1100, bf16), (66, 136, bf16), (20, 41, bf16, "across"), (70, 130, bf16, "across")),
+    "residual, float16": _so((66, 134, f16), (24, 40, f16, "across"), (67, 130, f16, "apart")),
     "residual, mixed": _so((9, 20, f64), (10, 20, f32), (11, 20, bf16), (70, 20, f16), (66, 9, f32, "across")),
     "residual, empty": _so((0, 5, f32), (5, 0, f32), (3, 4, f32), (0, 0, f32), (1, 2, f32)),
-    "product, high": _so((70, 45, f32), (68, 44, f32, "across"), precision=1),
-    "product, medium": _so((70, 45, f32), (68, 44, f32, "across"), precision=2),
+    "product, high": _so((70, 45, f32), (70, 145, f32), (68, 132, f32, "across"), precision=1),
+    "product, medium": _so((70, 45, f32), (70, 145, f32), (68, 132, f32, "across"), precision=2),
     "product, some wanted": _so((30, 20, f32), (31, 21, f32), (32, 22, f32), wanted=[True, False, True]),
     "srip, float32": _srip((70, 45, f32), (13, 200, f32), (300, 40, f32), (5, 3, f32)),
     "srip, float32 across": _srip((70, 45, f32, "across"), (13, 90, f32, "across"), (280, 40, f32, "across")),
@@ -238,6 +247,7 @@ SUCCESSIONS = {
     for name in ("srip, passes", "srip, rows")
 }
 CASES |= SUCCESSIONS
+LONG = {*SUCCESSIONS, "residual, huge and tiny", "residual, float16 terms of several tiles", "residual, float16 terms in parts"}
 
 
 # Those in which one warp runs as far ahead of the others as it can, for cases that take long.
@@ -247,7 +257,7 @@ GREEDY_WAYS = [("first warp first", True), ("last warp first", True), ("random",
 def run_in_all_ways(emulator, name):
     """Runs a case under every schedule, with early and late copies: all must agree to the bit."""
     first = None
-    for schedule, late in emulator.in_ways(GREEDY_WAYS) if name in SUCCESSIONS else emulator.in_all_ways():
+    for schedule, late in emulator.in_ways(GREEDY_WAYS) if name in LONG else emulator.in_all_ways():
         results = CASES[name](emulator)
         first = first or results
         for given, expected in zip(results, first, strict=True):

@@ -34,6 +34,7 @@ PENALTY = {
     "gram_diagonal.cuh": "residual",
     "part_slots.cuh": "residual",
     "residual_product.cuh": "product",
+    "residual_planes.cuh": "product",
     "power_iteration.cuh": "srip",
     "vector_pass.cuh": "srip",
     "rank_update.cuh": "srip",

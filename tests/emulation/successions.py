@@ -44,21 +44,30 @@ def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
     (launch,) = planner.plan_residuals(_planned(specs), planner.Device(multiprocessors))
     result: list[tuple] = []
     for work in launch.work:
-        spec = specs[work.matrix]
-        arithmetic = "small" if spec.order <= 64 else "large"
-        result += [(arithmetic, spec.layout, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
+        arithmetic = "double" if work.in_double else "terms"
+        layout = specs[work.matrix].layout
+        result += [(arithmetic, layout, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
     return result, launch.blocks
 
 
 def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By the layout of the matrix and by arithmetic: below the highest precision that depends on the larger side."""
+    """By the layout of the matrix and by whether R is spread to planes."""
     (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors), precision=1)
     result: list[tuple] = []
     for work in launch.work:
-        spec = specs[work.matrix]
-        arithmetic = "exact" if spec.order > spec.depth else "rounded"
-        result += [(arithmetic, spec.layout)] * (work.row_tiles * work.column_tiles)
+        reads = "planes" if work.spread_tiles else "triangle"
+        result += [(reads, specs[work.matrix].layout)] * (work.row_tiles * work.column_tiles)
     return result, launch.blocks
+
+
+def spread_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+    """By whether the tile is on the diagonal."""
+    (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors), precision=1)
+    result: list[str] = []
+    for work in launch.work:
+        side = -(-specs[work.matrix].order // planner.spread_side) if work.spread_tiles else 0
+        result += ["on" if column == row else "below" for row in range(side) for column in range(row + 1)]
+    return result, launch.spread_blocks
 
 
 def pass_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
@@ -123,28 +132,28 @@ def _specs(dtype: torch.dtype, shapes: list[tuple[int, int]], layouts: tuple[str
 
 
 def _residual_specs(dtype: torch.dtype) -> list[Spec]:
-    chunk = planner.chunk_bytes // dtype.itemsize
+    chunk = planner.chunk_depth
     if dtype is torch.float64:
-        return _specs(dtype, [(5, chunk), (5, 10 * chunk), (5, 17 * chunk)], LAYOUTS)
+        return _specs(dtype, [(5, chunk), (5, 7 * chunk), (5, 9 * chunk)], LAYOUTS)
+    small = _specs(dtype, [(5, chunk), (5, 6 * chunk)])  # shorter than the parts of others, and longer, to come before them
     if dtype is torch.bfloat16:  # sums of parts don't depend on the storage format
-        return _specs(dtype, [(65, chunk)], LAYOUTS) + _specs(dtype, [(5, chunk)])
-    cut = [(65, 17 * chunk), (5, 5 * chunk)]
-    whole = [(5, chunk), (5, 4 * chunk), (5, 10 * chunk)]  # as deep as parts, and deeper, to come before them
-    return _specs(dtype, [(65, chunk), (65, 10 * chunk)], LAYOUTS) + _specs(dtype, cut + whole)
+        return _specs(dtype, [(65, 5 * chunk)], LAYOUTS) + small
+    cut = _specs(dtype, [(65, 9 * chunk), (5, 12 * chunk)])
+    return _specs(dtype, [(65, 5 * chunk), (65, 8 * chunk)], LAYOUTS) + cut + small
 
 
-def _parts_grow(before: tuple, after: tuple) -> bool:
-    """The parts of small orders are the shorter ones and come later."""
-    return before[::2] == ("small", "cut") and after[::2] == ("large", "cut")
+def _has_parts(before: tuple, after: tuple) -> bool:
+    return "cut" in (before[2], after[2])
 
 
 _passes = _specs(torch.float32, [(5, 40), (70, 20)])
 KERNELS = {
     "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
-    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, _parts_grow),
-    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items),
-    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (20, 32)], LAYOUTS), product_items),
-    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(20, 32)], LAYOUTS), product_items),
+    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items),
+    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items, _has_parts),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (66, 16), (65, 132)], LAYOUTS), product_items),
+    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(65, 136)], LAYOUTS), product_items),
+    "product, spreading": Kernel(_specs(torch.float32, [(65, 129), (129, 130)], ("along",)), spread_items),
     "srip, passes": Kernel(_passes, pass_items),
     "srip, rows": Kernel(_passes, row_items),
     "srip, updates": Kernel(_specs(torch.float32, [(5, 40)]), update_items),

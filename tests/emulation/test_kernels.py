@@ -18,11 +18,11 @@ from truth import residual
 f64, f32, bf16, f16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
 
-LONGEST = "residual, float32, every kind after every other"
+LONGEST = [f"{kernel}, float32, every kind after every other" for kernel in ("residual", "product")]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == LONGEST else ()) for name in CASES]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONGEST else ()) for name in CASES]
 )
 def test_all_schedules_agree_and_are_right(emulator, name):
     run_in_all_ways(emulator, name)
@@ -32,10 +32,11 @@ def test_all_schedules_agree_and_are_right(emulator, name):
     ("name", "kinds", "ruled_out"),
     [
         ("residual, float64", 8, 0),
-        ("residual, float32", 10, 4),
-        ("residual, bfloat16", 6, 0),
+        ("residual, float32", 10, 0),
+        ("residual, bfloat16", 8, 28),
         ("product, float32", 8, 0),
         ("product, bfloat16", 4, 0),
+        ("product, spreading", 2, 0),
         ("srip, passes", 4, 0),
         ("srip, rows", 2, 0),
         ("srip, updates", 2, 0),
@@ -46,7 +47,7 @@ def test_every_kind_of_item_follows_every_other_in_a_block(name, kinds, ruled_ou
     wanted = successions.wanted(kernel)
     met = set().union(*(successions.met(kernel, *drawn) for drawn in successions.lists_of(kernel)))
     assert len(successions.kinds(kernel)) == kinds
-    assert met == wanted
+    assert met >= wanted
     assert len(wanted) == kinds**2 - ruled_out
 
 
@@ -84,10 +85,15 @@ def test_one_launch_each_way_for_all_matrices_of_a_model(emulator):
     assert emulator.launches() == ["power_iteration", "rank_update"]
 
 
+def test_residuals_are_spread_for_the_backward_of_all_but_small_matrices(emulator):
+    check_soft_orthogonality(emulator, [made(70, 130, f32), made(5, 9, f32)])
+    assert emulator.launches() == ["gram_residual", "spread_residuals", "residual_product"]
+
+
 def test_more_matrices_than_one_launch_takes(emulator):
     matrices = [made(1 + i % 3, 2 + i % 2, f32) for i in range(700)]
     check_soft_orthogonality(emulator, matrices)
-    assert emulator.launches() == ["gram_residual"] * 2 + ["residual_product"] * 2
+    assert emulator.launches() == ["gram_residual"] * 2 + ["residual_product"] * 3
     check_srip(emulator, matrices)
     assert emulator.launches() == ["power_iteration"] * 3 + ["rank_update"] * 3
 
