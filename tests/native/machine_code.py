@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +109,9 @@ def loops(listing: str) -> list[Loop]:
     blocks, labels = _blocks(listing)
     follows = _successors(blocks, labels)
     bodies: dict[int, set[int]] = {}
-    for tail, head in _back_edges(follows):
-        bodies.setdefault(head, {head}).update(_reaching(tail, head, follows))
+    back_edges, before = _walk(follows)
+    for tail, head in back_edges:
+        bodies.setdefault(head, {head}).update(_reaching(tail, head, before))
     names = {block: label for label, block in reversed(labels.items())}
     found = []
     for head, body in sorted(bodies.items()):
@@ -162,34 +162,34 @@ def _successors(blocks: list[list[Instruction]], labels: dict[str, int]) -> list
     return follows
 
 
-def _back_edges(follows: list[list[int]]) -> Iterator[tuple[int, int]]:
-    """Edges to a block on the way by which it was reached, in a walk from the entry."""
+def _walk(follows: list[list[int]]) -> tuple[list[tuple[int, int]], dict[int, list[int]]]:
+    """From the entry: the branches to a block on the way by which they were reached, and what comes before a block."""
     way, walks, seen = [0], [iter(follows[0])], {0}
+    back_edges, before = [], defaultdict(list)
     while way:
         block = next(walks[-1], None)
         if block is None:
             way.pop()
             walks.pop()
-        elif block in way:
-            yield way[-1], block
+            continue
+        before[block].append(way[-1])
+        if block in way:
+            back_edges.append((way[-1], block))
         elif block not in seen:
             seen.add(block)
             way.append(block)
             walks.append(iter(follows[block]))
+    return back_edges, before
 
 
-def _reaching(tail: int, head: int, follows: list[list[int]]) -> set[int]:
+def _reaching(tail: int, head: int, before: dict[int, list[int]]) -> set[int]:
     """The blocks from which `tail` is reached without passing `head`."""
-    before: dict[int, list[int]] = {}
-    for block, after in enumerate(follows):
-        for each in after:
-            before.setdefault(each, []).append(block)
     reached, waiting = {head}, [tail]
     while waiting:
         block = waiting.pop()
         if block not in reached:
             reached.add(block)
-            waiting += before.get(block, [])
+            waiting += before[block]
     return reached
 
 
