@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ortho_kernels import doctor, soft_orthogonality, use_backend
 from ortho_kernels.backends import cpu, cuda, registry
 from ortho_kernels.backends import torch as torch_backend
+from ortho_kernels.weight_views import weight_views
 
 
 def python(code, **environment):
@@ -69,6 +71,32 @@ def test_use_backend_ends_with_its_block():
     with use_backend("torch"):
         assert registry.choose("cpu") == "torch"
     assert registry.choose("cpu") == before
+
+
+def test_a_call_goes_straight_to_its_backend(kernels, monkeypatch):
+    """Past the dispatcher, but where a mode is to see the operators."""
+    called = []
+
+    def operate(self, name, views, *arguments):
+        called.append((name, views))
+        return getattr(self.operators, name)(*arguments)
+
+    monkeypatch.setattr(cpu.CpuBackend, "operate", operate)
+    weights = [torch.randn(3, 5, requires_grad=True), torch.randn(4, 2)]
+    soft_orthogonality(weights).backward()
+    views = weight_views(weights, 1)
+    assert called == [("soft_orthogonality", views), ("soft_orthogonality_backward", views)]
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+            seen.append(str(operator))
+            return operator(*arguments, **(options or {}))
+
+    with Mode():
+        soft_orthogonality(weights).backward()
+    assert {"ortho_kernels.soft_orthogonality.default", "ortho_kernels.soft_orthogonality_backward.default"} <= {*seen}
+    assert len(called) == 2
 
 
 def test_the_torch_backend_warns_once_of_low_precision(monkeypatch):
