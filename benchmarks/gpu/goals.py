@@ -39,13 +39,13 @@ class Goal:
 
     def row(self, day: Day) -> str:
         sign = ">=" if self.least else "<="
-        goal = f"{self.name:42} {sign} {self.limit:g} {self.unit}".rstrip()
+        goal = f"{self.name:44} {sign} {self.limit:g} {self.unit}".rstrip()
         try:
             value = self.value(day)
         except NotMeasuredError as error:
-            return f"{goal:60} not measured ({error})"
+            return f"{goal:62} not measured ({error})"
         met = value >= self.limit if self.least else value <= self.limit
-        return f"{goal:60} {value:.4g} {self.unit}".rstrip() + f": {'met' if met else 'MISSED'}"
+        return f"{goal:62} {value:.4g} {self.unit}".rstrip() + f": {'met' if met else 'MISSED'}"
 
 
 class Day:
