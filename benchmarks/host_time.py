@@ -5,6 +5,7 @@ On a GPU a few calls at a time go into an empty queue, and nothing waits for it.
 
 views               the weights looked up, which must look as they did before
 forward, backward   the operators alone, launches included
+... of one          the same for one weight: what a call and its launches cost beside the weights
 gradients           new tensors for the gradients
 autograd alone      a function of as many weights that computes nothing: torch's own part
 autograd            a forward and backward by `torch.autograd.grad`
@@ -69,41 +70,49 @@ class Nothing(torch.autograd.Function):
         return None, *ctx.gradients
 
 
+OPERATORS = {"so": "soft_orthogonality", "srip": "srip"}
+
+
+def operators(kind: str, weights: list[Tensor], backend: str) -> tuple[Step, Step]:
+    """The forward and the backward operator over these weights, called as `ops.py` calls them."""
+    views, operate, name = weight_views(weights, 1), BACKENDS[backend].operate, OPERATORS[kind]
+    layout = (weights, views.groups, views.sides("small"))
+    start = torch.randn(sum(views.orders("small")), device=views.device)
+    constants = (1.0, 1.0) if kind == "so" else (start, 2, True)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operate(name, views, *layout, *constants, True)
+
+    values, kept = forward()
+    factors, gradients = torch.ones_like(values), ops.new_gradients(weights, views=views)
+    given = (factors, *layout, kept, 0 if kind == "so" else 2, gradients, [True] * len(weights), False)
+
+    def backward() -> None:
+        with torch._C._AutoDispatchBelowAutograd():
+            operate(f"{name}_backward", views, *given)
+
+    return forward, backward
+
+
 def parts(kind: str, encoder: nn.Module, backend: str) -> dict[str, Step]:
     """What is timed, by name."""
     weights = list(encoder.parameters())
     views, penalty = weight_views(weights, 1), OrthogonalityPenalty(encoder, kind)
+    gradients = ops.new_gradients(weights, views=views)
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
-    layout = (weights, views.groups, views.sides("small"))
-    constants: tuple = (1.0, 1.0)
-    if kind == "srip":
-        constants = (torch.randn(sum(views.orders("small")), device=views.device), 2, True)
-    operate = BACKENDS[backend].operate
-
-    def forward() -> tuple[Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operate(kind_of[kind], views, *layout, *constants, True)
-
-    kind_of = {"so": "soft_orthogonality", "srip": "srip"}
-    values, kept = forward()
-    gradients, factors, wanted = ops.new_gradients(weights, views=views), torch.ones_like(values), [True] * len(weights)
-
-    def backward() -> None:
-        constant = 0 if kind == "so" else 2
-        with torch._C._AutoDispatchBelowAutograd():
-            operate(f"{kind_of[kind]}_backward", views, factors, *layout, kept, constant, gradients, wanted, False)
-
-    def autograd() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(PENALTIES[kind](weights), weights)
-
+    forward, backward = operators(kind, weights, backend)
+    forward_of_one, backward_of_one = operators(kind, weights[:1], backend)
     return {
         "views": lambda: weight_views(weights, 1),
         "forward": forward,
         "backward": backward,
+        "forward of one": forward_of_one,
+        "backward of one": backward_of_one,
         "gradients": lambda: ops.new_gradients(weights, views=views),
         "autograd alone": lambda: torch.autograd.grad(Nothing.apply(gradients, *weights), weights),
-        "autograd": autograd,
+        "autograd": lambda: torch.autograd.grad(PENALTIES[kind](weights), weights),
         "accumulate": penalty.accumulate_gradients,
     }
 
