@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ortho_kernels import doctor, soft_orthogonality, use_backend
-from ortho_kernels.backends import cpu, cuda, registry
+from ortho_kernels.backends import cpu, cuda, gpu, registry
 from ortho_kernels.backends import torch as torch_backend
 from ortho_kernels.weight_views import weight_views
 
@@ -97,6 +98,19 @@ def test_a_call_goes_straight_to_its_backend(kernels, monkeypatch):
         soft_orthogonality(weights).backward()
     assert {"ortho_kernels.soft_orthogonality.default", "ortho_kernels.soft_orthogonality_backward.default"} <= {*seen}
     assert len(called) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "by_library"), [("auto", None, True), ("triton", None, False), ("cuda", "no GPU", False)]
+)
+def test_start_vectors_on_a_gpu(monkeypatch, asked, reason, by_library):
+    """By the CUDA library, where it may serve; else by the definition."""
+    library = SimpleNamespace(start_vectors=lambda keys, step: "one launch")
+    monkeypatch.setattr(cuda.CudaBackend, "operators", library)
+    monkeypatch.setattr(cuda.CudaBackend, "reason_against", lambda self, dtype: reason)
+    monkeypatch.setattr(registry, "asked", asked)
+    drawn = gpu._start_vectors(torch.arange(3), torch.tensor(0))
+    assert drawn == "one launch" if by_library else drawn.shape == (3,)
 
 
 def test_the_torch_backend_warns_once_of_low_precision(monkeypatch):

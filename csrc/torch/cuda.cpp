@@ -180,6 +180,16 @@ void srip_backward(const Tensor& factors, const Tensors& weights, const Integers
   });
 }
 
+Tensor start_vectors(const Tensor& keys, const Tensor& step) {
+  const DeviceContext context({keys});
+  Tensor vectors = new_numbers<float>({keys}, keys.numel());
+  ortho::cuda::start_vectors(context.numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
+                             context.numbers<std::int64_t>(step, 1, "step"),
+                             static_cast<float*>(vectors.mutable_data_ptr()), context.device(),
+                             context.stream());
+  return vectors;
+}
+
 }  // namespace
 
 // ortho_kernels/backends/cuda.py defines the schemas.
@@ -188,6 +198,7 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels_cuda, CUDA, m) {
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
+  m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }
 
 // How this library was built, for `doctor`.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from .. import ops
+from torch import Tensor
+
+from .. import ops, reference
 from ..weight_views import weight_views
+from . import registry
 from .kernels import KernelBackend
 from .registry import serving
 
@@ -19,5 +22,13 @@ def _serve(name, *arguments):
     return backend.operate(name, views, *arguments)
 
 
+def _start_vectors(keys: Tensor, step: Tensor) -> Tensor:
+    """By the CUDA library in one launch, where it may serve; by the definition it is about twenty."""
+    if registry.asked in ("auto", "cuda") and registry.reason_against("cuda", "cuda") is None:
+        return registry.BACKENDS["cuda"].operators.start_vectors(keys, step)
+    return reference.start_vectors(keys, step)
+
+
 for _name in ops.NAMES:
     ops.library.impl(_name, partial(_serve, _name), "CUDA")  # the dispatch key of ROCm too
+ops.library.impl("start_vectors", _start_vectors, "CUDA")
