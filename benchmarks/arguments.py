@@ -41,6 +41,13 @@ def output_folder(text: str) -> Path:
     return output_file(str(Path(text, "running.jsonl"))).parent
 
 
+def input_file(text: str) -> Path:
+    """A file that is there, by its whole path: stages run elsewhere."""
+    if not Path(text).is_file():
+        raise ArgumentTypeError(f"expected a file, got {text!r}, which is none")
+    return Path(text).resolve()
+
+
 def input_folder(text: str) -> Path:
     """A folder that is there, by its whole path: stages run elsewhere."""
     if not Path(text).is_dir():

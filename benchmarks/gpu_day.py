@@ -26,8 +26,8 @@ if __package__ in (None, ""):  # run as a script
 
 from benchmarks import arguments as accepted
 from benchmarks.checkout import commit
-from benchmarks.gpu import findings, json_lines, time_box
-from benchmarks.gpu.stages import ROOT, TRAINING, Options, Stage, all_stages
+from benchmarks.gpu import findings, goals, json_lines, time_box
+from benchmarks.gpu.stages import CIFAR10, ROOT, TRAINING, Options, Stage, all_stages
 from benchmarks.gpu_day_figures import append, facts, figures, table
 
 LEAST_SECONDS = 5.0  # in which a stage can show anything at all
@@ -147,14 +147,15 @@ class Day:
         say(_row(entry))
 
     def summary(self) -> str:
-        """The card, the figures, a line a case, and last what each stage came to."""
+        """The card, the figures, a line a case, which goals were met, and last what each stage came to."""
         known = facts(self.findings)
         shown = list(_lines(self.findings))
         more = [f"... and {len(shown) - SUMMARY_LINES} lines more in {self.results}"] * (len(shown) > SUMMARY_LINES)
         entries = [_row(finding) for finding in self.findings if "status" in finding]
         about = ", ".join(f"{name} {known[name]}" for name in _NAMED if known.get(name))
         card = f"{known.get('card', 'no facts')}, {about}"
-        return "\n".join(["", card, *(line[:SUMMARY_WIDTH] for line in shown[:SUMMARY_LINES]), *more, "", *entries])
+        lines = [*(line[:SUMMARY_WIDTH] for line in shown[:SUMMARY_LINES]), *more]
+        return "\n".join(["", card, *lines, "", goals.table(self.findings), "", *entries])
 
 
 def say(text: str) -> None:
@@ -209,8 +210,12 @@ def surroundings(scratch: Path) -> dict[str, str]:
 
 
 def selected(stages: Sequence[Stage], only: Sequence[str], skip: Sequence[str]) -> list[Stage]:
-    """The stages that were asked for, by name or by a name's first word. `ValueError` names words that fit none."""
-    words = {word for stage in stages for word in (stage.name, stage.name.split()[0])}
+    """The stages that were asked for, by name or by a name's first word; `goals` are those that the goals need.
+
+    `ValueError` names words that fit none.
+    """
+    only, skip = _spelled_out(only), _spelled_out(skip)
+    words = {*goals.STAGES} | {word for stage in stages for word in (stage.name, stage.name.split()[0])}
     if unknown := [word for word in [*only, *skip] if word not in words]:
         raise ValueError(f"no stage is named {', '.join(unknown)}; the stages: {', '.join(s.name for s in stages)}")
 
@@ -218,6 +223,10 @@ def selected(stages: Sequence[Stage], only: Sequence[str], skip: Sequence[str]) 
         return stage.name in choice or stage.name.split()[0] in choice
 
     return [stage for stage in stages if (not only or named(stage, only)) and not named(stage, skip)]
+
+
+def _spelled_out(words: Sequence[str]) -> list[str]:
+    return [name for word in words for name in (goals.STAGES if word == "goals" else (word,))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,7 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=accepted.seconds, default=400.0, help="for all stages together")
     parser.add_argument("--out", type=accepted.output_folder, default=os.environ.get("OUT") or str(FOLDER),
                         help="a folder; what an earlier day left in it is replaced (%(default)s)")  # fmt: skip
-    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these alone, in their own order")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE",
+                        help="these alone, in their own order; `goals` are those that the goals need")  # fmt: skip
     parser.add_argument("--skip", nargs="+", default=[], metavar="STAGE", help="all but these")
     parser.add_argument(
         "--wheels",
@@ -239,15 +249,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="a folder of other builds of _cuda.abi3.so, to be timed too")  # fmt: skip
     parser.add_argument("--training", nargs="+", default=TRAINING, metavar="KEY=VALUE",
                         help="the trainer's options")  # fmt: skip
+    parser.add_argument("--cifar10", type=accepted.input_file, metavar="NPZ",
+                        help="CIFAR-10 as an .npz of JPEG pictures: trains SimCLR on it")  # fmt: skip
     parser.add_argument("--commit", help="what the figures are kept under, where this is no git checkout")
     parser.add_argument(
         "--csv", type=table, help="a CSV to which the figures are added in the end, such as docs/gpu.csv"
     )
     options = parser.parse_args(arguments)
     out = options.out.resolve()
+    training = options.training if options.cifar10 is None else (*CIFAR10, f"data.root={options.cifar10}")
     with tempfile.TemporaryDirectory(prefix="gpu_day_", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
-        made = Options(out, out / "running.jsonl", scratch, options.wheels, options.variants, options.training)
+        made = Options(out, out / "running.jsonl", scratch, options.wheels, options.variants, training)
         try:
             chosen = selected(all_stages(made), options.only, options.skip)
             day = Day(made, options.seconds, surroundings(scratch))

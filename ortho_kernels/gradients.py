@@ -51,7 +51,7 @@ def soft_orthogonality_value_and_grad(
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
     weights = as_list(weights, gather=False)
     views = weight_views(weights, groups)
-    gradients = _targets(weights, scale, accumulate_into)
+    gradients = _targets(weights, views, scale, accumulate_into)
     accumulate = accumulate_into is not None
     into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
     values = soft_orthogonality_gradients(weights, views, options, into)
@@ -80,7 +80,7 @@ def srip_value_and_grad(
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     weights = as_list(weights, gather=False)
     views = weight_views(weights, groups)
-    gradients = _targets(weights, scale, accumulate_into)
+    gradients = _targets(weights, views, scale, accumulate_into)
     packed = pack_start(start, weights, views, side, generator)
     accumulate = accumulate_into is not None
     into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
@@ -116,12 +116,12 @@ def _factor(scale: float, reduction: str, views: WeightViews) -> float:
 
 
 def _targets(
-    weights: Sequence[Tensor], scale: float, accumulate_into: Sequence[Tensor | None] | None
+    weights: Sequence[Tensor], views: WeightViews, scale: float, accumulate_into: Sequence[Tensor | None] | None
 ) -> list[Tensor | None]:
     """The tensors that get the gradients: new ones, or those given, which are checked."""
     check_scale(scale)
     if accumulate_into is None:
-        return list(new_gradients(weights))
+        return list(new_gradients(weights, views=views))
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
         count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(

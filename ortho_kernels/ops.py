@@ -25,14 +25,24 @@ Implementations are registered by the backends, one for each dispatch key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, compress
+from itertools import compress
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .weight_views import ROWS, compute_dtype, gradient_strides, matrix_shape, new_gradient
+from .weight_views import (
+    ROWS,
+    GradientSlots,
+    WeightViews,
+    compute_dtype,
+    gradient_slots,
+    is_transformed,
+    matrix_shape,
+    new_gradient,
+)
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
@@ -55,10 +65,6 @@ for schema in (*SCHEMAS, START_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
-_soft_orthogonality = _operators.soft_orthogonality.default
-_soft_orthogonality_backward = _operators.soft_orthogonality_backward.default
-_srip = _operators.srip.default
-_srip_backward = _operators.srip_backward.default
 
 
 def wants_gradient(weights: Sequence[Tensor]) -> bool:
@@ -79,27 +85,47 @@ def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int
     return result
 
 
-def new_gradients(weights: Sequence[Tensor]) -> list[Tensor]:
-    """A gradient for each weight, to be written over.
+class Route(NamedTuple):
+    """The way to the backend that was chosen for weights with these views, past torch's dispatcher.
+
+    On a GPU the dispatcher would hand a call back to Python, where the views are looked up and the backend is asked again.
+    """
+
+    backend: Any
+    views: WeightViews
+
+
+def _operate(name: str, route: Route | None, *arguments: Any) -> Any:
+    """An operator, below autograd: the dispatcher's where a trace, a transform or a class of tensors is to see it."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if route is not None and route.views.plain and not is_transformed():
+            return route.backend.operate(name, route.views, *arguments)
+        return getattr(_operators, name).default(*arguments)
+
+
+def new_gradients(
+    weights: Sequence[Tensor], wanted: Sequence[bool] | None = None, views: WeightViews | None = None
+) -> list[Tensor]:
+    """A gradient for each weight that is wanted, to be written over.
 
     On a GPU all lie in one buffer, at the same distances from each other in every step: what a backend keeps of their places
     on the device stays true, and a CUDA graph can be captured.
     """
+    wanted = (True,) * len(weights) if wanted is None else tuple(wanted)
     if torch.compiler.is_compiling() or not weights or weights[0].device.type == "cpu":
-        return [torch.empty_like(w) if w.is_contiguous() else new_gradient(w) for w in weights]
-    return _in_one_buffer(weights)
+        return [torch.empty_like(w) if w.is_contiguous() else new_gradient(w) for w in compress(weights, wanted)]
+    slots = None if views is None else views.gradient_slots.get(wanted)
+    if slots is None:
+        slots = gradient_slots(list(compress(weights, wanted)))
+        if views is not None:
+            views.gradient_slots[wanted] = slots
+    return in_one_buffer(slots, weights[0].device)
 
 
-_ALIGNMENT = 256  # in bytes: that of torch's own allocations
-
-
-def _in_one_buffer(weights: Sequence[Tensor]) -> list[Tensor]:
-    ends = list(accumulate(-(-weight.nbytes // _ALIGNMENT) * _ALIGNMENT for weight in weights))
-    buffer = torch.empty(ends[-1], dtype=torch.uint8, device=weights[0].device)
-    return [
-        buffer.view(weight.dtype).as_strided(weight.shape, gradient_strides(weight), begin // weight.element_size())
-        for weight, begin in zip(weights, (0, *ends), strict=False)
-    ]
+def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
+    buffer = torch.empty(slots.nbytes, dtype=torch.uint8, device=device)
+    typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in slots.slots}}
+    return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in slots.slots]
 
 
 # Shapes, for torch.compile and torch.export
@@ -160,24 +186,24 @@ for name in NAMES:
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(forward, backward, constant):
+def _differentiable(name, backward, constant):
     """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
 
     `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
     """
-    gradients_of = _differentiable_no_further(backward)
+    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward)
 
-    def compute(options, *weights):
-        with torch._C._AutoDispatchBelowAutograd():
-            return forward(weights, *options)
+    def compute(given, *weights):
+        route, *options = given
+        return _operate(name, route, weights, *options)
 
     def remember(ctx, inputs, output):
-        options, *weights = inputs
+        (route, *options), *weights = inputs
         _, kept = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
         ctx.save_for_backward(kept, *weights)
-        ctx.groups, ctx.sides, *ctx.rest, ctx.keep = options
+        ctx.route, (ctx.groups, ctx.sides, *ctx.rest, ctx.keep) = route, options
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -195,7 +221,7 @@ def _differentiable(forward, backward, constant):
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
             given = (factors.contiguous(), weights, ctx.groups, ctx.sides, kept, constant(*ctx.rest))
-            gradients = gradients_of(*given, wanted)
+            gradients = gradients_of(*given, wanted, ctx.route)
             if len(gradients) == len(wanted):
                 return None, *gradients
             remaining = iter(gradients)
@@ -214,16 +240,18 @@ def _differentiable(forward, backward, constant):
         forward = staticmethod(compute)
         setup_context = staticmethod(remember)
 
-    def autograd_kernel(weights, *options):
+    def autograd_kernel(weights, *options, route=None):
         if wants_gradient(weights) or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             transformed = torch._C._are_functorch_transforms_active()
-            return (Transformable if transformed else Differentiable).apply(options, *weights)
-        return compute(options, *weights)
+            return (Transformable if transformed else Differentiable).apply((route, *options), *weights)
+        return _operate(name, route, weights, *options)
 
-    def call(weights, *options):
-        return (forward if torch.compiler.is_compiling() else autograd_kernel)(weights, *options)
+    def call(weights, *options, route=None):
+        if torch.compiler.is_compiling():
+            return operator(weights, *options)
+        return autograd_kernel(weights, *options, route=route)
 
-    library.impl(forward, autograd_kernel, "Autograd")
+    library.impl(name, autograd_kernel, "Autograd")
     return call
 
 
@@ -251,9 +279,9 @@ class _SecondDerivative(torch.autograd.Function):
 def _differentiable_no_further(write):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
-    def compute(factors, weights, groups, sides, kept, constant, wanted):
-        gradients = new_gradients(list(compress(weights, wanted)))
-        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False)
+    def compute(factors, weights, groups, sides, kept, constant, wanted, route):
+        gradients = new_gradients(weights, wanted, route and route.views)
+        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -265,26 +293,26 @@ def _differentiable_no_further(write):
     return gradients_of
 
 
-def _backward(operator):
+def _backward(name):
     """A backward operator as it is called from Python: part of no graph, yet autograd learns what has changed."""
+    operator = getattr(_operators, name).default
 
-    def write(*arguments):
+    def write(*arguments, route=None):
         if torch.compiler.is_compiling():
             operator(*arguments)
             return
-        with torch._C._AutoDispatchBelowAutograd():
-            operator(*arguments)
+        _operate(name, route, *arguments)
         torch.autograd.graph.increment_version(arguments[-3])
 
     return write
 
 
-soft_orthogonality_backward = _backward(_soft_orthogonality_backward)
-srip_backward = _backward(_srip_backward)
+soft_orthogonality_backward = _backward("soft_orthogonality_backward")
+srip_backward = _backward("srip_backward")
 soft_orthogonality = _differentiable(
-    _soft_orthogonality, soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
+    "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
 )
-srip = _differentiable(_srip, srip_backward, _pairs)
+srip = _differentiable("srip", srip_backward, _pairs)
 
 
 def gradient_name(index: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .weight_checks import check_groups, check_storage, check_weights
+from .weight_checks import PLAIN, check_groups, check_storage, check_weights
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
 
@@ -143,6 +143,25 @@ def new_gradient(weight: Tensor) -> Tensor:
     return torch.empty_strided(weight.shape, gradient_strides(weight), dtype=weight.dtype, device=weight.device)
 
 
+class GradientSlots(NamedTuple):
+    """Where gradients lie in one buffer: its bytes, and the dtype, shape, strides and first entry of each."""
+
+    nbytes: int
+    slots: list[tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int]]
+
+
+_ALIGNMENT = 256  # of slots, in bytes: that of torch's own allocations
+
+
+def gradient_slots(weights: Sequence[Tensor]) -> GradientSlots:
+    """The slots of the weights' gradients, at the same distances from each other in every step."""
+    slots, begin = [], 0
+    for weight in weights:
+        slots.append((weight.dtype, tuple(weight.shape), gradient_strides(weight), begin // weight.element_size()))
+        begin += -(-weight.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return GradientSlots(begin, slots)
+
+
 class WeightViews:
     """The views of a list of weights and what follows from them, constants on their device included.
 
@@ -151,6 +170,8 @@ class WeightViews:
     Attributes:
         backends: the backend that was chosen, by what was asked for and the kind of penalty.
         gradient_forms: strides and dtype of each weight's `new_gradient`.
+        gradient_slots: by which weights are wanted, see `GradientSlots`.
+        plain: whether all weights are tensors or parameters, of no other class.
     """
 
     def __init__(self, weights: Sequence[Tensor], groups: Sequence[int]) -> None:
@@ -161,6 +182,8 @@ class WeightViews:
         self.matrix_count = sum(self.groups)
         self.backends: dict[tuple[str, str], Any] = {}
         self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
+        self.gradient_slots: dict[tuple[bool, ...], GradientSlots] = {}
+        self.plain = PLAIN.issuperset(map(type, weights))
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
@@ -191,7 +214,7 @@ class WeightViews:
         if counts is None:
             excess = [n - small for n, small in zip(self.orders(side), self.orders("small"), strict=True)]
             counts = torch.tensor(excess, dtype=self.dtype, device=self.device)
-            if not _is_transformed():
+            if not is_transformed():
                 self._null_spaces[side] = counts
         return counts
 
@@ -217,8 +240,8 @@ def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
     return torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
 
 
-def _is_transformed() -> bool:
-    """Whether a tensor that is made now belongs to a trace or a transform, and is nothing to keep."""
+def is_transformed() -> bool:
+    """Whether a trace or a transform sees what is computed now; a tensor made meanwhile is nothing to keep."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()

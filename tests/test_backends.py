@@ -4,13 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ortho_kernels import doctor, soft_orthogonality, use_backend
-from ortho_kernels.backends import cpu, cuda, registry
+from ortho_kernels.backends import cpu, cuda, gpu, registry
 from ortho_kernels.backends import torch as torch_backend
+from ortho_kernels.weight_views import weight_views
 
 
 def python(code, **environment):
@@ -69,6 +72,45 @@ def test_use_backend_ends_with_its_block():
     with use_backend("torch"):
         assert registry.choose("cpu") == "torch"
     assert registry.choose("cpu") == before
+
+
+def test_a_call_goes_straight_to_its_backend(kernels, monkeypatch):
+    """Past the dispatcher, but where a mode is to see the operators."""
+    called = []
+
+    def operate(self, name, views, *arguments):
+        called.append((name, views))
+        return getattr(self.operators, name)(*arguments)
+
+    monkeypatch.setattr(cpu.CpuBackend, "operate", operate)
+    weights = [torch.randn(3, 5, requires_grad=True), torch.randn(4, 2)]
+    soft_orthogonality(weights).backward()
+    views = weight_views(weights, 1)
+    assert called == [("soft_orthogonality", views), ("soft_orthogonality_backward", views)]
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+            seen.append(str(operator))
+            return operator(*arguments, **(options or {}))
+
+    with Mode():
+        soft_orthogonality(weights).backward()
+    assert {"ortho_kernels.soft_orthogonality.default", "ortho_kernels.soft_orthogonality_backward.default"} <= {*seen}
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "by_library"), [("auto", None, True), ("triton", None, False), ("cuda", "no GPU", False)]
+)
+def test_start_vectors_on_a_gpu(monkeypatch, asked, reason, by_library):
+    """By the CUDA library, where it may serve; else by the definition."""
+    library = SimpleNamespace(start_vectors=lambda keys, step: "one launch")
+    monkeypatch.setattr(cuda.CudaBackend, "operators", library)
+    monkeypatch.setattr(cuda.CudaBackend, "reason_against", lambda self, dtype: reason)
+    monkeypatch.setattr(registry, "asked", asked)
+    drawn = gpu._start_vectors(torch.arange(3), torch.tensor(0))
+    assert drawn == "one launch" if by_library else drawn.shape == (3,)
 
 
 def test_the_torch_backend_warns_once_of_low_precision(monkeypatch):

@@ -8,7 +8,14 @@ import torch
 from truth import relative
 
 from ortho_kernels import ops, soft_orthogonality, srip
-from ortho_kernels.weight_views import column_permutation, gradient_strides, new_gradient, view_weight, weight_views
+from ortho_kernels.weight_views import (
+    column_permutation,
+    gradient_slots,
+    gradient_strides,
+    new_gradient,
+    view_weight,
+    weight_views,
+)
 
 CHANNELS_LAST, CHANNELS_LAST_3D = torch.channels_last, torch.channels_last_3d
 IN_PLACE = {
@@ -120,7 +127,7 @@ def test_gradients_in_one_buffer_lie_apart_and_aligned():
     """As they are made on a GPU."""
     weights = [torch.randn(3, 5), torch.randn(4, 2, 3, 3).to(memory_format=CHANNELS_LAST), torch.randn(0, 4)]
     weights += [torch.randn(7, 3, dtype=torch.bfloat16), torch.randn(6, 5, dtype=torch.float64).t()]
-    gradients = ops._in_one_buffer(weights)
+    gradients = ops.in_one_buffer(gradient_slots(weights), weights[0].device)
     for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
         assert (gradient.shape, gradient.dtype, gradient.stride()) == (weight.shape, weight.dtype, weight.stride())
         assert not gradient.numel() or gradient.data_ptr() % 16 == 0
@@ -146,5 +153,5 @@ def test_a_call_takes_few_steps(kernels, count):
         soft_orthogonality(weights)
     finally:
         sys.setprofile(None)
-    assert len(steps) <= 22
+    assert len(steps) <= 25
     assert len(set(steps)) <= 5

@@ -1,10 +1,10 @@
 """What the GPU kernels are measured against. Each contestant is a pair of steps: the forward alone, and with its backward.
 
 published, eager, compiled  as in `rivals.py`
-graph     `eager`, captured once in a CUDA graph and replayed: no host cost, the same kernels
+graph     `eager`, captured once in a CUDA graph and replayed: no host cost, the same kernels; likewise all with `-graph`
 products  for each layer the matrix products alone, by cuBLAS: what no implementation by one library call a layer can beat
 bucketed, grouped, quack, emerging  as in `batched.py`
-cuda, triton  this package, by backend; with `-graph`, captured and replayed
+cuda, triton  this package, by backend
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .machine import reason_against_backend
 
 # Those that compile for long come last, so that little time is lost to them. Captured ones follow what they capture.
 NAMES = (
-    "cuda", "cuda-graph", "products", "bucketed", "grouped", "eager", "graph", "published", "triton", "triton-graph",
-    "quack", "emerging", "compiled",
+    "cuda", "cuda-graph", "products", "products-graph", "bucketed", "bucketed-graph", "grouped", "grouped-graph",
+    "eager", "graph", "published", "triton", "triton-graph", "quack", "emerging", "compiled",
 )  # fmt: skip
 ON_REQUEST = ("emerging", "compiled")  # minutes of tuning or compilation
 OURS = ("cuda", "cuda-graph", "triton", "triton-graph")
-CAPTURED = {"graph": "eager", "cuda-graph": "cuda", "triton-graph": "triton"}
+CAPTURED = {"graph": "eager"} | {name: name.removesuffix("-graph") for name in NAMES if name.endswith("-graph")}
 # Libraries of matrix products: what they multiply, and so which penalty they serve.
 MULTIPLIED = {"grouped": (torch.bfloat16,), "quack": (torch.bfloat16, torch.float16), "emerging": (torch.bfloat16,)}
 
@@ -44,8 +44,9 @@ class Steps(NamedTuple):
 
 def reason_against(name: str, penalty: str, dtype: torch.dtype, device_type: str = "cuda") -> str | None:
     """Why a contestant can't compute this penalty of weights of this dtype, or None if it can be tried."""
+    name = CAPTURED.get(name, name)
     if name in OURS:
-        return reason_against_backend(CAPTURED.get(name, name), device_type)
+        return reason_against_backend(name, device_type)
     if name in MULTIPLIED and penalty != "so":
         return "it multiplies matrices by matrices, so it serves soft orthogonality alone"
     if name in MULTIPLIED and dtype not in MULTIPLIED[name]:

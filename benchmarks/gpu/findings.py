@@ -27,7 +27,6 @@ _ERROR_LINE = re.compile(
 # Each for one line: over all lines together, a stage that prints blank ones would be read for hours.
 _REFUSED = re.compile(r"(\w+) on cuda +no: (.*)")
 _WRONG = re.compile(r"(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)")
-_PROGRESS = re.compile(r"([\d.]+) images/s, loss ([\d.]+)")
 _WIDTH = 160  # of a reason
 _LINE = 1000  # characters of a line that are looked at
 
@@ -83,7 +82,7 @@ def verdict(findings: list[dict]) -> str | None:
 
 
 def printed_figures(printed: str) -> Iterator[dict]:
-    """What stands in the log alone: backends that the doctor left out, a sanitizer's count, the speed of training."""
+    """What stands in the log alone: backends that the doctor left out, a sanitizer's count."""
     lines = [line.strip()[:_LINE] for line in printed.splitlines()]
     for match in filter(None, map(_REFUSED.match, lines)):
         yield {"case": match[1], "error": match[2]}
@@ -92,9 +91,6 @@ def printed_figures(printed: str) -> Iterator[dict]:
     for line in lines:
         if "SUMMARY:" in line:
             yield {"summary": line.strip("= ").strip()}
-    if steps := _PROGRESS.findall(printed):
-        yield {"case": "speed", "value": float(steps[-1][0]), "unit": "images/s"}
-        yield {"case": "loss", "value": float(steps[-1][1]), "unit": ""}
 
 
 def _first(text: str | None) -> str:

@@ -19,6 +19,11 @@ WORKERS = min(6, os.cpu_count() or 1)  # processes of tests: each has a context 
 TO_FINISH = 12  # seconds before its box ends at which a tool that can stop by itself does
 TRAINER_NEEDS = ("hydra", "omegaconf", "lightly", "lightning", "torchvision", "timm", "sklearn", "tqdm")
 TRAINING = ("data=digits", "trainer=gpu", "trainer.max_steps=200", "trainer.tensorboard=false")
+# With CIFAR-10 at hand: the short run that the goals speak of.
+CIFAR10 = (
+    "+recipe=cifar/simclr", "data=cifar10", "trainer=gpu", "trainer.precision=bf16-mixed", "trainer.max_steps=300",
+    "trainer.tensorboard=false",
+)  # fmt: skip
 
 Command = Callable[[float], Sequence[str]]  # by the seconds that it has
 
@@ -67,31 +72,33 @@ def all_stages(options: Options) -> list[Stage]:
     out, tuned = options.out, {"ORTHO_KERNELS_TUNED": str(options.out / "tuned")}
 
     def python(module: str, *words: str) -> Command:
-        return lambda seconds: [PYTHON, "-m", f"benchmarks.gpu.{module}", *words, "--out", str(options.running)]
+        return lambda seconds: [PYTHON, "-m", f"benchmarks.{module}", *words, "--out", str(options.running)]
 
     def timed(models: Sequence[str], dtypes: Sequence[str], rivals: Sequence[str], seconds: float) -> Command:
         words = ("--model", *models, "--dtype", *dtypes, "--penalty", "so", "srip", "--rivals", *rivals)
-        return python("penalties", *words, "--seconds", str(seconds))
+        return python("gpu.penalties", *words, "--seconds", str(seconds))
 
     large, small, dtypes = ("resnet50", "vit_base"), ("resnet18", "vit_small"), ("float32", "bfloat16")
     cuda, triton = ("cuda", "cuda-graph"), ("triton", "triton-graph")
-    rivals = ("products", "bucketed", "grouped", "graph", "eager", "published", "quack")
+    graphs = (cuda[1], triton[1], "products-graph", "bucketed-graph", "grouped-graph", "graph")
+    eager = (cuda[0], triton[0], "products", "bucketed", "grouped", "eager", "published", "quack")
     return [
         *_provisions(options),
-        Stage("ceilings", 45, python("ceilings")),
-        Stage("doctor", 60, lambda seconds: [PYTHON, "-m", "ortho_kernels.doctor", "--gpu"]),
+        Stage("ceilings", 30, python("gpu.ceilings")),
+        Stage("doctor", 45, lambda seconds: [PYTHON, "-m", "ortho_kernels.doctor", "--gpu"]),
         _tests("smoke", 75, out / "smoke.xml", "gpu and smoke", "cuda-gpu or triton-gpu"),
-        _tests("cuda tests", 75, out / "cuda.xml", "gpu", f"cuda-gpu and {SLOW}"),
-        Stage("kernels", 75, timed(large, dtypes, (*cuda, *triton), 8)),
-        Stage("rivals", 75, timed(large, dtypes, (*cuda, *triton, *rivals), 8)),
-        *(_counters(backend, python, out) for backend in ("cuda", "triton")),
+        Stage("rivals", 85, timed(large, dtypes, graphs, 8)),
+        Stage("host", 25, python("host_time", "--device", "cuda")),
         *(_sanitized(tool) for tool in ("memcheck", "racecheck")),
+        Stage("training", 120, python("gpu.training", *options.training), modules=TRAINER_NEEDS),
+        _tests("cuda tests", 75, out / "cuda.xml", "gpu", f"cuda-gpu and {SLOW}"),
+        *(_counters(backend, python, out) for backend in ("cuda", "triton")),
+        Stage("eager", 75, timed(large, dtypes, eager, 8)),
         _tests("triton tests", 75, out / "triton.xml", "gpu", f"triton-gpu and {SLOW}"),
         *_variants(options, timed(large, dtypes[:1], cuda, 6)),
         Stage("kernels small", 45, timed(small, dtypes, (*cuda, *triton), 5)),
         Stage("tuning", 60, _tuning, environment=tuned),
         Stage("tuned", 45, timed(large, dtypes, triton, 5), environment=tuned, needed=out / "tuned"),
-        *(_training(penalty, options) for penalty in ("none", "so", "srip")),
     ]
 
 
@@ -139,7 +146,7 @@ def _newer(package: str, least: tuple[int, ...]) -> bool:
 
 
 def _counters(backend: str, python: Callable[..., Command], out: Path) -> Stage:
-    words = ("counters", "--backend", backend, "--table", str(out / "ncu.csv"))
+    words = ("gpu.counters", "--backend", backend, "--table", str(out / "ncu.csv"))
     return Stage(f"ncu {backend}", 60, python(*words), tools=("ncu",))
 
 
@@ -148,7 +155,7 @@ def _sanitized(tool: str) -> Stage:
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--kernel-name", "kns=ortho"]
     command = [*words, PYTHON, "-m", "benchmarks.gpu.workload", "shapes", "--backend", "cuda"]
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return Stage(tool, 75, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
+    return Stage(tool, 70, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
 
 
 def _variants(options: Options, timed: Command) -> list[Stage]:
@@ -165,10 +172,3 @@ def _variants(options: Options, timed: Command) -> list[Stage]:
 
 def _tuning(seconds: float) -> list[str]:
     return [PYTHON, "-m", "ortho_kernels.tune", "--seconds", f"{max(5, seconds - TO_FINISH):.0f}"]
-
-
-def _training(penalty: str, options: Options) -> Stage:
-    """A short run of the trainer with this penalty."""
-    words = [*options.training, f"penalty={penalty}", f"runs={options.scratch / 'runs'}"]
-    command = [PYTHON, "-m", "ortho_kernels.trainer", *words]
-    return Stage(f"training {penalty}", 60, lambda seconds: command, modules=TRAINER_NEEDS)

@@ -1,5 +1,7 @@
 """How long steps take on a GPU without the host's part, and the host's part apart.
 
+The host's is that of one call after the other contestants' work, with cold caches: `benchmarks.host_time` has its parts.
+
 Each step is queued behind a pause in which the host gets ahead, so that no kernel waits for its launch. A queue holds about
 a thousand launches: a step with more is timed without the host in a CUDA graph only.
 L2 is emptied by reading: what was written there would still have to be carried out to memory while the step runs.

@@ -56,20 +56,23 @@ class DeviceContext {
     if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) {
       throw std::runtime_error("cuda:" + std::to_string(index_) + ": " + cudaGetErrorString(error));
     }
-    for (std::size_t w = 0; w < weights.size(); ++w) check(weights[w], "weights[" + std::to_string(w) + "]");
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+      check(weights[w], [w] { return "weights[" + std::to_string(w) + "]"; });
+    }
   }
 
-  // Memory of another device would be read as if it were this one's.
-  void check(const Tensor& tensor, const std::string& name) const {
+  // Memory of another device would be read as if it were this one's. `name()` is for the error.
+  template <class Name>
+  void check(const Tensor& tensor, const Name& name) const {
     if (!tensor.is_cuda() || device_index(tensor) != index_) {
-      throw std::runtime_error(name + ": expected a tensor on cuda:" + std::to_string(index_) +
+      throw std::runtime_error(name() + ": expected a tensor on cuda:" + std::to_string(index_) +
                                ", where weights[0] is");
     }
   }
 
   template <class C>
   const C* numbers(const Tensor& tensor, std::int64_t count, const char* name) const {
-    check(tensor, name);
+    check(tensor, [name] { return std::string(name); });
     return ortho::numbers<C>(tensor, count, name);
   }
 
@@ -93,8 +96,8 @@ class TorchWorkspace final : public ortho::cuda::Workspace {
  public:
   explicit TorchWorkspace(const Tensor& like) : like_(like) {}
   void* allocate(std::size_t bytes) override {
-    memory_.push_back(torch::stable::new_empty(like_, {static_cast<std::int64_t>(bytes)},
-                                               torch::headeronly::ScalarType::Byte));
+    memory_.push_back(ortho::new_numbers<std::uint8_t>(static_cast<std::int64_t>(bytes),
+                                                       aoti_torch_device_type_cuda(), device_index(like_)));
     return memory_.back().mutable_data_ptr();
   }
 
@@ -178,6 +181,16 @@ void srip_backward(const Tensor& factors, const Tensors& weights, const Integers
   });
 }
 
+Tensor start_vectors(const Tensor& keys, const Tensor& step) {
+  const DeviceContext context({keys});
+  Tensor vectors = new_numbers<float>({keys}, keys.numel());
+  ortho::cuda::start_vectors(context.numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
+                             context.numbers<std::int64_t>(step, 1, "step"),
+                             static_cast<float*>(vectors.mutable_data_ptr()), context.device(),
+                             context.stream());
+  return vectors;
+}
+
 }  // namespace
 
 // ortho_kernels/backends/cuda.py defines the schemas.
@@ -186,6 +199,7 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels_cuda, CUDA, m) {
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
+  m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }
 
 // How this library was built, for `doctor`.

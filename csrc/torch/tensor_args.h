@@ -78,10 +78,11 @@ constexpr const char* dtype_name = std::is_same_v<C, double>         ? "float64"
 // One-dimensional, uninitialized. Not by torch::stable::empty, which looks its operator up by name: 3 us.
 template <class C>
 Tensor new_numbers(std::int64_t count, std::int32_t device_type, std::int32_t device_index) {
-  static_assert(std::is_floating_point_v<C>);
+  static_assert(std::is_floating_point_v<C> || std::is_same_v<C, std::uint8_t>);
   const std::int64_t stride = 1;
-  const std::int32_t dtype =
-      std::is_same_v<C, double> ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  const std::int32_t dtype = std::is_same_v<C, double>  ? aoti_torch_dtype_float64()
+                             : std::is_same_v<C, float> ? aoti_torch_dtype_float32()
+                                                        : aoti_torch_dtype_uint8();
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(1, &count, &stride, dtype, device_type, device_index, &handle));

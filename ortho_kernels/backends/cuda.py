@@ -21,7 +21,7 @@ _asked = os.environ.get(_VARIABLE)
 _NAMESPACE = "ortho_kernels_cuda"
 
 _definitions = torch.library.Library(_NAMESPACE, "DEF")
-for _schema in ops.SCHEMAS:
+for _schema in (*ops.SCHEMAS, ops.START_SCHEMA):
     _definitions.define(_schema)
 
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from functools import partial
 
-from .. import ops
+from torch import Tensor
+
+from .. import ops, reference
 from ..weight_views import weight_views
+from . import registry
 from .kernels import KernelBackend
 from .registry import serving
 
 
 def _serve(name, *arguments):
     first = 1 if name.endswith("_backward") else 0  # after `factors`
-    backend = serving(weight_views(*arguments[first : first + 2]), "srip" if name.startswith("srip") else "so")
+    views = weight_views(*arguments[first : first + 2])
+    backend = serving(views, "srip" if name.startswith("srip") else "so")
     if not isinstance(backend, KernelBackend):
         raise RuntimeError("the torch backend has no operators: it is the reference, differentiated by autograd")
-    return getattr(backend.operators, name)(*arguments)
+    return backend.operate(name, views, *arguments)
+
+
+def _start_vectors(keys: Tensor, step: Tensor) -> Tensor:
+    """By the CUDA library in one launch, where it may serve; by the definition it is about twenty."""
+    if registry.asked in ("auto", "cuda") and registry.reason_against("cuda", "cuda") is None:
+        return registry.BACKENDS["cuda"].operators.start_vectors(keys, step)
+    return reference.start_vectors(keys, step)
 
 
 for _name in ops.NAMES:
     ops.library.impl(_name, partial(_serve, _name), "CUDA")  # the dispatch key of ROCm too
+ops.library.impl("start_vectors", _start_vectors, "CUDA")

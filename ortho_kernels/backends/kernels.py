@@ -20,10 +20,14 @@ class KernelBackend(Backend):
     """Gradients without a graph are one forward operator, and one backward operator that writes where they belong.
 
     Attributes:
-        operators: on a GPU, where several backends may serve, the functions of the operators' names.
+        operators: the functions of the operators' names.
     """
 
     operators: Any
+
+    def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
+        """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
+        return getattr(self.operators, name)(*arguments)
 
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         by_constant = _differs_by_constant(options)
@@ -35,6 +39,7 @@ class KernelBackend(Backend):
             float(options.diagonal),
             float(options.off_diagonal),
             ops.wants_gradient(weights),
+            route=ops.Route(self, views),
         )
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
@@ -51,6 +56,7 @@ class KernelBackend(Backend):
             options.iterations,
             options.gradient == "through",
             follow or ops.wants_gradient(weights),
+            route=ops.Route(self, views),
         )
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last
@@ -63,14 +69,17 @@ class KernelBackend(Backend):
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
         layout = (weights, views.groups, views.sides(side))
-        values, residuals = ops.soft_orthogonality(*layout, float(options.diagonal), float(options.off_diagonal), True)
+        route = ops.Route(self, views)
+        entry_weights = (float(options.diagonal), float(options.off_diagonal))
+        values, residuals = ops.soft_orthogonality(*layout, *entry_weights, True, route=route)
         if by_constant:
             values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
         factors = torch.ones_like(values).mul_(into.factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
-        write = partial(ops.soft_orthogonality_backward, factors, *layout, residuals, ops.backward_precision())
+        given = (factors, *layout, residuals, ops.backward_precision())
+        write = partial(ops.soft_orthogonality_backward, *given, route=route)
         _write_to(into, weights, views, write)
         return values
 
@@ -80,9 +89,10 @@ class KernelBackend(Backend):
     ) -> tuple[Tensor, Tensor | None]:
         layout = (views.in_place(weights), views.groups, views.sides(options.side))
         through = options.gradient == "through"
-        values, kept = ops.srip(*layout, start, options.iterations, through, True)
+        route = ops.Route(self, views)
+        values, kept = ops.srip(*layout, start, options.iterations, through, True, route=route)
         factors = (2 * values if options.squared else torch.ones_like(values)).mul_(into.factor)
-        write = partial(ops.srip_backward, factors, *layout, kept, options.pairs)
+        write = partial(ops.srip_backward, factors, *layout, kept, options.pairs, route=route)
         _write_to(into, layout[0], views, write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last

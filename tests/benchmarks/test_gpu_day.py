@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_day, gpu_day_figures
-from benchmarks.gpu import counters, findings, stages, time_box, workload
+from benchmarks.gpu import counters, findings, goals, stages, time_box, workload
 from benchmarks.gpu.stages import Options, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -295,10 +296,61 @@ def test_stages_call_modules_and_tests_that_are_there(tmp_path):
     own = [each.command(60) for each in stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))]
     own += [counters.command(backend, ["so"], "resnet18", "float32") for backend in counters.KERNELS]
     modules = {command[place + 1] for command in map(list, own) for place, word in enumerate(command) if word == "-m"}
-    assert {"benchmarks.gpu.penalties", "benchmarks.gpu.workload", "ortho_kernels.doctor"} <= modules
+    assert {"benchmarks.gpu.penalties", "benchmarks.host_time", "benchmarks.gpu.training"} <= modules
     marks = {"gpu", "gpu and smoke"}  # pytest's own -m
     assert [name for name in modules - marks if find_spec(name) is None] == []
     assert [path for path in stages.NUMERIC if not (ROOT / path).exists()] == []
+
+
+def test_the_goals_have_stages_of_their_own(tmp_path):
+    """All but those that make something first, and before all others."""
+    made = stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))
+    chosen = [each.name for each in gpu_day.selected(made, only=["goals"], skip=[])]
+    assert chosen == [name for name in goals.STAGES if name in chosen]
+    assert chosen == [each.name for each in made][: len(chosen)]
+    assert {*goals.STAGES} - {*chosen} <= {"wheels", "build"}
+
+
+def figure(stage, case, value):
+    return {"stage": stage, "case": case, "value": value, "unit": "us"}
+
+
+def contestants(penalty, model, dtype, **medians):
+    times = {name.replace("_", "-"): {"both_us": {"median": median}} for name, median in medians.items()}
+    return {"stage": "rivals", "penalty": penalty, "model": model, "dtype": dtype, "contestants": times}
+
+
+def test_goals_are_held_against_the_figures():
+    found = [
+        {"facts": {"card": "NVIDIA H200"}},
+        figure("ceilings", "copy", 4.0),
+        contestants("so", "resnet50", "float32", cuda_graph=500, triton_graph=400, products_graph=900, graph=2600),
+        contestants("srip", "resnet50", "float32", triton_graph=300),
+        figure("host", "so resnet50 cuda host autograd", 301.0),
+        figure("training", "so penalty share", 0.02),
+        figure("training", "none images per second", 990.0),
+        figure("training", "held batch images per second", 1000.0),
+        {"stage": "doctor", "status": "ok"},
+        {"stage": "smoke", "status": "failed"},
+        {"stage": "memcheck", "status": "ok"},
+        {"stage": "racecheck", "status": "not run"},
+    ]
+    lines = {re.split(" +[<>]=", line)[0].strip(): line for line in goals.table(found).splitlines()}
+    assert lines["doctor, smoke tests: stages that failed"].endswith("1: MISSED")
+    assert lines["memcheck, racecheck: stages that failed"].endswith("not measured (racecheck)")
+    assert lines["SO float32, ResNet-50"].endswith("400 us: met")
+    assert lines["cuBLAS's products alone over ours"].endswith("2.25 x: MISSED")
+    assert lines["eager over ours"].endswith("6.5 x: met")
+    assert "not measured (rivals: so resnet50 float32 bucketed-graph)" in lines["bucketed over ours"]
+    assert lines["SRIP float32, ResNet-50, over 5 W"].endswith("2.353 x: met")  # of 2.6 on an H200
+    assert lines["host, 54 weights: by autograd"].endswith("301 us: MISSED")
+    assert lines["training: SO's share of the step"].endswith("2 %: met")
+    assert lines["training: images/s over those without data"].endswith("99 %: met")
+
+
+def test_goals_of_a_folder_without_results(tmp_path, capsys):
+    assert goals.main([str(tmp_path)]) == 1
+    assert "give the folder that gpu_day.py wrote to" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -314,7 +366,7 @@ def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     concluded = {line["stage"]: line for line in lines if "status" in line}
-    assert {"ceilings", "doctor", "kernels", "rivals", "memcheck", "ncu cuda", "tuning"} <= set(concluded)
+    assert {"ceilings", "doctor", "rivals", "host", "memcheck", "ncu cuda", "eager", "tuning"} <= set(concluded)
     for name, entry in concluded.items():
         assert entry["status"] != "ok", name
         wanting = ("GPU", "not on the PATH", "not installed", "--variants", "the stage before made nothing")

@@ -39,6 +39,7 @@ def test_what_can_not_be_written_or_read_is_said_before_the_day_begins(tmp_path)
         (*out, "--csv", str(file)): "has other columns: 'foo,bar'",
         (*out, "--wheels", str(tmp_path / "nowhere")): "expected a folder, got ",
         (*out, "--variants", str(file)): "expected a folder, got ",
+        (*out, "--cifar10", str(tmp_path)): "expected a file, got ",
     }.items():
         done = gpu_day_says(*words)
         assert done.returncode == 2

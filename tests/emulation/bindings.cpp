@@ -131,4 +131,11 @@ const char* emulated_srip_backward(const Request* request, const void* factors, 
                                       static_cast<const C*>(vectors), pairs, gradients, device, nullptr);
       });
 }
+
+const char* emulated_start_vectors(const Request* request, const std::int64_t* keys, std::int64_t count,
+                                   const std::int64_t* step, float* vectors) {
+  return guarded(*request, [&](auto&, auto&, auto&, auto& device, auto&, auto) {
+    ortho::cuda::start_vectors(keys, count, step, vectors, device, nullptr);
+  });
+}
 }

@@ -10,6 +10,8 @@ import torch
 from guarded import guarded, guarded_like
 from truth import residual
 
+from ortho_kernels import reference
+
 ROUNDING = {torch.float64: 1e-14, torch.float32: 3e-7, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
@@ -167,6 +169,14 @@ def check_srip(emulator, matrices, iterations=2, through=True, permutations=None
     return [values, vectors, *gradients]
 
 
+def check_start_vectors(emulator):
+    keys = guarded_like(torch.randint(-(2**62), 2**62, (5000,), generator=torch.Generator().manual_seed(4)))
+    step = guarded_like(torch.tensor([12345]))
+    drawn = emulator.start_vectors(keys, step)
+    torch.testing.assert_close(drawn, reference.start_vectors(keys, step), rtol=2e-6, atol=0)
+    return [drawn]
+
+
 def caller_indices(permutation):
     """The caller's index of each entry, from sizes and steps, the slowest first."""
     index = torch.zeros(1, dtype=torch.int64)
@@ -234,6 +244,7 @@ CASES = {
     "srip, entries in another order": _srip(
         (72, 30, f32), (12, 20, f32), permutations=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]
     ),
+    "start vectors": check_start_vectors,
 }
 CHECKS = {
     "residual": check_residuals,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../../csrc/ortho/cpu/start_vectors.h"
 #include "emulator.h"
 
 #define ORTHO_DEVICE inline
@@ -25,6 +26,7 @@ inline std::uint32_t count_up(std::uint32_t* counter) { return emulator::count_u
 inline std::uint32_t read_counter(const std::uint32_t* counter) { return emulator::read_counter(counter); }
 // Of a loop that waits for another block.
 inline void let_others_run() { emulator::let_others_run(); }
+using ortho::inverse_erf;
 
 template <class T>
 T shuffle_xor(T value, int lanes) {

@@ -17,6 +17,7 @@ RUNTIME = (HERE / "emulator.cpp", HERE / "fiber.cpp", HERE / "arithmetic.cpp")
 SOURCES = (
     KERNELS / "soft_orthogonality.cu",
     KERNELS / "srip.cu",
+    KERNELS / "start_vectors.cu",
     KERNELS / "launch_plan.cpp",
     HERE / "bindings.cpp",
     *RUNTIME,
@@ -119,6 +120,7 @@ class Emulator:
         for name in ("", "_backward"):
             getattr(self.library, f"emulated_soft_orthogonality{name}").restype = ctypes.c_char_p
             getattr(self.library, f"emulated_srip{name}").restype = ctypes.c_char_p
+        self.library.emulated_start_vectors.restype = ctypes.c_char_p
         self.library.emulator_launches.restype = ctypes.c_char_p
         for structure in (_Matrix, _Gradient, _Permutation, _Request):
             size = getattr(self.library, f"emulator_size_of{structure.__name__}")()
@@ -178,6 +180,12 @@ class Emulator:
         request, _ = self._request(matrices, gradients, permutations, accumulate)
         self._call("srip_backward", request, factors, vectors, ctypes.c_int64(pairs))
         return gradients
+
+    def start_vectors(self, keys, step):
+        vectors = torch.full(keys.shape, torch.nan)
+        request, _ = self._request([])
+        self._call("start_vectors", request, keys, ctypes.c_int64(len(keys)), step, vectors)
+        return vectors
 
     def _call(self, name, request, *arguments):
         given = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else a for a in arguments]

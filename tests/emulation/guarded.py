@@ -10,7 +10,7 @@ _GUARD = 4 * 1024 * 1024
 
 
 def guarded(size, dtype):
-    """`size` numbers, NaN all of them, at the end of their last page."""
+    """`size` numbers, NaN all of them (integers: -1), at the end of their last page."""
     item = torch.empty((), dtype=dtype).element_size()
     data = -(-max(size * item, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
     region = mmap.mmap(-1, data + _GUARD)
@@ -18,7 +18,7 @@ def guarded(size, dtype):
     if _LIBC.mprotect(ctypes.c_void_p(address + data), ctypes.c_size_t(_GUARD), 0) != 0:
         raise OSError(ctypes.get_errno(), "mprotect")
     whole = torch.frombuffer(region, dtype=dtype, count=data // item)  # keeps the region alive
-    return whole[data // item - size :].fill_(torch.nan)
+    return whole[data // item - size :].fill_(torch.nan if dtype.is_floating_point else -1)
 
 
 def guarded_like(tensor):

@@ -38,6 +38,7 @@ PENALTY = {
     "power_iteration.cuh": "srip",
     "vector_pass.cuh": "srip",
     "rank_update.cuh": "srip",
+    "start_vectors.cuh": "start",
 }
 STATEMENTS = re.compile(r"(?<=[\s{])(?:block_barrier\(\)|memory_fence\(\)|await_copies<[^>]*>\(\)|commit_copies\(\));")
 MASK = re.compile(r"\bwithin\(")

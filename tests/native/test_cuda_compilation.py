@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import machine_code
 import pytest
 import torch
 
@@ -48,6 +49,7 @@ class Kernel:
 class Assembled:
     """All kernels of all sources for one architecture."""
 
+    architecture: tuple[int, int]
     kernels: list[Kernel]
     cubins: list[Path]
 
@@ -111,7 +113,7 @@ def assembled(request, toolkit, portable):
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         reports = pool.map(assemble, portable, cubins)
-        return Assembled([kernel for report in reports for kernel in parsed(report)], cubins)
+        return Assembled(request.param, [kernel for report in reports for kernel in parsed(report)], cubins)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def shared_bytes(toolkit, tmp_path_factory):
 
 def test_no_register_is_spilled(assembled):
     """Nothing of a thread is kept in memory, and as many blocks as the planner counts on fit a multiprocessor."""
-    kernels = ("gram_residual", "residual_product", "power_iteration", "rank_update")
+    kernels = ("gram_residual", "residual_product", "power_iteration", "rank_update", "draw_vectors")
     assert {re.search("|".join(kernels), kernel.name)[0] for kernel in assembled.kernels} == set(kernels)
     for kernel in assembled.kernels:
         assert (kernel.stack_bytes, kernel.spilled_bytes) == (0, 0), kernel
@@ -147,18 +149,17 @@ def test_blocks_fit_in_shared_memory(assembled, shared_bytes):
         assert blocks * (kernel.shared_bytes + asked + RESERVED_BYTES) <= SHARED_BYTES, kernel
 
 
-def disassembler():
-    """NVIDIA's own, of the toolkit or of the triton wheel."""
-    try:
-        import triton
-    except ImportError:
-        own = None
-    else:
-        own = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    found = shutil.which("nvdisasm") or (own and own.exists() and str(own))
-    if not found:
+@pytest.fixture(scope="module")
+def listings(assembled):
+    """The machine code of each kernel, by its mangled name."""
+    if machine_code.nvdisasm() is None:
         pytest.skip("no nvdisasm (it is part of the triton wheel)")
-    return found
+    return {name: code for cubin in assembled.cubins for name, code in machine_code.disassemble(cubin).items()}
+
+
+def listing_of(pattern, listings):
+    (own,) = (listing for name, listing in listings.items() if re.search(pattern, name))
+    return own
 
 
 # What the products of a kernel's numbers are made of: the mangled template arguments, and the instruction.
@@ -171,16 +172,47 @@ INSTRUCTIONS = {
 }
 
 
-def test_products_are_the_tensor_cores_and_copies_are_wide(assembled):
+def test_products_are_the_tensor_cores_and_copies_are_wide(listings):
     """Matrix instructions multiply, and operands come into shared memory 16 bytes at a time, past the registers."""
-    (cubin,) = (cubin for cubin in assembled.cubins if cubin.stem.startswith("soft_orthogonality"))
-    code = {}
-    for section in run(disassembler(), "-c", cubin).split("\n\t.section\t.text.")[1:]:
-        code[section.partition(",")[0]] = section
     for pattern, instruction in INSTRUCTIONS.items():
-        (own,) = (text for name, text in code.items() if re.search(pattern, name))
+        own = listing_of(pattern, listings)
         assert re.search(instruction, own), pattern
         assert re.search(r"LDGSTS\.E\.(\w+\.)*128", own), pattern
+
+
+# Instructions of a kernel's main loop, at most, by architecture: for each matrix instruction of a warp, or for each
+# number of so many bytes that a thread loads. To see the loops: python -m tests.native.machine_code --help
+BUDGETS = {
+    # mangled name: (unit, sm_80, sm_90)
+    r"gram_residualIffE": ("HMMA", 15.4, 15.8),
+    r"gram_residualIfNS_8bfloat16E": ("HMMA", 49.7, 50.4),
+    r"residual_productIffNS0_13SplitBfloat16ILi3ELi3EE": ("HMMA", 11.9, 12.5),
+    r"residual_productIffNS0_4Tf32E": ("HMMA", 11.5, 12.2),
+    r"residual_productIffNS0_13SplitBfloat16ILi1ELi1EE": ("HMMA", 11.5, 12.1),
+    r"residual_productIfNS_8bfloat16E": ("HMMA", 27.2, 28.4),
+    r"power_iterationIffdE": (4, 21.2, 21.4),
+    r"power_iterationIffNS0_8TwoFloatE": (4, 32.3, 32.0),
+    r"power_iterationIfNS_8bfloat16EdE": (2, 19.9, 20.0),
+    r"rank_updateIffE": (4, 98.8, 99.4),
+    r"rank_updateIfNS_8bfloat16E": (2, 66.2, 66.7),
+}
+
+
+@pytest.mark.parametrize("pattern", BUDGETS)
+def test_main_loops_keep_their_instruction_budgets(pattern, listings, assembled):
+    """What a load or a product costs beside itself: index arithmetic, conversions and branches creep in unseen."""
+    unit, *limits = BUDGETS[pattern]
+    if assembled.architecture not in FEW:
+        pytest.skip("has no budgets")
+    limit = limits[FEW.index(assembled.architecture)]
+    own = listing_of(pattern, listings)
+    if unit == "HMMA":
+        loop = machine_code.main_loop(own, "HMMA")
+        units = loop.count("HMMA")
+    else:
+        loop = machine_code.main_loop(own, "[FD]FMA", loads=True)
+        units = loop.loaded_bytes / unit
+    assert len(loop.instructions) / units <= limit, (loop.head, loop.classes())
 
 
 @built

@@ -1,13 +1,12 @@
 """The planner of the GPU's launches: every number is worked on exactly once, in as few launches as arguments allow."""
 
+import math
+
 import pytest
 
-pytest.importorskip("ortho_kernels._introspect", reason="no introspection")
-
 from benchmarks import model_shapes
-from benchmarks.gpu import kernel_model
-from benchmarks.gpu.cards import CARDS
-from benchmarks.gpu.kernel_model import planner
+
+planner = pytest.importorskip("ortho_kernels._introspect", reason="no introspection").cuda
 
 SHAPES = [(1, 1), (64, 147), (256, 256), (257, 300), (600, 5000), (0, 5), (5, 0), (3000, 3000), (64, 100_000)]
 DTYPES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -73,12 +72,31 @@ def test_parts_of_small_orders_take_little_memory(matrices, most_bytes):
     assert launch.partial_bytes <= most_bytes
 
 
-def test_the_items_of_resnet50_are_balanced():
-    shapes = kernel_model.matrices(model_shapes.MODELS["resnet50"]())
-    for card in (CARDS["a100"], CARDS["h100"]):
-        forward, backward = kernel_model.soft_orthogonality(shapes, card)
-        assert forward.launches[0].balance(card) > 0.85
-        assert backward.launches[0].balance(card) > 0.95
+def balance(costs, launch, device):
+    """The work of all multiprocessors over what they could do while the fullest is at work; each block takes every
+    blocks-th item."""
+    loads = [0] * device.multiprocessors
+    for item, cost in enumerate(costs):
+        loads[item % launch.blocks % len(loads)] += cost
+    return sum(loads) / len(loads) / max(loads)
+
+
+@pytest.mark.parametrize("multiprocessors", [108, 132])
+def test_the_items_of_resnet50_are_balanced(multiprocessors):
+    """The work of an item is the length of its products: of a part of the depth forward, of the order backward."""
+    device = planner.Device(multiprocessors)
+    views = [(shape[0], math.prod(shape[1:])) for shape in model_shapes.MODELS["resnet50"]()]
+    matrices = [(min(view), max(view), "float32") for view in views]
+    (forward,), (backward,) = planner.plan_residuals(matrices, device), planner.plan_products(matrices, device)
+    costs = []
+    for work in forward.work:
+        last = matrices[work.matrix][1] - (work.parts - 1) * work.part_depth
+        costs += ([work.part_depth] * (work.parts - 1) + [last]) * work.tiles
+    assert len(costs) == forward.items
+    assert balance(costs, forward, device) > 0.85
+    costs = [matrices[w.matrix][0] for w in backward.work for _ in range(w.row_tiles * w.column_tiles)]
+    assert len(costs) == backward.items
+    assert balance(costs, backward, device) > 0.95
 
 
 def test_a_short_fat_matrix_keeps_the_gpu_busy():

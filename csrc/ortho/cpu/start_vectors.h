@@ -1,18 +1,12 @@
-// SRIP's start vectors: Gaussian numbers as a function of a key and a step, by integer arithmetic.
-// reference.py holds the definition.
+// SRIP's start vectors on a CPU.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-namespace ortho {
+#include "../start_vectors.h"
 
-// The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-inline std::uint64_t splitmix64(std::uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-  return z ^ (z >> 31);
-}
+namespace ortho {
 
 // The inverse of the error function in single precision (Giles, "Approximating the erfinv function", GPU
 // Computing Gems, 2011).
@@ -33,14 +27,8 @@ inline float inverse_erf(float x) {
 
 // One standard Gaussian number for each key, at this step.
 inline void start_vectors(const std::int64_t* keys, std::int64_t count, std::int64_t step, float* vectors) {
-  constexpr std::uint64_t golden = 0x9E3779B97F4A7C15;
-  constexpr float root_of_two = 1.41421356237f, unit = 1.0f / (1 << 24);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto bits =
-        splitmix64(static_cast<std::uint64_t>(keys[i]) + (static_cast<std::uint64_t>(step) + 1) * golden);
-    const std::int64_t odd = (static_cast<std::int64_t>(bits) >> 39) | 1;
-    vectors[i] = root_of_two * inverse_erf(static_cast<float>(odd) * unit);
-  }
+  for (std::int64_t i = 0; i < count; ++i)
+    vectors[i] = root_of_two * inverse_erf(uniform_number(keys[i], step));
 }
 
 }  // namespace ortho

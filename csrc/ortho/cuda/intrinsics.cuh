@@ -38,6 +38,7 @@ ORTHO_DEVICE std::uint32_t read_counter(const std::uint32_t* counter) {
   return *const_cast<const volatile std::uint32_t*>(counter);
 }
 ORTHO_DEVICE void let_others_run() { __nanosleep(32); }
+ORTHO_DEVICE float inverse_erf(float x) { return erfinvf(x); }
 
 template <class T>
 ORTHO_DEVICE T shuffle_xor(T value, int lanes) {

@@ -55,4 +55,8 @@ void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
                    const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
                    const std::vector<Gradient>& gradients, const Device& device, void* stream);
 
+// One standard Gaussian number for each key, at this step, which is read on the device.
+void start_vectors(const std::int64_t* keys, std::int64_t count, const std::int64_t* step, float* vectors,
+                   const Device& device, void* stream);
+
 }  // namespace ortho::cuda

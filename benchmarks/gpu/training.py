@@ -1,0 +1,79 @@
+"""What the penalties cost a training: `python -m benchmarks.gpu.training data=digits trainer=gpu trainer.max_steps=200`.
+
+The words are the trainer's options. The same short run without a penalty, with SO and with SRIP, and once more without one
+but with a single batch over and over: what the data pipeline costs is the difference. Medians over the steps; the penalty's
+share is that of the device's time. Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
+
+from torch import Tensor
+
+from benchmarks.arguments import output_file
+from ortho_kernels.trainer.config import load_config
+from ortho_kernels.trainer.data import Splits, load_splits
+from ortho_kernels.trainer.data.stream import BatchStream
+from ortho_kernels.trainer.distributed.processes import ALONE
+from ortho_kernels.trainer.errors import TrainerError
+from ortho_kernels.trainer.runs.folders import open_run
+from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit, instantiate
+
+from .json_lines import show
+from .machine import facts
+
+HELD = "held batch"  # the run without a pipeline
+RUNS = ("none", HELD, "so", "srip")
+FIGURES = {"images_per_second": "images/s", "step_ms": "ms", "penalty_ms": "ms", "penalty_share": ""}
+
+
+class HeldStream(BatchStream):
+    """The first batch, over and over."""
+
+    def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:
+        [first] = islice(super()._pixels(numbers), 1)
+        return repeat(first, len(numbers))
+
+
+def timings(words: Sequence[str], splits: Splits, run: str) -> dict[str, float]:
+    """What one run measures of itself, by the names of `FIGURES`; empty where it took too few steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config([*words, f"penalty={'none' if run == HELD else run}", f"runs={folder}"])
+        stream = build_stream(config, splits, ALONE)
+        if run == HELD:
+            stream = HeldStream(stream.images, stream.order, stream.batches, workers=0)
+        module = build_module(config, splits, ALONE, steps=len(stream) // config.trainer.accumulate)
+        with open_run(config, ALONE) as opened:
+            return fit(config, opened, module, stream, ALONE, []).timings()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu.training", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="the trainer's options")
+    parser.add_argument("--out", type=output_file, help="a file to which each finding is added as a line of JSON")
+    options = parser.parse_args(arguments)
+    show({"facts": facts()}, options.out)
+    try:
+        splits = load_splits(instantiate(load_config(options.words).data), ALONE)
+        for run in RUNS:
+            for name, value in timings(options.words, splits, run).items():
+                figure = f"{run} {name.rsplit('_ms')[0].replace('_', ' ')}"
+                show({"case": figure, "value": round(value, 5), "unit": FIGURES[name]}, options.out)
+    except TrainerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The short training of a day on a GPU, shorter still and on the CPU."""
+
+import json
+
+import pytest
+
+from benchmarks.gpu import training
+
+WORDS = ["data=digits", "method=simclr", "backbone.width=2", "trainer.batch_size=8", "trainer.tensorboard=false"]
+
+
+@pytest.mark.slow
+def test_each_run_leaves_its_figures(tmp_path):
+    out = tmp_path / "found.jsonl"
+    assert training.main([*WORDS, "trainer.max_steps=5", "--out", str(out)]) == 0
+    figures = {line["case"]: line["value"] for line in map(json.loads, out.read_text().splitlines()) if "case" in line}
+    assert len(figures) == len(training.RUNS) * len(training.FIGURES)
+    for run in training.RUNS:
+        assert figures[f"{run} images per second"] == pytest.approx(8e3 / figures[f"{run} step"], rel=0.01)
+        assert 0 <= figures[f"{run} penalty share"] < 1
+    assert figures["none penalty share"] == figures[f"{training.HELD} penalty"] == 0 < figures["so penalty"]
+
+
+def test_an_unknown_option_is_named(capsys):
+    assert training.main([*WORDS, "trainer.max_step=5"]) == 1
+    assert "max_steps" in capsys.readouterr().err
