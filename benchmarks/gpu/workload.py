@@ -17,7 +17,14 @@ from torch import Tensor
 from benchmarks import model_shapes
 from benchmarks.arguments import DTYPES as DTYPE_NAMES
 from benchmarks.weight_sets import weights_of
-from ortho_kernels import soft_orthogonality, soft_orthogonality_value_and_grad, srip, srip_value_and_grad, use_backend
+from ortho_kernels import (
+    ops,
+    soft_orthogonality,
+    soft_orthogonality_value_and_grad,
+    srip,
+    srip_value_and_grad,
+    use_backend,
+)
 
 from .machine import reason_against_backend
 
@@ -86,6 +93,7 @@ def shapes(backend: str) -> None:
             torch.set_float32_matmul_precision(precision)
             weights = layouts(torch.float32)
             torch.autograd.grad(soft_orthogonality(weights), weights)
+        ops.start_vectors(torch.arange(1001, device="cuda"), torch.zeros((), dtype=torch.int64, device="cuda"))
         torch.cuda.synchronize()
 
 

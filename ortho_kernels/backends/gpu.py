@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import ops, reference
 from ..weight_views import weight_views
 from . import registry
+from .cuda import CudaBackend
 from .kernels import KernelBackend
 from .registry import serving
 
@@ -25,7 +26,7 @@ def _serve(name, *arguments):
 def _start_vectors(keys: Tensor, step: Tensor) -> Tensor:
     """By the CUDA library in one launch, where it may serve; by the definition it is about twenty."""
     if registry.asked in ("auto", "cuda") and registry.reason_against("cuda", "cuda") is None:
-        return registry.BACKENDS["cuda"].operators.start_vectors(keys, step)
+        return CudaBackend.operators.start_vectors(keys, step)
     return reference.start_vectors(keys, step)
 
 
