@@ -47,6 +47,7 @@ void bind_cuda_planner(py::module_ parent) {
   m.attr("wide_tile") = cuda::wide_tile;
   m.attr("tile_threads") = cuda::tile_threads;
   m.attr("tile_blocks") = cuda::tile_blocks;
+  m.attr("spread_blocks") = cuda::spread_blocks;
   m.attr("spread_side") = cuda::spread_side;
   m.attr("chunk_depth") = cuda::chunk_depth;
   m.attr("pass_threads") = cuda::pass_threads;

@@ -258,7 +258,12 @@ SUCCESSIONS = {
     for name in ("srip, passes", "srip, rows")
 }
 CASES |= SUCCESSIONS
-LONG = {*SUCCESSIONS, "residual, huge and tiny", "residual, float16 terms of several tiles", "residual, float16 terms in parts"}
+LONG = {
+    *SUCCESSIONS,
+    "residual, huge and tiny",
+    "residual, float16 terms of several tiles",
+    "residual, float16 terms in parts",
+}
 
 
 # Those in which one warp runs as far ahead of the others as it can, for cases that take long.

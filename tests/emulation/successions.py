@@ -135,7 +135,9 @@ def _residual_specs(dtype: torch.dtype) -> list[Spec]:
     chunk = planner.chunk_depth
     if dtype is torch.float64:
         return _specs(dtype, [(5, chunk), (5, 7 * chunk), (5, 9 * chunk)], LAYOUTS)
-    small = _specs(dtype, [(5, chunk), (5, 6 * chunk)])  # shorter than the parts of others, and longer, to come before them
+    small = _specs(
+        dtype, [(5, chunk), (5, 6 * chunk)]
+    )  # shorter than the parts of others, and longer, to come before them
     if dtype is torch.bfloat16:  # sums of parts don't depend on the storage format
         return _specs(dtype, [(65, 5 * chunk)], LAYOUTS) + small
     cut = _specs(dtype, [(65, 9 * chunk), (5, 12 * chunk)])

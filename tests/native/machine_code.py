@@ -76,6 +76,11 @@ class Loop:
     def loaded_bytes(self) -> int:
         return sum(each.loaded_bytes for each in self.instructions)
 
+    @property
+    def wide_bytes(self) -> int:
+        """Of these, those that come 16 at a time."""
+        return sum(each.loaded_bytes for each in self.instructions if each.loaded_bytes == 16)
+
     def classes(self) -> dict[str, int]:
         totals = Counter(class_of(each.opcode) for each in self.instructions)
         return {name: totals[name] for name in (*CLASSES, "other") if totals[name]}
@@ -123,15 +128,15 @@ def loops(listing: str) -> list[Loop]:
 
 
 def main_loop(listing: str, pattern: str, loads: bool = False) -> Loop:
-    """The loop with the most instructions of an opcode; of several with as many, the longest.
+    """Of the loops with an opcode that with the most 16-byte loads, then the most of the opcode; of several, the longest.
 
-    A loop that holds none comes before those that hold others. With `loads`, it loads from global memory itself.
-    ValueError where there is none.
+    So it is the loop for operands that are aligned. A loop that holds none comes before those that hold others. With
+    `loads`, it loads from global memory itself. ValueError where there is none.
     """
     fitting = [loop for loop in loops(listing) if loop.count(pattern) and (loop.loaded_bytes or not loads)]
     if not fitting:
         raise ValueError(f"no loop holds {pattern}" + " and loads from global memory" * loads)
-    return max(fitting, key=lambda loop: (loop.innermost, loop.count(pattern), len(loop.instructions)))
+    return max(fitting, key=lambda loop: (loop.wide_bytes, loop.innermost, loop.count(pattern), len(loop.instructions)))
 
 
 def _blocks(listing: str) -> tuple[list[list[Instruction]], dict[str, int]]:

@@ -37,20 +37,31 @@ def test_residual_items_cover_every_tile_and_the_whole_depth(device, dtype):
     assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.tiles * w.parts) == launch.items
     for work in launch.work:
         order, depth = SHAPES[work.matrix]
-        side = max(up(order, planner.tile_side), 1)
+        assert work.in_double == (dtype == "float64" or order <= 64)
+        side = max(up(order, tile_side(work.in_double)), 1)
         assert work.tiles == side * (side + 1) // 2
         assert work.parts == max(up(depth, work.part_depth), 1)
-        assert work.part_depth % (planner.chunk_bytes // DTYPES[dtype]) == 0
+        assert work.part_depth % planner.chunk_depth == 0
     assert [w.part_depth for w in launch.work] == sorted((w.part_depth for w in launch.work), reverse=True)
-    slots = sum(w.tiles * w.parts * slot_bytes(SHAPES[w.matrix][0]) for w in launch.work if w.parts > 1)
+    slots = sum(w.tiles * w.parts * slot_bytes(SHAPES[w.matrix][0], w.in_double) for w in launch.work if w.parts > 1)
     assert launch.partial_bytes == slots
     assert 1 <= launch.blocks <= launch.items
 
 
-def slot_bytes(order):
-    """A slot holds doubles: of a whole tile, or of whole 8 x 8 blocks for an order that one warp computes."""
-    side = planner.tile_side if order > 32 else 8 * up(order, 8)
-    return 8 * side**2
+def tile_side(in_double):
+    return planner.narrow_tile if in_double else planner.wide_tile
+
+
+def slot_bytes(order, in_double):
+    """A slot holds a tile of float sums and its squared lengths, or of doubles the 8 x 8 blocks that the order needs."""
+    side = planner.wide_tile
+    return 8 * min(8 * up(order, 8), planner.narrow_tile) ** 2 if in_double else 4 * side**2 + 8 * side
+
+
+def test_small_matrices_are_computed_in_double():
+    shapes = {(64, 5000): True, (65, 128): True, (128, 128): True, (65, 129): False, (129, 65): False, (600, 20): False}
+    (launch,) = planner.plan_residuals([(*shape, "bfloat16") for shape in shapes], planner.Device(132))
+    assert {list(shapes)[work.matrix]: work.in_double for work in launch.work} == shapes
 
 
 @pytest.mark.parametrize(
@@ -93,10 +104,10 @@ def test_the_items_of_resnet50_are_balanced(multiprocessors):
         last = matrices[work.matrix][1] - (work.parts - 1) * work.part_depth
         costs += ([work.part_depth] * (work.parts - 1) + [last]) * work.tiles
     assert len(costs) == forward.items
-    assert balance(costs, forward, device) > 0.85
+    assert balance(costs, forward, device) > 0.83
     costs = [matrices[w.matrix][0] for w in backward.work for _ in range(w.row_tiles * w.column_tiles)]
     assert len(costs) == backward.items
-    assert balance(costs, backward, device) > 0.95
+    assert balance(costs, backward, device) > 0.93
 
 
 def test_a_short_fat_matrix_keeps_the_gpu_busy():
@@ -110,7 +121,7 @@ def test_gradient_items_cover_every_tile(device):
     assert consecutive(launch.work, lambda w: w.first_item, size) == launch.items
     for work in launch.work:
         order, depth = SHAPES[work.matrix]
-        assert (work.row_tiles, work.column_tiles) == (up(order, planner.tile_side), up(depth, planner.tile_side))
+        assert (work.row_tiles, work.column_tiles) == (up(order, planner.wide_tile), up(depth, planner.wide_tile))
 
 
 def test_ranges_and_strips_cover_the_depth(device):
