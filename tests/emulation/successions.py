@@ -28,10 +28,14 @@ class Spec(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """`items`: the kind of each item of these matrices, in the order of the plan, and how many blocks take them."""
+    """`items`: the kind of each item of these matrices, in the order of the plan, and how many blocks take them.
+
+    `turns`: whether every other round goes through the blocks in the opposite order.
+    """
 
     specs: list[Spec]
     items: Callable[[list[Spec], int], tuple[list, int]]
+    turns: bool = False
     never: Callable[[tuple, tuple], bool] = lambda before, after: False  # the plan rules it out
 
 
@@ -93,7 +97,11 @@ def update_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
 def met(kernel: Kernel, specs: list[Spec], multiprocessors: int) -> set[tuple]:
     """The kinds of items of which the second follows the first in a block."""
     items, blocks = kernel.items(specs, multiprocessors)
-    return {pair for block in range(blocks) for pair in pairwise(items[block::blocks])}
+    rounds = [items[first : first + blocks] for first in range(0, len(items), blocks)]
+    if kernel.turns:
+        rounds = [[*[None] * (blocks - len(each)), *each[::-1]] if r % 2 else each for r, each in enumerate(rounds)]
+    pairs = {pair for block in range(blocks) for pair in pairwise(each[block] for each in rounds if block < len(each))}
+    return {pair for pair in pairs if None not in pair}
 
 
 def kinds(kernel: Kernel) -> set[tuple]:
@@ -150,11 +158,11 @@ def _has_parts(before: tuple, after: tuple) -> bool:
 
 _passes = _specs(torch.float32, [(5, 40), (70, 20)])
 KERNELS = {
-    "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
-    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items),
-    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items, _has_parts),
-    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (66, 16), (65, 132)], LAYOUTS), product_items),
-    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(65, 136)], LAYOUTS), product_items),
+    "residual, float64": Kernel(_residual_specs(torch.float64), residual_items, True),
+    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, True),
+    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items, True, _has_parts),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (66, 16), (65, 132)], LAYOUTS), product_items, True),
+    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(65, 136)], LAYOUTS), product_items, True),
     "product, spreading": Kernel(_specs(torch.float32, [(65, 129), (129, 130)], ("along",)), spread_items),
     "srip, passes": Kernel(_passes, pass_items),
     "srip, rows": Kernel(_passes, row_items),

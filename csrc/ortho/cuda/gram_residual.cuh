@@ -310,10 +310,12 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
 template <class C, class S>
 ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
   HalfScale scale;
-  for (std::int32_t i = block_index(); i < arguments.items;) {
+  for (std::int32_t round = 0; round * block_count() < arguments.items;) {
+    const std::int32_t i = item_of_round(round);
+    if (i >= arguments.items) return;
     if (!residual_tile<C, S>(arguments, i, scale)) continue;
     scale = {};
-    i += block_count();
+    ++round;
   }
 }
 

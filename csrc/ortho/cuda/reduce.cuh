@@ -67,6 +67,12 @@ ORTHO_DEVICE float largest_of_block(float number) {
   return largest;
 }
 
+// Of items that get shorter: blocks take one each a round, every other round in the opposite order, so that
+// none has all the longest. At the end there may be none left.
+ORTHO_DEVICE std::int32_t item_of_round(std::int32_t round) {
+  return round * block_count() + (round % 2 ? block_count() - 1 - block_index() : block_index());
+}
+
 // The last of `count` matrices whose first item is not beyond this one. First: a pointer to member.
 template <class M, class First>
 ORTHO_DEVICE std::int32_t find_matrix(const M* matrices, std::int32_t count, std::int32_t item, First first) {

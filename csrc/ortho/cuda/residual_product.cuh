@@ -168,7 +168,7 @@ ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, 
   constexpr bool is_split = std::is_same_v<S, float>;
   using Half = std::conditional_t<is_split, float16, S>;
   const ProductMatrix& matrix = tile.matrix;
-  constexpr int depth = is_split ? 16 : 32;  // numbers on their way through registers take many of these
+  constexpr int depth = is_split && Terms > 1 ? 16 : 32;  // of more, registers would be full
   const PlanesOperand<Half, Terms, depth> left(
       static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
       tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
@@ -213,7 +213,9 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
 template <class C, class S, int Terms>
 ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
   constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
-  for (std::int32_t i = block_index(); i < arguments.items; i += block_count()) {
+  for (std::int32_t round = 0; round * block_count() < arguments.items; ++round) {
+    const std::int32_t i = item_of_round(round);
+    if (i >= arguments.items) return;
     const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
     const std::int32_t row_tiles = (matrix.order + side - 1) / side;
     // Tiles one below the other are neighbors: they read the same part of W.
