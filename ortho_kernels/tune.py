@@ -289,7 +289,7 @@ def _measure(candidate: Configuration, step: Step, repeats: int) -> float | None
     ones = torch.ones(len(weights), device="cuda")
 
     with tables.configured(candidate):
-        start = torch.randn(tables.device_plan(weights, groups, sides).plan.total_order, device="cuda")
+        start = torch.randn(tables.weight_place(weights, groups, sides).device.plan.total_order, device="cuda")
 
         def forward() -> tuple[Tensor, Tensor]:
             if step.operator.startswith("srip"):

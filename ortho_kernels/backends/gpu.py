@@ -12,10 +12,11 @@ from .registry import serving
 
 def _serve(name, *arguments):
     first = 1 if name.endswith("_backward") else 0  # after `factors`
-    backend = serving(weight_views(*arguments[first : first + 2]), "srip" if name.startswith("srip") else "so")
+    views = weight_views(*arguments[first : first + 2])
+    backend = serving(views, "srip" if name.startswith("srip") else "so")
     if not isinstance(backend, KernelBackend):
         raise RuntimeError("the torch backend has no operators: it is the reference, differentiated by autograd")
-    return getattr(backend.operators, name)(*arguments)
+    return backend.operate(name, views, *arguments)
 
 
 for _name in ops.NAMES:

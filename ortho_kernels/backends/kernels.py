@@ -25,6 +25,10 @@ class KernelBackend(Backend):
 
     operators: Any
 
+    def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
+        """An operator of `ops.py`, on a GPU. `views` are those of the weights, for a backend that keeps more with them."""
+        return getattr(self.operators, name)(*arguments)
+
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side

@@ -106,4 +106,4 @@ class Recorder:
         self.backend, self.calls = backend, calls
 
     def __getattr__(self, name):
-        return lambda *arguments: self.calls.append((self.backend, name))
+        return lambda *arguments, **views: self.calls.append((self.backend, name))

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +19,6 @@ from ortho_kernels.backends.triton import ahead_of_time
 from ortho_kernels.backends.triton.ahead_of_time import Compilers, Job, WeightShape, distinct, jobs_of
 from ortho_kernels.backends.triton.heuristics import TABLE
 
-LAUNCHES = Path(__file__).with_name("launch_without_gpu.py")
 SHAPES = ["64x3x7x7", "256x64x1x1", "64x256x1x1", "10x16"]  # every layout, and a tiny matrix
 # Counts of matrices and items that are multiples of 16 and others, for which triton would compile apart.
 LISTS = [SHAPES, SHAPES * 4, [*SHAPES, "320x512", "9x33"]]
@@ -40,7 +38,7 @@ def test_launches_find_what_was_compiled_ahead_once_for_all_lists(tmp_path, dtyp
     said = run("-m", "ortho_kernels.precompile", "sm_90", "--shapes", *SHAPES, "--dtypes", dtype, cache=tmp_path)
     assert "4 kernels for sm_90" in said
     compiled = sorted(each.name for each in tmp_path.iterdir())
-    said = run(LAUNCHES, "sm_90", dtype, *map(",".join, LISTS), cache=tmp_path)
+    said = run("-m", "benchmarks.launch_without_gpu", "sm_90", dtype, *map(",".join, LISTS), cache=tmp_path)
     launched = [json.loads(line) for line in said.splitlines()]
     assert sorted(each["kernel"] for each in launched) == ["iterate", "rank_updates", "residual_products", "residuals"]
     assert all(each["cache_hit"] for each in launched), launched

@@ -150,7 +150,7 @@ class Plan:
     def residuals(self) -> ResidualItems:
         return plan_residuals(self.matrices, self.configuration, self.multiprocessors)
 
-    def products(self, wanted: Sequence[bool], precision: int) -> Items:
+    def products(self, wanted: Sequence[int], precision: int) -> Items:
         """The gradients R W of the weights that are wanted, in tiles, largest sums first."""
         return _largest_first(
             (matrix.storage, matrix.order, ProductItem(index, row, column))
@@ -177,7 +177,7 @@ class Plan:
             for row in _blocks(matrix.order, COMBINED_ROWS)
         )
 
-    def updates(self, wanted: Sequence[bool]) -> Items:
+    def updates(self, wanted: Sequence[int]) -> Items:
         """The gradients of SRIP for the weights that are wanted, in blocks of their depth."""
         return _largest_first(
             (matrix.storage, matrix.order, UpdateItem(index, begin))
@@ -185,7 +185,7 @@ class Plan:
             for begin in _blocks(matrix.depth, self.configuration.update.columns)
         )
 
-    def _wanted(self, wanted: Sequence[bool]) -> Iterator[tuple[int, Matrix]]:
+    def _wanted(self, wanted: Sequence[int]) -> Iterator[tuple[int, Matrix]]:
         for index, matrix in enumerate(self.matrices):
             if wanted[matrix.weight] and matrix.order and matrix.depth:
                 yield index, matrix
@@ -194,6 +194,10 @@ class Plan:
         """Where the parts begin in which a pass over this matrix is summed up."""
         width = self.configuration.passes.columns
         return _blocks(matrix.depth, width * max(1, math.ceil(matrix.depth / (width * MOST_PARTS))))
+
+    @cached_property
+    def residual_blocks(self) -> int:
+        return sum(self.residuals.blocks_of)
 
     @cached_property
     def total_order(self) -> int:

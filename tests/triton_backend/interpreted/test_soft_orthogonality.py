@@ -37,7 +37,7 @@ def test_parts_of_tiles_are_summed_before_squaring(small_tiles):
     weights = [torch.randn(37, 104) / 10, torch.randn(9, 240) / 15, torch.randn(100, 20) / 10]
     sides = [0, 0, 1]
     values, residuals = kernels.soft_orthogonality(weights, [1] * 3, sides, 1.0, 1.0, True)
-    plan = tables.device_plan(weights, [1] * 3, sides).plan
+    plan = tables.weight_place(weights, [1] * 3, sides).device.plan
     assert {item.parts for item in plan.residuals.items[torch.float32]} == {3, 5}
     matrices = [w.double() for w in weights]
     R = [cpu_kernels.residual(w, side) for w, side in zip(matrices, sides, strict=True)]

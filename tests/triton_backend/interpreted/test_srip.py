@@ -48,10 +48,10 @@ class Recorded:
     """A kernel that writes its name down when it is launched."""
 
     def __init__(self, kernel, launched):
-        self.kernel, self.launched = kernel, launched
+        self.kernel, self.fn, self.launched = kernel, kernel.fn, launched
 
     def __getitem__(self, grid):
-        self.launched.append(self.kernel.fn.__name__)
+        self.launched.append(self.fn.__name__)
         return self.kernel[grid]
 
 

@@ -9,7 +9,7 @@ from .blocks import gradient_at, load_block, load_matrix, load_row, load_view, w
 ITEM = tl.constexpr(ProductItem._fields)
 
 
-@triton.jit(do_not_specialize=["accumulate"], do_not_specialize_on_alignment=["factors", "gradients"])
+@triton.jit(do_not_specialize=["accumulate"], do_not_specialize_on_alignment=["factors", "residuals", "gradients"])
 def residual_products(tables, items, factors, residuals, gradients, gradient_views, accumulate, META: tl.constexpr):
     item = ProductItem(*load_row(items, tl.program_id(0), ITEM))
     m = load_matrix(tables, item.matrix)
