@@ -61,8 +61,6 @@ def explain(architecture: str) -> str:
         for penalty, name in (("srip", "SRIP"), ("so", "soft orthogonality"))
         if (products := least.get((penalty, torch.float32))) is not None
     ]
-    return (
-        f"triton for {' and '.join(parts)}; else cuda"
-        if parts
-        else f"cuda (nothing says that triton is faster on {architecture})"
-    )
+    if not parts:
+        return f"cuda (no measurement says that triton is faster on {architecture})"
+    return f"triton for {' and '.join(parts)}; else cuda"

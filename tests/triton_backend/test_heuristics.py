@@ -31,6 +31,13 @@ def test_forward_products_of_float32_keep_their_digits():
         assert entry.product_precisions[0] in ("bf16x6", "tf32x3", "ieee")
 
 
+def test_parts_of_bfloat16_only_where_they_were_seen_to_compile():
+    """For sm_100 triton 3.6 makes an empty kernel of them."""
+    for architecture, entry in TABLE.items():
+        precisions = {entry.forward_precision, *entry.product_precisions}
+        assert "bf16x6" not in precisions or architecture == "sm_90", architecture
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
