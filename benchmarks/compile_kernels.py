@@ -35,7 +35,7 @@ PATTERNS = {
 }
 
 # A tiny matrix, and larger ones of every layout: by rows, by columns, and not aligned, which takes longest to compile.
-SHAPES = [(9, 64), (256, 512), (512, 256), (80, 147)]
+SHAPES = [(9, 64), (600, 2048), (512, 256), (80, 147)]
 ALL_LAYOUTS = ("sm_89", "sm_90", "sm_120")
 
 
@@ -105,7 +105,7 @@ def main(jobs: list[str]) -> None:
         for call in kernel_calls(TABLE[architecture], weights, getattr(torch, storage), int(precision)):
             if call.name in kernels.split(","):
                 row = dataclasses.asdict(compile_call(call, architecture))
-                block = getattr(call.keywords["META"], "BLOCK", None)
+                block = getattr(call.keywords.get("META"), "BLOCK", None)
                 row |= {"storage": storage, "precision": int(precision), "tile": block and block.value}
                 print(json.dumps(row), flush=True)
 

@@ -34,9 +34,9 @@ class Capacity:
     def warp(self) -> int:
         return WARP[self.target]
 
-    def registers_with(self, warps: int) -> int:
-        """The most that a thread has where one program of so many warps runs."""
-        return min(self.registers_per_thread, self.registers // (warps * self.warp))
+    def registers_with(self, warps: int, programs: int = 1) -> int:
+        """The most that a thread has where so many programs of so many warps run at once, a multiple of 8."""
+        return min(self.registers_per_thread, self.registers // (programs * warps * self.warp) // 8 * 8)
 
 
 # CUDA C++ Programming Guide, technical specifications per compute capability; AMD CDNA 3 and 4 ISA guides.
@@ -53,7 +53,7 @@ ARCHITECTURES = {
     "gfx942": Capacity("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
     "gfx950": Capacity("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
 }
-PASS_REGISTERS = 168  # a thread, at most, in the compiled passes (256 on AMD): those of a grid barrier must all fit
+LEAST_REGISTERS = 64  # that a thread of a pass has
 INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
 
 
@@ -79,20 +79,21 @@ class Tile:
 
 @dataclass(frozen=True)
 class Pass:
-    """One program's share of a pass over a matrix: `rows` along the order at a time, `columns` of its depth."""
+    """One program's share of a pass over a matrix: `rows` along the order at a time, `columns` of its depth.
+
+    `programs` are to run on a multiprocessor at once: a thread has no more registers than they leave. Power iteration has
+    other tiles beside this one (`plan.HELD_SHAPES`), for smaller orders.
+    """
 
     rows: int
     columns: int
     warps: int
-    programs_per_multiprocessor: int = 2  # running at once
+    programs: int = 2
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The choices for one architecture. Tiles of a residual are square. Each is for weights of 4 and of 2 bytes.
-
-    `cooperative`: whether power iteration is one launch with a barrier over the grid, or two launches an application.
-    """
+    """The choices for one architecture. Tiles of a residual are square. Each is for weights of 4 and of 2 bytes."""
 
     architecture: str
     residual_float32: Tile
@@ -104,7 +105,6 @@ class Configuration:
     update: Pass
     forward_precision: str
     product_precisions: tuple[str, str, str] = ("tf32x3", "tf32", "bf16")  # highest, high, medium
-    cooperative: bool = True
 
     def residual(self, storage: torch.dtype) -> Tile:
         return self.residual_float32 if storage is torch.float32 else self.residual_half
@@ -122,6 +122,8 @@ class Configuration:
         return self.product_tf32 if chosen == "tf32" else self.product_float32
 
 
+# What passes hold, and how many run at once, is reasoned, not measured: 16 float64 a thread leave 128 registers enough for
+# a tile that is on its way meanwhile, and the 32 KiB of two programs are what hides the latency of an H100's memory.
 _DEFAULT = Configuration(
     architecture="",
     residual_float32=Tile(64, 64, 16, 4, 3),
@@ -129,13 +131,12 @@ _DEFAULT = Configuration(
     product_float32=Tile(64, 64, 32, 4, 2),
     product_tf32=Tile(64, 128, 32, 8, 2),
     product_half=Tile(64, 128, 32, 8, 3),
-    passes=Pass(16, 64, 4, 2),
+    passes=Pass(1024, 4, 8, 2),
     update=Pass(32, 64, 4, 2),
     forward_precision="tf32x3",
 )
 _LARGE = replace(
     _DEFAULT,
-    passes=Pass(16, 128, 4, 2),
     residual_float32=Tile(128, 128, 16, 8, 4),
     product_float32=Tile(64, 128, 32, 8, 3),
     product_tf32=Tile(64, 128, 32, 8, 3),
@@ -152,7 +153,7 @@ _AMD = replace(
     residual_half=Tile(128, 128, 32, 4, 2),
     product_tf32=Tile(64, 128, 32, 4, 2),
     product_half=Tile(64, 128, 32, 4, 2),
-    passes=Pass(16, 128, 4, 2),
+    passes=Pass(1024, 4, 4, 2),
     forward_precision="ieee",
     product_precisions=("ieee", "tf32", "bf16"),
 )
@@ -239,7 +240,7 @@ def misfits(configuration: Configuration) -> list[str]:
         for each in fields(entry):
             number = getattr(entry, each.name)
             power_of_two = isinstance(number, int) and number > 0 and number & (number - 1) == 0
-            if not (power_of_two or (each.name in ("stages", "programs_per_multiprocessor") and number in range(1, 9))):
+            if not (power_of_two or (each.name in ("stages", "programs") and number in range(1, 9))):
                 problems.append(f"{name}.{each.name} must be a power of two, got {number!r}")
     if problems or capacity is None:
         return problems
@@ -249,8 +250,12 @@ def misfits(configuration: Configuration) -> list[str]:
         if threads > 1024:
             problems.append(f"{name}: {threads} threads, of 1024 at most")
         if isinstance(entry, Pass):
-            if threads * entry.programs_per_multiprocessor * PASS_REGISTERS > capacity.registers:
-                problems.append(f"{name}: more threads a multiprocessor than have {PASS_REGISTERS} registers each")
+            if capacity.registers_with(entry.warps, entry.programs) < LEAST_REGISTERS:
+                problems.append(f"{name}: more threads a multiprocessor than have {LEAST_REGISTERS} registers each")
+            # Power iteration holds a tile in float64, and most of its sums.
+            held = 2 * entry.rows * entry.columns // threads if name == "passes" else 0
+            if held > capacity.registers_with(entry.warps, entry.programs) // 2:
+                problems.append(f"{name}: {held} registers of a tile a thread leave too few for the rest")
             continue
         if name.startswith("residual") and entry.rows != entry.columns:
             problems.append(f"{name}: tiles of a residual are square, got {entry.rows} x {entry.columns}")

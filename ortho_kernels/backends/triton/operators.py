@@ -1,4 +1,7 @@
-"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype.
+"""The operators of `ops.py` in Triton kernels, each launch for all weights of one dtype.
+
+Soft orthogonality is one launch, and so is each backward. SRIP's forward is two launches for each application of R, one
+before and one after them.
 
 Backwards write `gradients`, or add to them where `accumulate`: one tensor for each wanted weight, of its device, dtype and
 shape, its columns in the order of the weight's at one stride. `factors`: float32, by which each matrix's is multiplied.
@@ -16,12 +19,11 @@ from torch import Tensor
 from ...weight_checks import check_storage
 from ...weight_views import WeightViews
 from . import specialization
-from .kernels import apply_all, begin_all, combine_all, finish_all, iterate, rank_updates, residual_products
+from .kernels import apply_residuals, begin_iteration, combine_sums, finish_iteration, rank_updates, residual_products
 from .kernels import residuals as residuals_kernel
 from .launch import Launch
-from .records import State, Tables
-from .specialization import interpreting
-from .tables import DevicePlan, Queue, weight_place
+from .records import State
+from .tables import Queue, weight_place
 
 
 def soft_orthogonality(
@@ -41,7 +43,7 @@ def soft_orthogonality(
     residuals = new(plan.total_triangle if keep else 0)
     partial_sums = new(plan.residuals.partial_sums, torch.float64)
     squares = new(plan.residual_blocks, torch.float64)
-    block_counters, matrix_counters, _ = device.counters(queue)
+    block_counters, matrix_counters = device.counters(queue)
     tables = place.tables(queue)
     specialize = partial(specialization.residuals, plan, keep)
     with device.current():
@@ -117,34 +119,13 @@ def srip(
     combines = device.launches("combines", plan.combines, partial(specialization.combines, plan), queue)
     with device.current():
         for each, combine in zip(passes, combines, strict=True):
-            _iterate(device, queue, tables, each, combine, start, state, iterations, pairs)
+            pass_items, combine_items = each.items.read_on(queue), combine.items.read_on(queue)
+            combine.run(begin_iteration, combine_items, tables, start, state, iterations)
+            for step in range(iterations + max(pairs, 1) - 1):
+                each.run(apply_residuals, pass_items, tables, state, step, iterations)
+                combine.run(combine_sums, combine_items, tables, state, step, iterations)
+            combine.run(finish_iteration, combine_items, tables, state, iterations, pairs)
     return state.sigmas, state.kept
-
-
-def _iterate(
-    device: DevicePlan,
-    queue: Queue,
-    tables: Tables,
-    passes: Launch,
-    combines: Launch,
-    start: Tensor,
-    state: State,
-    iterations: int,
-    pairs: int,
-) -> None:
-    pass_items, combine_items = passes.items.read_on(queue), combines.items.read_on(queue)
-    if device.plan.configuration.cooperative:
-        _, _, barrier = device.counters(queue)
-        passes.run(
-            iterate, tables, pass_items, passes.programs, combine_items, combines.programs, start, state, barrier,
-            iterations, pairs, programs=1 if interpreting() else device.plan.cooperative_programs(passes.programs),
-        )  # fmt: skip
-        return
-    combines.run(begin_all, tables, combine_items, start, state, iterations)
-    for step in range(iterations + max(pairs, 1) - 1):
-        passes.run(apply_all, tables, pass_items, state, step, iterations)
-        combines.run(combine_all, tables, combine_items, state, step, iterations)
-    combines.run(finish_all, tables, combine_items, state, iterations, pairs)
 
 
 def srip_backward(

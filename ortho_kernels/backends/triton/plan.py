@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .heuristics import Configuration
-from .matrices import Access, Matrix, SidedView, access_to, matrices_of
+from .matrices import VECTOR_BYTES, Access, Layout, Matrix, SidedView, access_to, matrices_of
 from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem, UpdateItem
 
 # Up to this order products and sums of a residual are in float64: so few entries don't average rounding errors out, and near
@@ -30,8 +30,10 @@ from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem
 TINY_ORDER = 16
 TINY_BLOCK_DEPTH = 8
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
-COMBINED_ROWS = 256  # entries of a vector that one item sums up
-MOST_PARTS = 64  # in which a pass over a matrix is summed up
+COMBINED_ROWS = 64  # entries of a vector that one item sums up
+MOST_PARTS = 128  # in which a pass over a matrix is summed up
+PASSES_PER_MULTIPROCESSOR = 8  # items in which a pass over all matrices is cut, about: more would start more often
+HELD_SHAPES = 4  # of tiles that a pass holds, each of half the rows of the one before and twice the columns
 LEAST_PART_DEPTH = 1024  # the depth of a tile is not cut finer than this
 ITEMS_PER_MULTIPROCESSOR = 4  # in which the tiles of a residual are cut, at least
 
@@ -163,7 +165,7 @@ class Plan:
     def passes(self) -> Items:
         """Passes over all matrices, one for each application of R."""
         return _largest_first(
-            (matrix.storage, (end - begin) * matrix.order, PassItem(index, begin, end, part))
+            (matrix.storage, (end - begin) * matrix.order, PassItem(index, begin, end, part, self._pass_shape(matrix)))
             for index, matrix in enumerate(self.matrices)
             for part, begin in enumerate(self._pass_parts(matrix))
             for end in [min(matrix.depth, begin + self._pass_parts(matrix).step)]
@@ -191,9 +193,29 @@ class Plan:
                 yield index, matrix
 
     def _pass_parts(self, matrix: Matrix) -> range:
-        """Where the parts begin in which a pass over this matrix is summed up."""
-        width = self.configuration.passes.columns
-        return _blocks(matrix.depth, width * max(1, math.ceil(matrix.depth / (width * MOST_PARTS))))
+        """Where the parts begin in which a pass over this matrix is summed up, each a number of whole tiles."""
+        shape = self._pass_shape(matrix)
+        width = self.configuration.passes.columns << (shape if shape < HELD_SHAPES else 1)
+        depth = max(self._fair_pass // max(matrix.order, 1), math.ceil(matrix.depth / MOST_PARTS), 1)
+        return _blocks(matrix.depth, width * math.ceil(depth / width))
+
+    @cached_property
+    def _fair_pass(self) -> int:
+        """Entries of an item, if all had as many."""
+        entries = sum(matrix.order * matrix.depth for matrix in self.matrices)
+        return entries // (PASSES_PER_MULTIPROCESSOR * self.multiprocessors)
+
+    def _pass_shape(self, matrix: Matrix) -> int:
+        """The number of the tile with the least rows that hold this order; `HELD_SHAPES` where none does."""
+        if matrix.view.layout == Layout.STRIDED:
+            return HELD_SHAPES
+        tile, narrowest = self.configuration.passes, VECTOR_BYTES // matrix.storage.itemsize
+        fitting = [
+            shape
+            for shape in range(HELD_SHAPES)
+            if matrix.order <= tile.rows >> shape and narrowest <= tile.columns << shape
+        ]
+        return fitting[-1] if fitting else HELD_SHAPES
 
     @cached_property
     def residual_blocks(self) -> int:
@@ -206,10 +228,6 @@ class Plan:
     @cached_property
     def total_triangle(self) -> int:
         return sum(triangle(matrix.order) for matrix in self.matrices)
-
-    def cooperative_programs(self, items: int) -> int:
-        """How many programs share these items where all must be running at once."""
-        return min(items, self.multiprocessors * self.configuration.passes.programs_per_multiprocessor)
 
     @cached_property
     def rows(self) -> list[MatrixRow]:

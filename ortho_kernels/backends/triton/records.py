@@ -64,12 +64,13 @@ class ProductItem(NamedTuple):
 
 
 class PassItem(NamedTuple):
-    """A range of the depth of a pass."""
+    """A range of the depth of a pass; `shape` is that of the tiles, see `Plan`."""
 
     matrix: Any
     begin: Any
     end: Any
     part: Any
+    shape: Any
 
 
 class CombineItem(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .heuristics import ARCHITECTURES, PASS_REGISTERS
+from .heuristics import ARCHITECTURES
 from .matrices import VECTOR_BYTES, Access
 from .plan import Plan
 
@@ -67,9 +67,14 @@ def residual_products(plan: Plan, access: AccessTo, precision: int, storage: tor
 
 def passes(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
     chosen = plan.configuration.passes
-    meta = Meta(**_access(storage, plan.access), ROWS=chosen.rows, COLUMNS=chosen.columns)
-    cooperative = {"launch_cooperative_grid": True} if plan.configuration.cooperative else {}
-    return {"META": meta, **_options(plan, chosen.warps, PASS_REGISTERS, **cooperative)}
+    shapes = {item.shape for item in plan.passes()[storage]}
+    meta = Meta(
+        **_access(storage, plan.access),
+        SHAPES=sum(1 << shape for shape in shapes),
+        ROWS=chosen.rows,
+        COLUMNS=chosen.columns,
+    )
+    return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
 
 def combines(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def rank_updates(plan: Plan, access: AccessTo, pairs: int, storage: torch.dtype)
         COLUMNS=chosen.columns,
         PRECISION=plan.configuration.forward_precision,
     )
-    return {"META": meta, **_options(plan, chosen.warps)}
+    return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
 
 def _access(storage: torch.dtype, access: AccessTo) -> dict[str, Any]:
@@ -98,12 +103,11 @@ def _access(storage: torch.dtype, access: AccessTo) -> dict[str, Any]:
     }
 
 
-def _options(plan: Plan, warps: int, registers: int | None = None, **options: Any) -> dict[str, Any]:
+def _options(plan: Plan, warps: int, programs: int = 1, **options: Any) -> dict[str, Any]:
     """The compiler's options. Left alone, ptxas aims for a higher occupancy than a tile has, and spills for it."""
     if interpreting():
         return {}
     capacity = ARCHITECTURES.get(plan.configuration.architecture)
     if capacity is not None and capacity.target == "cuda":
-        most = capacity.registers_with(warps)
-        options["maxnreg"] = most if registers is None else min(most, registers)
+        options["maxnreg"] = capacity.registers_with(warps, programs)
     return {"num_warps": warps, "enable_fp_fusion": True, **options}

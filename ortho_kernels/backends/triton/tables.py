@@ -198,7 +198,7 @@ class DevicePlan:
         return self._launches[key]
 
     def counters(self, queue: Queue) -> Sequence[Tensor]:
-        """Zeros, which every launch leaves as zeros: one for each block, one for each matrix, and those of the grid barrier.
+        """Zeros, which every launch leaves as zeros: one for each block of a residual, and one for each matrix.
 
         Launches that may run at the same time have counters of their own: one set a stream, one a captured launch.
         """
@@ -209,7 +209,7 @@ class DevicePlan:
         return self._counters[queue.handle]
 
     def _new_counters(self) -> Sequence[Tensor]:
-        needed = (self.plan.residual_blocks, len(self.plan.matrices), 2)
+        needed = (self.plan.residual_blocks, len(self.plan.matrices))
         sizes = [count + -count % 4 for count in needed]  # each aligned: what isn't is compiled for once more
         return torch.zeros(sum(sizes), dtype=torch.int32, device=self.device).split(sizes)
 
