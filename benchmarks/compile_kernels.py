@@ -102,7 +102,8 @@ def main(jobs: list[str]) -> None:
         architecture, storage, precision, kernels = job.split(":")
         shapes = SHAPES if architecture in ALL_LAYOUTS else SHAPES[:3]
         weights = tuple(map(WeightShape, shapes))
-        for call in kernel_calls(TABLE[architecture], weights, getattr(torch, storage), int(precision)):
+        calls = kernel_calls(TABLE[architecture], weights, getattr(torch, storage), int(precision))
+        for call in {call.identity: call for call in calls}.values():
             if call.name in kernels.split(","):
                 row = dataclasses.asdict(compile_call(call, architecture))
                 block = getattr(call.keywords.get("META"), "BLOCK", None)
