@@ -53,24 +53,29 @@ ARCHITECTURES = {
     "gfx942": Capacity("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
     "gfx950": Capacity("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
 }
+PARTS_BYTES = {"tf32x3": 4, "bf16x6": 4, "bf16x8": 16}  # in shared memory, of a float32
 LEAST_REGISTERS = 64  # that a thread of a pass has
 INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One program's share: `rows` x `columns` of the result, summed `depth` at a time."""
+    """One program's share: `rows` x `columns` of the result, summed `depth` at a time.
+
+    `programs` are to run on a multiprocessor at once: a thread has no more registers than they leave.
+    """
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
+    programs: int = 1
 
-    def shared_memory(self, element_size: int, split: bool) -> int:
-        """Bytes: the operands of all stages; and, where float32 is split, their parts of one stage once more."""
+    def shared_memory(self, element_size: int, parts: int) -> int:
+        """Bytes: the operands of all stages; and the parts of one stage, so many bytes for each of its numbers."""
         stage = (self.rows + self.columns) * self.depth
-        return stage * element_size * self.stages + (stage * 4 if split else 0)
+        return stage * (element_size * self.stages + parts)
 
     def accumulators(self, warp: int) -> int:
         """Registers a thread holds sums in."""
@@ -141,9 +146,15 @@ _LARGE = replace(
     product_float32=Tile(64, 128, 32, 8, 3),
     product_tf32=Tile(64, 128, 32, 8, 3),
 )
-# Six products of three bfloat16 parts are more exact than three of two tf32 parts. On an H100 they take 15 to 19 % less time
-# (docs/gpu.csv). On sm_100, triton 3.6 compiles them to an empty kernel; elsewhere they spill or were not measured.
-_HOPPER = replace(_LARGE, forward_precision="bf16x6", product_precisions=("bf16x6", "tf32", "bf16"))
+# Products of three bfloat16 parts are more exact than those of two tf32 parts. On an H100 six, by triton's bf16x6, took 15
+# to 19 % less time (docs/gpu.csv). Eight as one (`kernels/parts.py`) take half the instructions, and one wait for six. That
+# and small tiles, of which three programs run at once, are reasoned, not measured.
+_HOPPER = replace(
+    _LARGE,
+    residual_float32=Tile(64, 64, 16, 4, 3, programs=3),
+    forward_precision="bf16x8",
+    product_precisions=("bf16x6", "tf32", "bf16"),
+)
 # What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
 _CONSUMER = replace(_DEFAULT, product_float32=Tile(64, 64, 16, 4, 3))
 _CONSUMER_BLACKWELL = replace(_CONSUMER, residual_half=Tile(64, 64, 32, 4, 3))
@@ -261,19 +272,18 @@ def misfits(configuration: Configuration) -> list[str]:
             problems.append(f"{name}: tiles of a residual are square, got {entry.rows} x {entry.columns}")
         if min(entry.rows, entry.columns, entry.depth) < 16:
             problems.append(f"{name}: tensor cores want tiles of at least 16, got {entry}")
-        element, split = _operands(configuration, name)
-        if (needed := entry.shared_memory(element, split)) > capacity.shared_memory:
+        if (needed := entry.programs * entry.shared_memory(*_operands(configuration, name))) > capacity.shared_memory:
             problems.append(f"{name}: {needed} bytes of shared memory, of {capacity.shared_memory}")
         # Sums are added outside of the tensor cores in a residual: the same number of registers once more.
         held = entry.accumulators(capacity.warp) * (2 if name.startswith("residual") else 1)
-        if held > 5 * capacity.registers_with(entry.warps) // 8:
+        if held > 5 * capacity.registers_with(entry.warps, entry.programs) // 8:
             problems.append(f"{name}: {held} registers of sums a thread leave too few for the rest")
     return problems
 
 
-def _operands(configuration: Configuration, name: str) -> tuple[int, bool]:
-    """Bytes of an entry of the operands in shared memory, and whether they are split in parts there."""
+def _operands(configuration: Configuration, name: str) -> tuple[int, int]:
+    """Bytes of a number of the operands in shared memory, and of its parts, where it is multiplied in parts."""
     if name == "residual_half":
-        return 2, False
+        return 2, 0
     precision = configuration.forward_precision if name == "residual_float32" else configuration.product_precisions[0]
-    return 4, name in ("residual_float32", "product_float32") and precision != "ieee"
+    return 4, PARTS_BYTES.get(precision, 0) if name in ("residual_float32", "product_float32") else 0

@@ -35,7 +35,9 @@ MOST_PARTS = 128  # in which a pass over a matrix is summed up
 PASSES_PER_MULTIPROCESSOR = 8  # items in which a pass over all matrices is cut, about: more would start more often
 HELD_SHAPES = 4  # of tiles that a pass holds, each of half the rows of the one before and twice the columns
 LEAST_PART_DEPTH = 1024  # the depth of a tile is not cut finer than this
-ITEMS_PER_MULTIPROCESSOR = 4  # in which the tiles of a residual are cut, at least
+ITEMS_PER_MULTIPROCESSOR = (
+    4  # in which the tiles of residuals are cut, at least; and two for each program that runs at once
+)
 
 
 class Kind(IntEnum):
@@ -85,7 +87,9 @@ def plan_residuals(matrices: Sequence[Matrix], configuration: Configuration, mul
         for matrix in matrices
         if matrix.order > TINY_ORDER
     )
-    fair = max(LEAST_PART_DEPTH, math.ceil(work / (ITEMS_PER_MULTIPROCESSOR * multiprocessors)))
+    together = max((configuration.residual(matrix.storage).programs for matrix in matrices), default=1)
+    items = max(ITEMS_PER_MULTIPROCESSOR, 2 * together) * multiprocessors
+    fair = max(LEAST_PART_DEPTH, math.ceil(work / items))
     found: list[tuple[torch.dtype, int, Item]] = []
     blocks_of: list[int] = []
     slot = 0

@@ -44,9 +44,9 @@ def residuals(plan: Plan, keep: bool, storage: torch.dtype) -> dict[str, Any]:
         BLOCK=tile.rows,
         BLOCK_DEPTH=tile.depth,
         PRECISION=plan.configuration.forward_precision if storage is torch.float32 else "ieee",
-        UPCAST=interpreting() and storage is torch.bfloat16,  # the interpreter's own product of bfloat16 is wrong
+        UPCAST=interpreting(),
     )
-    return {"META": meta, **_options(plan, tile.warps, num_stages=tile.stages)}
+    return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
 
 
 def residual_products(plan: Plan, access: AccessTo, precision: int, storage: torch.dtype) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def residual_products(plan: Plan, access: AccessTo, precision: int, storage: tor
         PRECISION="ieee" if chosen == "bf16" else chosen,
         PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64,
     )
-    return {"META": meta, **_options(plan, tile.warps, num_stages=tile.stages)}
+    return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
 
 
 def passes(plan: Plan, storage: torch.dtype) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ortho_kernels.backends.triton import heuristics, tables
 from ortho_kernels.backends.triton import operators as kernels
 
 FEW = ["odd", "tall", "channels_last, grouped", "overlapping"]
+INTERPRETED = heuristics.TABLE[heuristics.INTERPRETER]
 CASES = [(name, torch.float32) for name in NAMES] + [(name, dtype) for name in FEW for dtype in STORAGES[1:]]
 
 
@@ -26,10 +27,9 @@ def test_as_the_cpu_kernels(name, side, dtype):
 def small_tiles(monkeypatch):
     """Several tiles, cut in several parts, from small matrices."""
     tile = heuristics.Tile(16, 16, 16, 4, 1)
-    base = heuristics.TABLE[heuristics.INTERPRETER]
     monkeypatch.setattr("ortho_kernels.backends.triton.plan.LEAST_PART_DEPTH", 48)
     monkeypatch.setattr("ortho_kernels.backends.triton.plan.ITEMS_PER_MULTIPROCESSOR", 1000)
-    with tables.configured(heuristics.replace(base, residual_float32=tile, product_float32=tile)):
+    with tables.configured(heuristics.replace(INTERPRETED, residual_float32=tile, product_float32=tile)):
         yield
 
 
@@ -72,6 +72,23 @@ def test_digits_near_orthogonality():
         R = cpu_kernels.residual(W, 0)
         assert abs(value.item() / R.square().sum().item() - 1) < 1e-5, shape
         assert (gradient.double() - 4 * R @ W).norm() < 1e-5 * (4 * R @ W).norm(), shape
+
+
+def test_digits_near_orthogonality_in_parts_of_bfloat16():
+    with tables.configured(heuristics.replace(INTERPRETED, forward_precision="bf16x8")):
+        test_digits_near_orthogonality()
+
+
+def test_three_parts_of_bfloat16_are_the_whole():
+    """Values of all magnitudes: R by the parts is off by no more than by float32 itself."""
+    weight = torch.randn(40, 90) * torch.logspace(-6, 3, 90)
+    weight[3] = 0
+    exact = weight.double() @ weight.double().t() - torch.eye(40, dtype=torch.float64)
+    with tables.configured(heuristics.replace(INTERPRETED, forward_precision="bf16x8")):
+        _, residuals = kernels.soft_orthogonality([weight], [1], [0], 1.0, 1.0, True)
+    rows, columns = torch.tril_indices(40, 40).unbind()
+    scale = weight.abs().double() @ weight.abs().double().t() + 1
+    assert ((residuals - exact[rows, columns]) / scale[rows, columns]).abs().max() < 2e-7
 
 
 def test_mixed_dtypes_and_unwanted_gradients():
