@@ -21,7 +21,7 @@ from ortho_kernels.backends.triton.heuristics import TABLE
 
 BOTH_PENALTIES = [
     "apply_residuals", "begin_iteration", "combine_sums", "finish_iteration", "rank_updates", "residual_products",
-    "residuals",
+    "residuals", "spread_residuals",
 ]  # fmt: skip
 SHAPES = ["64x3x7x7", "256x64x1x1", "64x256x1x1", "10x16"]  # every layout, and a tiny matrix
 # Counts of matrices and items that are multiples of 16 and others, for which triton would compile apart.

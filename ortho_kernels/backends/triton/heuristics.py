@@ -53,7 +53,7 @@ ARCHITECTURES = {
     "gfx942": Capacity("hip", 64 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
     "gfx950": Capacity("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
 }
-PARTS_BYTES = {"tf32x3": 4, "bf16x6": 4, "bf16x8": 16}  # in shared memory, of a float32
+PARTS_BYTES = {"tf32x3": 4, "bf16x8": 16}  # in shared memory, of a float32
 LEAST_REGISTERS = 64  # that a thread of a pass has
 INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
 
@@ -153,7 +153,8 @@ _HOPPER = replace(
     _LARGE,
     residual_float32=Tile(64, 64, 16, 4, 3, programs=3),
     forward_precision="bf16x8",
-    product_precisions=("bf16x6", "tf32", "bf16"),
+    product_float32=Tile(64, 64, 32, 4, 3, programs=3),
+    product_precisions=("bf16x8", "tf32", "bf16"),
 )
 # What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
 _CONSUMER = replace(_DEFAULT, product_float32=Tile(64, 64, 16, 4, 3))
@@ -272,7 +273,7 @@ def misfits(configuration: Configuration) -> list[str]:
             problems.append(f"{name}: tiles of a residual are square, got {entry.rows} x {entry.columns}")
         if min(entry.rows, entry.columns, entry.depth) < 16:
             problems.append(f"{name}: tensor cores want tiles of at least 16, got {entry}")
-        if (needed := entry.programs * entry.shared_memory(*_operands(configuration, name))) > capacity.shared_memory:
+        if (needed := entry.shared_memory(*_operands(configuration, name))) > capacity.shared_memory:
             problems.append(f"{name}: {needed} bytes of shared memory, of {capacity.shared_memory}")
         # Sums are added outside of the tensor cores in a residual: the same number of registers once more.
         held = entry.accumulators(capacity.warp) * (2 if name.startswith("residual") else 1)

@@ -1,7 +1,7 @@
 """The operators of `ops.py` in Triton kernels, each launch for all weights of one dtype.
 
-Soft orthogonality is one launch, and so is each backward. SRIP's forward is two launches for each application of R, one
-before and one after them.
+Soft orthogonality is one launch, and two backward. SRIP is two launches for each application of R, one before and one after
+them, and one backward.
 
 Backwards write `gradients`, or add to them where `accumulate`: one tensor for each wanted weight, of its device, dtype and
 shape, its columns in the order of the weight's at one stride. `factors`: float32, by which each matrix's is multiplied.
@@ -19,7 +19,15 @@ from torch import Tensor
 from ...weight_checks import check_storage
 from ...weight_views import WeightViews
 from . import specialization
-from .kernels import apply_residuals, begin_iteration, combine_sums, finish_iteration, rank_updates, residual_products
+from .kernels import (
+    apply_residuals,
+    begin_iteration,
+    combine_sums,
+    finish_iteration,
+    rank_updates,
+    residual_products,
+    spread_residuals,
+)
 from .kernels import residuals as residuals_kernel
 from .launch import Launch
 from .records import State
@@ -80,11 +88,18 @@ def soft_orthogonality_backward(
         specialize = partial(specialization.residual_products, plan, into.access, precision)
         return device.launches(key, lambda: plan.products(into.wanted, precision), specialize, queue)
 
+    def find_spreads() -> list[Launch]:
+        key, specialize = ("spreads", into.wanted), partial(specialization.spread_residuals, plan)
+        return device.launches(key, lambda: plan.spreads(into.wanted), specialize, queue)
+
     tables = place.tables(queue)
+    spreads, products = into.launches("spreads", find_spreads), into.launches(("products", precision), find)
     with device.current():
-        for launch in into.launches(("products", precision), find):
+        for spread, launch in zip(spreads, products, strict=True):
+            dense = device.new(plan.total_dense, specialization.dense_dtype(plan, launch.storage, precision))
+            spread.run(spread_residuals, spread.items.read_on(queue), tables, residuals, dense)
             launch.run(
-                residual_products, tables, launch.items.read_on(queue), factors, residuals,
+                residual_products, tables, launch.items.read_on(queue), factors, dense,
                 gradients[into.first[launch.storage]], into.views.read_on(queue), int(accumulate),
             )  # fmt: skip
 

@@ -29,6 +29,8 @@ from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem
 # the diagonal, which always is in float64.
 TINY_ORDER = 16
 TINY_BLOCK_DEPTH = 8
+SPREAD_ROWS = 64  # and columns of a residual that one item spreads
+DENSE_ROWS = 16  # a dense residual has a multiple of them, and of columns: its rows begin at multiples of 32 bytes
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
 COMBINED_ROWS = 64  # entries of a vector that one item sums up
 MOST_PARTS = 128  # in which a pass over a matrix is summed up
@@ -55,6 +57,11 @@ Items = dict[torch.dtype, list[Item]]  # one launch for each storage dtype: almo
 def triangle(i: int) -> int:
     """Where row i of a packed lower triangle begins; also the number of entries of a triangle of order i."""
     return i * (i + 1) // 2
+
+
+def dense_order(order: int) -> int:
+    """The rows and columns of a dense residual, zeros included."""
+    return -(-order // DENSE_ROWS) * DENSE_ROWS
 
 
 def _blocks(length: int, block: int) -> range:
@@ -166,6 +173,14 @@ class Plan:
             for column in _blocks(matrix.depth, tile.columns)
         )
 
+    def spreads(self, wanted: Sequence[int]) -> Items:
+        """The tiles of the lower triangles of R that are spread to dense matrices, for the products."""
+        return _largest_first(
+            (matrix.storage, 1, ProductItem(index, row, column))
+            for index, matrix in self._wanted(wanted)
+            for row, column in _lower_tiles(matrix.order, SPREAD_ROWS)
+        )
+
     def passes(self) -> Items:
         """Passes over all matrices, one for each application of R."""
         return _largest_first(
@@ -195,6 +210,11 @@ class Plan:
         for index, matrix in enumerate(self.matrices):
             if wanted[matrix.weight] and matrix.order and matrix.depth:
                 yield index, matrix
+
+    @cached_property
+    def total_dense(self) -> int:
+        """Entries of all dense residuals."""
+        return sum(dense_order(matrix.order) ** 2 for matrix in self.matrices)
 
     def _pass_parts(self, matrix: Matrix) -> range:
         """Where the parts begin in which a pass over this matrix is summed up, each a number of whole tiles."""
@@ -240,11 +260,13 @@ class Plan:
         squares = [len(_blocks(order, COMBINED_ROWS)) for order in orders]
         blocks = self.residuals.blocks_of
         residual_offsets, vector_offsets = _offsets(map(triangle, orders)), _offsets(orders)
+        dense_offsets = _offsets(dense_order(order) ** 2 for order in orders)
         sums_offsets = _offsets(order * count for order, count in zip(orders, parts, strict=True))
         first_blocks, first_squares = _offsets(blocks), _offsets(squares)
         return [
             MatrixRow(
                 matrix.weight, *matrix.view, matrix.order, matrix.depth, residual_offset=residual_offsets[m],
+                dense_offset=dense_offsets[m],
                 vector_offset=vector_offsets[m], entry_order=self.entry_orders[1][m], first_block=first_blocks[m],
                 blocks=blocks[m], sums_offset=sums_offsets[m], parts=parts[m], first_square=first_squares[m],
                 squares=squares[m],

@@ -30,6 +30,7 @@ class MatrixRow(NamedTuple):
     order: Any
     depth: Any
     residual_offset: Any
+    dense_offset: Any  # of its residual, where both triangles of it are kept
     vector_offset: Any
     entry_order: Any  # where its order of entries begins, or -1
     first_block: Any  # of its residual

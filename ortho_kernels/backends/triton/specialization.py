@@ -11,10 +11,10 @@ import triton.language as tl
 
 from .heuristics import ARCHITECTURES
 from .matrices import VECTOR_BYTES, Access
-from .plan import Plan
+from .plan import Plan, dense_order
 
 LEAST_VECTORS = 16  # that tensor cores multiply at once
-COMBINE_WARPS = 4
+COMBINE_WARPS = SPREAD_WARPS = 4
 NUMBERS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 AccessTo = dict[torch.dtype, Access]
 
@@ -49,20 +49,35 @@ def residuals(plan: Plan, keep: bool, storage: torch.dtype) -> dict[str, Any]:
     return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
 
 
+def spread_residuals(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
+    widest = dense_order(max(matrix.order for matrix in plan.matrices))
+    meta = Meta(PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64)
+    return {"META": meta, **_options(plan, SPREAD_WARPS)}
+
+
 def residual_products(plan: Plan, access: AccessTo, precision: int, storage: torch.dtype) -> dict[str, Any]:
     tile = plan.configuration.product(storage, precision)
-    chosen = plan.configuration.product_precision(storage, precision)
-    widest = max(matrix.order for matrix in plan.matrices)
     meta = Meta(
         **_access(storage, access),
         BLOCK_ROWS=tile.rows,
         BLOCK_COLUMNS=tile.columns,
         BLOCK_ORDER=tile.depth,
-        OPERAND=tl.bfloat16 if chosen == "bf16" and not interpreting() else tl.float32,
-        PRECISION="ieee" if chosen == "bf16" else chosen,
-        PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64,
+        OPERAND=NUMBERS[dense_dtype(plan, storage, precision)],
+        PRECISION=precision_of_dot(plan.configuration.product_precision(storage, precision)),
+        UPCAST=interpreting(),
     )
     return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
+
+
+def precision_of_dot(chosen: str) -> str:
+    """Operands of bfloat16 are multiplied as they are."""
+    return "ieee" if chosen == "bf16" else chosen
+
+
+def dense_dtype(plan: Plan, storage: torch.dtype, precision: int) -> torch.dtype:
+    """Of R, and of the operands of R W."""
+    chosen = plan.configuration.product_precision(storage, precision)
+    return torch.bfloat16 if chosen == "bf16" else torch.float32
 
 
 def passes(plan: Plan, storage: torch.dtype) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from typing import Any
 from triton.runtime.jit import JITFunction
 
 from .power_iteration import apply_residuals, begin_iteration, combine_sums, finish_iteration
-from .product import residual_products
+from .product import residual_products, spread_residuals
 from .rank_update import rank_updates
 from .residual import residuals
 
 KERNELS = (
-    residuals, residual_products, begin_iteration, apply_residuals, combine_sums, finish_iteration, rank_updates,
+    residuals, spread_residuals, residual_products, begin_iteration, apply_residuals, combine_sums, finish_iteration,
+    rank_updates,
 )  # fmt: skip
 
 
@@ -33,5 +34,5 @@ for _kernel in KERNELS:
 
 __all__ = [
     "KERNELS", "apply_residuals", "begin_iteration", "combine_sums", "finish_iteration", "rank_updates",
-    "residual_products", "residuals",
+    "residual_products", "residuals", "spread_residuals",
 ]  # fmt: skip
