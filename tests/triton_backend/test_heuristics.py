@@ -29,6 +29,7 @@ def test_forward_products_of_float32_keep_their_digits():
     for entry in TABLE.values():
         assert entry.forward_precision in ("bf16x8", "tf32x3", "ieee")
         assert entry.product_precisions[0] in ("bf16x8", "tf32x3", "ieee")
+        assert entry.update_precision in ("tf32x3", "ieee")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,11 @@ class Configuration:
             return self.product_precisions[precision]
         return "bf16" if storage is torch.bfloat16 else self.product_precisions[1]
 
+    @property
+    def update_precision(self) -> str:
+        """Of SRIP's gradient, whose few vectors fill no tile that bfloat16 parts would need."""
+        return "tf32x3" if self.forward_precision == "bf16x8" else self.forward_precision
+
     def product(self, storage: torch.dtype, precision: int) -> Tile:
         chosen = self.product_precision(storage, precision)
         if chosen == "bf16":
@@ -133,7 +138,7 @@ _DEFAULT = Configuration(
     architecture="",
     residual_float32=Tile(64, 64, 16, 4, 3),
     residual_half=Tile(128, 128, 32, 8, 3),
-    product_float32=Tile(64, 64, 32, 4, 2),
+    product_float32=Tile(64, 64, 16, 4, 3),
     product_tf32=Tile(64, 128, 32, 8, 2),
     product_half=Tile(64, 128, 32, 8, 3),
     passes=Pass(1024, 4, 8, 2),
@@ -156,13 +161,12 @@ _HOPPER = replace(
     product_float32=Tile(64, 64, 32, 4, 3, programs=3),
     product_precisions=("bf16x8", "tf32", "bf16"),
 )
-# What _DEFAULT has spills there where columns are apart and not aligned (triton 3.8).
-_CONSUMER = replace(_DEFAULT, product_float32=Tile(64, 64, 16, 4, 3))
-_CONSUMER_BLACKWELL = replace(_CONSUMER, residual_half=Tile(64, 64, 32, 4, 3))
+_CONSUMER_BLACKWELL = replace(_DEFAULT, residual_half=Tile(64, 64, 32, 4, 3))
 _AMD = replace(
     _DEFAULT,
     residual_float32=Tile(64, 64, 32, 4, 2),
     residual_half=Tile(128, 128, 32, 4, 2),
+    product_float32=Tile(64, 64, 32, 4, 2),
     product_tf32=Tile(64, 128, 32, 4, 2),
     product_half=Tile(64, 128, 32, 4, 2),
     passes=Pass(1024, 4, 4, 2),
@@ -171,9 +175,9 @@ _AMD = replace(
 )
 TABLE = {
     "sm_80": _DEFAULT,
-    "sm_86": _CONSUMER,
+    "sm_86": _DEFAULT,
     "sm_87": _DEFAULT,
-    "sm_89": _CONSUMER,
+    "sm_89": _DEFAULT,
     "sm_90": _HOPPER,
     "sm_100": _LARGE,
     "sm_103": _LARGE,

@@ -103,7 +103,7 @@ def rank_updates(plan: Plan, access: AccessTo, pairs: int, storage: torch.dtype)
         VECTORS=max(LEAST_VECTORS, triton.next_power_of_2(2 * pairs)),
         ROWS=chosen.rows,
         COLUMNS=chosen.columns,
-        PRECISION=plan.configuration.forward_precision,
+        PRECISION=plan.configuration.update_precision,
     )
     return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
