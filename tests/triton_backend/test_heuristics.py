@@ -38,6 +38,7 @@ def test_forward_products_of_float32_keep_their_digits():
         ({"residual_float32": Tile(256, 256, 64, 8, 4)}, "shared memory"),
         ({"residual_float32": Tile(256, 256, 16, 4, 1)}, "registers"),
         ({"residual_float32": Tile(128, 128, 16, 8, 2, programs=4)}, "registers"),
+        ({"passes": Pass(1024, 2, 8, 2)}, "columns"),
         ({"passes": Pass(1024, 32, 8, 2)}, "registers of a tile"),
         ({"residual_half": Tile(64, 128, 32, 4, 2)}, "square"),
         ({"product_half": Tile(8, 128, 32, 4, 2)}, "at least 16"),

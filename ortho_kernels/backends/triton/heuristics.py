@@ -54,6 +54,7 @@ ARCHITECTURES = {
     "gfx950": Capacity("hip", 160 * 1024, registers=131072, registers_per_thread=512, fast_products="mfma"),
 }
 PARTS_BYTES = {"tf32x3": 4, "bf16x8": 16}  # in shared memory, of a float32
+LEAST_COLUMNS = 4  # of a pass: twice as many of 2 bytes are a copy of 16
 LEAST_REGISTERS = 64  # that a thread of a pass has
 INTERPRETER = "interpreter"  # triton's, on the CPU: for tests
 
@@ -268,6 +269,8 @@ def misfits(configuration: Configuration) -> list[str]:
         if isinstance(entry, Pass):
             if capacity.registers_with(entry.warps, entry.programs) < LEAST_REGISTERS:
                 problems.append(f"{name}: more threads a multiprocessor than have {LEAST_REGISTERS} registers each")
+            if name == "passes" and entry.columns < LEAST_COLUMNS:
+                problems.append(f"{name}: tiles of at least {LEAST_COLUMNS} columns, got {entry.columns}")
             # Power iteration holds a tile in float64, and most of its sums.
             held = 2 * entry.rows * entry.columns // threads if name == "passes" else 0
             if held > capacity.registers_with(entry.warps, entry.programs) // 2:

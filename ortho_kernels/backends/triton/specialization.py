@@ -82,13 +82,7 @@ def dense_dtype(plan: Plan, storage: torch.dtype, precision: int) -> torch.dtype
 
 def passes(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
     chosen = plan.configuration.passes
-    shapes = {item.shape for item in plan.passes()[storage]}
-    meta = Meta(
-        **_access(storage, plan.access),
-        SHAPES=sum(1 << shape for shape in shapes),
-        ROWS=chosen.rows,
-        COLUMNS=chosen.columns,
-    )
+    meta = Meta(**_access(storage, plan.access), ROWS=chosen.rows, COLUMNS=chosen.columns)
     return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
 

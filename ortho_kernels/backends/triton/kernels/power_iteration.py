@@ -105,13 +105,12 @@ def apply_residuals(passes, tables, state, step, iterations, META: tl.constexpr)
         if META.LAYOUTS >> LAYOUT & 1:
             if m.layout == LAYOUT:
                 for SHAPE in tl.static_range(HELD):
-                    if META.SHAPES >> SHAPE & 1 and LAYOUT != STRIDED:
+                    if META.COLUMNS << SHAPE >= META.ALIGNED and LAYOUT != STRIDED:
                         if item.shape == SHAPE:
                             apply_held(item, m, W, x, sums, META.ROWS >> SHAPE, META.COLUMNS << SHAPE, LAYOUT, META)
-                if META.SHAPES >> HELD & 1:
-                    if item.shape == HELD:
-                        ROWS: tl.constexpr = META.ROWS // (4 if LAYOUT == STRIDED else 2)  # a pointer for each entry
-                        apply_twice_read(item, m, W, x, sums, ROWS, META.COLUMNS * 2, LAYOUT, META)
+                if item.shape == HELD:
+                    ROWS: tl.constexpr = META.ROWS // (4 if LAYOUT == STRIDED else 2)  # a pointer for each entry
+                    apply_twice_read(item, m, W, x, sums, ROWS, META.COLUMNS * 2, LAYOUT, META)
 
 
 @triton.jit
