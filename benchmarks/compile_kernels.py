@@ -31,6 +31,7 @@ PATTERNS = {
     "wide_copies": r"\bcp\.async\.cg\.shared\.global[^;]*,\s*0x10\b|\bcp\.async\.bulk\.tensor",
     "wide_loads": r"\bld\.global[.\w:]*\.v4\.b32\b",
     "wide_stores": r"\bst\.global[.\w:]*\.v4\.b32\b",
+    "product_waits": r"\bwgmma\.wait_group\b",
     "additions": r"\badd\.(?:rn\.)?f32(?:x2)?\b",
 }
 

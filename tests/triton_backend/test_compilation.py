@@ -19,12 +19,12 @@ from ortho_kernels.backends.triton.heuristics import ARCHITECTURES, TABLE
 ROOT = Path(__file__).parents[2]
 # architecture:dtype:precision:kernels, those that take longest first
 FEW = (
+    "sm_90:float32:0:residuals,residual_products,apply_residuals",
     "sm_80:float32:0:residuals,apply_residuals,combine_sums",
     "gfx942:bfloat16:0:residuals,residual_products",
     "sm_86:bfloat16:0:residual_products,rank_updates",
 )
 OTHERS = (
-    "sm_90:float32:0:residuals,residual_products,apply_residuals",
     "sm_120:float32:0:residuals,residual_products",
     "sm_100:float32:1:residuals,residual_products",
     "sm_100:bfloat16:0:residuals",
@@ -66,6 +66,13 @@ def test_products_are_made_by_the_fastest_instructions(compiled):
     for row in compiled:
         if row["kernel"] in ("residuals", "residual_products"):
             assert row["products"].get(ARCHITECTURES[row["architecture"]].fast_products), row
+
+
+def test_products_of_parts_are_waited_for_once_a_block(compiled):
+    """In each of the three loops, one a layout."""
+    for row in compiled:
+        if row["architecture"] == "sm_90" and row["storage"] == "float32" and row["products"]:
+            assert row["counts"]["product_waits"] == 3, row
 
 
 def test_aligned_matrices_are_copied_16_bytes_at_a_time(compiled):

@@ -138,10 +138,8 @@ def apply_twice_read(
     """Of any order: blocks of columns, so narrow that they are in a cache when they are read again."""
     for depth in range(item.begin, item.end, COLUMNS):
         products = tl.zeros((ROWS, COLUMNS), tl.float64)
-        following = load_block(W, 0, depth, m.order, item.end, ROWS, COLUMNS, LAYOUT, META)
         for row in range(0, m.order, ROWS):
-            block = following.to(tl.float64)
-            following = load_block(W, row + ROWS, depth, m.order, item.end, ROWS, COLUMNS, LAYOUT, META)
+            block = load_block(W, row, depth, m.order, item.end, ROWS, COLUMNS, LAYOUT, META).to(tl.float64)
             rows = row + tl.arange(0, ROWS)
             own_x = tl.load(x + rows, mask=rows < m.order, other=0.0)
             products += block * own_x[:, None]
