@@ -31,11 +31,12 @@ PATTERNS = {
     "wide_copies": r"\bcp\.async\.cg\.shared\.global[^;]*,\s*0x10\b|\bcp\.async\.bulk\.tensor",
     "wide_loads": r"\bld\.global[.\w:]*\.v4\.b32\b",
     "wide_stores": r"\bst\.global[.\w:]*\.v4\.b32\b",
+    "product_waits": r"\bwgmma\.wait_group\b",
     "additions": r"\badd\.(?:rn\.)?f32(?:x2)?\b",
 }
 
 # A tiny matrix, and larger ones of every layout: by rows, by columns, and not aligned, which takes longest to compile.
-SHAPES = [(9, 64), (256, 512), (512, 256), (80, 147)]
+SHAPES = [(9, 64), (600, 2048), (512, 256), (80, 147)]
 ALL_LAYOUTS = ("sm_89", "sm_90", "sm_120")
 
 
@@ -102,10 +103,11 @@ def main(jobs: list[str]) -> None:
         architecture, storage, precision, kernels = job.split(":")
         shapes = SHAPES if architecture in ALL_LAYOUTS else SHAPES[:3]
         weights = tuple(map(WeightShape, shapes))
-        for call in kernel_calls(TABLE[architecture], weights, getattr(torch, storage), int(precision)):
+        calls = kernel_calls(TABLE[architecture], weights, getattr(torch, storage), int(precision))
+        for call in {call.identity: call for call in calls}.values():
             if call.name in kernels.split(","):
                 row = dataclasses.asdict(compile_call(call, architecture))
-                block = getattr(call.keywords["META"], "BLOCK", None)
+                block = getattr(call.keywords.get("META"), "BLOCK", None)
                 row |= {"storage": storage, "precision": int(precision), "tile": block and block.value}
                 print(json.dumps(row), flush=True)
 

@@ -36,7 +36,9 @@ SHAPES = [
     (1024, 256, 1, 1), (512, 512, 3, 3), (2048, 512, 1, 1), (2304, 768), (768, 768), (3072, 768), (768, 3072),
 ]  # fmt: skip
 _SIDES, _DEPTHS, _WARPS, _STAGES = (64, 128), (16, 32, 64), (4, 8), (2, 3, 4)
-_PASSES = ("iterate", "begin_all", "apply_all", "combine_all", "finish_all")
+_HELD = ((512, 4), (512, 8), (1024, 4), (1024, 8), (2048, 4))
+_UPDATES = ((16, 64), (16, 128), (32, 64), (32, 128))
+_PASSES = ("begin_iteration", "apply_residuals", "combine_sums", "finish_iteration")
 COMPILING = 0.8  # of an entry's share of the time, at most: what is not compiled by then is not measured
 PROGRESS_SECONDS = 5.0
 PAUSE_CYCLES = 2_000_000  # of the GPU, about a millisecond, in which the host gets ahead: its part is not timed
@@ -68,14 +70,10 @@ _STEPS = {
 def candidates(base: Configuration, entry: str) -> Iterator[Configuration]:
     """`base` first, then every other choice for one of its entries that fits the card."""
     yield base
+    choices: list[Tile | Pass]
     if isinstance(getattr(base, entry), Pass):
-        choices: list[Tile | Pass] = [
-            Pass(rows, columns, warps, programs)
-            for rows in (16, 32)
-            for columns in (64, 128)
-            for warps in _WARPS
-            for programs in (1, 2, 3)
-        ]
+        tiles = _HELD if entry == "passes" else _UPDATES
+        choices = [Pass(*tile, warps, programs) for tile in tiles for warps in (*_WARPS, 16) for programs in (1, 2, 3)]
     else:
         choices = [
             Tile(rows, columns, depth, warps, stages)
@@ -289,7 +287,7 @@ def _measure(candidate: Configuration, step: Step, repeats: int) -> float | None
     ones = torch.ones(len(weights), device="cuda")
 
     with tables.configured(candidate):
-        start = torch.randn(tables.device_plan(weights, groups, sides).plan.total_order, device="cuda")
+        start = torch.randn(tables.weight_place(weights, groups, sides).device.plan.total_order, device="cuda")
 
         def forward() -> tuple[Tensor, Tensor]:
             if step.operator.startswith("srip"):

@@ -22,7 +22,7 @@ from .json_lines import show
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
     "cuda": ("gram_residual", "residual_product", "power_iteration", "rank_update"),
-    "triton": ("residuals", "residual_products", "iterate", "rank_updates"),
+    "triton": ("residuals", "spread_residuals", "residual_products", "apply_residuals", "combine_sums", "rank_updates"),
 }
 SECTIONS = (
     "SpeedOfLight", "MemoryWorkloadAnalysis", "ComputeWorkloadAnalysis", "SchedulerStats", "WarpStateStats",

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import torch
 
 from ..weight_views import WeightViews
-from . import triton
+from . import gpu_choice, triton
 from .cpu import CpuBackend
 from .cuda import CudaBackend
+from .gpu_choice import Step
 from .protocol import Backend
 from .torch import TorchBackend
 
@@ -21,12 +22,6 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend for backend in (CudaBackend(), triton.TritonBackend(), CpuBackend(), TorchBackend())
 }
 _VARIABLE = "ORTHO_KERNELS_BACKEND"
-
-# Where both kernel backends serve a GPU, Triton's use its own matrix instructions (wgmma, tcgen05), the CUDA library those
-# of sm_80, which reach about 0.6 of the rate on Hopper; but Triton's launches take some 100 us more of the host. By this
-# model, not a measurement, a step of so many multiplications and additions is where the one outweighs the other.
-_FAST_PRODUCTS = ("sm_90", "sm_100", "sm_103")
-_PRODUCTS_FOR_TRITON = 14_000_000_000
 
 _log = logging.getLogger("ortho_kernels")
 _logged: set[str] = set()
@@ -49,8 +44,8 @@ def reason_against(backend: str, device_type: str, dtype: torch.dtype = torch.fl
     return BACKENDS[backend].reason_against(dtype)
 
 
-def choose(device_type: str, dtype: torch.dtype = torch.float32, products: int = 0) -> str:
-    """The backend asked for, or the first that can serve; of two for a GPU, the faster for so many `products` a step."""
+def choose(device_type: str, dtype: torch.dtype = torch.float32, step: Step | None = None) -> str:
+    """The backend asked for, or the first that can serve; of two for a GPU, the faster for this step."""
     if asked != "auto":
         reason = reason_against(asked, device_type, dtype)
         if reason is not None:
@@ -62,8 +57,8 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32, products: int =
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type, dtype) is None]
     if device_type == "cuda" and dtype is torch.float64 and not torch.compiler.is_compiling():
         _log_once(f"float64 weights are served by {serving[0]}, not by triton: {triton.reason_against(dtype)}")
-    if serving[:2] == ["cuda", "triton"]:
-        return faster(triton.architecture(), products)
+    if step is not None and serving[:2] == ["cuda", "triton"]:
+        return gpu_choice.faster(triton.architecture(), step)
     return serving[0]
 
 
@@ -71,19 +66,9 @@ def serving(views: WeightViews, penalty: str) -> Backend:
     """The backend for this penalty, `so` or `srip`, of these weights: chosen once, and kept with their views."""
     backend = views.backends.get((asked, penalty))
     if backend is None:
-        products = _products(views) if penalty == "so" else 0
-        backend = views.backends[asked, penalty] = BACKENDS[choose(views.device.type, views.dtype, products)]
+        chosen = choose(views.device.type, views.dtype, Step.of(penalty, views))
+        backend = views.backends[asked, penalty] = BACKENDS[chosen]
     return backend
-
-
-def faster(architecture: str, products: int) -> str:
-    """`cuda` or `triton`, for this many multiplications and additions of a forward and backward."""
-    return "triton" if architecture in _FAST_PRODUCTS and products >= _PRODUCTS_FOR_TRITON else "cuda"
-
-
-def _products(views: WeightViews) -> int:
-    """Multiplications and additions of a step of soft orthogonality: n^2 k / 2 for R, n^2 k for R W."""
-    return sum(view.groups * view.order("small") * view.rows * view.cols for view in views.views) * 3 // 2
 
 
 def explain(device_type: str) -> str:
@@ -93,13 +78,7 @@ def explain(device_type: str) -> str:
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type) is None]
     if serving[:2] != ["cuda", "triton"]:
         return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
-    architecture = triton.architecture()
-    if architecture not in _FAST_PRODUCTS:
-        return f"cuda (triton has no faster instructions for {architecture}, and slower launches)"
-    return (
-        f"triton from {_PRODUCTS_FOR_TRITON:.1e} multiplications a step of soft orthogonality on, which "
-        f"{architecture}'s own matrix instructions make up for slower launches; else cuda"
-    )
+    return gpu_choice.explain(triton.architecture())
 
 
 def _log_once(message: str) -> None:

@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 
+from benchmarks import model_shapes
 from ortho_kernels.backends import gpu, registry, triton
 from ortho_kernels.backends.cuda import CudaBackend
+from ortho_kernels.backends.gpu_choice import Step
 from ortho_kernels.backends.triton import TritonBackend
 from ortho_kernels.weight_views import WeightViews
 
@@ -55,16 +57,54 @@ def both_serve(monkeypatch):
     monkeypatch.setattr(triton, "architecture", lambda: "sm_90")
 
 
-def test_of_two_the_faster_is_chosen(both_serve, monkeypatch):
-    assert registry.choose("cuda", products=10**6) == "cuda"
-    assert registry.choose("cuda", products=10**12) == "triton"
-    assert "sm_90" in registry.explain("cuda")
+def step(penalty, products, *storages):
+    return Step(penalty, frozenset(storages or [torch.float32]), products)
+
+
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_100", "sm_103"])
+def test_of_two_the_faster_is_chosen(both_serve, monkeypatch, architecture):
+    monkeypatch.setattr(triton, "architecture", lambda: architecture)
+    large, small = 10**12, 10**6
+    for expected, given in (
+        ("triton", step("so", large)),
+        ("cuda", step("so", small)),
+        ("triton", step("so", small, torch.bfloat16)),
+        ("triton", step("srip", small)),
+        ("triton", step("srip", small, torch.float32, torch.bfloat16)),
+        ("cuda", step("so", small, torch.float32, torch.bfloat16)),  # the float32 among them would be slower
+    ):
+        assert registry.choose("cuda", step=given) == expected, given
+    assert registry.explain("cuda") == (
+        "triton for SRIP and soft orthogonality from 1.4e+10 multiplications a step on; else cuda"
+    )
+
+
+def test_where_nothing_was_measured_cuda_is_chosen(both_serve, monkeypatch):
     monkeypatch.setattr(triton, "architecture", lambda: "sm_89")
-    assert registry.choose("cuda", products=10**12) == "cuda"
+    for penalty in ("so", "srip"):
+        assert registry.choose("cuda", step=step(penalty, 10**12)) == "cuda"
     assert "sm_89" in registry.explain("cuda")
+
+
+def test_who_is_asked_for_is_chosen(both_serve):
     with registry.use_backend("triton"):
-        assert registry.choose("cuda", products=1) == "triton"
+        assert registry.choose("cuda", step=step("so", 1)) == "triton"
         assert registry.explain("cuda") == "triton (asked for)"
+
+
+def test_models_that_were_measured_go_to_the_faster(both_serve):
+    """`gpu_choice.py` gives the times."""
+    for model, penalty, storage, expected in (
+        ("resnet18", "so", torch.float32, "cuda"),
+        ("resnet50", "so", torch.float32, "triton"),
+        ("vit_base", "so", torch.float32, "triton"),
+        ("resnet18", "so", torch.bfloat16, "triton"),
+        ("resnet18", "srip", torch.float32, "triton"),
+    ):
+        shapes = model_shapes.MODELS[model]()
+        weights = [torch.empty(shape, dtype=storage, device="meta") for shape in shapes]
+        given = Step.of(penalty, WeightViews(weights, [1] * len(weights)))
+        assert registry.choose("cuda", step=given) == expected, (model, penalty, storage)
 
 
 def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch):
@@ -77,15 +117,20 @@ def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch
         gpu._serve("soft_orthogonality", [small], [1], [0], 1.0, 1.0, True)
         gpu._serve("soft_orthogonality", [large], [1], [0], 1.0, 1.0, True)
         gpu._serve("soft_orthogonality_backward", torch.empty(1), [large], [1], [0], torch.empty(1), 0, [], [1], True)
-        gpu._serve("srip", [large], [1], [0], torch.empty(1), 2, True, True)
+        gpu._serve("srip", [small], [1], [0], torch.empty(1), 2, True, True)
+        gpu._serve("srip_backward", torch.empty(1), [small], [1], [0], torch.empty(1), 2, [], [1], True)
         assert calls == [
             ("cuda", "soft_orthogonality"), ("triton", "soft_orthogonality"),
-            ("triton", "soft_orthogonality_backward"), ("cuda", "srip"),
+            ("triton", "soft_orthogonality_backward"), ("triton", "srip"), ("triton", "srip_backward"),
         ]  # fmt: skip
         calls.clear()
         monkeypatch.setattr(registry, "choose", None)  # a second call must not ask
     assert views[4096].backends[registry.asked, "so"].name == "triton"
-    assert registry._products(WeightViews([torch.empty(6, 2, 5)], [2])) == 2 * 3 * 3 * 10 * 3 // 2
+
+
+def test_the_products_of_a_step():
+    views = WeightViews([torch.empty(6, 2, 5), torch.empty(4, 3, dtype=torch.bfloat16)], [2, 1])
+    assert Step.of("so", views) == step("so", (2 * 3 * 3 * 10 + 3 * 3 * 4) * 3 // 2, torch.float32, torch.bfloat16)
 
 
 def on_a_gpu(kept):
@@ -106,4 +151,4 @@ class Recorder:
         self.backend, self.calls = backend, calls
 
     def __getattr__(self, name):
-        return lambda *arguments: self.calls.append((self.backend, name))
+        return lambda *arguments, **views: self.calls.append((self.backend, name))

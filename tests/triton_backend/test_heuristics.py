@@ -27,8 +27,9 @@ def test_every_entry_fits_its_card(architecture):
 
 def test_forward_products_of_float32_keep_their_digits():
     for entry in TABLE.values():
-        assert entry.forward_precision in ("bf16x6", "tf32x3", "ieee")
-        assert entry.product_precisions[0] in ("bf16x6", "tf32x3", "ieee")
+        assert entry.forward_precision in ("bf16x8", "tf32x3", "ieee")
+        assert entry.product_precisions[0] in ("bf16x8", "tf32x3", "ieee")
+        assert entry.update_precision in ("tf32x3", "ieee")
 
 
 @pytest.mark.parametrize(
@@ -36,11 +37,14 @@ def test_forward_products_of_float32_keep_their_digits():
     [
         ({"residual_float32": Tile(256, 256, 64, 8, 4)}, "shared memory"),
         ({"residual_float32": Tile(256, 256, 16, 4, 1)}, "registers"),
+        ({"residual_float32": Tile(128, 128, 16, 8, 2, programs=4)}, "registers"),
+        ({"passes": Pass(1024, 2, 8, 2)}, "columns"),
+        ({"passes": Pass(1024, 32, 8, 2)}, "registers of a tile"),
         ({"residual_half": Tile(64, 128, 32, 4, 2)}, "square"),
         ({"product_half": Tile(8, 128, 32, 4, 2)}, "at least 16"),
         ({"product_half": Tile(96, 128, 32, 4, 2)}, "power of two"),
         ({"passes": Pass(16, 128, 64, 1)}, "threads"),
-        ({"passes": Pass(16, 128, 16, 8)}, "registers each"),
+        ({"passes": Pass(16, 128, 32, 8)}, "registers each"),
     ],
     ids=lambda each: str(each)[:40],
 )

@@ -8,7 +8,16 @@ import torch
 
 from ortho_kernels.backends.triton import heuristics
 from ortho_kernels.backends.triton.matrices import Layout, Matrix, matrices_of
-from ortho_kernels.backends.triton.plan import COMBINED_ROWS, MOST_PARTS, NORM_ROWS, TINY_ORDER, Kind, Plan
+from ortho_kernels.backends.triton.plan import (
+    COMBINED_ROWS,
+    MOST_PARTS,
+    NORM_ROWS,
+    SPREAD_ROWS,
+    TINY_ORDER,
+    Kind,
+    Plan,
+    dense_order,
+)  # fmt: skip
 from ortho_kernels.backends.triton.records import StridedView
 
 CONFIGURATION = heuristics.TABLE["sm_90"]
@@ -77,10 +86,26 @@ def test_products_and_updates_cover_the_gradients_that_are_wanted():
         assert (count == 11 * want).all()
 
 
+def test_lower_triangles_are_spread_once_to_dense_matrices_that_lie_apart():
+    weights = [torch.empty(shape) for shape in SHAPES]
+    plan = plan_for(weights)
+    wanted = [i != 2 for i in range(len(SHAPES))]
+    covered = [torch.zeros(dense_order(n), dense_order(n), dtype=torch.int64) for n, _ in SHAPES]
+    for matrix, row, column in plan.spreads(wanted)[torch.float32]:
+        covered[matrix][row : row + SPREAD_ROWS, column : column + SPREAD_ROWS] += 1
+        if row != column:
+            covered[matrix][column : column + SPREAD_ROWS, row : row + SPREAD_ROWS] += 1
+    for count, want in zip(covered, wanted, strict=True):
+        assert (count == want).all()
+    begins = [row.dense_offset for row in plan.rows]
+    assert [a + len(count) ** 2 for a, count in zip(begins, covered, strict=True)] == [*begins[1:], plan.total_dense]
+    assert plan.total_dense < 1.2 * sum(n * n for n, _ in SHAPES) + len(SHAPES) * 16 * 16
+
+
 def test_passes_cover_the_depth_in_a_bounded_number_of_parts():
     plan = plan_for([torch.empty(3, 5), torch.empty(300, 70_000), torch.empty(2000, 64)])
     for index, matrix in enumerate(plan.matrices):
-        bounds = sorted(item[1:] for item in plan.passes()[torch.float32] if item.matrix == index)
+        bounds = sorted(item[1:4] for item in plan.passes()[torch.float32] if item.matrix == index)
         assert [b[0] for b in bounds] == [0, *(b[1] for b in bounds[:-1])]
         assert bounds[-1][1] == matrix.depth
         assert [b[2] for b in bounds] == list(range(len(bounds)))
@@ -103,7 +128,8 @@ def test_offsets_beyond_32_bits():
     plan = Plan([], matrices, CONFIGURATION, 132)
     table = torch.tensor(plan.rows, dtype=torch.int64)
     assert [row.residual_offset for row in plan.rows] == [i * order * (order + 1) // 2 for i in range(3)]
-    assert table.max() == plan.rows[-1].residual_offset > 2**31
+    assert plan.rows[-1].residual_offset > 2**31
+    assert table.max() == plan.rows[-1].dense_offset == 2 * order**2
     assert not plan.access[torch.float32].wide  # within a block
 
 

@@ -7,9 +7,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 
+from ...weight_views import WeightViews
 from ..kernels import KernelBackend
 from .device import device_facts
 from .heuristics import ARCHITECTURES
@@ -65,3 +67,6 @@ class TritonBackend(KernelBackend):
     @property
     def operators(self) -> ModuleType:
         return import_module(f"{__name__}.operators")
+
+    def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
+        return getattr(self.operators, name)(*arguments, views=views)

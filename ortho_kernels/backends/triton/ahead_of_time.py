@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...weight_views import WeightViews
 from .heuristics import ARCHITECTURES, Configuration
 from .launch import KernelCall, collected
-from .tables import configured, device_plan
+from .tables import configured
 
 
 class WeightShape(NamedTuple):
@@ -58,14 +59,15 @@ def kernel_calls(
 
     tensors = [torch.empty(weight.shape, dtype=storage, device="meta") for weight in weights]
     groups = [weight.groups for weight in weights]
-    sides = [int(len(W) // count > W[0].numel()) for W, count in zip(tensors, groups, strict=True)]
     into = tensors, [1] * len(tensors), False
+    views = WeightViews(tensors, groups)  # not those of `weight_views`, which refuses weights without numbers
+    sides = views.sides("small")
     with configured(configuration), collected() as calls:
-        start = torch.empty(device_plan(tensors, groups, sides).plan.total_order, device="meta")
-        values, residuals = operators.soft_orthogonality(tensors, groups, sides, 1.0, 1.0, True)
-        operators.soft_orthogonality_backward(values, tensors, groups, sides, residuals, precision, *into)
-        _, vectors = operators.srip(tensors, groups, sides, start, 2, True, True)
-        operators.srip_backward(values, tensors, groups, sides, vectors, 2, *into)
+        start = torch.empty(sum(views.orders("small")), device="meta")
+        values, residuals = operators.soft_orthogonality(tensors, groups, sides, 1.0, 1.0, True, views=views)
+        operators.soft_orthogonality_backward(values, tensors, groups, sides, residuals, precision, *into, views=views)
+        _, vectors = operators.srip(tensors, groups, sides, start, 2, True, True, views=views)
+        operators.srip_backward(values, tensors, groups, sides, vectors, 2, *into, views=views)
     return calls
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from .tables import Table
 
 
 class KernelCall(NamedTuple):
@@ -27,28 +29,35 @@ class KernelCall(NamedTuple):
         """The same for calls that one compilation serves."""
         return f"{self.name}, {self.keywords}"
 
-    def run(self) -> None:
-        self.kernel[(self.programs,)](*self.arguments, **self.keywords)
+    def run(self) -> Any:
+        """Launches, and returns the compiled kernel; None from triton's interpreter."""
+        return self.kernel[(self.programs,)](*self.arguments, **self.keywords)
 
     def compile(self) -> Any:
         """The compiled kernel, for the target of triton's driver. What triton's cache holds is not compiled again."""
         return self.kernel.warmup(*self.arguments, grid=(self.programs,), **self.keywords)
 
 
-class Launch(NamedTuple):
-    """One launch for all matrices of a dtype: a program for each item."""
+class Launch:
+    """One launch for all matrices of a dtype: a program for each item.
 
-    storage: torch.dtype
-    programs: int
-    items: Tensor
-    keywords: dict[str, Any]
+    By its first launch triton finds out what to compile for the arguments, their types and alignment. Those are the same in
+    every later one, which goes to the compiled kernel itself: the question takes triton longer than the launch.
+    """
+
+    def __init__(self, storage: torch.dtype, programs: int, items: Table, keywords: dict[str, Any]):
+        self.storage, self.programs, self.items, self.keywords = storage, programs, items, keywords
+        self._constants = (keywords["META"],) if "META" in keywords else ()
+        self._compiled: dict[Any, Any] = {}
 
     def run(self, kernel: Any, *arguments: Any, programs: int | None = None) -> None:
-        call = KernelCall(kernel, programs or self.programs, arguments, self.keywords)
-        if _collected is None:
-            call.run()
+        programs = programs or self.programs
+        if _collected is not None:
+            _collected.append(KernelCall(kernel, programs, arguments, self.keywords))
+        elif (compiled := self._compiled.get(kernel.fn)) is not None:
+            compiled[programs, 1, 1](*arguments, *self._constants)
         else:
-            _collected.append(call)
+            self._compiled[kernel.fn] = KernelCall(kernel, programs, arguments, self.keywords).run()
 
 
 _collected: list[KernelCall] | None = None

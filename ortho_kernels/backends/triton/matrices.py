@@ -120,7 +120,7 @@ def matrices_of(
 def gradient_views(
     views: Sequence[SidedView],
     matrices: Sequence[Matrix],
-    wanted: Sequence[bool],
+    wanted: Sequence[int],
     gradients: Sequence[Tensor],
     origins: Mapping[torch.dtype, int],
 ) -> list[StridedView | None]:

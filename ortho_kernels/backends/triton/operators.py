@@ -1,7 +1,11 @@
-"""The operators of `ops.py` in Triton kernels: one launch forward, one backward, for all weights of one dtype.
+"""The operators of `ops.py` in Triton kernels, each launch for all weights of one dtype.
+
+Soft orthogonality is one launch, and two backward. SRIP is two launches for each application of R, one before and one after
+them, and one backward.
 
 Backwards write `gradients`, or add to them where `accumulate`: one tensor for each wanted weight, of its device, dtype and
 shape, its columns in the order of the weight's at one stride. `factors`: float32, by which each matrix's is multiplied.
+`views` are those of the weights, where the caller has them.
 """
 
 from __future__ import annotations
@@ -13,13 +17,21 @@ import torch
 from torch import Tensor
 
 from ...weight_checks import check_storage
+from ...weight_views import WeightViews
 from . import specialization
-from .kernels import apply_all, begin_all, combine_all, finish_all, iterate, rank_updates, residual_products
+from .kernels import (
+    apply_residuals,
+    begin_iteration,
+    combine_sums,
+    finish_iteration,
+    rank_updates,
+    residual_products,
+    spread_residuals,
+)
 from .kernels import residuals as residuals_kernel
 from .launch import Launch
-from .records import State, Tables
-from .specialization import interpreting
-from .tables import DevicePlan, GradientTable, device_plan
+from .records import State
+from .tables import Queue, weight_place
 
 
 def soft_orthogonality(
@@ -29,21 +41,24 @@ def soft_orthogonality(
     diagonal: float,
     off_diagonal: float,
     keep: bool,
+    *,
+    views: WeightViews | None = None,
 ) -> tuple[Tensor, Tensor]:
-    device = device_plan(weights, groups, sides)
-    plan, new = device.plan, device.new
+    place = weight_place(weights, groups, sides, views)
+    device, plan, new = place.device, place.device.plan, place.device.new
+    queue = Queue.of(device.device)
     values = new(len(plan.matrices))
     residuals = new(plan.total_triangle if keep else 0)
     partial_sums = new(plan.residuals.partial_sums, torch.float64)
-    squares = new(sum(plan.residuals.blocks_of), torch.float64)
-    block_counters, matrix_counters, _ = device.counters()
-    tables = device.tables(weights)
+    squares = new(plan.residual_blocks, torch.float64)
+    block_counters, matrix_counters = device.counters(queue)
+    tables = place.tables(queue)
     specialize = partial(specialization.residuals, plan, keep)
     with device.current():
-        for launch in device.launches(("residuals", keep), lambda: plan.residuals.items, specialize):
+        for launch in device.launches(("residuals", keep), lambda: plan.residuals.items, specialize, queue):
             launch.run(
-                residuals_kernel, tables, launch.items, values, residuals, partial_sums, squares, block_counters,
-                matrix_counters, float(diagonal), float(off_diagonal),
+                residuals_kernel, tables, launch.items.read_on(queue), values, residuals, partial_sums, squares,
+                block_counters, matrix_counters, float(diagonal), float(off_diagonal),
             )  # fmt: skip
     return values, residuals
 
@@ -58,20 +73,34 @@ def soft_orthogonality_backward(
     gradients: Sequence[Tensor],
     wanted: Sequence[int],
     accumulate: bool,
+    *,
+    views: WeightViews | None = None,
 ) -> None:
-    device = device_plan(weights, groups, sides)
-    plan = device.plan
+    place = weight_place(weights, groups, sides, views)
+    device, plan = place.device, place.device.plan
+    queue = Queue.of(device.device)
     _check(factors, len(plan.matrices), "factors")
     _check(residuals, plan.total_triangle, "residuals")
-    wants, table = _gradient_table(device, gradients, wanted)
-    key = "products", wants, precision, *table.access.items()
-    specialize = partial(specialization.residual_products, plan, table.access, precision)
-    tables = device.tables(weights)
+    into = device.gradient_place(gradients, wanted, queue)
+
+    def find() -> list[Launch]:
+        key = "products", into.wanted, precision, *into.access.items()
+        specialize = partial(specialization.residual_products, plan, into.access, precision)
+        return device.launches(key, lambda: plan.products(into.wanted, precision), specialize, queue)
+
+    def find_spreads() -> list[Launch]:
+        key, specialize = ("spreads", into.wanted), partial(specialization.spread_residuals, plan)
+        return device.launches(key, lambda: plan.spreads(into.wanted), specialize, queue)
+
+    tables = place.tables(queue)
+    spreads, products = into.launches("spreads", find_spreads), into.launches(("products", precision), find)
     with device.current():
-        for launch in device.launches(key, lambda: plan.products(wants, precision), specialize):
+        for spread, launch in zip(spreads, products, strict=True):
+            dense = device.new(plan.total_dense, specialization.dense_dtype(plan, launch.storage, precision))
+            spread.run(spread_residuals, spread.items.read_on(queue), tables, residuals, dense)
             launch.run(
-                residual_products, tables, launch.items, factors, residuals, table.first[launch.storage], table.views,
-                int(accumulate),
+                residual_products, tables, launch.items.read_on(queue), factors, dense,
+                gradients[into.first[launch.storage]], into.views.read_on(queue), int(accumulate),
             )  # fmt: skip
 
 
@@ -83,11 +112,14 @@ def srip(
     iterations: int,
     through: bool,
     keep: bool,
+    *,
+    views: WeightViews | None = None,
 ) -> tuple[Tensor, Tensor]:
     if iterations < 1:
         raise RuntimeError(f"iterations: expected at least 1, got {iterations}")
-    device = device_plan(weights, groups, sides)
-    plan, new = device.plan, device.new
+    place = weight_place(weights, groups, sides, views)
+    device, plan, new = place.device, place.device.plan, place.device.new
+    queue = Queue.of(device.device)
     _check(start, plan.total_order, "start")
     pairs = (iterations if through else 1) if keep else 0
     state = State(
@@ -97,37 +129,18 @@ def srip(
         sums=new(plan.sums, torch.float64),
         squares=new((iterations + 1) * plan.squares, torch.float64),
     )
-    tables = device.tables(weights)
-    passes = device.launches("passes", plan.passes, partial(specialization.passes, plan))
-    combines = device.launches("combines", plan.combines, partial(specialization.combines, plan))
+    tables = place.tables(queue)
+    passes = device.launches("passes", plan.passes, partial(specialization.passes, plan), queue)
+    combines = device.launches("combines", plan.combines, partial(specialization.combines, plan), queue)
     with device.current():
         for each, combine in zip(passes, combines, strict=True):
-            _iterate(device, tables, each, combine, start, state, iterations, pairs)
+            pass_items, combine_items = each.items.read_on(queue), combine.items.read_on(queue)
+            combine.run(begin_iteration, combine_items, tables, start, state, iterations)
+            for step in range(iterations + max(pairs, 1) - 1):
+                each.run(apply_residuals, pass_items, tables, state, step, iterations)
+                combine.run(combine_sums, combine_items, tables, state, step, iterations)
+            combine.run(finish_iteration, combine_items, tables, state, iterations, pairs)
     return state.sigmas, state.kept
-
-
-def _iterate(
-    device: DevicePlan,
-    tables: Tables,
-    passes: Launch,
-    combines: Launch,
-    start: Tensor,
-    state: State,
-    iterations: int,
-    pairs: int,
-) -> None:
-    if device.plan.configuration.cooperative:
-        _, _, barrier = device.counters()
-        passes.run(
-            iterate, tables, passes.items, passes.programs, combines.items, combines.programs, start, state, barrier,
-            iterations, pairs, programs=1 if interpreting() else device.plan.cooperative_programs(passes.programs),
-        )  # fmt: skip
-        return
-    combines.run(begin_all, tables, combines.items, start, state, iterations)
-    for step in range(iterations + max(pairs, 1) - 1):
-        passes.run(apply_all, tables, passes.items, state, step, iterations)
-        combines.run(combine_all, tables, combines.items, state, step, iterations)
-    combines.run(finish_all, tables, combines.items, state, iterations, pairs)
 
 
 def srip_backward(
@@ -140,35 +153,28 @@ def srip_backward(
     gradients: Sequence[Tensor],
     wanted: Sequence[int],
     accumulate: bool,
+    *,
+    views: WeightViews | None = None,
 ) -> None:
-    device = device_plan(weights, groups, sides)
-    plan = device.plan
+    place = weight_place(weights, groups, sides, views)
+    device, plan = place.device, place.device.plan
+    queue = Queue.of(device.device)
     _check(factors, len(plan.matrices), "factors")
     _check(vectors, 2 * pairs * plan.total_order, "vectors")
-    wants, table = _gradient_table(device, gradients, wanted)
-    key = "updates", wants, pairs, *table.access.items()
-    specialize = partial(specialization.rank_updates, plan, table.access, pairs)
-    tables = device.tables(weights)
+    into = device.gradient_place(gradients, wanted, queue)
+
+    def find() -> list[Launch]:
+        key = "updates", into.wanted, pairs, *into.access.items()
+        specialize = partial(specialization.rank_updates, plan, into.access, pairs)
+        return device.launches(key, lambda: plan.updates(into.wanted), specialize, queue)
+
+    tables = place.tables(queue)
     with device.current():
-        for launch in device.launches(key, lambda: plan.updates(wants), specialize):
+        for launch in into.launches(("updates", pairs), find):
             launch.run(
-                rank_updates, tables, launch.items, factors, vectors, table.first[launch.storage], table.views, pairs,
-                int(accumulate),
+                rank_updates, tables, launch.items.read_on(queue), factors, vectors,
+                gradients[into.first[launch.storage]], into.views.read_on(queue), pairs, int(accumulate),
             )  # fmt: skip
-
-
-def _gradient_table(
-    device: DevicePlan, gradients: Sequence[Tensor], wanted: Sequence[int]
-) -> tuple[tuple[bool, ...], GradientTable]:
-    wants = tuple(map(bool, wanted))
-    indices = [index for index, want in enumerate(wants) if want]
-    if len(wants) != len(device.plan.views) or len(gradients) != len(indices):
-        raise RuntimeError(
-            f"expected `wanted` for {len(device.plan.views)} weights and a gradient for each that is wanted, got "
-            f"{len(gradients)} gradients and {len(wants)} `wanted`, of which {len(indices)} are"
-        )
-    check_storage(gradients, [f"the gradient of weights[{index}]" for index in indices])
-    return wants, device.gradient_table(gradients, wants)
 
 
 def _check(tensor: Tensor, count: int, name: str) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .heuristics import Configuration
-from .matrices import Access, Matrix, SidedView, access_to, matrices_of
+from .matrices import VECTOR_BYTES, Access, Layout, Matrix, SidedView, access_to, matrices_of
 from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem, UpdateItem
 
 # Up to this order products and sums of a residual are in float64: so few entries don't average rounding errors out, and near
@@ -29,11 +29,17 @@ from .records import CombineItem, MatrixRow, PassItem, ProductItem, ResidualItem
 # the diagonal, which always is in float64.
 TINY_ORDER = 16
 TINY_BLOCK_DEPTH = 8
+SPREAD_ROWS = 64  # and columns of a residual that one item spreads
+DENSE_ROWS = 16  # a dense residual has a multiple of them, and of columns: its rows begin at multiples of 32 bytes
 NORM_ROWS = 64  # vectors whose squared lengths one item computes
-COMBINED_ROWS = 256  # entries of a vector that one item sums up
-MOST_PARTS = 64  # in which a pass over a matrix is summed up
+COMBINED_ROWS = 64  # entries of a vector that one item sums up
+MOST_PARTS = 128  # in which a pass over a matrix is summed up
+PASSES_PER_MULTIPROCESSOR = 8  # items in which a pass over all matrices is cut, about: more would start more often
+HELD_SHAPES = 4  # of tiles that a pass holds, each of half the rows of the one before and twice the columns
 LEAST_PART_DEPTH = 1024  # the depth of a tile is not cut finer than this
-ITEMS_PER_MULTIPROCESSOR = 4  # in which the tiles of a residual are cut, at least
+ITEMS_PER_MULTIPROCESSOR = (
+    4  # in which the tiles of residuals are cut, at least; and two for each program that runs at once
+)
 
 
 class Kind(IntEnum):
@@ -51,6 +57,11 @@ Items = dict[torch.dtype, list[Item]]  # one launch for each storage dtype: almo
 def triangle(i: int) -> int:
     """Where row i of a packed lower triangle begins; also the number of entries of a triangle of order i."""
     return i * (i + 1) // 2
+
+
+def dense_order(order: int) -> int:
+    """The rows and columns of a dense residual, zeros included."""
+    return -(-order // DENSE_ROWS) * DENSE_ROWS
 
 
 def _blocks(length: int, block: int) -> range:
@@ -83,7 +94,9 @@ def plan_residuals(matrices: Sequence[Matrix], configuration: Configuration, mul
         for matrix in matrices
         if matrix.order > TINY_ORDER
     )
-    fair = max(LEAST_PART_DEPTH, math.ceil(work / (ITEMS_PER_MULTIPROCESSOR * multiprocessors)))
+    together = max((configuration.residual(matrix.storage).programs for matrix in matrices), default=1)
+    items = max(ITEMS_PER_MULTIPROCESSOR, 2 * together) * multiprocessors
+    fair = max(LEAST_PART_DEPTH, math.ceil(work / items))
     found: list[tuple[torch.dtype, int, Item]] = []
     blocks_of: list[int] = []
     slot = 0
@@ -150,7 +163,7 @@ class Plan:
     def residuals(self) -> ResidualItems:
         return plan_residuals(self.matrices, self.configuration, self.multiprocessors)
 
-    def products(self, wanted: Sequence[bool], precision: int) -> Items:
+    def products(self, wanted: Sequence[int], precision: int) -> Items:
         """The gradients R W of the weights that are wanted, in tiles, largest sums first."""
         return _largest_first(
             (matrix.storage, matrix.order, ProductItem(index, row, column))
@@ -160,10 +173,18 @@ class Plan:
             for column in _blocks(matrix.depth, tile.columns)
         )
 
+    def spreads(self, wanted: Sequence[int]) -> Items:
+        """The tiles of the lower triangles of R that are spread to dense matrices, for the products."""
+        return _largest_first(
+            (matrix.storage, 1, ProductItem(index, row, column))
+            for index, matrix in self._wanted(wanted)
+            for row, column in _lower_tiles(matrix.order, SPREAD_ROWS)
+        )
+
     def passes(self) -> Items:
         """Passes over all matrices, one for each application of R."""
         return _largest_first(
-            (matrix.storage, (end - begin) * matrix.order, PassItem(index, begin, end, part))
+            (matrix.storage, (end - begin) * matrix.order, PassItem(index, begin, end, part, self._pass_shape(matrix)))
             for index, matrix in enumerate(self.matrices)
             for part, begin in enumerate(self._pass_parts(matrix))
             for end in [min(matrix.depth, begin + self._pass_parts(matrix).step)]
@@ -177,7 +198,7 @@ class Plan:
             for row in _blocks(matrix.order, COMBINED_ROWS)
         )
 
-    def updates(self, wanted: Sequence[bool]) -> Items:
+    def updates(self, wanted: Sequence[int]) -> Items:
         """The gradients of SRIP for the weights that are wanted, in blocks of their depth."""
         return _largest_first(
             (matrix.storage, matrix.order, UpdateItem(index, begin))
@@ -185,15 +206,44 @@ class Plan:
             for begin in _blocks(matrix.depth, self.configuration.update.columns)
         )
 
-    def _wanted(self, wanted: Sequence[bool]) -> Iterator[tuple[int, Matrix]]:
+    def _wanted(self, wanted: Sequence[int]) -> Iterator[tuple[int, Matrix]]:
         for index, matrix in enumerate(self.matrices):
             if wanted[matrix.weight] and matrix.order and matrix.depth:
                 yield index, matrix
 
+    @cached_property
+    def total_dense(self) -> int:
+        """Entries of all dense residuals."""
+        return sum(dense_order(matrix.order) ** 2 for matrix in self.matrices)
+
     def _pass_parts(self, matrix: Matrix) -> range:
-        """Where the parts begin in which a pass over this matrix is summed up."""
-        width = self.configuration.passes.columns
-        return _blocks(matrix.depth, width * max(1, math.ceil(matrix.depth / (width * MOST_PARTS))))
+        """Where the parts begin in which a pass over this matrix is summed up, each a number of whole tiles."""
+        shape = self._pass_shape(matrix)
+        width = self.configuration.passes.columns << (shape if shape < HELD_SHAPES else 1)
+        depth = max(self._fair_pass // max(matrix.order, 1), math.ceil(matrix.depth / MOST_PARTS), 1)
+        return _blocks(matrix.depth, width * math.ceil(depth / width))
+
+    @cached_property
+    def _fair_pass(self) -> int:
+        """Entries of an item, if all had as many."""
+        entries = sum(matrix.order * matrix.depth for matrix in self.matrices)
+        return entries // (PASSES_PER_MULTIPROCESSOR * self.multiprocessors)
+
+    def _pass_shape(self, matrix: Matrix) -> int:
+        """The number of the tile with the least rows that hold this order; `HELD_SHAPES` where none does."""
+        if matrix.view.layout == Layout.STRIDED:
+            return HELD_SHAPES
+        tile, narrowest = self.configuration.passes, VECTOR_BYTES // matrix.storage.itemsize
+        fitting = [
+            shape
+            for shape in range(HELD_SHAPES)
+            if matrix.order <= tile.rows >> shape and narrowest <= tile.columns << shape
+        ]
+        return fitting[-1] if fitting else HELD_SHAPES
+
+    @cached_property
+    def residual_blocks(self) -> int:
+        return sum(self.residuals.blocks_of)
 
     @cached_property
     def total_order(self) -> int:
@@ -203,10 +253,6 @@ class Plan:
     def total_triangle(self) -> int:
         return sum(triangle(matrix.order) for matrix in self.matrices)
 
-    def cooperative_programs(self, items: int) -> int:
-        """How many programs share these items where all must be running at once."""
-        return min(items, self.multiprocessors * self.configuration.passes.programs_per_multiprocessor)
-
     @cached_property
     def rows(self) -> list[MatrixRow]:
         orders = [matrix.order for matrix in self.matrices]
@@ -214,11 +260,13 @@ class Plan:
         squares = [len(_blocks(order, COMBINED_ROWS)) for order in orders]
         blocks = self.residuals.blocks_of
         residual_offsets, vector_offsets = _offsets(map(triangle, orders)), _offsets(orders)
+        dense_offsets = _offsets(dense_order(order) ** 2 for order in orders)
         sums_offsets = _offsets(order * count for order, count in zip(orders, parts, strict=True))
         first_blocks, first_squares = _offsets(blocks), _offsets(squares)
         return [
             MatrixRow(
                 matrix.weight, *matrix.view, matrix.order, matrix.depth, residual_offset=residual_offsets[m],
+                dense_offset=dense_offsets[m],
                 vector_offset=vector_offsets[m], entry_order=self.entry_orders[1][m], first_block=first_blocks[m],
                 blocks=blocks[m], sums_offset=sums_offsets[m], parts=parts[m], first_square=first_squares[m],
                 squares=squares[m],

@@ -30,6 +30,7 @@ class MatrixRow(NamedTuple):
     order: Any
     depth: Any
     residual_offset: Any
+    dense_offset: Any  # of its residual, where both triangles of it are kept
     vector_offset: Any
     entry_order: Any  # where its order of entries begins, or -1
     first_block: Any  # of its residual
@@ -64,12 +65,13 @@ class ProductItem(NamedTuple):
 
 
 class PassItem(NamedTuple):
-    """A range of the depth of a pass."""
+    """A range of the depth of a pass; `shape` is that of the tiles, see `Plan`."""
 
     matrix: Any
     begin: Any
     end: Any
     part: Any
+    shape: Any
 
 
 class CombineItem(NamedTuple):

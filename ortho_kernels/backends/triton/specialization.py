@@ -9,12 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
-from .heuristics import ARCHITECTURES, PASS_REGISTERS
+from .heuristics import ARCHITECTURES
 from .matrices import VECTOR_BYTES, Access
-from .plan import Plan
+from .plan import Plan, dense_order
 
 LEAST_VECTORS = 16  # that tensor cores multiply at once
-COMBINE_WARPS = 4
+COMBINE_WARPS = SPREAD_WARPS = 4
 NUMBERS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 AccessTo = dict[torch.dtype, Access]
 
@@ -44,32 +44,46 @@ def residuals(plan: Plan, keep: bool, storage: torch.dtype) -> dict[str, Any]:
         BLOCK=tile.rows,
         BLOCK_DEPTH=tile.depth,
         PRECISION=plan.configuration.forward_precision if storage is torch.float32 else "ieee",
-        UPCAST=interpreting() and storage is torch.bfloat16,  # the interpreter's own product of bfloat16 is wrong
+        UPCAST=interpreting(),
     )
-    return {"META": meta, **_options(plan, tile.warps, num_stages=tile.stages)}
+    return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
+
+
+def spread_residuals(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
+    widest = dense_order(max(matrix.order for matrix in plan.matrices))
+    meta = Meta(PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64)
+    return {"META": meta, **_options(plan, SPREAD_WARPS)}
 
 
 def residual_products(plan: Plan, access: AccessTo, precision: int, storage: torch.dtype) -> dict[str, Any]:
     tile = plan.configuration.product(storage, precision)
-    chosen = plan.configuration.product_precision(storage, precision)
-    widest = max(matrix.order for matrix in plan.matrices)
     meta = Meta(
         **_access(storage, access),
         BLOCK_ROWS=tile.rows,
         BLOCK_COLUMNS=tile.columns,
         BLOCK_ORDER=tile.depth,
-        OPERAND=tl.bfloat16 if chosen == "bf16" and not interpreting() else tl.float32,
-        PRECISION="ieee" if chosen == "bf16" else chosen,
-        PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64,
+        OPERAND=NUMBERS[dense_dtype(plan, storage, precision)],
+        PRECISION=precision_of_dot(plan.configuration.product_precision(storage, precision)),
+        UPCAST=interpreting(),
     )
-    return {"META": meta, **_options(plan, tile.warps, num_stages=tile.stages)}
+    return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
+
+
+def precision_of_dot(chosen: str) -> str:
+    """Operands of bfloat16 are multiplied as they are."""
+    return "ieee" if chosen == "bf16" else chosen
+
+
+def dense_dtype(plan: Plan, storage: torch.dtype, precision: int) -> torch.dtype:
+    """Of R, and of the operands of R W."""
+    chosen = plan.configuration.product_precision(storage, precision)
+    return torch.bfloat16 if chosen == "bf16" else torch.float32
 
 
 def passes(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
     chosen = plan.configuration.passes
     meta = Meta(**_access(storage, plan.access), ROWS=chosen.rows, COLUMNS=chosen.columns)
-    cooperative = {"launch_cooperative_grid": True} if plan.configuration.cooperative else {}
-    return {"META": meta, **_options(plan, chosen.warps, PASS_REGISTERS, **cooperative)}
+    return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
 
 def combines(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
@@ -83,9 +97,9 @@ def rank_updates(plan: Plan, access: AccessTo, pairs: int, storage: torch.dtype)
         VECTORS=max(LEAST_VECTORS, triton.next_power_of_2(2 * pairs)),
         ROWS=chosen.rows,
         COLUMNS=chosen.columns,
-        PRECISION=plan.configuration.forward_precision,
+        PRECISION=plan.configuration.update_precision,
     )
-    return {"META": meta, **_options(plan, chosen.warps)}
+    return {"META": meta, **_options(plan, chosen.warps, chosen.programs)}
 
 
 def _access(storage: torch.dtype, access: AccessTo) -> dict[str, Any]:
@@ -98,12 +112,11 @@ def _access(storage: torch.dtype, access: AccessTo) -> dict[str, Any]:
     }
 
 
-def _options(plan: Plan, warps: int, registers: int | None = None, **options: Any) -> dict[str, Any]:
+def _options(plan: Plan, warps: int, programs: int = 1, **options: Any) -> dict[str, Any]:
     """The compiler's options. Left alone, ptxas aims for a higher occupancy than a tile has, and spills for it."""
     if interpreting():
         return {}
     capacity = ARCHITECTURES.get(plan.configuration.architecture)
     if capacity is not None and capacity.target == "cuda":
-        most = capacity.registers_with(warps)
-        options["maxnreg"] = most if registers is None else min(most, registers)
+        options["maxnreg"] = capacity.registers_with(warps, programs)
     return {"num_warps": warps, "enable_fp_fusion": True, **options}

@@ -8,6 +8,7 @@ from ortho_kernels.backends.triton import heuristics, tables
 from ortho_kernels.backends.triton import operators as kernels
 
 FEW = ["odd", "tall", "channels_last, grouped", "overlapping"]
+INTERPRETED = heuristics.TABLE[heuristics.INTERPRETER]
 CASES = [(name, torch.float32) for name in NAMES] + [(name, dtype) for name in FEW for dtype in STORAGES[1:]]
 
 
@@ -26,10 +27,9 @@ def test_as_the_cpu_kernels(name, side, dtype):
 def small_tiles(monkeypatch):
     """Several tiles, cut in several parts, from small matrices."""
     tile = heuristics.Tile(16, 16, 16, 4, 1)
-    base = heuristics.TABLE[heuristics.INTERPRETER]
     monkeypatch.setattr("ortho_kernels.backends.triton.plan.LEAST_PART_DEPTH", 48)
     monkeypatch.setattr("ortho_kernels.backends.triton.plan.ITEMS_PER_MULTIPROCESSOR", 1000)
-    with tables.configured(heuristics.replace(base, residual_float32=tile, product_float32=tile)):
+    with tables.configured(heuristics.replace(INTERPRETED, residual_float32=tile, product_float32=tile)):
         yield
 
 
@@ -37,7 +37,7 @@ def test_parts_of_tiles_are_summed_before_squaring(small_tiles):
     weights = [torch.randn(37, 104) / 10, torch.randn(9, 240) / 15, torch.randn(100, 20) / 10]
     sides = [0, 0, 1]
     values, residuals = kernels.soft_orthogonality(weights, [1] * 3, sides, 1.0, 1.0, True)
-    plan = tables.device_plan(weights, [1] * 3, sides).plan
+    plan = tables.weight_place(weights, [1] * 3, sides).device.plan
     assert {item.parts for item in plan.residuals.items[torch.float32]} == {3, 5}
     matrices = [w.double() for w in weights]
     R = [cpu_kernels.residual(w, side) for w, side in zip(matrices, sides, strict=True)]
@@ -74,6 +74,26 @@ def test_digits_near_orthogonality():
         assert (gradient.double() - 4 * R @ W).norm() < 1e-5 * (4 * R @ W).norm(), shape
 
 
+IN_PARTS = heuristics.replace(INTERPRETED, forward_precision="bf16x8", product_precisions=("bf16x8", "ieee", "bf16"))
+
+
+def test_digits_near_orthogonality_in_parts_of_bfloat16():
+    with tables.configured(IN_PARTS):
+        test_digits_near_orthogonality()
+
+
+def test_three_parts_of_bfloat16_are_the_whole():
+    """Values of all magnitudes: R by the parts is off by no more than by float32 itself."""
+    weight = torch.randn(40, 90) * torch.logspace(-6, 3, 90)
+    weight[3] = 0
+    exact = weight.double() @ weight.double().t() - torch.eye(40, dtype=torch.float64)
+    with tables.configured(IN_PARTS):
+        _, residuals = kernels.soft_orthogonality([weight], [1], [0], 1.0, 1.0, True)
+    rows, columns = torch.tril_indices(40, 40).unbind()
+    scale = weight.abs().double() @ weight.abs().double().t() + 1
+    assert ((residuals - exact[rows, columns]) / scale[rows, columns]).abs().max() < 2e-7
+
+
 def test_mixed_dtypes_and_unwanted_gradients():
     weights = [torch.randn(20, 40, dtype=dtype) / 6 for dtype in STORAGES]
     values, residuals = kernels.soft_orthogonality(weights, [1] * 3, [0] * 3, 1.0, 1.0, True)
@@ -97,7 +117,8 @@ def test_medium_precision_rounds_to_bfloat16_alone():
         )[0]
         for precision in (0, 2)
     )
-    assert (medium - exact).norm() <= 4e-3 * exact.norm()
+    # Triton's interpreter cuts bits off, where a GPU rounds: three times as much.
+    assert 1e-4 * exact.norm() < (medium - exact).norm() <= 8e-3 * exact.norm()
 
 
 def test_zero_residuals_nan_and_inf():

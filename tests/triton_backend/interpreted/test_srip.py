@@ -6,6 +6,7 @@ from matrices import NAMES, SIDES, STORAGES, cpu_kernels
 
 from ortho_kernels.backends.triton import heuristics, tables
 from ortho_kernels.backends.triton import operators as kernels
+from ortho_kernels.backends.triton.plan import HELD_SHAPES
 
 CASES = [(name, side, torch.float32, 2, True) for name in NAMES for side in SIDES]
 CASES += [("odd", 0, dtype, 3, True) for dtype in STORAGES[1:]]
@@ -23,35 +24,67 @@ def test_as_the_cpu_kernels(name, side, dtype, iterations, through):
     cpu_kernels.test_srip(name, side, dtype, iterations, through)
 
 
-def everything(weights):
+def everything(weights, through=True):
     count = len(weights)
     start = torch.randn(sum(map(len, weights)), generator=torch.Generator().manual_seed(3))
-    values, vectors = kernels.srip(weights, [1] * count, [0] * count, start, 2, True, True)
+    values, vectors = kernels.srip(weights, [1] * count, [0] * count, start, 2, through, True)
     backward = kernels.srip_backward
-    written = cpu_kernels.gradients(backward, values, weights, [1] * count, [0] * count, vectors, 2)
-    return [values, vectors, *written]
+    return [
+        values,
+        vectors,
+        *cpu_kernels.gradients(backward, values, weights, [1] * count, [0] * count, vectors, 1 + through),
+    ]
 
 
-def test_one_launch_and_several_have_the_same_bits(monkeypatch):
-    weights = [torch.randn(70, 600) / 24, torch.randn(5, 30) / 5, torch.randn(300, 40) / 6]
+WEIGHTS = [torch.randn(40, 600) / 24, torch.randn(5, 33) / 5, torch.randn(300, 40) / 6, torch.randn(33, 64).t() / 5]
+
+
+def test_every_tile_of_a_pass_is_right():
+    """Orders that each of the tiles holds, by rows and by columns, and such that none does."""
+    tile = heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER].passes, rows=64, columns=4)
+    weights = [torch.randn(n, 72) / 8 for n in (7, 8, 9, 16, 30, 32, 33, 60, 64, 65, 130)]
+    weights += [torch.randn(72, n).t() / 8 for n in (8, 16, 32, 64, 132)]
+    with tables.configured(heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER], passes=tile)):
+        place = tables.weight_place(weights, [1] * len(weights), [0] * len(weights))
+        shapes = {(item.shape, place.device.plan.matrices[item.matrix].view.layout)
+                  for item in place.device.plan.passes()[torch.float32]}  # fmt: skip
+        assert shapes >= {(shape, layout) for shape in range(HELD_SHAPES + 1) for layout in (0, 1)}
+        values, _, *gradients = everything(weights)
+    start = torch.randn(sum(map(len, weights)), generator=torch.Generator().manual_seed(3)).split([*map(len, weights)])
+    for weight, x, value, gradient in zip(weights, start, values, gradients, strict=True):
+        leaf = weight.double().requires_grad_()
+        R = cpu_kernels.residual(leaf, 0)
+        u = R @ x.double()
+        sigma = (R @ u).norm() / u.norm()
+        (truth,) = torch.autograd.grad(sigma, leaf, sigma)
+        assert abs(value.item() / sigma.item() - 1) < 1e-6, weight.shape
+        assert (gradient.double() - truth).norm() < 1e-6 * truth.norm(), weight.shape
+
+
+def test_two_launches_for_each_application_of_R(monkeypatch):
     launched = []
-    monkeypatch.setattr(kernels, "iterate", Recorded(kernels.iterate, launched))
-    together = everything(weights)
-    assert launched == ["iterate"]
-    alone = heuristics.replace(heuristics.TABLE[heuristics.INTERPRETER], cooperative=False)
-    with tables.configured(alone):
-        assert all(torch.equal(a, b) for a, b in zip(together, everything(weights), strict=True))
-    assert launched == ["iterate"]
+    for name in ("begin_iteration", "apply_residuals", "combine_sums", "finish_iteration", "rank_updates"):
+        monkeypatch.setattr(kernels, name, Recorded(getattr(kernels, name), launched))
+    for through, applications in ((True, 3), (False, 2)):
+        everything(WEIGHTS, through)
+        assert launched == [
+            "begin_iteration", *["apply_residuals", "combine_sums"] * applications, "finish_iteration", "rank_updates",
+        ]  # fmt: skip
+        launched.clear()
+
+
+def test_the_same_bits_twice():
+    assert all(torch.equal(a, b) for a, b in zip(everything(WEIGHTS), everything(WEIGHTS), strict=True))
 
 
 class Recorded:
     """A kernel that writes its name down when it is launched."""
 
     def __init__(self, kernel, launched):
-        self.kernel, self.launched = kernel, launched
+        self.kernel, self.fn, self.launched = kernel, kernel.fn, launched
 
     def __getitem__(self, grid):
-        self.launched.append(self.kernel.fn.__name__)
+        self.launched.append(self.fn.__name__)
         return self.kernel[grid]
 
 

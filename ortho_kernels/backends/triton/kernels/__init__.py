@@ -4,12 +4,15 @@ from typing import Any
 
 from triton.runtime.jit import JITFunction
 
-from .power_iteration import apply_all, begin_all, combine_all, finish_all, iterate
-from .product import residual_products
+from .power_iteration import apply_residuals, begin_iteration, combine_sums, finish_iteration
+from .product import residual_products, spread_residuals
 from .rank_update import rank_updates
 from .residual import residuals
 
-KERNELS = (residuals, residual_products, iterate, begin_all, apply_all, combine_all, finish_all, rank_updates)
+KERNELS = (
+    residuals, spread_residuals, residual_products, begin_iteration, apply_residuals, combine_sums, finish_iteration,
+    rank_updates,
+)  # fmt: skip
 
 
 def fix_cache_key(function: Any) -> None:
@@ -30,6 +33,6 @@ for _kernel in KERNELS:
         fix_cache_key(_kernel)
 
 __all__ = [
-    "KERNELS", "apply_all", "begin_all", "combine_all", "finish_all", "iterate", "rank_updates", "residual_products",
-    "residuals",
+    "KERNELS", "apply_residuals", "begin_iteration", "combine_sums", "finish_iteration", "rank_updates",
+    "residual_products", "residuals", "spread_residuals",
 ]  # fmt: skip

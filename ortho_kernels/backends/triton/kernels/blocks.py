@@ -1,4 +1,4 @@
-"""How a kernel finds its matrix and reads and writes blocks of it; how the programs of a launch wait for each other."""
+"""How a kernel finds its matrix and reads and writes blocks of it; how a program learns that it comes last."""
 
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from ..records import MatrixRow, StridedView
 
 DEPTH_MAJOR = tl.constexpr(int(Layout.DEPTH_MAJOR))
 ORDER_MAJOR = tl.constexpr(int(Layout.ORDER_MAJOR))
+STRIDED = tl.constexpr(int(Layout.STRIDED))
 # Fields are constants for triton's sake: compiled kernels are kept under a key that names constants, and no classes.
 MATRIX = tl.constexpr(MatrixRow._fields)
 VIEW = tl.constexpr(StridedView._fields)
@@ -131,13 +132,3 @@ def arrives_last(counter, count):
     if last:
         tl.store(counter, 0)
     return last
-
-
-@triton.jit
-def wait_for_all(counter, programs, times):
-    """A barrier over all programs of a cooperative launch, the `times`-th of the launch."""
-    tl.debug_barrier()
-    tl.atomic_add(counter, 1, sem="release", scope="gpu")
-    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < programs * times:
-        pass
-    tl.debug_barrier()

@@ -1,4 +1,4 @@
-"""SRIP's power iteration for all matrices: in one cooperative launch, or in two launches for each application of R.
+"""SRIP's power iteration for all matrices, in two launches for each application of R.
 
 With x_i = R x_(i-1), normalized at every step, and s_i = |R x_(i-1)|, the value is s_m. The adjoints, each scaled by the
 length that its partner was divided by, are p_m = x_m, p_(m-1) = (R p_m - s_m x_(m-1)) / s_(m-1), p_i = R p_(i+1) / s_i.
@@ -16,66 +16,22 @@ nearly equal numbers, and so are the adjoints.
 import triton
 import triton.language as tl
 
-from ..plan import COMBINED_ROWS
+from ..plan import COMBINED_ROWS, HELD_SHAPES
 from ..records import CombineItem, PassItem
-from .blocks import entries_in_caller_order, load_block, load_matrix, load_row, wait_for_all, weight_at
+from .blocks import STRIDED, entries_in_caller_order, load_block, load_matrix, load_row, weight_at
 
 PASS = tl.constexpr(PassItem._fields)
 COMBINE = tl.constexpr(CombineItem._fields)
 COMBINED = tl.constexpr(COMBINED_ROWS)
-PARTS_AT_ONCE = tl.constexpr(4)
+HELD = tl.constexpr(HELD_SHAPES)
+PARTS_AT_ONCE = tl.constexpr(32)
 SQUARES_AT_ONCE = tl.constexpr(64)
 
-# Counts vary from list to list, and a start vector may lie anywhere: one compilation serves all.
+# Counts vary from call to call, and a start vector may lie anywhere: one compilation serves all.
 VARYING = {
-    "do_not_specialize": ["pass_count", "combine_count", "step", "iterations", "pairs"],
+    "do_not_specialize": ["step", "iterations", "pairs"],
     "do_not_specialize_on_alignment": ["start"],
 }
-
-
-@triton.jit(**VARYING)
-def iterate(
-    tables, passes, pass_count, combines, combine_count, start, state, barrier, iterations, pairs, META: tl.constexpr
-):
-    """All steps, with barriers over the grid: every program must be running at once."""
-    program = tl.program_id(0)
-    programs = tl.num_programs(0)
-    for i in range(program, combine_count, programs):
-        begin(combines, i, tables, start, state, iterations)
-    wait_for_all(barrier, programs, 1)
-    for step in range(0, iterations + tl.maximum(pairs, 1) - 1):
-        for i in range(program, pass_count, programs):
-            apply(passes, i, tables, state, step, iterations, META)
-        wait_for_all(barrier, programs, 2 * step + 2)
-        for i in range(program, combine_count, programs):
-            combine(combines, i, tables, state, step, iterations)
-        wait_for_all(barrier, programs, 2 * step + 3)
-    for i in range(program, combine_count, programs):
-        finish(combines, i, tables, state, iterations, pairs)
-    # The last to leave sets the barrier back for the next launch.
-    if tl.atomic_add(barrier + 1, 1, sem="acq_rel", scope="gpu") == programs - 1:
-        tl.store(barrier, 0)
-        tl.store(barrier + 1, 0)
-
-
-@triton.jit(**VARYING)
-def begin_all(tables, combines, start, state, iterations):
-    begin(combines, tl.program_id(0), tables, start, state, iterations)
-
-
-@triton.jit(**VARYING)
-def apply_all(tables, passes, state, step, iterations, META: tl.constexpr):
-    apply(passes, tl.program_id(0), tables, state, step, iterations, META)
-
-
-@triton.jit(**VARYING)
-def combine_all(tables, combines, state, step, iterations):
-    combine(combines, tl.program_id(0), tables, state, step, iterations)
-
-
-@triton.jit(**VARYING)
-def finish_all(tables, combines, state, iterations, pairs):
-    finish(combines, tl.program_id(0), tables, state, iterations, pairs)
 
 
 @triton.jit
@@ -95,7 +51,7 @@ def sum_of_squares(state, m, iterations, place):
     total = tl.zeros((SQUARES_AT_ONCE,), tl.float64)
     for first in range(0, m.squares, SQUARES_AT_ONCE):
         which = first + tl.arange(0, SQUARES_AT_ONCE)
-        total += tl.load(own + which, mask=which < m.squares, other=0.0, cache_modifier=".cg")
+        total += tl.load(own + which, mask=which < m.squares, other=0.0)
     return tl.sum(total)
 
 
@@ -124,10 +80,10 @@ def input_scale(state, m, step, iterations):
     return tl.where(step <= iterations, inverse_length(state, m, iterations, tl.minimum(step, iterations)), 1.0)
 
 
-@triton.jit
-def begin(combines, index, tables, start, state, iterations):
+@triton.jit(**VARYING)
+def begin_iteration(combines, tables, start, state, iterations):
     """x_0, in the order of the matrix."""
-    item = CombineItem(*load_row(combines, index, COMBINE))
+    item = CombineItem(*load_row(combines, tl.program_id(0), COMBINE))
     m = load_matrix(tables, item.matrix)
     rows = item.row + tl.arange(0, COMBINED)
     inside = rows < m.order
@@ -137,10 +93,10 @@ def begin(combines, index, tables, start, state, iterations):
     tl.store(squares_at(state, m, iterations, 0) + item.row // COMBINED, tl.sum(x * x))
 
 
-@triton.jit
-def apply(passes, index, tables, state, step, iterations, META: tl.constexpr):
-    """W_b (W_b^T x) for a range of columns W_b, which are read twice while they are in a cache; x as it is kept."""
-    item = PassItem(*load_row(passes, index, PASS))
+@triton.jit(**VARYING)
+def apply_residuals(passes, tables, state, step, iterations, META: tl.constexpr):
+    """W_b (W_b^T x) for a range of columns W_b; x as it is kept."""
+    item = PassItem(*load_row(passes, tl.program_id(0), PASS))
     m = load_matrix(tables, item.matrix)
     W = weight_at(tables, m, META)
     x = vector_at(state, m, iterations, input_of(step, iterations))
@@ -148,32 +104,58 @@ def apply(passes, index, tables, state, step, iterations, META: tl.constexpr):
     for LAYOUT in tl.static_range(3):
         if META.LAYOUTS >> LAYOUT & 1:
             if m.layout == LAYOUT:
-                apply_in(item, m, W, x, sums, LAYOUT, META)
+                for SHAPE in tl.static_range(HELD):
+                    if META.COLUMNS << SHAPE >= META.ALIGNED and LAYOUT != STRIDED:
+                        if item.shape == SHAPE:
+                            apply_held(item, m, W, x, sums, META.ROWS >> SHAPE, META.COLUMNS << SHAPE, LAYOUT, META)
+                if item.shape == HELD:
+                    ROWS: tl.constexpr = META.ROWS // (4 if LAYOUT == STRIDED else 2)  # a pointer for each entry
+                    apply_twice_read(item, m, W, x, sums, ROWS, META.COLUMNS * 2, LAYOUT, META)
 
 
 @triton.jit
-def apply_in(item, m, W, x, sums, LAYOUT: tl.constexpr, META: tl.constexpr):
-    for depth in range(item.begin, item.end, META.COLUMNS):
-        products = tl.zeros((META.ROWS, META.COLUMNS), tl.float64)
-        for row in range(0, m.order, META.ROWS):
-            rows = row + tl.arange(0, META.ROWS)
-            block = load_block(W, row, depth, m.order, item.end, META.ROWS, META.COLUMNS, LAYOUT, META)
-            own_x = tl.load(x + rows, mask=rows < m.order, other=0.0, cache_modifier=".cg")
-            products += block.to(tl.float64) * own_x[:, None]
+def apply_held(
+    item, m, W, x, sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAYOUT: tl.constexpr, META: tl.constexpr
+):
+    """Of an order up to `ROWS`: a block of columns is read once, and stays in registers. While it is worked on, the next
+    is on its way."""
+    rows = tl.arange(0, ROWS)
+    own_x = tl.load(x + rows, mask=rows < m.order, other=0.0)
+    own_sums = tl.zeros((ROWS,), tl.float64)
+    following = load_block(W, 0, item.begin, m.order, item.end, ROWS, COLUMNS, LAYOUT, META)
+    for depth in range(item.begin, item.end, COLUMNS):
+        block = following.to(tl.float64)
+        following = load_block(W, 0, depth + COLUMNS, m.order, item.end, ROWS, COLUMNS, LAYOUT, META)
+        along_depth = tl.sum(block * own_x[:, None], axis=0)
+        own_sums += tl.sum(block * along_depth[None, :], axis=1)
+    tl.store(sums + rows, own_sums, mask=rows < m.order)
+
+
+@triton.jit
+def apply_twice_read(
+    item, m, W, x, sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAYOUT: tl.constexpr, META: tl.constexpr
+):  # fmt: skip
+    """Of any order: blocks of columns, so narrow that they are in a cache when they are read again."""
+    for depth in range(item.begin, item.end, COLUMNS):
+        products = tl.zeros((ROWS, COLUMNS), tl.float64)
+        for row in range(0, m.order, ROWS):
+            block = load_block(W, row, depth, m.order, item.end, ROWS, COLUMNS, LAYOUT, META).to(tl.float64)
+            rows = row + tl.arange(0, ROWS)
+            own_x = tl.load(x + rows, mask=rows < m.order, other=0.0)
+            products += block * own_x[:, None]
         along_depth = tl.sum(products, axis=0)
-        for row in range(0, m.order, META.ROWS):
-            rows = row + tl.arange(0, META.ROWS)
-            block = load_block(W, row, depth, m.order, item.end, META.ROWS, META.COLUMNS, LAYOUT, META)
-            own_sums = tl.sum(block.to(tl.float64) * along_depth[None, :], axis=1)
+        for row in range(0, m.order, ROWS):
+            rows = row + tl.arange(0, ROWS)
             before = tl.load(sums + rows, mask=rows < tl.where(depth > item.begin, m.order, 0), other=0.0)
-            tl.store(sums + rows, before + own_sums, mask=rows < m.order)
+            block = load_block(W, row, depth, m.order, item.end, ROWS, COLUMNS, LAYOUT, META).to(tl.float64)
+            tl.store(sums + rows, before + tl.sum(block * along_depth[None, :], axis=1), mask=rows < m.order)
         tl.debug_barrier()  # the next columns add to what was stored
 
 
-@triton.jit
-def combine(combines, index, tables, state, step, iterations):
+@triton.jit(**VARYING)
+def combine_sums(combines, tables, state, step, iterations):
     """The next vector, from the parts of W (W^T x) in their order."""
-    item = CombineItem(*load_row(combines, index, COMBINE))
+    item = CombineItem(*load_row(combines, tl.program_id(0), COMBINE))
     m = load_matrix(tables, item.matrix)
     rows = item.row + tl.arange(0, COMBINED)
     inside = rows < m.order
@@ -186,7 +168,6 @@ def combine(combines, index, tables, state, step, iterations):
             own_sums + part[:, None] * m.order + rows[None, :],
             mask=(part[:, None] < m.parts) & inside[None, :],
             other=0.0,
-            cache_modifier=".cg",
         )
     x = load_vector(state, m, iterations, input_of(step, iterations), rows)
     # Scaled after the difference: scaled before, a fused multiply-add leaves the rounding of x, where R x is zero.
@@ -206,13 +187,13 @@ def combine(combines, index, tables, state, step, iterations):
 
 @triton.jit
 def load_vector(state, m, iterations, place, rows):
-    return tl.load(vector_at(state, m, iterations, place) + rows, mask=rows < m.order, other=0.0, cache_modifier=".cg")
+    return tl.load(vector_at(state, m, iterations, place) + rows, mask=rows < m.order, other=0.0)
 
 
-@triton.jit
-def finish(combines, index, tables, state, iterations, pairs):
+@triton.jit(**VARYING)
+def finish_iteration(combines, tables, state, iterations, pairs):
     """The value, and the pairs (p_i, x_(i-1)) from i = m on; a value of zero has no direction: its gradient is zero."""
-    item = CombineItem(*load_row(combines, index, COMBINE))
+    item = CombineItem(*load_row(combines, tl.program_id(0), COMBINE))
     m = load_matrix(tables, item.matrix)
     rows = item.row + tl.arange(0, COMBINED)
     inside = rows < m.order

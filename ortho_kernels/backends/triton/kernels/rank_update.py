@@ -23,7 +23,7 @@ from .blocks import (
 ITEM = tl.constexpr(UpdateItem._fields)
 
 
-@triton.jit(do_not_specialize=["pairs", "accumulate"], do_not_specialize_on_alignment=["factors", "gradients"])
+@triton.jit(do_not_specialize=["pairs", "accumulate"], do_not_specialize_on_alignment=["factors", "kept", "gradients"])
 def rank_updates(tables, items, factors, kept, gradients, gradient_views, pairs, accumulate, META: tl.constexpr):
     """`VECTORS`, a power of two, is at least 2 pairs, and 16, the least that tensor cores multiply."""
     item = UpdateItem(*load_row(items, tl.program_id(0), ITEM))

@@ -10,6 +10,7 @@ import triton.language as tl
 from ..plan import NORM_ROWS, TINY_BLOCK_DEPTH, TINY_ORDER, Kind
 from ..records import ResidualItem
 from .blocks import arrives_last, left_of, load_block, load_matrix, load_row, weight_at
+from .parts import short_product
 
 ITEM = tl.constexpr(ResidualItem._fields)
 TILE = tl.constexpr(int(Kind.TILE))
@@ -100,15 +101,10 @@ def tile_sums(W, item, m, LAYOUT: tl.constexpr, META: tl.constexpr):
     for depth in range(item.begin, item.end, META.BLOCK_DEPTH):
         left = load_block(W, item.row, depth, m.order, item.end, META.BLOCK, META.BLOCK_DEPTH, LAYOUT, META)
         right = load_block(W, item.column, depth, m.order, item.end, META.BLOCK, META.BLOCK_DEPTH, LAYOUT, META)
-        if META.UPCAST:
-            left = left.to(tl.float32)
-            right = right.to(tl.float32)
         # Tensor cores truncate what they add to a running sum, a bias that grows with the depth and that R, a difference
         # of nearly equal numbers, would show. So they form short sums only, added here with rounding (Ootomo and Yokota,
-        # "Recovering single precision accuracy from Tensor Cores", 2022); the limit keeps the compiler from fusing both.
-        sums += tl.dot(
-            left, tl.trans(right), input_precision=META.PRECISION, max_num_imprecise_acc=META.BLOCK_DEPTH
-        )  # fmt: skip
+        # "Recovering single precision accuracy from Tensor Cores", 2022).
+        sums += short_product(left, tl.trans(right), META.PRECISION, META.BLOCK_DEPTH, META.UPCAST)
     return sums
 
 

@@ -1,7 +1,7 @@
-"""Launches all operators on a GPU that isn't there, up to where it would run; prints a JSON line for each kernel.
+"""`python -m benchmarks.launch_without_gpu ARCHITECTURE DTYPE LIST...` launches all operators on a GPU that isn't there.
 
-Arguments: the architecture, the dtype, and lists of shapes such as 64x64,10x16. Triton's driver is replaced: it loads and
-launches nothing.
+A list is of shapes, such as 64x64,10x16. Triton's driver is replaced: it loads and launches nothing. Prints a JSON line for
+each kernel that is compiled, or found in triton's cache.
 """
 
 import json
@@ -37,7 +37,7 @@ def launch_all(weights):
     groups, sides = [1] * len(weights), [int(len(weight) > weight[0].numel()) for weight in weights]
     factors = torch.ones(len(weights))
     gradients = [torch.empty_like(weight) for weight in weights]
-    order = tables.device_plan(weights, groups, sides).plan.total_order
+    order = tables.weight_place(weights, groups, sides).device.plan.total_order
     _, residuals = operators.soft_orthogonality(weights, groups, sides, 1.0, 1.0, True)
     _, vectors = operators.srip(weights, groups, sides, torch.randn(order + 1)[1:], 2, True, True)
     views = weights, groups, sides
@@ -47,10 +47,15 @@ def launch_all(weights):
         operators.srip_backward(factors, *views, vectors, 2, *into)
 
 
-def main(architecture, dtype, *lists):
+def stand_in_for_gpu(architecture):
+    """From here on tensors in main memory are served as if they were on a GPU, up to where it would run."""
     driver.set_active(Driver(architecture))
-    knobs.compilation.listener = note
     tables.device_facts = lambda device: DeviceFacts(architecture, 132)
+
+
+def main(architecture, dtype, *lists):
+    stand_in_for_gpu(architecture)
+    knobs.compilation.listener = note
     for shapes in lists:
         sizes = [[int(part) for part in shape.split("x")] for shape in shapes.split(",")]
         launch_all([torch.randn(size).to(getattr(torch, dtype)) for size in sizes])
