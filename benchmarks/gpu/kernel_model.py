@@ -161,7 +161,7 @@ def srip(weights: Sequence[Matrix], card: Card, iterations: int = 2) -> list[Pha
     planned, device = [matrix.planned() for matrix in weights], planner.Device(card.multiprocessors)
     W = sum(matrix.bytes for matrix in weights)
     iterating = planner.plan_iterations(planned, iterations, True, device)
-    updating = planner.plan_updates(planned, iterations, device)
+    updating = planner.plan_updates(planned, iterations)
     forward, backward = Phase("forward", iterating[0].steps * W), Phase("backward", 2 * W)
     forward.launches = [_iterations(each, weights, card) for each in iterating]
     backward.launches = [_updates(each, weights, iterations) for each in updating]
@@ -220,31 +220,29 @@ def _products(launch, weights: Sequence[Matrix], card: Card, precision: str) -> 
     return Launch(launch.blocks, work.by_unit(), total, l2)
 
 
+def _strips(each, matrix: Matrix) -> np.ndarray:
+    """The entries of each strip of its depth."""
+    return np.diff(np.append(np.arange(0, matrix.depth, each.strip), matrix.depth))
+
+
 def _iterations(launch, weights: Sequence[Matrix], card: Card) -> Launch:
-    work = []
     W = sum(weights[each.matrix].bytes for each in launch.work)
-    for each in launch.work:
-        matrix = weights[each.matrix]
-        depth = np.full(each.ranges, each.range_depth)
-        depth[-1] = matrix.depth - each.range_depth * (each.ranges - 1)
-        work.append(4 * matrix.order * depth)
+    strips = np.concatenate(
+        [4 * weights[each.matrix].order * _strips(each, weights[each.matrix]) for each in launch.work]
+    )
+    # One item a block: its share of all strips.
+    shares = np.diff(np.append(0, strips.cumsum())[launch.items * np.arange(launch.blocks + 1) // launch.blocks])
     read = W if card.l2_bytes // 2 >= W else launch.steps * W
-    through = launch.steps * (2 * W + 2 * launch.partial_bytes)
+    through = launch.steps * (W + 2 * launch.partial_bytes)
     fast_double = card.peak["float64"] >= FAST_DOUBLE * card.peak["float32"]
     unit, factor = ("float64", 1) if fast_double else ("float32", TWO_FLOAT_OPERATIONS / 2)
-    operations = {unit: factor * np.concatenate(work)}
-    return Launch(launch.blocks, operations, read, through, 2 * launch.steps, launch.steps)
+    return Launch(launch.blocks, {unit: factor * shares}, read, through, 2 * launch.steps, launch.steps)
 
 
 def _updates(launch, weights: Sequence[Matrix], pairs: int) -> Launch:
-    work = []
     W = sum(weights[each.matrix].bytes for each in launch.work)
-    for each in launch.work:
-        matrix = weights[each.matrix]
-        depth = np.full(each.strips, launch.strip)
-        depth[-1] = matrix.depth - launch.strip * (each.strips - 1)
-        work.append(8 * pairs * matrix.order * depth)
-    return Launch(launch.blocks, {"float32": np.concatenate(work)}, 2 * W, 2 * W)
+    work = [8 * pairs * weights[each.matrix].order * _strips(each, weights[each.matrix]) for each in launch.work]
+    return Launch(launch.items, {"float32": np.concatenate(work)}, 2 * W, 2 * W)
 
 
 class _Work:

@@ -95,20 +95,51 @@ def test_gradient_items_cover_every_tile(device):
         assert (work.row_tiles, work.column_tiles) == (up(order, planner.tile_side), up(depth, planner.tile_side))
 
 
-def test_ranges_and_strips_cover_the_depth(device):
-    matrices = [(*shape, "float32") for shape in SHAPES]
-    (launch,) = planner.plan_iterations(matrices, 3, True, device)
+LAYOUTS = {"along": True, "across": False}
+EVERY_LAYOUT = [(*shape, dtype, along) for shape in SHAPES for dtype in ("float32",) for along in LAYOUTS.values()]
+
+
+def strips(matrix, work):
+    order, depth = matrix[:2]
+    return up(depth, work.strip) if order else 0
+
+
+def test_every_block_has_an_equal_share_of_the_strips(device):
+    (launch,) = planner.plan_iterations(EVERY_LAYOUT, 3, True, device)
     assert launch.steps == 5
-    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.ranges) == launch.ranges
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
+    assert launch.blocks <= planner.pass_blocks * device.multiprocessors
+    shares = [
+        range(launch.items * b // launch.blocks, launch.items * (b + 1) // launch.blocks) for b in range(launch.blocks)
+    ]
     for work in launch.work:
-        order, depth = SHAPES[work.matrix]
-        assert work.ranges == (up(depth, work.range_depth) if order else 0)
-        assert work.range_depth % work.strip == 0
-    (launch,) = planner.plan_updates(matrices, 2, device)
-    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.strips) == launch.items
+        own = range(work.first_item, work.first_item + strips(EVERY_LAYOUT[work.matrix], work))
+        sharing = [b for b, share in enumerate(shares) if range(max(own.start, share.start), min(own.stop, share.stop))]
+        assert sharing == list(range(work.first_block, work.first_block + work.ranges))
+    partials = sum(w.ranges * EVERY_LAYOUT[w.matrix][0] for w in launch.work)
+    assert launch.partial_bytes == 8 * partials
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strips_stay_in_registers_up_to_the_orders_of_common_models(dtype):
+    """A block's threads hold all rows of a strip: 1024 of them in float32, in packets of 16 bytes."""
+    packets, numbers = (8, 8) if DTYPES[dtype] == 2 else (16, 16 // DTYPES[dtype])
+    for order in (1, 5, 64, 147, 512, 1024):
+        along, across = planner.plan_iterations(
+            [(order, 3000, dtype, along) for along in (True, False)], 2, True, planner.Device(132)
+        )[0].work
+        assert along.strip == along.width * numbers
+        assert order <= packets * planner.pass_threads // along.width or (packets, order) == (8, 1024)
+        assert across.strip == packets * planner.pass_threads // across.width
+        assert order <= across.width * numbers or (numbers, order) == (2, 1024)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 40])
+def test_items_of_gradients_cover_the_depth(pairs):
+    (launch,) = planner.plan_updates(EVERY_LAYOUT, pairs)
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
     for work in launch.work:
-        order, depth = SHAPES[work.matrix]
-        assert work.strips == (up(depth, launch.strip) if order else 0)
+        assert launch.product_bytes >= work.strip * 16 * up(2 * pairs, 4)
 
 
 def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
@@ -120,7 +151,7 @@ def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
         planner.plan_residuals(many, device),
         planner.plan_products(many, device),
         planner.plan_iterations(many, 2, True, device),
-        planner.plan_updates(many, 2, device),
+        planner.plan_updates(many, 2),
     ):
         assert 2 <= len(launches) <= 6
         assert sorted(w.matrix for launch in launches for w in launch.work) == list(range(1500))

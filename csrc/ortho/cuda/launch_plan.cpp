@@ -14,11 +14,11 @@ constexpr std::int64_t waves = 4;  // as many items as make each block take abou
 // A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
 // most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
-constexpr std::int64_t least_range_entries = 16'384;
+// What an item of a gradient reads, about, and of its products with vectors, where that can be chosen and at
+// most.
+constexpr std::int64_t update_item_bytes = 65'536, few_product_bytes = 8'192, most_product_bytes = 65'536;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
 
 std::int64_t size_of(Storage storage) {
   return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
@@ -160,13 +160,52 @@ std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matri
 
 namespace {
 
-// Short enough that the strips of all running blocks stay in L2 between their two uses, and long enough that
-// a warp reads whole sectors.
-std::int32_t strip_of(const PlannedMatrix& matrix) {
-  const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1);
-  const std::int64_t least = matrix.depth_major ? 32 : 8;
-  const std::int64_t most = std::max<std::int64_t>(least_range_entries / order / least * least, least);
-  return static_cast<std::int32_t>(std::min<std::int64_t>(most, longest_strip));
+// The least power of two from `least` to `most` that is not below the count.
+std::int32_t power_of_two(std::int64_t count, std::int32_t least, std::int32_t most) {
+  std::int32_t power = least;
+  while (power < most && power < count) power *= 2;
+  return power;
+}
+
+std::int64_t packets_across(std::int64_t length, Storage storage) {
+  return divide_up(length, packet_bytes / size_of(storage));
+}
+
+// Along the depth: so wide that all rows stay in the registers; else whole sectors of memory. Along the
+// order: the whole order, if a block has so many threads.
+std::int32_t pass_width(const PlannedMatrix& matrix) {
+  const auto [order, depth] = matrix.shape;
+  if (!matrix.depth_major)
+    return power_of_two(packets_across(order, matrix.storage), least_width, pass_threads);
+  std::int32_t width = power_of_two(packets_across(depth, matrix.storage), least_width, pass_threads);
+  const std::int64_t lines = std::int64_t{pass_packets(size_of(matrix.storage))} * pass_threads;
+  while (width > least_width && order > lines / width) width /= 2;
+  return order > lines / width ? least_update_width : width;
+}
+
+// Entries of the depth: a team's positions along it, or the lines of all teams with so many packets a thread.
+std::int32_t strip_of(const PlannedMatrix& matrix, std::int32_t width, std::int32_t packets) {
+  const auto numbers = static_cast<std::int32_t>(packet_bytes / size_of(matrix.storage));
+  return matrix.depth_major ? width * numbers : packets * (pass_threads / width);
+}
+
+// Which blocks have strips of which matrix; returns how many partial products they leave.
+std::int64_t share_out(IterationLaunch& launch, const std::vector<PlannedMatrix>& matrices) {
+  // Of the last block whose share begins at that strip or before.
+  const auto block_of = [&](std::int64_t item) {
+    return static_cast<std::int32_t>(((item + 1) * launch.blocks - 1) / launch.items);
+  };
+  std::int64_t partials = 0;
+  for (std::size_t w = 0; w < launch.work.size(); ++w) {
+    IterationWork& work = launch.work[w];
+    const std::int32_t end = w + 1 < launch.work.size() ? launch.work[w + 1].first_item : launch.items;
+    work.first_partial = partials;
+    if (end == work.first_item) continue;
+    work.first_block = block_of(work.first_item);
+    work.ranges = block_of(end - 1) - work.first_block + 1;
+    partials += work.ranges * matrices[work.matrix].shape.order;
+  }
+  return partials;
 }
 
 IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices,
@@ -176,36 +215,27 @@ IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices
   launch.storage = matrices[batch.front()].storage;
   launch.vectors = narrow(adjoints ? 2 * iterations : 2, "vectors of a matrix");
   launch.steps = narrow(adjoints ? 2 * iterations - 1 : iterations, "applications");
-  std::int64_t entries = 0;
-  for (const std::int32_t m : batch) entries += matrices[m].shape.order * matrices[m].shape.depth;
-  const std::int64_t ranges_wanted = std::int64_t{device.multiprocessors} * pass_blocks * waves;
-  const std::int64_t range_entries = std::max(least_range_entries, divide_up(entries, ranges_wanted));
-  std::int64_t partials = 0, vectors = 0, ranges = 0, row_blocks = 0;
+  std::int64_t items = 0, vectors = 0, row_blocks = 0;
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
     IterationWork work{};
     work.matrix = m;
-    work.strip = strip_of(matrices[m]);
-    const std::int64_t length =
-        multiple(std::max<std::int64_t>(range_entries / std::max<std::int64_t>(order, 1), 1), work.strip);
-    work.range_depth = narrow(length, "depth of a range");
-    work.ranges = static_cast<std::int32_t>(order == 0 ? 0 : divide_up(depth, length));
-    work.first_item = narrow(ranges, "ranges of a launch");
+    work.width = pass_width(matrices[m]);
+    work.strip = strip_of(matrices[m], work.width, pass_packets(size_of(launch.storage)));
+    work.first_item = narrow(items, "strips of a launch");
     work.first_row_block = narrow(row_blocks, "row blocks of a launch");
-    work.first_partial = partials;
     work.first_vector = vectors;
-    ranges += work.ranges;
-    row_blocks += std::max<std::int64_t>(divide_up(order, pass_threads), 1);
-    partials += work.ranges * order;
+    items += order == 0 ? 0 : divide_up(depth, work.strip);
+    row_blocks += std::max<std::int64_t>(divide_up(order, row_block_rows), 1);
     vectors += launch.vectors * order;
     launch.work.push_back(work);
   }
-  launch.ranges = narrow(ranges, "ranges of a launch");
+  launch.items = narrow(items, "strips of a launch");
   launch.row_blocks = narrow(row_blocks, "row blocks of a launch");
-  launch.blocks = grid(std::max(ranges, row_blocks), pass_blocks, device);
-  launch.partial_bytes = sizeof(double) * partials;
+  launch.blocks = grid(std::max(items, row_blocks), pass_blocks, device);
+  launch.partial_bytes = sizeof(double) * share_out(launch, matrices);
   launch.vector_bytes = sizeof(double) * vectors;
-  launch.length_bytes = sizeof(double) * row_blocks * (iterations + 1);
+  launch.length_bytes = sizeof(double) * row_blocks * row_parts * (iterations + 1);
   launch.counter_bytes = sizeof(std::uint32_t);
   return launch;
 }
@@ -220,32 +250,63 @@ std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& m
   return launches;
 }
 
-std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
-                                       std::int32_t number_bytes, const Device& device) {
-  // Products of W with all vectors are kept for one strip at a time, beside the 9 KiB of a pass.
-  constexpr std::int64_t shared_memory = 36'864;
-  const std::int64_t column_bytes = 2 * pairs * number_bytes;
-  if (column_bytes > shared_memory) {
-    throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
-                             " iterations is too long for a GPU launch; use fewer, or gradient=\"envelope\"");
+namespace {
+
+// A matrix's part of a launch of gradients. The products of its strip with all vectors, four by four, take
+// `depth_bytes` for each entry of the depth.
+UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t depth_bytes, std::int64_t fours) {
+  const auto [order, depth] = matrix.shape;
+  const std::int64_t size = size_of(matrix.storage);
+  const std::int32_t packets = update_packets(size);
+  UpdateWork work{};
+  if (matrix.depth_major) {
+    work.width = power_of_two(packets_across(depth, matrix.storage), least_update_width, 64);
+    const auto is_too_wide = [&] {
+      return order * work.width * packet_bytes > update_item_bytes ||
+             strip_of(matrix, work.width, packets) * depth_bytes > most_product_bytes;
+    };
+    while (work.width > least_update_width && is_too_wide()) work.width /= 2;
+    work.strip = strip_of(matrix, work.width, packets);
+    return work;
   }
-  std::int64_t strip = std::min<std::int64_t>(longest_strip, shared_memory / column_bytes);
-  if (strip > 32) strip = strip / 32 * 32;
+  const auto widest =
+      static_cast<std::int32_t>(std::min<std::int64_t>(fours * size / packet_bytes, pass_threads));
+  work.width = power_of_two(packets_across(order, matrix.storage), least_update_width, widest);
+  while (work.width < widest && strip_of(matrix, work.width, packets) * depth_bytes > most_product_bytes)
+    work.width *= 2;
+  const std::int32_t batch = strip_of(matrix, work.width, packets);
+  const std::int64_t most = std::min(few_product_bytes / depth_bytes / batch,
+                                     update_item_bytes / (batch * std::max<std::int64_t>(order, 1) * size));
+  work.strip = static_cast<std::int32_t>(batch * std::max<std::int64_t>(most, 1));
+  return work;
+}
+
+}  // namespace
+
+std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
+                                       std::int32_t number_bytes) {
+  const std::int64_t four_bytes = 4 * number_bytes, depth_bytes = divide_up(2 * pairs, 4) * four_bytes;
   std::vector<UpdateLaunch> launches;
   for (const auto& batch : batches(matrices, update_matrices, true)) {
     UpdateLaunch launch{};
     launch.storage = matrices[batch.front()].storage;
-    launch.strip = static_cast<std::int32_t>(strip);
-    launch.shared_bytes = static_cast<std::size_t>(strip * column_bytes);
     std::int64_t items = 0;
     for (const std::int32_t m : batch) {
       const auto [order, depth] = matrices[m].shape;
-      const std::int64_t strips = order == 0 ? 0 : divide_up(depth, strip);
-      launch.work.push_back({m, static_cast<std::int32_t>(strips), narrow(items, "items of a launch")});
-      items += strips;
+      UpdateWork work = plan_update(matrices[m], depth_bytes, fours_bytes / four_bytes);
+      work.matrix = m;
+      work.first_item = narrow(items, "items of a launch");
+      const std::int64_t bytes = work.strip * depth_bytes;
+      if (bytes > most_product_bytes) {
+        throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
+                                 " iterations is too long for a GPU launch; use fewer, or "
+                                 "gradient=\"envelope\"");
+      }
+      launch.product_bytes = std::max<std::size_t>(launch.product_bytes, bytes);
+      launch.work.push_back(work);
+      items += order == 0 ? 0 : divide_up(depth, work.strip);
     }
     launch.items = narrow(items, "items of a launch");
-    launch.blocks = grid(items, pass_blocks, device);
     if (items > 0) launches.push_back(std::move(launch));
   }
   return launches;

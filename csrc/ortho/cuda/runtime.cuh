@@ -63,6 +63,12 @@ void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& sha
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &attribute;
   config.numAttrs = shape.cooperative ? 1 : 0;
+  if (shape.shared_bytes > 48 * 1024) {  // more than any kernel may have unasked
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shape.shared_bytes)),
+          name);
+  }
   void* pointers[] = {const_cast<Arguments*>(&arguments)};
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), name);
 }

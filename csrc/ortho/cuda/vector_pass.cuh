@@ -1,148 +1,142 @@
-// Passes over W with vectors: W_b (W_b^T x) for a range of the depth. A warp reads lines, along the depth or
-// along the order, whichever is closer in memory; strips of W are read twice in a row, the second time from
-// the caches.
+// Passes over W with vectors: W_b (W_b^T x) for a range of strips of the depth. W is used twice: the first
+// use gives the strip's entries of W^T x, the second adds them into the product. In between, a strip stays in
+// the registers of its block, so that W is read once. Where the order is too long for that it is taken block
+// by block, and the second use loads it again.
 #pragma once
 
-#include "arguments.h"
-#include "reduce.cuh"
-#include "two_float.cuh"
+#include "line_sums.cuh"
 
 namespace ortho::cuda {
 
-// The caller's index of an entry of a matrix's vector.
-ORTHO_DEVICE std::int64_t caller_index(const PermutationArguments& permutation, std::int32_t entry) {
-  if (permutation.count == 0) return entry;
-  std::int64_t index = 0;
-  for (int d = permutation.count - 1; d >= 0; --d) {
-    index += std::int64_t{entry % permutation.digits[d].size} * permutation.digits[d].step;
-    entry /= permutation.digits[d].size;
-  }
-  return index;
-}
+// Of a block's shared memory: parts of sums, a strip's entries of W^T x, and a block of the vector.
+template <class T, class S>
+struct PassMemory {
+  static constexpr int packets = pass_packets(sizeof(S));
+  static constexpr int sum_count = pass_threads * packet_numbers<S>;         // positions, at most
+  static constexpr int line_count = packets * (pass_threads / least_width);  // lines of a strip, at most
+  static constexpr int part_count = sum_count > line_count ? sum_count : line_count;
+  static constexpr std::size_t bytes = sizeof(T) * (2 * part_count + line_count);
 
-constexpr int pass_warps = pass_threads / warp_size;
-constexpr int lines_at_once = 4;                          // loads in flight hide their latency
-constexpr int strip_columns = longest_strip / warp_size;  // of a lane
-
-constexpr std::size_t pass_shared_bytes = sizeof(double) * longest_strip * (pass_warps + 1);
-
-// What each warp found for each column of a strip, and the sums over all warps.
-template <class T>
-struct StripMemory {
-  ORTHO_DEVICE T* of_warp(int warp) const { return memory + warp * longest_strip; }
-  ORTHO_DEVICE T* sums() const { return memory + pass_warps * longest_strip; }
-  T* memory;
+  ORTHO_DEVICE static T* parts() { return reinterpret_cast<T*>(shared_memory()); }
+  ORTHO_DEVICE static T* sums() { return parts() + part_count; }
+  ORTHO_DEVICE static T* vector() { return sums() + part_count; }
 };
 
 template <class T>
-ORTHO_DEVICE StripMemory<T> strip_memory() {
-  static_assert(sizeof(T) == sizeof(double));
-  return {reinterpret_cast<T*>(shared_memory())};
+ORTHO_DEVICE void put_product(T* product, T sum, bool first) {
+  if (!first) sum += *product;
+  *product = sum;
 }
 
-// sums()[c] = sum over warps, in order.
-template <class T>
-ORTHO_DEVICE void add_warps(const StripMemory<T>& memory, std::int32_t columns) {
-  block_barrier();
-  if (within(thread_index(), columns)) {
-    T sum(0);
-    for (int warp = 0; warp < pass_warps; ++warp) sum += memory.of_warp(warp)[thread_index()];
-    memory.sums()[thread_index()] = sum;
-  }
-  block_barrier();
-}
+// Lines along the depth: those of a block of the order, and a strip is as many positions as a team has.
+template <class T, class S>
+ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team, std::int32_t begin,
+                                   std::int32_t end, const T* vector, T* product) {
+  using Memory = PassMemory<T, S>;
+  constexpr int numbers = packet_numbers<S>;
+  const std::int32_t block = Memory::packets * team.groups;
+  const std::int32_t blocks = (lines.count + block - 1) / block;
+  const bool stays = blocks == 1;
+  Packet<S> packets[Memory::packets];
+  T products[Memory::packets / 4] = {};
 
-// Lines along the depth: row i of W is a line. A lane has every 32nd column of the strip, a warp every 8th
-// group of four rows.
-template <class T, class S, class M>
-ORTHO_DEVICE void strip_along_depth(const M& matrix, std::int32_t begin, std::int32_t columns,
-                                    const T* vector, T* product, bool first) {
-  using Entry = EntryOf<T>;
-  const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
-  const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
-  const StripMemory memory = strip_memory<T>();
-  const auto load = [&](std::int32_t row, std::int32_t column) {
-    return within(row, matrix.order) && within(column, columns)
-               ? number_from<Entry>(strip[row * matrix.order_stride + column * matrix.depth_stride])
-               : Entry(0);
+  const auto stage_vector = [&](std::int32_t first) {
+    for (std::int32_t i = thread_index(); i < block; i += pass_threads)
+      Memory::vector()[i] = within(first + i, lines.count) ? read_past_l1(vector + first + i) : T(0);
+    block_barrier();
   };
-  T along_depth[strip_columns] = {};
-  for (std::int32_t row = warp * lines_at_once; row < matrix.order; row += pass_warps * lines_at_once) {
-    ORTHO_UNROLL
-    for (int r = 0; r < lines_at_once; ++r) {
-      const T factor = within(row + r, matrix.order) ? read_past_l1(vector + row + r) : T(0);
-      ORTHO_UNROLL
-      for (int c = 0; c < strip_columns; ++c)
-        add_product(along_depth[c], load(row + r, lane + c * warp_size), factor);
-    }
-  }
-  ORTHO_UNROLL
-  for (int c = 0; c < strip_columns; ++c) memory.of_warp(warp)[lane + c * warp_size] = along_depth[c];
-  add_warps(memory, columns);
-  T factors[strip_columns];
-  ORTHO_UNROLL
-  for (int c = 0; c < strip_columns; ++c) {
-    const std::int32_t column = lane + c * warp_size;
-    factors[c] = within(column, columns) ? memory.sums()[column] : T(0);
-  }
-  block_barrier();  // all have read the sums: the next strip may lie along the order, and writes them at once
-  for (std::int32_t row = warp * lines_at_once; row < matrix.order; row += pass_warps * lines_at_once) {
-    T sums[lines_at_once] = {};
-    ORTHO_UNROLL
-    for (int r = 0; r < lines_at_once; ++r) {
-      ORTHO_UNROLL
-      for (int c = 0; c < strip_columns; ++c)
-        add_product(sums[r], load(row + r, lane + c * warp_size), factors[c]);
-    }
-    T sum = sum_four_over_warp(sums);
-    const std::int32_t own = row + lane / 8;
-    if (lane % 8 == 0 && within(own, matrix.order)) {
-      if (!first) sum += product[own];
-      product[own] = sum;
-    }
-  }
-}
-
-// Lines along the order: entry k of the depth is a line, a warp has every 8th. Then a thread has every 256th
-// entry of the order.
-template <class T, class S, class M>
-ORTHO_DEVICE void strip_along_order(const M& matrix, std::int32_t begin, std::int32_t columns,
-                                    const T* vector, T* product, bool first) {
-  const int lane = thread_index() % warp_size, warp = thread_index() / warp_size;
-  const S* const strip = static_cast<const S*>(matrix.data) + begin * matrix.depth_stride;
-  const StripMemory memory = strip_memory<T>();
-  const auto load = [&](std::int32_t row, std::int32_t column) {
-    return number_from<EntryOf<T>>(strip[row * matrix.order_stride + column * matrix.depth_stride]);
+  const auto put_products = [&](std::int32_t first, bool first_strip) {
+    sum_over_team(team, products, Memory::parts(), [&](std::int32_t group, std::int32_t item, const T& sum) {
+      const std::int32_t line = first + group + item * team.groups;
+      if (within(line, lines.count)) put_product(product + line, sum, first_strip);
+    });
   };
-  for (std::int32_t column = warp; column < columns; column += pass_warps) {
-    T sum(0);
-    for (std::int32_t row = lane; row < matrix.order; row += warp_size)
-      add_product(sum, load(row, column), read_past_l1(vector + row));
-    sum = sum_over_warp(sum);
-    if (lane == 0) memory.sums()[column] = sum;
+
+  for (std::int32_t strip = begin; strip < end; ++strip) {
+    const std::int32_t position = (strip * team.width + team.across) * numbers;
+    T sums[numbers] = {};
+    for (std::int32_t b = 0; b < blocks; ++b) {
+      load_packets(lines, team, b * block, position, packets);
+      if (!stays || strip == begin) stage_vector(b * block);
+      add_lines(packets, [&](int p) { return Memory::vector()[team.group + p * team.groups]; }, sums);
+      if (!stays) block_barrier();  // all have read the vector's block
+    }
+    sum_over_groups(team, sums, Memory::parts(),
+                    [](std::int32_t i, const T& sum) { Memory::sums()[i] = sum; });
+    ORTHO_UNROLL
+    for (int n = 0; n < numbers; ++n) sums[n] = Memory::sums()[team.across * numbers + n];
+    for (std::int32_t b = blocks - 1; b >= 0; --b) {
+      if (b < blocks - 1) load_packets(lines, team, b * block, position, packets);
+      add_positions(packets, sums, products);
+      if (stays) continue;
+      put_products(b * block, strip == begin);
+      ORTHO_UNROLL
+      for (T& sum : products) sum = T(0);
+    }
   }
-  block_barrier();
-  for (std::int32_t row = thread_index(); row < matrix.order; row += pass_threads) {
-    T sum(0);
-    for (std::int32_t column = 0; column < columns; ++column)
-      add_product(sum, load(row, column), memory.sums()[column]);
-    if (!first) sum += product[row];
-    product[row] = sum;
-  }
-  block_barrier();  // the next strip writes the sums anew
+  if (stays) put_products(0, true);
 }
 
-// product = W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth.
+// Lines along the order: a team has a block of the order's positions, and a strip is as many lines as the
+// registers hold.
+template <class T, class S>
+ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team, std::int32_t begin,
+                                   std::int32_t end, const T* vector, T* product) {
+  using Memory = PassMemory<T, S>;
+  constexpr int numbers = packet_numbers<S>;
+  const std::int32_t block = team.width * numbers;
+  const std::int32_t blocks = (lines.length + block - 1) / block;
+  const bool stays = blocks == 1;
+  Packet<S> packets[Memory::packets];
+  T factors[numbers], products[numbers] = {};
+
+  const auto load_factors = [&](std::int32_t position) {
+    ORTHO_UNROLL
+    for (int n = 0; n < numbers; ++n)
+      factors[n] = within(position + n, lines.length) ? read_past_l1(vector + position + n) : T(0);
+  };
+  const auto put_products = [&](std::int32_t first, bool first_strip) {
+    sum_over_groups(team, products, Memory::parts(), [&](std::int32_t i, const T& sum) {
+      if (within(first + i, lines.length)) put_product(product + first + i, sum, first_strip);
+    });
+  };
+
+  for (std::int32_t strip = begin; strip < end; ++strip) {
+    const std::int32_t line = strip * Memory::packets * team.groups;
+    T sums[Memory::packets / 4] = {};
+    for (std::int32_t b = 0; b < blocks; ++b) {
+      const std::int32_t position = b * block + team.across * numbers;
+      load_packets(lines, team, line, position, packets);
+      if (!stays || strip == begin) load_factors(position);
+      add_positions(packets, factors, sums);
+    }
+    sum_over_team(team, sums, Memory::parts(), [&](std::int32_t group, std::int32_t item, const T& sum) {
+      Memory::sums()[group + item * team.groups] = sum;
+    });
+    for (std::int32_t b = blocks - 1; b >= 0; --b) {
+      if (b < blocks - 1) load_packets(lines, team, line, b * block + team.across * numbers, packets);
+      add_lines(packets, [&](int p) { return Memory::sums()[team.group + p * team.groups]; }, products);
+      if (stays) continue;
+      put_products(b * block, strip == begin);
+      ORTHO_UNROLL
+      for (T& sum : products) sum = T(0);
+    }
+  }
+  if (stays) put_products(0, true);
+}
+
+// product = W_b (W_b^T vector), where W_b are the strips [begin, end) of W.
 template <class T, class S, class M>
 ORTHO_DEVICE void gram_times_vector(const M& matrix, std::int32_t begin, std::int32_t end, const T* vector,
                                     T* product) {
-  for (std::int32_t from = begin; from < end; from += matrix.strip) {
-    const std::int32_t columns = end - from < matrix.strip ? end - from : matrix.strip;
-    if (is_depth_major(matrix.order_stride, matrix.depth_stride)) {
-      strip_along_depth<T, S>(matrix, from, columns, vector, product, from == begin);
-    } else {
-      strip_along_order<T, S>(matrix, from, columns, vector, product, from == begin);
-    }
+  const bool along_depth = is_depth_major(matrix.order_stride, matrix.depth_stride);
+  const Lines<const S> lines = lines_of(static_cast<const S*>(matrix.data), matrix.order_stride,
+                                        matrix.depth_stride, matrix, along_depth);
+  const Team team(matrix.width);
+  if (along_depth) {
+    pass_along_depth<T, S>(lines, team, begin, end, vector, product);
+  } else {
+    pass_along_order<T, S>(lines, team, begin, end, vector, product);
   }
 }
 
