@@ -96,11 +96,12 @@ void bind_cuda_planner(py::module_ parent) {
       .def_readonly("matrix", &cuda::UpdateWork::matrix)
       .def_readonly("width", &cuda::UpdateWork::width)
       .def_readonly("strip", &cuda::UpdateWork::strip)
+      .def_readonly("block", &cuda::UpdateWork::block)
       .def_readonly("first_item", &cuda::UpdateWork::first_item);
   py::class_<cuda::UpdateLaunch>(m, "UpdateLaunch")
       .def_readonly("work", &cuda::UpdateLaunch::work)
       .def_readonly("items", &cuda::UpdateLaunch::items)
-      .def_readonly("product_bytes", &cuda::UpdateLaunch::product_bytes);
+      .def_readonly("four_bytes", &cuda::UpdateLaunch::four_bytes);
 
   m.def(
       "plan_residuals",

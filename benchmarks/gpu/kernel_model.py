@@ -231,7 +231,7 @@ def _iterations(launch, weights: Sequence[Matrix], card: Card) -> Launch:
         [4 * weights[each.matrix].order * _strips(each, weights[each.matrix]) for each in launch.work]
     )
     # One item a block: its share of all strips.
-    shares = np.diff(np.append(0, strips.cumsum())[launch.items * np.arange(launch.blocks + 1) // launch.blocks])
+    shares = np.array([part.sum() for part in np.array_split(strips, launch.blocks)])
     read = W if card.l2_bytes // 2 >= W else launch.steps * W
     through = launch.steps * (W + 2 * launch.partial_bytes)
     fast_double = card.peak["float64"] >= FAST_DOUBLE * card.peak["float32"]

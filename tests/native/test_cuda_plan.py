@@ -1,5 +1,7 @@
 """The planner of the GPU's launches: every number is worked on exactly once, in as few launches as arguments allow."""
 
+from itertools import accumulate, pairwise
+
 import pytest
 
 pytest.importorskip("ortho_kernels._introspect", reason="no introspection")
@@ -109,9 +111,9 @@ def test_every_block_has_an_equal_share_of_the_strips(device):
     assert launch.steps == 5
     assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
     assert launch.blocks <= planner.pass_blocks * device.multiprocessors
-    shares = [
-        range(launch.items * b // launch.blocks, launch.items * (b + 1) // launch.blocks) for b in range(launch.blocks)
-    ]
+    share, longer = divmod(launch.items, launch.blocks)
+    ends = list(accumulate(share + (block < longer) for block in range(launch.blocks)))
+    shares = [range(begin, end) for begin, end in pairwise([0, *ends])]
     for work in launch.work:
         own = range(work.first_item, work.first_item + strips(EVERY_LAYOUT[work.matrix], work))
         sharing = [b for b, share in enumerate(shares) if range(max(own.start, share.start), min(own.stop, share.stop))]

@@ -69,6 +69,9 @@ ORTHO_DEVICE void await_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
 }
 
+// The same bits, but the compiler doesn't know: it keeps nothing that it made of them before.
+ORTHO_DEVICE void renew(std::uint32_t& bits) { asm volatile("" : "+r"(bits)); }
+
 ORTHO_DEVICE float bits_as_float(std::uint32_t bits) { return __uint_as_float(bits); }
 ORTHO_DEVICE std::uint32_t float_as_bits(float number) { return __float_as_uint(number); }
 ORTHO_DEVICE float to_float(bfloat16 number) { return __uint_as_float(std::uint32_t{number.bits} << 16); }

@@ -14,9 +14,10 @@ constexpr std::int64_t waves = 4;  // as many items as make each block take abou
 // A part shorter than this costs more to sum up than it saves. Small orders are computed in double, at which
 // most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 16, least_small_part_chunks = 4;
-// What an item of a gradient reads, about, and of its products with vectors, where that can be chosen and at
-// most.
-constexpr std::int64_t update_item_bytes = 65'536, few_product_bytes = 8'192, most_product_bytes = 65'536;
+// What an item of a gradient reads, about; what it keeps of shared memory where that can be chosen, for
+// vectors and for products with them; and the most of both.
+constexpr std::int64_t update_item_bytes = 65'536;
+constexpr std::int64_t vector_bytes = 16'384, product_bytes = 8'192, most_four_bytes = 81'920;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -167,33 +168,24 @@ std::int32_t power_of_two(std::int64_t count, std::int32_t least, std::int32_t m
   return power;
 }
 
-std::int64_t packets_across(std::int64_t length, Storage storage) {
-  return divide_up(length, packet_bytes / size_of(storage));
-}
-
-// Along the depth: so wide that all rows stay in the registers; else whole sectors of memory. Along the
-// order: the whole order, if a block has so many threads.
+// Threads across a line of a pass. Along the depth: so wide that all rows stay in the registers; else whole
+// sectors of memory. Along the order: the whole order, if a block has so many threads.
 std::int32_t pass_width(const PlannedMatrix& matrix) {
   const auto [order, depth] = matrix.shape;
-  if (!matrix.depth_major)
-    return power_of_two(packets_across(order, matrix.storage), least_width, pass_threads);
-  std::int32_t width = power_of_two(packets_across(depth, matrix.storage), least_width, pass_threads);
-  const std::int64_t lines = std::int64_t{pass_packets(size_of(matrix.storage))} * pass_threads;
+  const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
+  if (!matrix.depth_major) return power_of_two(divide_up(order, numbers), least_width, pass_threads);
+  std::int32_t width = power_of_two(divide_up(depth, numbers), least_width, pass_threads);
+  const std::int64_t lines = std::int64_t{pass_packets(size)} * pass_threads;
   while (width > least_width && order > lines / width) width /= 2;
   return order > lines / width ? least_update_width : width;
 }
 
-// Entries of the depth: a team's positions along it, or the lines of all teams with so many packets a thread.
-std::int32_t strip_of(const PlannedMatrix& matrix, std::int32_t width, std::int32_t packets) {
-  const auto numbers = static_cast<std::int32_t>(packet_bytes / size_of(matrix.storage));
-  return matrix.depth_major ? width * numbers : packets * (pass_threads / width);
-}
-
 // Which blocks have strips of which matrix; returns how many partial products they leave.
 std::int64_t share_out(IterationLaunch& launch, const std::vector<PlannedMatrix>& matrices) {
-  // Of the last block whose share begins at that strip or before.
-  const auto block_of = [&](std::int64_t item) {
-    return static_cast<std::int32_t>(((item + 1) * launch.blocks - 1) / launch.items);
+  const std::int32_t share = launch.items / launch.blocks, longer_shares = launch.items % launch.blocks;
+  const auto block_of = [&](std::int32_t item) {
+    const std::int32_t in_longer = longer_shares * (share + 1);
+    return item < in_longer ? item / (share + 1) : longer_shares + (item - in_longer) / share;
   };
   std::int64_t partials = 0;
   for (std::size_t w = 0; w < launch.work.size(); ++w) {
@@ -221,7 +213,10 @@ IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices
     IterationWork work{};
     work.matrix = m;
     work.width = pass_width(matrices[m]);
-    work.strip = strip_of(matrices[m], work.width, pass_packets(size_of(launch.storage)));
+    const std::int64_t size = size_of(launch.storage);
+    work.strip =
+        static_cast<std::int32_t>(matrices[m].depth_major ? work.width * (packet_bytes / size)
+                                                          : pass_packets(size) * (pass_threads / work.width));
     work.first_item = narrow(items, "strips of a launch");
     work.first_row_block = narrow(row_blocks, "row blocks of a launch");
     work.first_vector = vectors;
@@ -252,32 +247,30 @@ std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& m
 
 namespace {
 
-// A matrix's part of a launch of gradients. The products of its strip with all vectors, four by four, take
-// `depth_bytes` for each entry of the depth.
-UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t depth_bytes, std::int64_t fours) {
-  const auto [order, depth] = matrix.shape;
-  const std::int64_t size = size_of(matrix.storage);
-  const std::int32_t packets = update_packets(size);
+// A matrix's part of a launch of gradients. An entry of all vectors, or of the products with them, takes
+// `entry_bytes` of shared memory.
+UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t entry_bytes) {
+  const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1), depth = matrix.shape.depth;
+  const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
+  const std::int64_t vectors = vector_bytes / entry_bytes, products = product_bytes / entry_bytes;
+  const auto times = [](std::int64_t most) {
+    return static_cast<std::int32_t>(std::max<std::int64_t>(most, 1));
+  };
   UpdateWork work{};
   if (matrix.depth_major) {
-    work.width = power_of_two(packets_across(depth, matrix.storage), least_update_width, 64);
-    const auto is_too_wide = [&] {
-      return order * work.width * packet_bytes > update_item_bytes ||
-             strip_of(matrix, work.width, packets) * depth_bytes > most_product_bytes;
-    };
-    while (work.width > least_update_width && is_too_wide()) work.width /= 2;
-    work.strip = strip_of(matrix, work.width, packets);
-    return work;
+    const std::int64_t widest = std::min(update_item_bytes / (order * packet_bytes), products / numbers);
+    work.width = power_of_two(divide_up(depth, numbers), least_update_width, 64);
+    while (work.width > least_update_width && work.width > widest) work.width /= 2;
+    const std::int32_t batch = update_packets(size) * (pass_threads / work.width);
+    work.strip = static_cast<std::int32_t>(work.width * numbers);
+    work.block = batch * times(std::min(vectors / batch, divide_up(order, batch)));
+  } else {
+    work.width = power_of_two(divide_up(order, numbers), least_update_width, pass_threads);
+    while (work.width > least_update_width && work.width * numbers > vectors) work.width /= 2;
+    const std::int32_t batch = update_packets(size) * (pass_threads / work.width);
+    work.strip = batch * times(std::min(products / batch, update_item_bytes / (batch * order * size)));
+    work.block = static_cast<std::int32_t>(work.width * numbers);
   }
-  const auto widest =
-      static_cast<std::int32_t>(std::min<std::int64_t>(fours * size / packet_bytes, pass_threads));
-  work.width = power_of_two(packets_across(order, matrix.storage), least_update_width, widest);
-  while (work.width < widest && strip_of(matrix, work.width, packets) * depth_bytes > most_product_bytes)
-    work.width *= 2;
-  const std::int32_t batch = strip_of(matrix, work.width, packets);
-  const std::int64_t most = std::min(few_product_bytes / depth_bytes / batch,
-                                     update_item_bytes / (batch * std::max<std::int64_t>(order, 1) * size));
-  work.strip = static_cast<std::int32_t>(batch * std::max<std::int64_t>(most, 1));
   return work;
 }
 
@@ -285,7 +278,7 @@ UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t depth_bytes, st
 
 std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
                                        std::int32_t number_bytes) {
-  const std::int64_t four_bytes = 4 * number_bytes, depth_bytes = divide_up(2 * pairs, 4) * four_bytes;
+  const std::int64_t entry_bytes = divide_up(2 * pairs, 4) * 4 * number_bytes;
   std::vector<UpdateLaunch> launches;
   for (const auto& batch : batches(matrices, update_matrices, true)) {
     UpdateLaunch launch{};
@@ -293,16 +286,16 @@ std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrice
     std::int64_t items = 0;
     for (const std::int32_t m : batch) {
       const auto [order, depth] = matrices[m].shape;
-      UpdateWork work = plan_update(matrices[m], depth_bytes, fours_bytes / four_bytes);
+      UpdateWork work = plan_update(matrices[m], entry_bytes);
       work.matrix = m;
       work.first_item = narrow(items, "items of a launch");
-      const std::int64_t bytes = work.strip * depth_bytes;
-      if (bytes > most_product_bytes) {
+      const std::int64_t bytes = (work.strip + work.block) * entry_bytes;
+      if (bytes > most_four_bytes) {
         throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
                                  " iterations is too long for a GPU launch; use fewer, or "
                                  "gradient=\"envelope\"");
       }
-      launch.product_bytes = std::max<std::size_t>(launch.product_bytes, bytes);
+      launch.four_bytes = std::max<std::size_t>(launch.four_bytes, bytes);
       launch.work.push_back(work);
       items += order == 0 ? 0 : divide_up(depth, work.strip);
     }

@@ -52,7 +52,6 @@ constexpr std::int32_t least_width = 4, least_update_width = 8;
 constexpr std::int32_t pass_packets(std::size_t number_bytes) { return number_bytes == 2 ? 8 : 16; }
 constexpr std::int32_t update_packets(std::size_t number_bytes) { return pass_packets(number_bytes) / 2; }
 constexpr std::int32_t row_block_rows = 64, row_parts = 2;  // of a reduction; a part is a warp's
-constexpr std::int32_t fours_bytes = 16'384;  // of shared memory, for four vectors of a gradient at a time
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
@@ -127,7 +126,7 @@ struct IterationWork {
 struct IterationLaunch {
   Storage storage;
   std::vector<IterationWork> work;
-  std::int32_t items = 0;  // block b of a pass has those from items x b / blocks on
+  std::int32_t items = 0;  // as equally shared out as can be, longer shares first
   std::int32_t row_blocks = 0;
   std::int32_t vectors = 0;  // that are kept of each matrix
   std::int32_t steps = 0;    // applications of R to a vector, forward and adjoint
@@ -145,6 +144,7 @@ struct UpdateWork {
   std::int32_t matrix;
   std::int32_t width;  // threads across a line
   std::int32_t strip;  // entries of the depth of an item
+  std::int32_t block;  // entries of the order whose vectors are in shared memory together
   std::int32_t first_item;
 };
 
@@ -152,7 +152,7 @@ struct UpdateLaunch {
   Storage storage;
   std::vector<UpdateWork> work;
   std::int32_t items = 0;
-  std::size_t product_bytes = 0;  // of shared memory
+  std::size_t four_bytes = 0;  // of shared memory: a block of all vectors, and their products with a strip
 };
 
 // `number_bytes`: of a number of the arithmetic, 4 or 8.

@@ -13,6 +13,9 @@ namespace ortho::cuda {
 template <class S>
 constexpr int packet_numbers = packet_bytes / sizeof(S);
 
+constexpr int log_pass_threads = 8;
+static_assert(pass_threads == 1 << log_pass_threads);
+
 // Words, not numbers: two 16-bit numbers share a register.
 template <class S>
 struct alignas(packet_bytes) Packet {
@@ -28,6 +31,25 @@ struct alignas(packet_bytes) Packet {
   }
 };
 
+// How the threads of a block share lines. A team, `width` threads, lies across a line with a packet each; the
+// block has `groups` of them, on lines that are neighbors. Both are powers of two.
+struct Team {
+  ORTHO_DEVICE explicit Team(std::int32_t log_width)
+      : log_groups(log_pass_threads - log_width),
+        width(1 << log_width),
+        groups(1 << log_groups),
+        group(thread_index() >> log_width),
+        across(thread_index() & (width - 1)) {}
+  // Of so many lines, those of the first group, which has the most.
+  ORTHO_DEVICE std::int32_t rounds(std::int32_t lines) const { return (lines + groups - 1) >> log_groups; }
+  // Whose a line is, and which of its lines: group g has the lines g, g + groups, ...
+  ORTHO_DEVICE std::int32_t group_of(std::int32_t line) const { return line & (groups - 1); }
+  ORTHO_DEVICE std::int32_t round_of(std::int32_t line) const { return line >> log_groups; }
+
+  std::int32_t log_groups, width, groups, group, across;
+};
+
+// The lines of a thread's group.
 template <class S>
 struct Lines {
   S* data;
@@ -36,93 +58,71 @@ struct Lines {
   bool in_packets;  // all of them are whole and aligned
 };
 
-// From the strides of a matrix or of its gradient.
+// `count` lines, of which neighbors are line_step apart in memory.
 template <class S>
-ORTHO_DEVICE Lines<S> lines_of(S* data, std::int64_t order_stride, std::int64_t depth_stride,
-                               const MatrixArguments& matrix, bool along_depth) {
-  Lines<S> lines{data,
-                 along_depth ? order_stride : depth_stride,
-                 along_depth ? depth_stride : order_stride,
-                 matrix.order,
-                 matrix.depth,
-                 false};
-  if (!along_depth) {
-    lines.count = matrix.depth;
-    lines.length = matrix.order;
-  }
-  const std::int64_t starts = reinterpret_cast<std::intptr_t>(data) | lines.line_step * sizeof(S);
-  lines.in_packets = lines.step == 1 && lines.length % packet_numbers<S> == 0 && starts % packet_bytes == 0;
-  return lines;
+ORTHO_DEVICE Lines<S> lines_of(S* data, std::int64_t line_step, std::int64_t step, std::int32_t count,
+                               std::int32_t length, const Team& team) {
+  const std::int64_t starts = reinterpret_cast<std::intptr_t>(data) | line_step * sizeof(S);
+  return {data + team.group * line_step,
+          line_step << team.log_groups,
+          step,
+          team.rounds(count - team.group),
+          length,
+          step == 1 && length % packet_numbers<S> == 0 && starts % packet_bytes == 0};
 }
 
-// How the threads of a block share lines. A team, `width` threads, lies across a line with a packet each; the
-// block has `groups` of them, on lines that are neighbors.
-struct Team {
-  ORTHO_DEVICE explicit Team(std::int32_t width)
-      : width(width),
-        groups(pass_threads / width),
-        group(thread_index() / width),
-        across(thread_index() % width) {}
-  std::int32_t width, groups, group, across;
-};
-
-// A thread's packets at a position of the lines group, group + groups, ... behind the first; zeros beyond the
-// matrix.
-template <class S, int Count>
-ORTHO_DEVICE void load_packets(const Lines<const S>& lines, const Team& team, std::int32_t first_line,
-                               std::int32_t position, Packet<S> (&packets)[Count]) {
-  std::int32_t line = first_line + team.group;
-  const S* address = lines.data + line * lines.line_step + position * lines.step;
-  const std::int64_t jump = team.groups * lines.line_step;
+// A thread's packets at a position of its lines from `first` on; zeros beyond the matrix. InPackets: as the
+// lines say.
+template <bool InPackets, class S, int Count>
+ORTHO_DEVICE void load_packets(const Lines<const S>& lines, std::int32_t first, std::int32_t position,
+                               Packet<S> (&packets)[Count]) {
+  const S* address = lines.data + first * lines.line_step + position * (InPackets ? 1 : lines.step);
+  const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
   ORTHO_UNROLL
-  for (int p = 0; p < Count; ++p) packets[p] = {};
-  if (lines.in_packets) {
-    const std::int32_t count = within(position, lines.length) ? lines.count : 0;
-    ORTHO_UNROLL
-    for (int p = 0; p < Count; ++p, line += team.groups, address += jump) {
-      if (within(line, count)) packets[p] = *reinterpret_cast<const Packet<S>*>(address);
-    }
-  } else {
-    ORTHO_UNROLL
-    for (int p = 0; p < Count; ++p, line += team.groups, address += jump) {
+  for (int p = 0; p < Count; ++p, address += lines.line_step) {
+    packets[p] = {};
+    if constexpr (InPackets) {
+      if (within(p, count)) packets[p] = *reinterpret_cast<const Packet<S>*>(address);
+    } else {
       ORTHO_UNROLL
       for (int n = 0; n < packet_numbers<S>; ++n) {
-        if (within(line, lines.count) && within(position + n, lines.length))
-          packets[p].set(n, address[n * lines.step]);
+        if (p < count && within(position + n, lines.length)) packets[p].set(n, address[n * lines.step]);
       }
     }
   }
 }
 
-// Writes scale x sums, or adds it to what is there, where load_packets would have read.
-template <class S, class C, int Count>
-ORTHO_DEVICE void write_packets(const Lines<S>& lines, const Team& team, std::int32_t first_line,
-                                std::int32_t position, C scale, const C (&sums)[Count][packet_numbers<S>],
-                                bool accumulate) {
-  std::int32_t line = first_line + team.group;
-  S* address = lines.data + line * lines.line_step + position * lines.step;
-  const std::int64_t jump = team.groups * lines.line_step;
-  if (lines.in_packets) {
-    const std::int32_t count = within(position, lines.length) ? lines.count : 0;
+// Packets that stay in registers for another use are converted anew: converted, they are too many.
+template <class S, int Count>
+ORTHO_DEVICE void renew_packets(Packet<S> (&packets)[Count]) {
+  ORTHO_UNROLL
+  for (Packet<S>& packet : packets) {
     ORTHO_UNROLL
-    for (int p = 0; p < Count; ++p, line += team.groups, address += jump) {
-      if (!within(line, count)) continue;
+    for (std::uint32_t& word : packet.words) renew(word);
+  }
+}
+
+// Writes scale x sums, or adds it to what is there, where load_packets reads.
+template <bool InPackets, class S, class C, int Count>
+ORTHO_DEVICE void write_packets(const Lines<S>& lines, std::int32_t first, std::int32_t position, C scale,
+                                const C (&sums)[Count][packet_numbers<S>], bool accumulate) {
+  S* address = lines.data + first * lines.line_step + position * (InPackets ? 1 : lines.step);
+  const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
+  ORTHO_UNROLL
+  for (int p = 0; p < Count; ++p, address += lines.line_step) {
+    if constexpr (InPackets) {
+      if (!within(p, count)) continue;
       auto* const target = reinterpret_cast<Packet<S>*>(address);
       Packet<S> packet = {};
       if (accumulate) packet = *target;
       ORTHO_UNROLL
-      for (int n = 0; n < packet_numbers<S>; ++n) {
-        const C there = accumulate ? number_from<C>(packet.number(n)) : C(0);
-        packet.set(n, stored_from<S>(there + scale * sums[p][n]));
-      }
+      for (int n = 0; n < packet_numbers<S>; ++n)
+        packet.set(n, stored_from<S>(number_from<C>(packet.number(n)) + scale * sums[p][n]));
       *target = packet;
-    }
-  } else {
-    ORTHO_UNROLL
-    for (int p = 0; p < Count; ++p, line += team.groups, address += jump) {
+    } else {
       ORTHO_UNROLL
       for (int n = 0; n < packet_numbers<S>; ++n) {
-        if (within(line, lines.count) && within(position + n, lines.length))
+        if (p < count && within(position + n, lines.length))
           write_gradient(address + n * lines.step, scale * sums[p][n], accumulate);
       }
     }

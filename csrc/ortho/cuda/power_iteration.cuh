@@ -21,7 +21,7 @@ namespace ortho::cuda {
 
 struct IterationMatrix : MatrixArguments {
   std::int64_t first_partial, first_vector;
-  std::int32_t width, strip;
+  std::int32_t log_width, strip;
   std::int32_t first_block, ranges;  // its strips are these many blocks' from the first on
   std::int32_t first_row_block;
   PermutationArguments permutation;
@@ -36,7 +36,8 @@ struct IterationArguments {
   double* squared_lengths;  // of the vectors 1 to `iterations`: one for each row part of the launch
   std::uint32_t* counter;   // of blocks that came to a grid barrier
   std::int32_t iterations, through, adjoints;
-  std::int32_t strips, row_blocks;
+  std::int32_t share, longer_shares;  // strips of a block's share, and how many have one more
+  std::int32_t row_blocks;
   std::int32_t first_phase, end_phase;
   std::int32_t count;
   IterationMatrix matrices[iteration_matrices];
@@ -190,24 +191,26 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
 
 // ---- phases ----------------------------------------------------------------------------------------------
 
-// The first strip of a block's share.
+// The first strip of a block's share: all are equal, but for one more of each of the first few blocks.
 ORTHO_DEVICE std::int32_t share_begin(const IterationArguments& arguments, std::int32_t block) {
-  return static_cast<std::int32_t>(std::int64_t{arguments.strips} * block / block_count());
+  return block * arguments.share + (block < arguments.longer_shares ? block : arguments.longer_shares);
 }
 
 template <class T, class S>
 ORTHO_DEVICE void pass_over_share(const IterationArguments& arguments, std::int32_t step) {
-  const std::int32_t end = share_begin(arguments, block_index() + 1);
-  for (std::int32_t item = share_begin(arguments, block_index()); item < end;) {
+  std::int32_t item = share_begin(arguments, block_index());
+  while (item < share_begin(arguments, block_index() + 1)) {
     const IterationMatrix& matrix =
         arguments.matrices[find_matrix(arguments.matrices, arguments.count, item)];
-    const std::int32_t strips = (matrix.depth + matrix.strip - 1) / matrix.strip, first = matrix.first_item;
-    const std::int32_t next = end < first + strips ? end : first + strips;
+    const std::int32_t begin = item - matrix.first_item;
+    const std::int32_t share_end = share_begin(arguments, block_index() + 1) - matrix.first_item;
+    const std::int32_t strips = (matrix.depth + matrix.strip - 1) / matrix.strip;
+    const std::int32_t end = share_end < strips ? share_end : strips;
     const std::int64_t range = block_index() - matrix.first_block;
+    item += end - begin;
     gram_times_vector<T, S>(
-        matrix, item - first, next - first, work_vector<T>(arguments, matrix, input_slot(arguments, step)),
+        matrix, begin, end, work_vector<T>(arguments, matrix, input_slot(arguments, step)),
         static_cast<T*>(arguments.partials) + matrix.first_partial + range * matrix.order);
-    item = next;
   }
 }
 

@@ -11,7 +11,7 @@ namespace ortho::cuda {
 struct UpdateMatrix : MatrixArguments {
   GradientArguments gradient;
   PermutationArguments permutation;
-  std::int32_t width, strip;
+  std::int32_t log_width, strip, block;
 };
 
 struct UpdateArguments {
@@ -40,28 +40,38 @@ class Update {
   static constexpr int numbers = packet_numbers<S>;
   static constexpr int sum_count = pass_threads * numbers;
   static constexpr int product_count = 4 * packets_at_once * (pass_threads / least_update_width);
-  static constexpr int part_count = sum_count > product_count ? sum_count : product_count;
-  static constexpr int most_fours = fours_bytes / sizeof(Four<C>);
-  static constexpr std::size_t shared_bytes = part_count * sizeof(C) + fours_bytes;  // and the products
+  static constexpr std::size_t part_bytes =  // of shared memory, in front of products and vectors
+      sizeof(C) * (sum_count > product_count ? sum_count : product_count);
 
   ORTHO_DEVICE Update(const UpdateArguments& arguments, const UpdateMatrix& matrix, std::int32_t first)
       : arguments_(arguments),
         matrix_(matrix),
         along_depth_(is_depth_major(matrix.order_stride, matrix.depth_stride)),
-        team_(matrix.width),
+        team_(matrix.log_width),
+        strip_(matrix.depth - first < matrix.strip ? matrix.depth - first : matrix.strip),
         lines_(strip_of(static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride, first)),
         target_(strip_of(static_cast<S*>(matrix.gradient.data), matrix.gradient.order_stride,
                          matrix.gradient.depth_stride, first)) {}
 
+  // The vectors are taken block by block of the order; one is enough where it is not very long.
   ORTHO_DEVICE void run() {
-    for (std::int32_t four = 0; four < fours(); ++four) {
-      if (along_depth_) {
-        multiply_lines(four);
+    const std::int32_t last = (matrix_.order - 1) / matrix_.block * matrix_.block;
+    for (std::int32_t entry = 0; entry <= last; entry += matrix_.block) {
+      stage(entry);
+      if (lines_.in_packets) {
+        multiply<true>(entry);
       } else {
-        multiply_positions(four);
+        multiply<false>(entry);
       }
     }
-    write();
+    for (std::int32_t entry = last; entry >= 0; entry -= matrix_.block) {
+      if (entry < last) stage(entry);
+      if (target_.in_packets) {
+        write<true>(entry);
+      } else {
+        write<false>(entry);
+      }
+    }
   }
 
  private:
@@ -69,138 +79,165 @@ class Update {
   template <class Number>
   ORTHO_DEVICE Lines<Number> strip_of(Number* data, std::int64_t order_stride, std::int64_t depth_stride,
                                       std::int32_t first) const {
-    Lines<Number> lines =
-        lines_of(data + first * depth_stride, order_stride, depth_stride, matrix_, along_depth_);
-    std::int32_t& depth = along_depth_ ? lines.length : lines.count;
-    depth = depth - first < matrix_.strip ? depth - first : matrix_.strip;
-    return lines;
+    data += first * depth_stride;
+    return along_depth_ ? lines_of(data, order_stride, depth_stride, matrix_.order, strip_, team_)
+                        : lines_of(data, depth_stride, order_stride, strip_, matrix_.order, team_);
   }
 
   ORTHO_DEVICE std::int32_t fours() const { return (2 * arguments_.pairs + 3) / 4; }
-  ORTHO_DEVICE std::int32_t batch() const { return packets_at_once * team_.groups; }  // of lines
-  // Entries of the order whose vectors are in shared memory together.
-  ORTHO_DEVICE std::int32_t block() const { return along_depth_ ? most_fours : team_.width * numbers; }
+  // A group's lines: in a block of the order, or in the strip.
+  ORTHO_DEVICE std::int32_t lines_of_block(std::int32_t entry) const {
+    return team_.rounds(matrix_.order - entry < matrix_.block ? matrix_.order - entry : matrix_.block);
+  }
 
   ORTHO_DEVICE static C* parts() { return reinterpret_cast<C*>(shared_memory()); }
-  ORTHO_DEVICE static Four<C>* vectors() { return reinterpret_cast<Four<C>*>(parts() + part_count); }
   ORTHO_DEVICE Four<C>* products(std::int32_t four) const {
-    return vectors() + most_fours + four * matrix_.strip;
+    return reinterpret_cast<Four<C>*>(shared_memory() + part_bytes) + four * matrix_.strip;
   }
+  ORTHO_DEVICE Four<C>* vectors(std::int32_t four) const { return products(fours()) + four * matrix_.block; }
   // Neighboring threads read number n of their packets from neighbors in shared memory.
   ORTHO_DEVICE std::int32_t place_of(std::int32_t position) const {
     return position % numbers * team_.width + position / numbers;
   }
 
-  // Brings four vectors from this entry on into shared memory, unless they are there; zeros behind the last.
-  ORTHO_DEVICE void stage(std::int32_t four, std::int32_t first) {
-    if (staged_four_ == four && staged_first_ == first) return;
-    staged_four_ = four;
-    staged_first_ = first;
+  // Brings a block of all vectors into shared memory, four by four; zeros behind the last.
+  ORTHO_DEVICE void stage(std::int32_t first) {
     const std::int32_t count = 2 * arguments_.pairs, order = matrix_.order;
     const C* const data = static_cast<const C*>(arguments_.vectors) + count * matrix_.offset;
-    block_barrier();  // all have read those before
-    for (std::int32_t i = thread_index(); i < block(); i += pass_threads) {
-      Four<C> entry = {};
-      if (within(first + i, order)) {
-        const C* const address = data + caller_index(matrix_.permutation, first + i);
+    for (std::int32_t i = thread_index(); i < matrix_.block; i += pass_threads) {
+      const std::int32_t place = along_depth_ ? i : place_of(i);
+      const bool is_entry = within(first + i, order);
+      const C* const entry = data + (is_entry ? caller_index(matrix_.permutation, first + i) : 0);
+      for (std::int32_t four = 0; four < fours(); ++four) {
+        Four<C> staged = {};
         ORTHO_UNROLL
-        for (int v = 0; v < 4; ++v)
-          if (within(4 * four + v, count)) entry.of[v] = address[std::int64_t{4 * four + v} * order];
+        for (int v = 0; v < 4; ++v) {
+          if (is_entry && within(4 * four + v, count))
+            staged.of[v] = entry[std::int64_t{4 * four + v} * order];
+        }
+        vectors(four)[place] = staged;
       }
-      vectors()[along_depth_ ? i : place_of(i)] = entry;
     }
     block_barrier();
   }
 
-  // Products with lines along the depth: sums over lines.
-  ORTHO_DEVICE void multiply_lines(std::int32_t four) {
+  // What a block of the order adds to the product of vector v with an entry of the depth.
+  ORTHO_DEVICE void add_to_product(std::int32_t four, std::int32_t place, int v, C sum, bool first) {
+    C& product = products(four)[place].of[partner(v)];
+    product = first ? sum : product + sum;
+  }
+
+  template <bool InPackets>
+  ORTHO_DEVICE void multiply(std::int32_t entry) {
+    for (std::int32_t four = 0; four < fours(); ++four) {
+      if (along_depth_) {
+        multiply_lines<InPackets>(four, entry);
+      } else {
+        multiply_positions<InPackets>(four, entry);
+      }
+    }
+  }
+
+  // Lines along the depth: sums over lines.
+  template <bool InPackets>
+  ORTHO_DEVICE void multiply_lines(std::int32_t four, std::int32_t entry) {
+    const Four<C>* const vector = vectors(four) + team_.group;
+    const std::int32_t first = team_.round_of(entry), count = lines_of_block(entry);
     C sums[4][numbers] = {};
-    for (std::int32_t first = 0; first < lines_.count; first += batch()) {
+    for (std::int32_t line = 0; line < count; line += packets_at_once) {
       Packet<S> packets[packets_at_once];
-      load_packets(lines_, team_, first, team_.across * numbers, packets);
-      stage(four, first / block() * block());
+      load_packets<InPackets>(lines_, first + line, team_.across * numbers, packets);
       ORTHO_UNROLL
       for (int p = 0; p < packets_at_once; ++p) {
-        const Four<C> vector = vectors()[first % block() + team_.group + p * team_.groups];
+        const Four<C> of_line = vector[(line + p) << team_.log_groups];
         ORTHO_UNROLL
         for (int n = 0; n < numbers; ++n) {
-          const C entry = number_from<C>(packets[p].number(n));
           ORTHO_UNROLL
-          for (int v = 0; v < 4; ++v) sums[v][n] += entry * vector.of[v];
+          for (int v = 0; v < 4; ++v) sums[v][n] += number_from<C>(packets[p].number(n)) * of_line.of[v];
         }
       }
     }
     ORTHO_UNROLL
     for (int v = 0; v < 4; ++v) {
       sum_over_groups(team_, sums[v], parts(), [&](std::int32_t position, C sum) {
-        products(four)[place_of(position)].of[partner(v)] = sum;
+        add_to_product(four, place_of(position), v, sum, entry == 0);
       });
     }
   }
 
-  // Products with lines along the order: sums over positions.
-  ORTHO_DEVICE void multiply_positions(std::int32_t four) {
-    for (std::int32_t first = 0; first < lines_.count; first += batch()) {
-      C sums[packets_at_once] = {};
-      for (std::int32_t position = 0; position < lines_.length; position += block()) {
-        Packet<S> packets[packets_at_once];
-        load_packets(lines_, team_, first, position + team_.across * numbers, packets);
-        stage(four, position);
-        C products[packets_at_once][4] = {};
+  // Lines along the order: sums over positions.
+  template <bool InPackets>
+  ORTHO_DEVICE void multiply_positions(std::int32_t four, std::int32_t entry) {
+    Four<C> vector[numbers];
+    ORTHO_UNROLL
+    for (int n = 0; n < numbers; ++n) vector[n] = vectors(four)[n * team_.width + team_.across];
+    for (std::int32_t line = 0; line < team_.rounds(strip_); line += packets_at_once) {
+      Packet<S> packets[packets_at_once];
+      load_packets<InPackets>(lines_, line, entry + team_.across * numbers, packets);
+      C sums[packets_at_once];
+      ORTHO_UNROLL
+      for (int p = 0; p < packets_at_once; ++p) {
+        C of_line[4] = {};
         ORTHO_UNROLL
         for (int n = 0; n < numbers; ++n) {
-          const Four<C> vector = vectors()[n * team_.width + team_.across];
           ORTHO_UNROLL
-          for (int p = 0; p < packets_at_once; ++p) {
-            const C entry = number_from<C>(packets[p].number(n));
-            ORTHO_UNROLL
-            for (int v = 0; v < 4; ++v) products[p][v] += entry * vector.of[v];
-          }
+          for (int v = 0; v < 4; ++v) of_line[v] += number_from<C>(packets[p].number(n)) * vector[n].of[v];
         }
-        ORTHO_UNROLL
-        for (int p = 0; p < packets_at_once; ++p) sums[p] += sum_four_over_four(products[p]);
+        sums[p] = sum_four_over_four(of_line);
       }
       sum_over_team(team_, sums, parts(), [&](std::int32_t group, std::int32_t item, C sum) {
-        products(four)[first + group + item / 4 * team_.groups].of[partner(item % 4)] = sum;
+        add_to_product(four, group + ((line + item / 4) << team_.log_groups), item % 4, sum, entry == 0);
       });
     }
   }
 
-  ORTHO_DEVICE void write() {
+  template <bool InPackets>
+  ORTHO_DEVICE void write(std::int32_t entry) {
     const C scale = static_cast<const C*>(arguments_.factors)[matrix_.index];
-    for (std::int32_t first = 0; first < lines_.count; first += batch()) {
-      for (std::int32_t position = 0; position < lines_.length; position += team_.width * numbers) {
-        C sums[packets_at_once][numbers] = {};
-        for (std::int32_t four = 0; four < fours(); ++four) {
-          stage(four, along_depth_ ? first / block() * block() : position);
-          const Four<C>* const of_lines =
-              (along_depth_ ? vectors() + first % block() : products(four) + first) + team_.group;
-          const Four<C>* const of_positions = (along_depth_ ? products(four) : vectors()) + team_.across;
-          ORTHO_UNROLL
-          for (int n = 0; n < numbers; ++n) {
-            const Four<C> at_position = of_positions[n * team_.width];
-            ORTHO_UNROLL
-            for (int p = 0; p < packets_at_once; ++p) {
-              const Four<C> of_line = of_lines[p * team_.groups];
-              ORTHO_UNROLL
-              for (int v = 0; v < 4; ++v) sums[p][n] += of_line.of[v] * at_position.of[v];
-            }
-          }
-        }
-        write_packets(target_, team_, first, position + team_.across * numbers, scale, sums,
-                      matrix_.gradient.accumulate);
+    const std::int32_t first = along_depth_ ? team_.round_of(entry) : 0;
+    const std::int32_t count = along_depth_ ? lines_of_block(entry) : team_.rounds(strip_);
+    const std::int32_t position = (along_depth_ ? 0 : entry) + team_.across * numbers;
+    for (std::int32_t line = 0; line < count; line += packets_at_once) {
+      C sums[packets_at_once][numbers] = {};
+      for (std::int32_t four = 0; four < fours(); ++four) {
+        const Four<C>* const of_lines = along_depth_ ? vectors(four) : products(four);
+        const Four<C>* const of_positions = along_depth_ ? products(four) : vectors(four);
+        add_outer_products(of_lines + (line << team_.log_groups) + team_.group, of_positions + team_.across,
+                           sums);
       }
+      write_packets<InPackets>(target_, first + line, position, scale, sums, matrix_.gradient.accumulate);
     }
     block_barrier();  // all have read the shared memory
+  }
+
+  // sums[p][n] += of line p . of position n
+  ORTHO_DEVICE void add_outer_products(const Four<C>* of_lines, const Four<C>* of_positions,
+                                       C (&sums)[packets_at_once][numbers]) const {
+    constexpr int at_once = numbers < 4 ? numbers : 4;  // positions in registers
+    ORTHO_UNROLL
+    for (int from = 0; from < numbers; from += at_once) {
+      Four<C> of_position[at_once];
+      ORTHO_UNROLL
+      for (int n = 0; n < at_once; ++n) of_position[n] = of_positions[(from + n) * team_.width];
+      ORTHO_UNROLL
+      for (int p = 0; p < packets_at_once; ++p) {
+        const Four<C> of_line = of_lines[p << team_.log_groups];
+        ORTHO_UNROLL
+        for (int n = 0; n < at_once; ++n) {
+          ORTHO_UNROLL
+          for (int v = 0; v < 4; ++v) sums[p][from + n] += of_line.of[v] * of_position[n].of[v];
+        }
+      }
+    }
   }
 
   const UpdateArguments& arguments_;
   const UpdateMatrix& matrix_;
   const bool along_depth_;
   const Team team_;
+  const std::int32_t strip_;  // entries of the depth
   const Lines<const S> lines_;
   const Lines<S> target_;
-  std::int32_t staged_four_ = -1, staged_first_ = -1;
 };
 
 template <class C, class S>

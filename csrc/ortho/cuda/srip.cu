@@ -7,19 +7,27 @@
 namespace ortho::cuda {
 namespace {
 
+// Of a power of two.
+std::int32_t log_of(std::int32_t power) {
+  std::int32_t log = 0;
+  while (power >> log > 1) ++log;
+  return log;
+}
+
 IterationArguments iteration_arguments(const IterationLaunch& launch, const std::vector<Matrix>& matrices,
                                        const std::vector<ColumnPermutation>& permutations,
                                        const std::vector<std::int64_t>& offsets, const SripOptions& options) {
   IterationArguments arguments{};
   arguments.iterations = static_cast<std::int32_t>(options.iterations);
   arguments.through = options.through;
-  arguments.strips = launch.items;
+  arguments.share = launch.items / launch.blocks;
+  arguments.longer_shares = launch.items % launch.blocks;
   arguments.row_blocks = launch.row_blocks;
   fill_matrices(launch, matrices, offsets, arguments,
                 [&](const IterationWork& work, IterationMatrix& matrix) {
                   matrix.first_partial = work.first_partial;
                   matrix.first_vector = work.first_vector;
-                  matrix.width = work.width;
+                  matrix.log_width = log_of(work.width);
                   matrix.strip = work.strip;
                   matrix.first_block = work.first_block;
                   matrix.ranges = work.ranges;
@@ -51,8 +59,9 @@ UpdateArguments update_arguments(const UpdateLaunch& launch, const std::vector<M
   fill_matrices(launch, matrices, offsets, arguments, [&](const UpdateWork& work, UpdateMatrix& matrix) {
     matrix.gradient = gradient_arguments(gradients[work.matrix]);
     matrix.permutation = permutation_arguments(permutations[work.matrix]);
-    matrix.width = work.width;
+    matrix.log_width = log_of(work.width);
     matrix.strip = work.strip;
+    matrix.block = work.block;
   });
   return arguments;
 }
@@ -111,7 +120,7 @@ void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
     in_storage<C>(plan.storage, [&](auto stored) {
       using S = decltype(stored);
       launch("rank_update", rank_update<C, S>,
-             {plan.items, pass_threads, Update<C, S>::shared_bytes + plan.product_bytes}, arguments, stream);
+             {plan.items, pass_threads, Update<C, S>::part_bytes + plan.four_bytes}, arguments, stream);
     });
   }
 }
