@@ -50,6 +50,7 @@ void await_copies() {
   emulator::await_copies(Groups);
 }
 
+inline void separate_loads() {}
 inline void renew(std::uint32_t&) {}
 
 inline float bits_as_float(std::uint32_t bits) { return emulator::bits_as<float>(bits); }

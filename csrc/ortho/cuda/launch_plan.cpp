@@ -174,7 +174,7 @@ std::int32_t pass_width(const PlannedMatrix& matrix) {
   const auto [order, depth] = matrix.shape;
   const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
   if (!matrix.depth_major) return power_of_two(divide_up(order, numbers), least_width, pass_threads);
-  std::int32_t width = power_of_two(divide_up(depth, numbers), least_width, pass_threads);
+  std::int32_t width = power_of_two(divide_up(depth, numbers), least_width, most_depth_width);
   const std::int64_t lines = std::int64_t{pass_packets(size)} * pass_threads;
   while (width > least_width && order > lines / width) width /= 2;
   return order > lines / width ? least_update_width : width;

@@ -23,21 +23,18 @@ ORTHO_DEVICE void add_lines(const Packet<S> (&packets)[Count], const T* factors,
   }
 }
 
-// sums[q] += over four threads' positions: number n x factors[n], of line 4 q + lane % 4.
+// The sum over four threads' positions, number n x factors[n], of line 4 q + lane % 4.
 template <class S, class T, int Count>
-ORTHO_DEVICE void add_positions(const Packet<S> (&packets)[Count], const T (&factors)[packet_numbers<S>],
-                                T (&sums)[Count / 4]) {
+ORTHO_DEVICE T sum_of_positions(const Packet<S> (&packets)[Count], int q,
+                                const T (&factors)[packet_numbers<S>]) {
+  T four[4] = {};
   ORTHO_UNROLL
-  for (int q = 0; q < Count / 4; ++q) {
-    T four[4] = {};
+  for (int p = 0; p < 4; ++p) {
     ORTHO_UNROLL
-    for (int p = 0; p < 4; ++p) {
-      ORTHO_UNROLL
-      for (int n = 0; n < packet_numbers<S>; ++n)
-        add_product(four[p], number_from<EntryOf<T>>(packets[4 * q + p].number(n)), factors[n]);
-    }
-    sums[q] += sum_four_over_four(four);
+    for (int n = 0; n < packet_numbers<S>; ++n)
+      add_product(four[p], number_from<EntryOf<T>>(packets[4 * q + p].number(n)), factors[n]);
   }
+  return sum_four_over_four(four);
 }
 
 // Of at most as many parts as there are warps.

@@ -77,17 +77,20 @@ template <bool InPackets, class S, int Count>
 ORTHO_DEVICE void load_packets(const Lines<const S>& lines, std::int32_t first, std::int32_t position,
                                Packet<S> (&packets)[Count]) {
   const S* address = lines.data + first * lines.line_step + position * (InPackets ? 1 : lines.step);
-  const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
   ORTHO_UNROLL
   for (int p = 0; p < Count; ++p, address += lines.line_step) {
     packets[p] = {};
     if constexpr (InPackets) {
+      const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
       if (within(p, count)) packets[p] = *reinterpret_cast<const Packet<S>*>(address);
     } else {
+      const std::int32_t numbers = within(p, lines.count - first) ? lines.length - position : 0;
+      const S* number = address;
       ORTHO_UNROLL
-      for (int n = 0; n < packet_numbers<S>; ++n) {
-        if (p < count && within(position + n, lines.length)) packets[p].set(n, address[n * lines.step]);
+      for (int n = 0; n < packet_numbers<S>; ++n, number += lines.step) {
+        if (within(n, numbers)) packets[p].set(n, *number);
       }
+      separate_loads();
     }
   }
 }
@@ -107,10 +110,10 @@ template <bool InPackets, class S, class C, int Count>
 ORTHO_DEVICE void write_packets(const Lines<S>& lines, std::int32_t first, std::int32_t position, C scale,
                                 const C (&sums)[Count][packet_numbers<S>], bool accumulate) {
   S* address = lines.data + first * lines.line_step + position * (InPackets ? 1 : lines.step);
-  const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
   ORTHO_UNROLL
   for (int p = 0; p < Count; ++p, address += lines.line_step) {
     if constexpr (InPackets) {
+      const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
       if (!within(p, count)) continue;
       auto* const target = reinterpret_cast<Packet<S>*>(address);
       Packet<S> packet = {};
@@ -120,10 +123,11 @@ ORTHO_DEVICE void write_packets(const Lines<S>& lines, std::int32_t first, std::
         packet.set(n, stored_from<S>(number_from<C>(packet.number(n)) + scale * sums[p][n]));
       *target = packet;
     } else {
+      const std::int32_t numbers = within(p, lines.count - first) ? lines.length - position : 0;
+      S* number = address;
       ORTHO_UNROLL
-      for (int n = 0; n < packet_numbers<S>; ++n) {
-        if (p < count && within(position + n, lines.length))
-          write_gradient(address + n * lines.step, scale * sums[p][n], accumulate);
+      for (int n = 0; n < packet_numbers<S>; ++n, number += lines.step) {
+        if (within(n, numbers)) write_gradient(number, scale * sums[p][n], accumulate);
       }
     }
   }

@@ -191,26 +191,33 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
 
 // ---- phases ----------------------------------------------------------------------------------------------
 
+constexpr int matrix_slot = 0, phase_slot = 1;  // of what is kept during a pass
+
 // The first strip of a block's share: all are equal, but for one more of each of the first few blocks.
 ORTHO_DEVICE std::int32_t share_begin(const IterationArguments& arguments, std::int32_t block) {
   return block * arguments.share + (block < arguments.longer_shares ? block : arguments.longer_shares);
 }
 
 template <class T, class S>
-ORTHO_DEVICE void pass_over_share(const IterationArguments& arguments, std::int32_t step) {
-  std::int32_t item = share_begin(arguments, block_index());
-  while (item < share_begin(arguments, block_index() + 1)) {
-    const IterationMatrix& matrix =
-        arguments.matrices[find_matrix(arguments.matrices, arguments.count, item)];
-    const std::int32_t begin = item - matrix.first_item;
-    const std::int32_t share_end = share_begin(arguments, block_index() + 1) - matrix.first_item;
-    const std::int32_t strips = (matrix.depth + matrix.strip - 1) / matrix.strip;
-    const std::int32_t end = share_end < strips ? share_end : strips;
+ORTHO_DEVICE void pass_over_share(const IterationArguments& arguments) {
+  using Memory = PassMemory<T, S>;
+  const auto partial = [&] {
+    const IterationMatrix& matrix = arguments.matrices[Memory::kept(matrix_slot)];
     const std::int64_t range = block_index() - matrix.first_block;
-    item += end - begin;
-    gram_times_vector<T, S>(
-        matrix, begin, end, work_vector<T>(arguments, matrix, input_slot(arguments, step)),
-        static_cast<T*>(arguments.partials) + matrix.first_partial + range * matrix.order);
+    return static_cast<T*>(arguments.partials) + matrix.first_partial + range * matrix.order;
+  };
+  std::int32_t m = find_matrix(arguments.matrices, arguments.count, share_begin(arguments, block_index()));
+  for (; m < arguments.count; m = Memory::kept(matrix_slot) + 1) {
+    Memory::kept(matrix_slot) = m;
+    const IterationMatrix& matrix = arguments.matrices[m];
+    const std::int32_t strips = (matrix.depth + matrix.strip - 1) / matrix.strip;
+    const std::int32_t share_end = share_begin(arguments, block_index() + 1) - matrix.first_item;
+    const std::int32_t begin = share_begin(arguments, block_index()) - matrix.first_item;
+    if (share_end <= 0) break;
+    if (matrix.ranges == 0) continue;  // it is empty
+    const std::int32_t step = Memory::kept(phase_slot) / 2;
+    gram_times_vector<T, S>(matrix, begin > 0 ? begin : 0, share_end < strips ? share_end : strips,
+                            work_vector<T>(arguments, matrix, input_slot(arguments, step)), partial);
   }
 }
 
@@ -230,7 +237,7 @@ ORTHO_DEVICE void work_on_rows(const IterationArguments& arguments, const Iterat
 template <class C, class S, class T>
 ORTHO_DEVICE void run_phase(const IterationArguments& arguments, std::int32_t phase) {
   const bool is_pass = phase % 2 == 1 && phase < 2 * steps_of(arguments);
-  if (is_pass) return pass_over_share<T, S>(arguments, phase / 2);
+  if (is_pass) return pass_over_share<T, S>(arguments);
   for (std::int32_t i = block_index(); i < arguments.row_blocks; i += block_count()) {
     const IterationMatrix& matrix =
         arguments
@@ -257,9 +264,11 @@ ORTHO_DEVICE void grid_barrier(std::uint32_t* counter, std::int32_t times) {
 // C: of values and of the vectors that are kept. S: of the weights. T: of the arithmetic.
 template <class C, class S, class T>
 ORTHO_KERNEL(pass_threads, pass_blocks, power_iteration, IterationArguments) {
-  for (std::int32_t phase = arguments.first_phase; phase < arguments.end_phase; ++phase) {
-    if (phase > arguments.first_phase) grid_barrier(arguments.counter, phase - arguments.first_phase);
-    run_phase<C, S, T>(arguments, phase);
+  std::int32_t& kept_phase = PassMemory<T, S>::kept(phase_slot);
+  for (kept_phase = arguments.first_phase; kept_phase < arguments.end_phase; ++kept_phase) {
+    const std::int32_t times = kept_phase - arguments.first_phase;
+    if (times > 0) grid_barrier(arguments.counter, times);
+    run_phase<C, S, T>(arguments, kept_phase);
   }
 }
 

@@ -6,31 +6,51 @@
 // packets.
 #pragma once
 
+#include <algorithm>
+
 #include "line_sums.cuh"
 
 namespace ortho::cuda {
 
-// Of a block's shared memory: parts of sums, a strip's entries of W^T x, and entries of x. What belongs to
-// lines is kept group by group, with a gap between that spares bank conflicts.
+// A block's shared memory. What belongs to lines is stored group by group, with a gap between that spares
+// bank conflicts.
 template <class T, class S>
 struct PassMemory {
-  static constexpr int line_pitch = pass_packets(sizeof(S)) + 2;
-  static constexpr int sum_count = pass_threads * packet_numbers<S>;            // positions
-  static constexpr int line_count = line_pitch * (pass_threads / least_width);  // lines, at most
-  static constexpr int part_count = sum_count > line_count ? sum_count : line_count;
-  static constexpr std::size_t bytes = sizeof(T) * (2 * part_count + line_count);
+  static constexpr int packets = pass_packets(sizeof(S)), line_pitch = packets + 2;
+  static constexpr int line_count = line_pitch * (pass_threads / least_width);  // at most, as the next two
+  static constexpr int position_count = pass_threads * packet_numbers<S>;
+  static constexpr int strip_count = most_depth_width * packet_numbers<S>;
+  static constexpr int part_count = std::max(position_count, line_count);
+  static constexpr int sum_count = std::max(strip_count, line_count);
+  static constexpr int kept_count = std::max(position_count, line_count + packets / 4 * pass_threads);
+  static constexpr int slots = 2;
+  static constexpr std::size_t bytes =
+      sizeof(T) * (part_count + sum_count + kept_count) + sizeof(std::int32_t) * slots * pass_threads;
 
+  // Parts of sums.
   ORTHO_DEVICE static T* parts() { return reinterpret_cast<T*>(shared_memory()); }
+  // A strip's entries of W^T x.
   ORTHO_DEVICE static T* sums() { return parts() + part_count; }
-  ORTHO_DEVICE static T* vector() { return sums() + part_count; }
+  ORTHO_DEVICE static T* vector() { return sums() + sum_count; }
   ORTHO_DEVICE static std::int32_t place_of(std::int32_t group, std::int32_t item) {
     return group * line_pitch + item;
+  }
+  // What a thread keeps from strip to strip, and what it needs behind a pass: a pass needs all registers. Of
+  // lines along the depth, behind the vector; of lines along the order, in its place.
+  ORTHO_DEVICE static T& kept_of_line(int q) {
+    return vector()[line_count + q * pass_threads + thread_index()];
+  }
+  ORTHO_DEVICE static T& kept_of_position(int n) { return vector()[n * pass_threads + thread_index()]; }
+  ORTHO_DEVICE static std::int32_t& kept(int slot) {
+    return reinterpret_cast<std::int32_t*>(vector() + kept_count)[slot * pass_threads + thread_index()];
   }
 };
 
 // Packets of a thread between two barriers.
-template <class S, bool Stays>
-constexpr int packets_at_once = Stays ? pass_packets(sizeof(S)) : 8;
+template <class S, bool InPackets, bool Stays>
+constexpr int packets_at_once = Stays       ? pass_packets(sizeof(S))
+                                : InPackets ? 8
+                                            : 4;
 
 // Adds to what the strips before the first have left.
 template <class T>
@@ -39,22 +59,16 @@ ORTHO_DEVICE void put_product(T* product, T sum, bool first) {
   *product = sum;
 }
 
-template <class T, int Count>
-ORTHO_DEVICE void clear(T (&sums)[Count]) {
-  ORTHO_UNROLL
-  for (T& sum : sums) sum = T(0);
-}
-
 // Lines along the depth. A block of the order is as many lines as the threads have packets, a strip as many
 // positions as a team has.
-template <bool InPackets, bool Stays, class T, class S>
+template <bool InPackets, bool Stays, class T, class S, class Product>
 ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team, std::int32_t order,
-                                   std::int32_t begin, std::int32_t end, const T* vector, T* product) {
+                                   std::int32_t begin, std::int32_t end, const T* vector,
+                                   const Product& product) {
   using Memory = PassMemory<T, S>;
-  constexpr int numbers = packet_numbers<S>, count = packets_at_once<S, Stays>;
+  constexpr int numbers = packet_numbers<S>, count = packets_at_once<S, InPackets, Stays>;
   const std::int32_t last = Stays ? 0 : (team.rounds(order) - 1) / count * count;
   Packet<S> packets[count];
-  T products[count / 4] = {};
 
   // From these lines of each group on.
   const auto stage_vector = [&](std::int32_t first) {
@@ -73,14 +87,18 @@ ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team
       load_packets<InPackets>(lines, first, position, packets);
     }
   };
-  const auto put_products = [&](std::int32_t first, bool first_strip) {
+  const auto put_products = [&](T(&products)[count / 4], std::int32_t first, bool first_strip) {
     sum_over_team(team, products, Memory::parts(), [&](std::int32_t group, std::int32_t item, const T& sum) {
       const std::int32_t entry = group + ((first + item) << team.log_groups);
-      if (within(entry, order)) put_product(product + entry, sum, first_strip);
+      if (within(entry, order)) put_product(product() + entry, sum, first_strip);
     });
   };
 
-  if (Stays) stage_vector(0);
+  if (Stays) {
+    stage_vector(0);
+    ORTHO_UNROLL
+    for (int q = 0; q < count / 4; ++q) Memory::kept_of_line(q) = T(0);
+  }
   for (std::int32_t strip = begin; strip < end; ++strip) {
     const std::int32_t position = (strip * team.width + team.across) * numbers;
     T sums[numbers] = {};
@@ -93,37 +111,39 @@ ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team
     } while (!Stays && (first += count) <= last);
     sum_over_groups(team, sums, Memory::parts(),
                     [](std::int32_t i, const T& sum) { Memory::sums()[i] = sum; });
-    ORTHO_UNROLL
-    for (int n = 0; n < numbers; ++n) sums[n] = Memory::sums()[team.across * numbers + n];
     first = last;
     do {
       load_again(first, position);
-      add_positions(packets, sums, products);
-      if (!Stays) {
-        put_products(first, strip == begin);
-        clear(products);
+      T products[count / 4];
+      ORTHO_UNROLL
+      for (int q = 0; q < count / 4; ++q) {
+        ORTHO_UNROLL  // reads again: else all sums would be formed before the first is put away
+            for (int n = 0; n < numbers; ++n) sums[n] = Memory::sums()[team.across * numbers + n];
+        products[q] = sum_of_positions(packets, q, sums);
+        if (Stays) Memory::kept_of_line(q) += products[q];
       }
+      if (!Stays) put_products(products, first, strip == begin);
     } while (!Stays && (first -= count) >= 0);
   }
-  if (Stays) put_products(0, true);
+  if (Stays) {
+    T products[count / 4];
+    ORTHO_UNROLL
+    for (int q = 0; q < count / 4; ++q) products[q] = Memory::kept_of_line(q);
+    put_products(products, 0, true);
+  }
 }
 
 // Lines along the order. A block of the order is as many positions as a team has, a strip as many lines as
 // the threads have packets if these stay.
-template <bool InPackets, bool Stays, class T, class S>
+template <bool InPackets, bool Stays, class T, class S, class Product>
 ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team, std::int32_t order,
-                                   std::int32_t begin, std::int32_t end, const T* vector, T* product) {
+                                   std::int32_t begin, std::int32_t end, const T* vector,
+                                   const Product& product) {
   using Memory = PassMemory<T, S>;
-  constexpr int numbers = packet_numbers<S>, count = packets_at_once<S, Stays>;
+  constexpr int numbers = packet_numbers<S>, count = packets_at_once<S, InPackets, Stays>;
   const std::int32_t block = team.width * numbers, last = Stays ? 0 : (order - 1) / block * block;
   Packet<S> packets[count];
-  T factors[numbers], products[numbers] = {};
 
-  const auto load_factors = [&](std::int32_t position) {
-    ORTHO_UNROLL
-    for (int n = 0; n < numbers; ++n)
-      factors[n] = within(position + n, order) ? read_past_l1(vector + position + n) : T(0);
-  };
   const auto load_again = [&](std::int32_t line, std::int32_t position) {
     if constexpr (Stays) {
       renew_packets(packets);
@@ -131,13 +151,16 @@ ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team
       load_packets<InPackets>(lines, line, position, packets);
     }
   };
-  const auto put_products = [&](std::int32_t first, bool first_lines) {
+  const auto put_products = [&](T(&products)[numbers], std::int32_t first, bool first_lines) {
     sum_over_groups(team, products, Memory::parts(), [&](std::int32_t i, const T& sum) {
-      if (within(first + i, order)) put_product(product + first + i, sum, first_lines);
+      if (within(first + i, order)) put_product(product() + first + i, sum, first_lines);
     });
   };
 
-  if (Stays) load_factors(team.across * numbers);
+  if (Stays) {
+    ORTHO_UNROLL
+    for (int n = 0; n < numbers; ++n) Memory::kept_of_position(n) = T(0);
+  }
   const std::int32_t begin_line = begin * pass_packets(sizeof(S)), end_line = end * pass_packets(sizeof(S));
   for (std::int32_t line = begin_line; line < end_line; line += count) {
     T sums[count / 4] = {};
@@ -145,8 +168,12 @@ ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team
     do {
       const std::int32_t position = first + team.across * numbers;
       load_packets<InPackets>(lines, line, position, packets);
-      if (!Stays) load_factors(position);
-      add_positions(packets, factors, sums);
+      T factors[numbers];
+      ORTHO_UNROLL
+      for (int n = 0; n < numbers; ++n)
+        factors[n] = within(position + n, order) ? read_past_l1(vector + position + n) : T(0);
+      ORTHO_UNROLL
+      for (int q = 0; q < count / 4; ++q) sums[q] += sum_of_positions(packets, q, factors);
     } while (!Stays && (first += block) <= last);
     sum_over_team(team, sums, Memory::parts(), [&](std::int32_t group, std::int32_t item, const T& sum) {
       Memory::sums()[Memory::place_of(group, item)] = sum;
@@ -154,20 +181,29 @@ ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team
     first = last;
     do {
       load_again(line, first + team.across * numbers);
+      T products[numbers] = {};
       add_lines(packets, Memory::sums() + Memory::place_of(team.group, 0), products);
-      if (!Stays) {
-        put_products(first, line == begin_line);
-        clear(products);
+      if (Stays) {
+        ORTHO_UNROLL
+        for (int n = 0; n < numbers; ++n) Memory::kept_of_position(n) += products[n];
+      } else {
+        put_products(products, first, line == begin_line);
       }
     } while (!Stays && (first -= block) >= 0);
   }
-  if (Stays) put_products(0, true);
+  if (Stays) {
+    T products[numbers];
+    ORTHO_UNROLL
+    for (int n = 0; n < numbers; ++n) products[n] = Memory::kept_of_position(n);
+    put_products(products, 0, true);
+  }
 }
 
-// product = W_b (W_b^T vector), where W_b are the strips [begin, end) of W.
-template <class T, class S, class M>
+// Writes W_b (W_b^T vector), where W_b are the strips [begin, end) of W, to product(): its address takes
+// registers only when it is asked for.
+template <class T, class S, class M, class Product>
 ORTHO_DEVICE void gram_times_vector(const M& matrix, std::int32_t begin, std::int32_t end, const T* vector,
-                                    T* product) {
+                                    const Product& product) {
   const auto* const data = static_cast<const S*>(matrix.data);
   const Team team(matrix.log_width);
   const bool along_depth = is_depth_major(matrix.order_stride, matrix.depth_stride);
