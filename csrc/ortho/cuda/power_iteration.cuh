@@ -194,7 +194,7 @@ ORTHO_DEVICE void finish_rows(const IterationArguments& arguments, const Iterati
 constexpr int matrix_slot = 0, phase_slot = 1;  // of what is kept during a pass
 
 // The first strip of a block's share: all are equal, but for one more of each of the first few blocks.
-ORTHO_DEVICE std::int32_t share_begin(const IterationArguments& arguments, std::int32_t block) {
+ORTHO_DEVICE std::int32_t first_of_share(const IterationArguments& arguments, std::int32_t block) {
   return block * arguments.share + (block < arguments.longer_shares ? block : arguments.longer_shares);
 }
 
@@ -206,17 +206,20 @@ ORTHO_DEVICE void pass_over_share(const IterationArguments& arguments) {
     const std::int64_t range = block_index() - matrix.first_block;
     return static_cast<T*>(arguments.partials) + matrix.first_partial + range * matrix.order;
   };
-  std::int32_t m = find_matrix(arguments.matrices, arguments.count, share_begin(arguments, block_index()));
+  std::int32_t m = find_matrix(arguments.matrices, arguments.count, first_of_share(arguments, block_index()));
   for (; m < arguments.count; m = Memory::kept(matrix_slot) + 1) {
     Memory::kept(matrix_slot) = m;
     const IterationMatrix& matrix = arguments.matrices[m];
-    const std::int32_t strips = (matrix.depth + matrix.strip - 1) / matrix.strip;
-    const std::int32_t share_end = share_begin(arguments, block_index() + 1) - matrix.first_item;
-    const std::int32_t begin = share_begin(arguments, block_index()) - matrix.first_item;
+    // Of the matrix's own strips.
+    const std::int32_t share_begin = first_of_share(arguments, block_index()) - matrix.first_item;
+    const std::int32_t share_end = first_of_share(arguments, block_index() + 1) - matrix.first_item;
     if (share_end <= 0) break;
-    if (matrix.ranges == 0) continue;  // it is empty
+    const std::int32_t strips = matrix.ranges == 0 ? 0 : (matrix.depth + matrix.strip - 1) / matrix.strip;
+    const std::int32_t begin = share_begin > 0 ? share_begin : 0,
+                       end = share_end < strips ? share_end : strips;
+    if (begin >= end) continue;
     const std::int32_t step = Memory::kept(phase_slot) / 2;
-    gram_times_vector<T, S>(matrix, begin > 0 ? begin : 0, share_end < strips ? share_end : strips,
+    gram_times_vector<T, S>(matrix, begin, end,
                             work_vector<T>(arguments, matrix, input_slot(arguments, step)), partial);
   }
 }
