@@ -44,8 +44,7 @@ constexpr std::int32_t chunk_bytes = 64;    // of each vector of an operand in o
 // Blocks that pass over W with vectors. Their threads load packets (lines.cuh); `width` of them, a power of
 // two, lie across a line.
 constexpr std::int32_t pass_threads = 256;
-constexpr std::int32_t pass_blocks = 2;    // that fit a multiprocessor together
-constexpr std::int32_t update_blocks = 3;  // of those that write gradients from float vectors
+constexpr std::int32_t pass_blocks = 2;  // that fit a multiprocessor together
 constexpr std::int32_t packet_bytes = 16;
 constexpr std::int32_t least_width = 4, least_update_width = 8, most_depth_width = 128;
 // Packets of a thread: as many as stay in its registers from one use to the next, and of a gradient.

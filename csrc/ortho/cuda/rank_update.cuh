@@ -36,52 +36,52 @@ ORTHO_DEVICE int partner(int vector) { return vector ^ 1; }
 template <class C, class S>
 class Update {
  public:
-  static constexpr int packets_at_once = update_packets(sizeof(S));
-  static constexpr int numbers = packet_numbers<S>;
+  static constexpr int packets_at_once = sizeof(C) == sizeof(double) ? 4 : update_packets(sizeof(S));
+  static constexpr int written_at_once = 4, numbers = packet_numbers<S>;
   static constexpr int sum_count = pass_threads * numbers;
   static constexpr int product_count = 4 * packets_at_once * (pass_threads / least_update_width);
   static constexpr std::size_t part_bytes =  // of shared memory, in front of products and vectors
       sizeof(C) * (sum_count > product_count ? sum_count : product_count);
 
-  ORTHO_DEVICE Update(const UpdateArguments& arguments, const UpdateMatrix& matrix, std::int32_t first)
+  ORTHO_DEVICE Update(const UpdateArguments& arguments, const UpdateMatrix& matrix)
       : arguments_(arguments),
         matrix_(matrix),
         along_depth_(is_depth_major(matrix.order_stride, matrix.depth_stride)),
-        team_(matrix.log_width),
-        strip_(matrix.depth - first < matrix.strip ? matrix.depth - first : matrix.strip),
-        lines_(strip_of(static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride, first)),
-        target_(strip_of(static_cast<S*>(matrix.gradient.data), matrix.gradient.order_stride,
-                         matrix.gradient.depth_stride, first)) {}
+        team_(matrix.log_width) {}
 
   // The vectors are taken block by block of the order; one is enough where it is not very long.
   ORTHO_DEVICE void run() {
     const std::int32_t last = (matrix_.order - 1) / matrix_.block * matrix_.block;
     for (std::int32_t entry = 0; entry <= last; entry += matrix_.block) {
       stage(entry);
-      if (lines_.in_packets) {
-        multiply<true>(entry);
-      } else {
-        multiply<false>(entry);
-      }
+      multiply(
+          lines_of_strip(static_cast<const S*>(matrix_.data), matrix_.order_stride, matrix_.depth_stride),
+          entry);
     }
+    const GradientArguments& gradient = matrix_.gradient;
     for (std::int32_t entry = last; entry >= 0; entry -= matrix_.block) {
       if (entry < last) stage(entry);
-      if (target_.in_packets) {
-        write<true>(entry);
-      } else {
-        write<false>(entry);
-      }
+      write(lines_of_strip(static_cast<S*>(gradient.data), gradient.order_stride, gradient.depth_stride),
+            entry);
     }
   }
 
  private:
-  // The strip of W, or of its gradient, that begins at this entry of the depth.
+  // Of the depth: where the strip begins, and how long it is.
+  ORTHO_DEVICE std::int32_t first_entry() const {
+    return (block_index() - matrix_.first_item) * matrix_.strip;
+  }
+  ORTHO_DEVICE std::int32_t strip() const {
+    const std::int32_t left = matrix_.depth - first_entry();
+    return left < matrix_.strip ? left : matrix_.strip;
+  }
+  // Of W or of its gradient.
   template <class Number>
-  ORTHO_DEVICE Lines<Number> strip_of(Number* data, std::int64_t order_stride, std::int64_t depth_stride,
-                                      std::int32_t first) const {
-    data += first * depth_stride;
-    return along_depth_ ? lines_of(data, order_stride, depth_stride, matrix_.order, strip_, team_)
-                        : lines_of(data, depth_stride, order_stride, strip_, matrix_.order, team_);
+  ORTHO_DEVICE Lines<Number> lines_of_strip(Number* data, std::int64_t order_stride,
+                                            std::int64_t depth_stride) const {
+    data += first_entry() * depth_stride;
+    return along_depth_ ? lines_of(data, order_stride, depth_stride, matrix_.order, strip(), team_)
+                        : lines_of(data, depth_stride, order_stride, strip(), matrix_.order, team_);
   }
 
   ORTHO_DEVICE std::int32_t fours() const { return (2 * arguments_.pairs + 3) / 4; }
@@ -127,26 +127,32 @@ class Update {
     product = first ? sum : product + sum;
   }
 
-  template <bool InPackets>
-  ORTHO_DEVICE void multiply(std::int32_t entry) {
+  ORTHO_DEVICE void multiply(const Lines<const S>& lines, std::int32_t entry) {
     for (std::int32_t four = 0; four < fours(); ++four) {
-      if (along_depth_) {
-        multiply_lines<InPackets>(four, entry);
+      const auto in = [&](auto in_packets) {
+        if (along_depth_) {
+          multiply_lines<in_packets>(lines, four, entry);
+        } else {
+          multiply_positions<in_packets>(lines, four, entry);
+        }
+      };
+      if (lines.in_packets) {
+        in(std::true_type());
       } else {
-        multiply_positions<InPackets>(four, entry);
+        in(std::false_type());
       }
     }
   }
 
   // Lines along the depth: sums over lines.
   template <bool InPackets>
-  ORTHO_DEVICE void multiply_lines(std::int32_t four, std::int32_t entry) {
+  ORTHO_DEVICE void multiply_lines(const Lines<const S>& lines, std::int32_t four, std::int32_t entry) {
     const Four<C>* const vector = vectors(four) + team_.group;
     const std::int32_t first = team_.round_of(entry), count = lines_of_block(entry);
     C sums[4][numbers] = {};
     for (std::int32_t line = 0; line < count; line += packets_at_once) {
       Packet<S> packets[packets_at_once];
-      load_packets<InPackets>(lines_, first + line, team_.across * numbers, packets);
+      load_packets<InPackets>(lines, first + line, team_.across * numbers, packets);
       ORTHO_UNROLL
       for (int p = 0; p < packets_at_once; ++p) {
         const Four<C> of_line = vector[(line + p) << team_.log_groups];
@@ -167,13 +173,13 @@ class Update {
 
   // Lines along the order: sums over positions.
   template <bool InPackets>
-  ORTHO_DEVICE void multiply_positions(std::int32_t four, std::int32_t entry) {
+  ORTHO_DEVICE void multiply_positions(const Lines<const S>& lines, std::int32_t four, std::int32_t entry) {
     Four<C> vector[numbers];
     ORTHO_UNROLL
     for (int n = 0; n < numbers; ++n) vector[n] = vectors(four)[n * team_.width + team_.across];
-    for (std::int32_t line = 0; line < team_.rounds(strip_); line += packets_at_once) {
+    for (std::int32_t line = 0; line < team_.rounds(strip()); line += packets_at_once) {
       Packet<S> packets[packets_at_once];
-      load_packets<InPackets>(lines_, line, entry + team_.across * numbers, packets);
+      load_packets<InPackets>(lines, line, entry + team_.across * numbers, packets);
       C sums[packets_at_once];
       ORTHO_UNROLL
       for (int p = 0; p < packets_at_once; ++p) {
@@ -191,36 +197,39 @@ class Update {
     }
   }
 
-  template <bool InPackets>
-  ORTHO_DEVICE void write(std::int32_t entry) {
+  ORTHO_DEVICE void write(const Lines<S>& lines, std::int32_t entry) {
     const C scale = static_cast<const C*>(arguments_.factors)[matrix_.index];
     const std::int32_t first = along_depth_ ? team_.round_of(entry) : 0;
-    const std::int32_t count = along_depth_ ? lines_of_block(entry) : team_.rounds(strip_);
+    const std::int32_t count = along_depth_ ? lines_of_block(entry) : team_.rounds(strip());
     const std::int32_t position = (along_depth_ ? 0 : entry) + team_.across * numbers;
-    for (std::int32_t line = 0; line < count; line += packets_at_once) {
-      C sums[packets_at_once][numbers] = {};
+    for (std::int32_t line = 0; line < count; line += written_at_once) {
+      C sums[written_at_once][numbers] = {};
       for (std::int32_t four = 0; four < fours(); ++four) {
         const Four<C>* const of_lines = along_depth_ ? vectors(four) : products(four);
         const Four<C>* const of_positions = along_depth_ ? products(four) : vectors(four);
         add_outer_products(of_lines + (line << team_.log_groups) + team_.group, of_positions + team_.across,
                            sums);
       }
-      write_packets<InPackets>(target_, first + line, position, scale, sums, matrix_.gradient.accumulate);
+      if (lines.in_packets) {
+        write_packets<true>(lines, first + line, position, scale, sums, matrix_.gradient.accumulate);
+      } else {
+        write_packets<false>(lines, first + line, position, scale, sums, matrix_.gradient.accumulate);
+      }
     }
     block_barrier();  // all have read the shared memory
   }
 
   // sums[p][n] += of line p . of position n
   ORTHO_DEVICE void add_outer_products(const Four<C>* of_lines, const Four<C>* of_positions,
-                                       C (&sums)[packets_at_once][numbers]) const {
-    constexpr int at_once = numbers < 4 ? numbers : 4;  // positions in registers
+                                       C (&sums)[written_at_once][numbers]) const {
+    constexpr int at_once = numbers * sizeof(C) < 16 ? numbers : 16 / sizeof(C);  // positions in registers
     ORTHO_UNROLL
     for (int from = 0; from < numbers; from += at_once) {
       Four<C> of_position[at_once];
       ORTHO_UNROLL
       for (int n = 0; n < at_once; ++n) of_position[n] = of_positions[(from + n) * team_.width];
       ORTHO_UNROLL
-      for (int p = 0; p < packets_at_once; ++p) {
+      for (int p = 0; p < written_at_once; ++p) {
         const Four<C> of_line = of_lines[p << team_.log_groups];
         ORTHO_UNROLL
         for (int n = 0; n < at_once; ++n) {
@@ -235,16 +244,12 @@ class Update {
   const UpdateMatrix& matrix_;
   const bool along_depth_;
   const Team team_;
-  const std::int32_t strip_;  // entries of the depth
-  const Lines<const S> lines_;
-  const Lines<S> target_;
 };
 
 template <class C, class S>
-ORTHO_KERNEL(pass_threads, (sizeof(C) == 4 ? update_blocks : pass_blocks), rank_update, UpdateArguments) {
-  const std::int32_t item = block_index();
-  const UpdateMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, item)];
-  Update<C, S>(arguments, matrix, (item - matrix.first_item) * matrix.strip).run();
+ORTHO_KERNEL(pass_threads, pass_blocks, rank_update, UpdateArguments) {
+  const std::int32_t m = find_matrix(arguments.matrices, arguments.count, block_index());
+  Update<C, S>(arguments, arguments.matrices[m]).run();
 }
 
 }  // namespace ortho::cuda
