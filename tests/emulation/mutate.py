@@ -35,6 +35,8 @@ PENALTY = {
     "part_slots.cuh": "residual",
     "residual_product.cuh": "product",
     "power_iteration.cuh": "srip",
+    "lines.cuh": "srip",
+    "line_sums.cuh": "srip",
     "vector_pass.cuh": "srip",
     "rank_update.cuh": "srip",
 }

@@ -116,12 +116,13 @@ def assembled(request, toolkit, portable):
 
 @pytest.fixture(scope="module")
 def shared_bytes(toolkit, tmp_path_factory):
-    """The shared memory that launches ask for, by whether a kernel works on tiles: constants of the kernels' headers."""
+    """The most shared memory that launches ask for, of tiles and of passes: constants of the kernels' headers."""
     folder = tmp_path_factory.mktemp("facts")
     source = folder / "facts.cu"
     source.write_text(
-        '#include <cstdio>\n#include "tile_product.cuh"\n#include "vector_pass.cuh"\n'
-        'int main() { printf("%zu %zu", ortho::cuda::tile_shared_bytes, ortho::cuda::pass_shared_bytes); }\n'
+        '#include <cstdio>\n#include "tile_product.cuh"\n#include "vector_pass.cuh"\nusing namespace ortho::cuda;\n'
+        'int main() { printf("%zu %zu", tile_shared_bytes,'
+        " std::max(PassMemory<double, float>::bytes, PassMemory<double, ortho::bfloat16>::bytes)); }\n"
     )
     run(toolkit.nvcc, *cuda_toolkit.FLAGS, f"-arch={machine(cuda_toolkit.OLDEST)}", f"-I{KERNELS}", source,
         "-o", folder / "facts")  # fmt: skip

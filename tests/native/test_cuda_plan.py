@@ -141,7 +141,8 @@ def test_items_of_gradients_cover_the_depth(pairs):
     (launch,) = planner.plan_updates(EVERY_LAYOUT, pairs)
     assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
     for work in launch.work:
-        assert launch.product_bytes >= work.strip * 16 * up(2 * pairs, 4)
+        assert launch.four_bytes >= (work.strip + work.block) * 16 * up(2 * pairs, 4)
+    assert launch.four_bytes <= 80 * 1024  # beside a block's other shared memory
 
 
 def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
@@ -157,6 +158,13 @@ def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
     ):
         assert 2 <= len(launches) <= 6
         assert sorted(w.matrix for launch in launches for w in launch.work) == list(range(1500))
+
+
+def test_a_gradient_through_many_iterations_still_fits():
+    """The products with all vectors are in shared memory at the same time."""
+    planner.plan_updates(EVERY_LAYOUT, 50)
+    with pytest.raises(RuntimeError, match="through 60 iterations"):
+        planner.plan_updates(EVERY_LAYOUT, 60)
 
 
 def test_what_a_launch_cannot_count_is_refused_by_name():

@@ -253,23 +253,29 @@ UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t entry_bytes) {
   const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1), depth = matrix.shape.depth;
   const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
   const std::int64_t vectors = vector_bytes / entry_bytes, products = product_bytes / entry_bytes;
+  const auto batch = [&](std::int32_t width) { return update_packets(size) * (pass_threads / width); };
+  const auto entries = [&](std::int32_t width) { return width * numbers + batch(width); };
+  const auto is_too_long = [&](std::int32_t width) { return entries(width) * entry_bytes > most_four_bytes; };
   const auto times = [](std::int64_t most) {
     return static_cast<std::int32_t>(std::max<std::int64_t>(most, 1));
   };
   UpdateWork work{};
+  std::int32_t& width = work.width;
+  const std::int64_t widest = matrix.depth_major
+                                  ? std::min(update_item_bytes / (order * packet_bytes), products / numbers)
+                                  : vectors / numbers;
+  width = matrix.depth_major ? power_of_two(divide_up(depth, numbers), least_update_width, 64)
+                             : power_of_two(divide_up(order, numbers), least_update_width, pass_threads);
+  while (width > least_update_width && width > widest) width /= 2;
+  while (is_too_long(width) && width < pass_threads && entries(2 * width) < entries(width)) width *= 2;
+  const auto positions = static_cast<std::int32_t>(width * numbers);
   if (matrix.depth_major) {
-    const std::int64_t widest = std::min(update_item_bytes / (order * packet_bytes), products / numbers);
-    work.width = power_of_two(divide_up(depth, numbers), least_update_width, 64);
-    while (work.width > least_update_width && work.width > widest) work.width /= 2;
-    const std::int32_t batch = update_packets(size) * (pass_threads / work.width);
-    work.strip = static_cast<std::int32_t>(work.width * numbers);
-    work.block = batch * times(std::min(vectors / batch, divide_up(order, batch)));
+    work.strip = positions;
+    work.block = batch(width) * times(std::min(vectors / batch(width), divide_up(order, batch(width))));
   } else {
-    work.width = power_of_two(divide_up(order, numbers), least_update_width, pass_threads);
-    while (work.width > least_update_width && work.width * numbers > vectors) work.width /= 2;
-    const std::int32_t batch = update_packets(size) * (pass_threads / work.width);
-    work.strip = batch * times(std::min(products / batch, update_item_bytes / (batch * order * size)));
-    work.block = static_cast<std::int32_t>(work.width * numbers);
+    work.strip = batch(width) *
+                 times(std::min(products / batch(width), update_item_bytes / (batch(width) * order * size)));
+    work.block = positions;
   }
   return work;
 }
