@@ -125,7 +125,7 @@ def test_every_block_has_an_equal_share_of_the_strips(device):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strips_stay_in_registers_up_to_the_orders_of_common_models(dtype):
     """A block's threads hold all rows of a strip: 1024 of them in float32, in packets of 16 bytes."""
-    packets, numbers = (8, 8) if DTYPES[dtype] == 2 else (16, 16 // DTYPES[dtype])
+    packets, numbers = 16 if dtype == "float32" else 8, 16 // DTYPES[dtype]
     for order in (1, 5, 64, 147, 512, 1024):
         along, across = planner.plan_iterations(
             [(order, 3000, dtype, along) for along in (True, False)], 2, True, planner.Device(132)

@@ -48,7 +48,7 @@ constexpr std::int32_t pass_blocks = 2;  // that fit a multiprocessor together
 constexpr std::int32_t packet_bytes = 16;
 constexpr std::int32_t least_width = 4, least_update_width = 8, most_depth_width = 128;
 // Packets of a thread: as many as stay in its registers from one use to the next, and of a gradient.
-constexpr std::int32_t pass_packets(std::size_t number_bytes) { return number_bytes == 2 ? 8 : 16; }
+constexpr std::int32_t pass_packets(std::size_t number_bytes) { return number_bytes == 4 ? 16 : 8; }
 constexpr std::int32_t update_packets(std::size_t number_bytes) { return pass_packets(number_bytes) / 2; }
 constexpr std::int32_t row_block_rows = 64, row_parts = 2;  // of a reduction; a part is a warp's
 
