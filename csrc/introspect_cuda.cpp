@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "ortho/cuda/launch_plan.h"
@@ -25,15 +24,16 @@ Storage storage_named(const std::string& name) {
   throw std::invalid_argument("expected float64, float32, bfloat16 or float16, got " + name);
 }
 
-// (order, depth, storage format); the depth has the smaller stride.
-using Matrices = std::vector<std::tuple<std::int64_t, std::int64_t, std::string>>;
+// (order, depth, storage format) and, optionally, whether the depth has the smaller stride: it has.
+using Matrices = std::vector<py::tuple>;
 
 std::vector<cuda::PlannedMatrix> planned(const Matrices& matrices) {
   std::vector<cuda::PlannedMatrix> result;
-  for (const auto& [order, depth, storage] : matrices) {
+  for (const py::tuple& given : matrices) {
     cuda::PlannedMatrix matrix;
-    matrix.shape = {order, depth};
-    matrix.storage = storage_named(storage);
+    matrix.shape = {given[0].cast<std::int64_t>(), given[1].cast<std::int64_t>()};
+    matrix.storage = storage_named(given[2].cast<std::string>());
+    if (given.size() > 3) matrix.depth_major = given[3].cast<bool>();
     result.push_back(matrix);
   }
   return result;
@@ -89,25 +89,27 @@ void bind_cuda_planner(py::module_ parent) {
       .def_readonly("blocks", &cuda::ProductLaunch::blocks);
   py::class_<cuda::IterationWork>(m, "IterationWork")
       .def_readonly("matrix", &cuda::IterationWork::matrix)
-      .def_readonly("ranges", &cuda::IterationWork::ranges)
-      .def_readonly("range_depth", &cuda::IterationWork::range_depth)
+      .def_readonly("width", &cuda::IterationWork::width)
       .def_readonly("strip", &cuda::IterationWork::strip)
-      .def_readonly("first_item", &cuda::IterationWork::first_item);
+      .def_readonly("first_item", &cuda::IterationWork::first_item)
+      .def_readonly("first_block", &cuda::IterationWork::first_block)
+      .def_readonly("ranges", &cuda::IterationWork::ranges);
   py::class_<cuda::IterationLaunch>(m, "IterationLaunch")
       .def_readonly("work", &cuda::IterationLaunch::work)
-      .def_readonly("ranges", &cuda::IterationLaunch::ranges)
+      .def_readonly("items", &cuda::IterationLaunch::items)
       .def_readonly("steps", &cuda::IterationLaunch::steps)
       .def_readonly("blocks", &cuda::IterationLaunch::blocks)
       .def_readonly("partial_bytes", &cuda::IterationLaunch::partial_bytes);
   py::class_<cuda::UpdateWork>(m, "UpdateWork")
       .def_readonly("matrix", &cuda::UpdateWork::matrix)
-      .def_readonly("strips", &cuda::UpdateWork::strips)
+      .def_readonly("width", &cuda::UpdateWork::width)
+      .def_readonly("strip", &cuda::UpdateWork::strip)
+      .def_readonly("block", &cuda::UpdateWork::block)
       .def_readonly("first_item", &cuda::UpdateWork::first_item);
   py::class_<cuda::UpdateLaunch>(m, "UpdateLaunch")
       .def_readonly("work", &cuda::UpdateLaunch::work)
-      .def_readonly("strip", &cuda::UpdateLaunch::strip)
       .def_readonly("items", &cuda::UpdateLaunch::items)
-      .def_readonly("blocks", &cuda::UpdateLaunch::blocks);
+      .def_readonly("four_bytes", &cuda::UpdateLaunch::four_bytes);
 
   m.def(
       "plan_residuals",
@@ -130,8 +132,8 @@ void bind_cuda_planner(py::module_ parent) {
       py::arg("matrices"), py::arg("iterations"), py::arg("adjoints"), py::arg("device"));
   m.def(
       "plan_updates",
-      [](const Matrices& matrices, std::int64_t pairs, const cuda::Device& device) {
-        return cuda::plan_updates(planned(matrices), pairs, sizeof(float), device);
+      [](const Matrices& matrices, std::int64_t pairs) {
+        return cuda::plan_updates(planned(matrices), pairs, sizeof(float));
       },
-      py::arg("matrices"), py::arg("pairs"), py::arg("device"));
+      py::arg("matrices"), py::arg("pairs"));
 }

@@ -240,6 +240,12 @@ CASES = {
     "srip, five applications": _srip((70, 40, f32), (20, 33, f64, "across"), iterations=5),
     "srip, envelope": _srip((70, 45, f32), (20, 30, f32, "across"), iterations=3, through=False),
     "srip, halves": _srip((70, 45, bf16), (20, 30, f16, "across"), (80, 30, bf16, "across")),
+    "srip, longer orders than stay in registers": _srip(
+        (1030, 12, f32), (1030, 5, f32), (1036, 20, f32, "across"), (600, 24, bf16), (2056, 9, bf16, "across")
+    ),
+    "srip, padded rows": _srip((20, 41, f32, "padded"), (24, 37, bf16, "padded across"), (9, 24, f32, "unaligned")),
+    "srip, strips of several blocks": _srip((64, 700, f32), (40, 2600, f32, "across"), multiprocessors=3),
+    "srip, more vectors than four": _srip((1100, 9, f32), (1036, 9, f32, "across"), (9, 40, bf16), iterations=3),
     "srip, empty": _srip((0, 5, f32), (5, 0, f32), (3, 4, f32), (1, 1, f32), (270, 1, f32)),
     "srip, entries in another order": _srip(
         (72, 30, f32), (12, 20, f32), permutations=[[(9, 1), (8, 9)], [(3, 1), (4, 3)]]

@@ -53,6 +53,9 @@ void await_copies() {
   emulator::await_copies(Groups);
 }
 
+inline void separate_loads() {}
+inline void renew(std::uint32_t&) {}
+
 inline float bits_as_float(std::uint32_t bits) { return emulator::bits_as<float>(bits); }
 inline std::uint32_t float_as_bits(float number) { return emulator::bits_as<std::uint32_t>(number); }
 inline float to_float(bfloat16 number) { return bits_as_float(std::uint32_t{number.bits} << 16); }

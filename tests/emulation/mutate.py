@@ -36,6 +36,8 @@ PENALTY = {
     "residual_product.cuh": "product",
     "residual_planes.cuh": "product",
     "power_iteration.cuh": "srip",
+    "lines.cuh": "srip",
+    "line_sums.cuh": "srip",
     "vector_pass.cuh": "srip",
     "rank_update.cuh": "srip",
     "start_vectors.cuh": "start",

@@ -28,22 +28,33 @@ class Spec(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """`items`: the kind of each item of these matrices, in the order of the plan, and how many blocks take them.
-
-    `turns`: whether every other round goes through the blocks in the opposite order.
-    """
+    """`items`: the kinds of the items of these matrices, one after the other, of each block."""
 
     specs: list[Spec]
-    items: Callable[[list[Spec], int], tuple[list, int]]
-    turns: bool = False
+    items: Callable[[list[Spec], int], list[list]]
     never: Callable[[tuple, tuple], bool] = lambda before, after: False  # the plan rules it out
 
 
-def _planned(specs: list[Spec]) -> list[tuple[int, int, str]]:
-    return [(spec.order, spec.depth, NAMES[spec.dtype]) for spec in specs]
+def _planned(specs: list[Spec]) -> list[tuple[int, int, str, bool]]:
+    return [(spec.order, spec.depth, NAMES[spec.dtype], "across" not in spec.layout) for spec in specs]
 
 
-def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+def _in_turn(items: list, blocks: int) -> list[list]:
+    """Block b of B takes the items b, b + B, ..."""
+    return [items[block::blocks] for block in range(blocks)]
+
+
+def _back_and_forth(items: list, blocks: int) -> list[list]:
+    """Each block takes one item a round, every other round in the opposite order."""
+    rounds = [range(first, min(first + blocks, len(items))) for first in range(0, len(items), blocks)]
+    result: list[list] = [[] for _ in range(blocks)]
+    for turn, indices in enumerate(rounds):
+        for place, index in enumerate(indices):
+            result[blocks - 1 - place if turn % 2 else place].append(items[index])
+    return result
+
+
+def residual_items(specs: list[Spec], multiprocessors: int) -> list[list]:
     """By arithmetic, by the layout of the matrix, and by whether its depth is cut."""
     (launch,) = planner.plan_residuals(_planned(specs), planner.Device(multiprocessors))
     result: list[tuple] = []
@@ -51,64 +62,57 @@ def residual_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
         arithmetic = "double" if work.in_double else "terms"
         layout = specs[work.matrix].layout
         result += [(arithmetic, layout, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
-    return result, launch.blocks
+    return _back_and_forth(result, launch.blocks)
 
 
-def product_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+def product_items(specs: list[Spec], multiprocessors: int) -> list[list]:
     """By the layout of the matrix and by whether R is spread to planes."""
     (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors), precision=1)
     result: list[tuple] = []
     for work in launch.work:
         reads = "planes" if work.spread_tiles else "triangle"
         result += [(reads, specs[work.matrix].layout)] * (work.row_tiles * work.column_tiles)
-    return result, launch.blocks
+    return _back_and_forth(result, launch.blocks)
 
 
-def spread_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
+def spread_items(specs: list[Spec], multiprocessors: int) -> list[list]:
     """By whether the tile is on the diagonal."""
     (launch,) = planner.plan_products(_planned(specs), planner.Device(multiprocessors), precision=1)
     result: list[str] = []
     for work in launch.work:
         side = -(-specs[work.matrix].order // planner.spread_side) if work.spread_tiles else 0
         result += ["on" if column == row else "below" for row in range(side) for column in range(row + 1)]
-    return result, launch.spread_blocks
+    return _in_turn(result, launch.spread_blocks)
 
 
-def pass_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """Of a pass over W, by order and by the layout of the matrix."""
+def pass_items(specs: list[Spec], multiprocessors: int) -> list[list]:
+    """Of a pass over W, by order and by the layout of the matrix: a block's strips of a matrix are one item."""
     (launch,) = planner.plan_iterations(_planned(specs), 2, True, planner.Device(multiprocessors))
-    return [
-        (specs[w.matrix].order, specs[w.matrix].layout) for w in launch.work for _ in range(w.ranges)
-    ], launch.blocks
+    result: list[list] = [[] for _ in range(launch.blocks)]
+    for work in launch.work:
+        spec = specs[work.matrix]
+        for block in range(work.first_block, work.first_block + work.ranges):
+            result[block].append((spec.order, spec.layout))
+    return result
 
 
-def row_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """Of a reduction, by order: up to 256 rows are one item."""
+def row_items(specs: list[Spec], multiprocessors: int) -> list[list]:
+    """Of a reduction, by order."""
     (launch,) = planner.plan_iterations(_planned(specs), 2, True, planner.Device(multiprocessors))
-    return [specs[w.matrix].order for w in launch.work], launch.blocks
-
-
-def update_items(specs: list[Spec], multiprocessors: int) -> tuple[list, int]:
-    """By the layout of the matrix."""
-    (launch,) = planner.plan_updates(_planned(specs), 2, planner.Device(multiprocessors))
-    return [specs[w.matrix].layout for w in launch.work for _ in range(w.strips)], launch.blocks
+    orders = [specs[w.matrix].order for w in launch.work for _ in range(-(-specs[w.matrix].order // 64))]
+    return _in_turn(orders, launch.blocks)
 
 
 def met(kernel: Kernel, specs: list[Spec], multiprocessors: int) -> set[tuple]:
     """The kinds of items of which the second follows the first in a block."""
-    items, blocks = kernel.items(specs, multiprocessors)
-    rounds = [items[first : first + blocks] for first in range(0, len(items), blocks)]
-    if kernel.turns:
-        rounds = [[*[None] * (blocks - len(each)), *each[::-1]] if r % 2 else each for r, each in enumerate(rounds)]
-    pairs = {pair for block in range(blocks) for pair in pairwise(each[block] for each in rounds if block < len(each))}
-    return {pair for pair in pairs if None not in pair}
+    return {pair for block in kernel.items(specs, multiprocessors) for pair in pairwise(block)}
 
 
 def kinds(kernel: Kernel) -> set[tuple]:
     """All that some lists of its matrices have."""
     random = Random(1)
     lists = (random.choices(kernel.specs, k=8) for _ in range(100))
-    return {kind for specs in lists for kind in kernel.items(specs, 2)[0]}
+    return {kind for specs in lists for block in kernel.items(specs, 2) for kind in block}
 
 
 def wanted(kernel: Kernel) -> set[tuple]:
@@ -156,15 +160,14 @@ def _has_parts(before: tuple, after: tuple) -> bool:
     return "cut" in (before[2], after[2])
 
 
-_passes = _specs(torch.float32, [(5, 40), (70, 20)])
+_passes = _specs(torch.float32, [(5, 40), (70, 20), (1030, 8)])
 KERNELS = {
-    "residual, float64": Kernel(_residual_specs(torch.float64), residual_items, True),
-    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items, True),
-    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items, True, _has_parts),
-    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (66, 16), (65, 132)], LAYOUTS), product_items, True),
-    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(65, 136)], LAYOUTS), product_items, True),
+    "residual, float64": Kernel(_residual_specs(torch.float64), residual_items),
+    "residual, float32": Kernel(_residual_specs(torch.float32), residual_items),
+    "residual, bfloat16": Kernel(_residual_specs(torch.bfloat16), residual_items, _has_parts),
+    "product, float32": Kernel(_specs(torch.float32, [(20, 16), (66, 16), (65, 132)], LAYOUTS), product_items),
+    "product, bfloat16": Kernel(_specs(torch.bfloat16, [(65, 136)], LAYOUTS), product_items),
     "product, spreading": Kernel(_specs(torch.float32, [(65, 129), (129, 130)], ("along",)), spread_items),
     "srip, passes": Kernel(_passes, pass_items),
-    "srip, rows": Kernel(_passes, row_items),
-    "srip, updates": Kernel(_specs(torch.float32, [(5, 40)]), update_items),
+    "srip, rows": Kernel(_passes[:4], row_items),
 }

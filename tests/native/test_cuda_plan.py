@@ -1,6 +1,7 @@
 """The planner of the GPU's launches: every number is worked on exactly once, in as few launches as arguments allow."""
 
 import math
+from itertools import accumulate, pairwise
 
 import pytest
 
@@ -125,20 +126,52 @@ def test_gradient_items_cover_every_tile(device):
         assert (work.row_tiles, work.column_tiles) == (up(order, planner.wide_tile), up(depth, planner.wide_tile))
 
 
-def test_ranges_and_strips_cover_the_depth(device):
-    matrices = [(*shape, "float32") for shape in SHAPES]
-    (launch,) = planner.plan_iterations(matrices, 3, True, device)
+LAYOUTS = {"along": True, "across": False}
+EVERY_LAYOUT = [(*shape, dtype, along) for shape in SHAPES for dtype in ("float32",) for along in LAYOUTS.values()]
+
+
+def strips(matrix, work):
+    order, depth = matrix[:2]
+    return up(depth, work.strip) if order else 0
+
+
+def test_every_block_has_an_equal_share_of_the_strips(device):
+    (launch,) = planner.plan_iterations(EVERY_LAYOUT, 3, True, device)
     assert launch.steps == 5
-    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.ranges) == launch.ranges
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
+    assert launch.blocks <= planner.pass_blocks * device.multiprocessors
+    share, longer = divmod(launch.items, launch.blocks)
+    ends = list(accumulate(share + (block < longer) for block in range(launch.blocks)))
+    shares = [range(begin, end) for begin, end in pairwise([0, *ends])]
     for work in launch.work:
-        order, depth = SHAPES[work.matrix]
-        assert work.ranges == (up(depth, work.range_depth) if order else 0)
-        assert work.range_depth % work.strip == 0
-    (launch,) = planner.plan_updates(matrices, 2, device)
-    assert consecutive(launch.work, lambda w: w.first_item, lambda w: w.strips) == launch.items
+        own = range(work.first_item, work.first_item + strips(EVERY_LAYOUT[work.matrix], work))
+        sharing = [b for b, share in enumerate(shares) if range(max(own.start, share.start), min(own.stop, share.stop))]
+        assert sharing == list(range(work.first_block, work.first_block + work.ranges))
+    partials = sum(w.ranges * EVERY_LAYOUT[w.matrix][0] for w in launch.work)
+    assert launch.partial_bytes == 8 * partials
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strips_stay_in_registers_up_to_the_orders_of_common_models(dtype):
+    """A block's threads hold all rows of a strip: 1024 of them in float32, in packets of 16 bytes."""
+    packets, numbers = 16 if dtype == "float32" else 8, 16 // DTYPES[dtype]
+    for order in (1, 5, 64, 147, 512, 1024):
+        along, across = planner.plan_iterations(
+            [(order, 3000, dtype, along) for along in (True, False)], 2, True, planner.Device(132)
+        )[0].work
+        assert along.strip == along.width * numbers
+        assert order <= packets * planner.pass_threads // along.width or (packets, order) == (8, 1024)
+        assert across.strip == packets * planner.pass_threads // across.width
+        assert order <= across.width * numbers or (numbers, order) == (2, 1024)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 40])
+def test_items_of_gradients_cover_the_depth(pairs):
+    (launch,) = planner.plan_updates(EVERY_LAYOUT, pairs)
+    assert consecutive(launch.work, lambda w: w.first_item, lambda w: strips(EVERY_LAYOUT[w.matrix], w)) == launch.items
     for work in launch.work:
-        order, depth = SHAPES[work.matrix]
-        assert work.strips == (up(depth, launch.strip) if order else 0)
+        assert launch.four_bytes >= (work.strip + work.block) * 16 * up(2 * pairs, 4)
+    assert launch.four_bytes <= 80 * 1024  # beside a block's other shared memory
 
 
 def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
@@ -150,10 +183,17 @@ def test_a_launch_holds_one_format_and_as_many_matrices_as_its_arguments():
         planner.plan_residuals(many, device),
         planner.plan_products(many, device),
         planner.plan_iterations(many, 2, True, device),
-        planner.plan_updates(many, 2, device),
+        planner.plan_updates(many, 2),
     ):
         assert 2 <= len(launches) <= 6
         assert sorted(w.matrix for launch in launches for w in launch.work) == list(range(1500))
+
+
+def test_a_gradient_through_many_iterations_still_fits():
+    """The products with all vectors are in shared memory at the same time."""
+    planner.plan_updates(EVERY_LAYOUT, 50)
+    with pytest.raises(RuntimeError, match="through 60 iterations"):
+        planner.plan_updates(EVERY_LAYOUT, 60)
 
 
 def test_what_a_launch_cannot_count_is_refused_by_name():

@@ -17,7 +17,11 @@
 
 namespace ortho::cuda {
 
-ORTHO_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+ORTHO_DEVICE int thread_index() {
+  const auto index = static_cast<int>(threadIdx.x);
+  __builtin_assume(index >= 0);  // a division by a power of two is one shift
+  return index;
+}
 ORTHO_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
 ORTHO_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
 // The same number, not negative, of which the compiler does not know: what is made of it is not made before a
@@ -76,6 +80,13 @@ template <int Groups>
 ORTHO_DEVICE void await_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
 }
+
+// No load of memory moves across this: what is loaded in front needs no registers beside what is loaded
+// behind.
+ORTHO_DEVICE void separate_loads() { __syncwarp(); }
+
+// The same bits, but the compiler doesn't know: it keeps nothing that it made of them before.
+ORTHO_DEVICE void renew(std::uint32_t& bits) { asm volatile("" : "+r"(bits)); }
 
 ORTHO_DEVICE float bits_as_float(std::uint32_t bits) { return __uint_as_float(bits); }
 ORTHO_DEVICE std::uint32_t float_as_bits(float number) { return __float_as_uint(number); }

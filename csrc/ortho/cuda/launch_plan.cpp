@@ -12,11 +12,16 @@ constexpr std::int64_t waves = 4;  // as many items as make each block take abou
 // A part shorter than this costs more to sum up than it saves. Small matrices are computed in double, at
 // which most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 8, least_small_part_chunks = 2;
-constexpr std::int64_t least_range_entries = 16'384;
+// What an item of a gradient reads, about; what it keeps of shared memory where that can be chosen, for
+// vectors and for products with them; and the most of both.
+constexpr std::int64_t update_item_bytes = 65'536;
+constexpr std::int64_t vector_bytes = 16'384, product_bytes = 8'192, most_four_bytes = 81'920;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(value, step) * step; }
+std::int64_t size_of(Storage storage) {
+  return storage == Storage::float64 ? 8 : storage == Storage::float32 ? 4 : 2;
+}
 
 // Kernels count rows, columns and items in 32 bits.
 std::int32_t narrow(std::int64_t value, const char* what) {
@@ -174,13 +179,43 @@ std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matri
 
 namespace {
 
-// Short enough that the strips of all running blocks stay in L2 between their two uses, and long enough that
-// a warp reads whole sectors.
-std::int32_t strip_of(const PlannedMatrix& matrix) {
-  const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1);
-  const std::int64_t least = matrix.depth_major ? 32 : 8;
-  const std::int64_t most = std::max<std::int64_t>(least_range_entries / order / least * least, least);
-  return static_cast<std::int32_t>(std::min<std::int64_t>(most, longest_strip));
+// The least power of two from `least` to `most` that is not below the count.
+std::int32_t power_of_two(std::int64_t count, std::int32_t least, std::int32_t most) {
+  std::int32_t power = least;
+  while (power < most && power < count) power *= 2;
+  return power;
+}
+
+// Threads across a line of a pass. Along the depth: so wide that all rows stay in the registers; else whole
+// sectors of memory. Along the order: the whole order, if a block has so many threads.
+std::int32_t pass_width(const PlannedMatrix& matrix) {
+  const auto [order, depth] = matrix.shape;
+  const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
+  if (!matrix.depth_major) return power_of_two(divide_up(order, numbers), least_width, pass_threads);
+  std::int32_t width = power_of_two(divide_up(depth, numbers), least_width, most_depth_width);
+  const std::int64_t lines = std::int64_t{pass_packets(size)} * pass_threads;
+  while (width > least_width && order > lines / width) width /= 2;
+  return order > lines / width ? least_update_width : width;
+}
+
+// Which blocks have strips of which matrix; returns how many partial products they leave.
+std::int64_t share_out(IterationLaunch& launch, const std::vector<PlannedMatrix>& matrices) {
+  const std::int32_t share = launch.items / launch.blocks, longer_shares = launch.items % launch.blocks;
+  const auto block_of = [&](std::int32_t item) {
+    const std::int32_t in_longer = longer_shares * (share + 1);
+    return item < in_longer ? item / (share + 1) : longer_shares + (item - in_longer) / share;
+  };
+  std::int64_t partials = 0;
+  for (std::size_t w = 0; w < launch.work.size(); ++w) {
+    IterationWork& work = launch.work[w];
+    const std::int32_t end = w + 1 < launch.work.size() ? launch.work[w + 1].first_item : launch.items;
+    work.first_partial = partials;
+    if (end == work.first_item) continue;
+    work.first_block = block_of(work.first_item);
+    work.ranges = block_of(end - 1) - work.first_block + 1;
+    partials += work.ranges * matrices[work.matrix].shape.order;
+  }
+  return partials;
 }
 
 IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices,
@@ -190,36 +225,30 @@ IterationLaunch plan_iteration_launch(const std::vector<PlannedMatrix>& matrices
   launch.storage = matrices[batch.front()].storage;
   launch.vectors = narrow(adjoints ? 2 * iterations : 2, "vectors of a matrix");
   launch.steps = narrow(adjoints ? 2 * iterations - 1 : iterations, "applications");
-  std::int64_t entries = 0;
-  for (const std::int32_t m : batch) entries += matrices[m].shape.order * matrices[m].shape.depth;
-  const std::int64_t ranges_wanted = std::int64_t{device.multiprocessors} * pass_blocks * waves;
-  const std::int64_t range_entries = std::max(least_range_entries, divide_up(entries, ranges_wanted));
-  std::int64_t partials = 0, vectors = 0, ranges = 0, row_blocks = 0;
+  std::int64_t items = 0, vectors = 0, row_blocks = 0;
   for (const std::int32_t m : batch) {
     const auto [order, depth] = matrices[m].shape;
     IterationWork work{};
     work.matrix = m;
-    work.strip = strip_of(matrices[m]);
-    const std::int64_t length =
-        multiple(std::max<std::int64_t>(range_entries / std::max<std::int64_t>(order, 1), 1), work.strip);
-    work.range_depth = narrow(length, "depth of a range");
-    work.ranges = static_cast<std::int32_t>(order == 0 ? 0 : divide_up(depth, length));
-    work.first_item = narrow(ranges, "ranges of a launch");
+    work.width = pass_width(matrices[m]);
+    const std::int64_t size = size_of(launch.storage);
+    work.strip =
+        static_cast<std::int32_t>(matrices[m].depth_major ? work.width * (packet_bytes / size)
+                                                          : pass_packets(size) * (pass_threads / work.width));
+    work.first_item = narrow(items, "strips of a launch");
     work.first_row_block = narrow(row_blocks, "row blocks of a launch");
-    work.first_partial = partials;
     work.first_vector = vectors;
-    ranges += work.ranges;
-    row_blocks += std::max<std::int64_t>(divide_up(order, pass_threads), 1);
-    partials += work.ranges * order;
+    items += order == 0 ? 0 : divide_up(depth, work.strip);
+    row_blocks += std::max<std::int64_t>(divide_up(order, row_block_rows), 1);
     vectors += launch.vectors * order;
     launch.work.push_back(work);
   }
-  launch.ranges = narrow(ranges, "ranges of a launch");
+  launch.items = narrow(items, "strips of a launch");
   launch.row_blocks = narrow(row_blocks, "row blocks of a launch");
-  launch.blocks = grid(std::max(ranges, row_blocks), pass_blocks, device);
-  launch.partial_bytes = sizeof(double) * partials;
+  launch.blocks = grid(std::max(items, row_blocks), pass_blocks, device);
+  launch.partial_bytes = sizeof(double) * share_out(launch, matrices);
   launch.vector_bytes = sizeof(double) * vectors;
-  launch.length_bytes = sizeof(double) * row_blocks * (iterations + 1);
+  launch.length_bytes = sizeof(double) * row_blocks * row_parts * (iterations + 1);
   launch.counter_bytes = sizeof(std::uint32_t);
   return launch;
 }
@@ -234,32 +263,67 @@ std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& m
   return launches;
 }
 
-std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
-                                       std::int32_t number_bytes, const Device& device) {
-  // Products of W with all vectors are kept for one strip at a time, beside the 9 KiB of a pass.
-  constexpr std::int64_t shared_memory = 36'864;
-  const std::int64_t column_bytes = 2 * pairs * number_bytes;
-  if (column_bytes > shared_memory) {
-    throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
-                             " iterations is too long for a GPU launch; use fewer, or gradient=\"envelope\"");
+namespace {
+
+// A matrix's part of a launch of gradients. An entry of all vectors, or of the products with them, takes
+// `entry_bytes` of shared memory.
+UpdateWork plan_update(const PlannedMatrix& matrix, std::int64_t entry_bytes) {
+  const std::int64_t order = std::max<std::int64_t>(matrix.shape.order, 1), depth = matrix.shape.depth;
+  const std::int64_t size = size_of(matrix.storage), numbers = packet_bytes / size;
+  const std::int64_t vectors = vector_bytes / entry_bytes, products = product_bytes / entry_bytes;
+  const auto batch = [&](std::int32_t width) { return update_packets(size) * (pass_threads / width); };
+  const auto entries = [&](std::int32_t width) { return width * numbers + batch(width); };
+  const auto is_too_long = [&](std::int32_t width) { return entries(width) * entry_bytes > most_four_bytes; };
+  const auto times = [](std::int64_t most) {
+    return static_cast<std::int32_t>(std::max<std::int64_t>(most, 1));
+  };
+  UpdateWork work{};
+  std::int32_t& width = work.width;
+  const std::int64_t widest = matrix.depth_major
+                                  ? std::min(update_item_bytes / (order * packet_bytes), products / numbers)
+                                  : vectors / numbers;
+  width = matrix.depth_major ? power_of_two(divide_up(depth, numbers), least_update_width, 64)
+                             : power_of_two(divide_up(order, numbers), least_update_width, pass_threads);
+  while (width > least_update_width && width > widest) width /= 2;
+  while (is_too_long(width) && width < pass_threads && entries(2 * width) < entries(width)) width *= 2;
+  const auto positions = static_cast<std::int32_t>(width * numbers);
+  if (matrix.depth_major) {
+    work.strip = positions;
+    work.block = batch(width) * times(std::min(vectors / batch(width), divide_up(order, batch(width))));
+  } else {
+    work.strip = batch(width) *
+                 times(std::min(products / batch(width), update_item_bytes / (batch(width) * order * size)));
+    work.block = positions;
   }
-  std::int64_t strip = std::min<std::int64_t>(longest_strip, shared_memory / column_bytes);
-  if (strip > 32) strip = strip / 32 * 32;
+  return work;
+}
+
+}  // namespace
+
+std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
+                                       std::int32_t number_bytes) {
+  const std::int64_t entry_bytes = divide_up(2 * pairs, 4) * 4 * number_bytes;
   std::vector<UpdateLaunch> launches;
   for (const auto& batch : batches(matrices, update_matrices, true)) {
     UpdateLaunch launch{};
     launch.storage = matrices[batch.front()].storage;
-    launch.strip = static_cast<std::int32_t>(strip);
-    launch.shared_bytes = static_cast<std::size_t>(strip * column_bytes);
     std::int64_t items = 0;
     for (const std::int32_t m : batch) {
       const auto [order, depth] = matrices[m].shape;
-      const std::int64_t strips = order == 0 ? 0 : divide_up(depth, strip);
-      launch.work.push_back({m, static_cast<std::int32_t>(strips), narrow(items, "items of a launch")});
-      items += strips;
+      UpdateWork work = plan_update(matrices[m], entry_bytes);
+      work.matrix = m;
+      work.first_item = narrow(items, "items of a launch");
+      const std::int64_t bytes = (work.strip + work.block) * entry_bytes;
+      if (bytes > most_four_bytes) {
+        throw std::runtime_error("srip: the gradient through " + std::to_string(pairs) +
+                                 " iterations is too long for a GPU launch; use fewer, or "
+                                 "gradient=\"envelope\"");
+      }
+      launch.four_bytes = std::max<std::size_t>(launch.four_bytes, bytes);
+      launch.work.push_back(work);
+      items += order == 0 ? 0 : divide_up(depth, work.strip);
     }
     launch.items = narrow(items, "items of a launch");
-    launch.blocks = grid(items, pass_blocks, device);
     if (items > 0) launches.push_back(std::move(launch));
   }
   return launches;

@@ -49,14 +49,22 @@ constexpr std::int32_t tile_threads = 256;   // of a block that computes them
 constexpr std::int32_t tile_blocks = 1;      // blocks that fit a multiprocessor together
 constexpr std::int32_t chunk_depth = 32;     // parts of the depth are multiples of it
 constexpr std::int32_t spread_blocks = 4;    // blocks that spread triangles and fit a multiprocessor together
-constexpr std::int32_t pass_threads = 256;   // of a block that passes over W with vectors
-constexpr std::int32_t pass_blocks = 2;      // blocks of those that fit a multiprocessor together
-constexpr std::int32_t longest_strip = 128;  // columns of W that are used twice in a row
+
+// Blocks that pass over W with vectors. Their threads load packets (lines.cuh); `width` of them, a power of
+// two, lie across a line.
+constexpr std::int32_t pass_threads = 256;
+constexpr std::int32_t pass_blocks = 2;  // that fit a multiprocessor together
+constexpr std::int32_t packet_bytes = 16;
+constexpr std::int32_t least_width = 4, least_update_width = 8, most_depth_width = 128;
+// Packets of a thread: as many as stay in its registers from one use to the next, and of a gradient.
+constexpr std::int32_t pass_packets(std::size_t number_bytes) { return number_bytes == 4 ? 16 : 8; }
+constexpr std::int32_t update_packets(std::size_t number_bytes) { return pass_packets(number_bytes) / 2; }
+constexpr std::int32_t row_block_rows = 64, row_parts = 2;  // of a reduction; a part is a warp's
 
 // Arguments of a kernel may take 32764 bytes: these many matrices go into one launch.
 constexpr std::size_t argument_bytes = 32764;
 constexpr std::size_t residual_matrices = 580, product_matrices = 330, iteration_matrices = 256,
-                      update_matrices = 256;
+                      update_matrices = 250;
 
 // ---- R: one item is a tile of the lower triangle for a part of the depth ---------------------------------
 
@@ -132,14 +140,15 @@ struct ProductLaunch {
 std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matrices, Precision precision,
                                          const Device& device);
 
-// ---- SRIP: one item of a pass is a range of the depth, one item of a reduction a range of the order -------
+// ---- SRIP: one item of a pass is a strip of the depth, one of a reduction a block of rows ----------------
 
 struct IterationWork {
   std::int32_t matrix;
-  std::int32_t ranges;       // of the depth
-  std::int32_t range_depth;  // length of all ranges but the last
-  std::int32_t strip;        // entries of the depth that are used twice in a row, while they are in L2
-  std::int32_t first_item;   // its first range
+  std::int32_t width;        // threads across a line
+  std::int32_t strip;        // entries of the depth that a block uses twice in a row
+  std::int32_t first_item;   // its first strip
+  std::int32_t first_block;  // that has one of its strips
+  std::int32_t ranges;       // blocks that have
   std::int32_t first_row_block;
   std::int64_t first_partial;  // where its partial products begin, in numbers: ranges x order
   std::int64_t first_vector;   // where its vectors begin, in numbers
@@ -148,7 +157,8 @@ struct IterationWork {
 struct IterationLaunch {
   Storage storage;
   std::vector<IterationWork> work;
-  std::int32_t ranges = 0, row_blocks = 0;
+  std::int32_t items = 0;  // as equally shared out as can be, longer shares first
+  std::int32_t row_blocks = 0;
   std::int32_t vectors = 0;  // that are kept of each matrix
   std::int32_t steps = 0;    // applications of R to a vector, forward and adjoint
   std::int32_t blocks = 0;
@@ -159,23 +169,25 @@ struct IterationLaunch {
 std::vector<IterationLaunch> plan_iterations(const std::vector<PlannedMatrix>& matrices,
                                              std::int64_t iterations, bool adjoints, const Device& device);
 
+// ---- gradients of SRIP: one item, a block of the grid, is a strip of the depth ---------------------------
+
 struct UpdateWork {
   std::int32_t matrix;
-  std::int32_t strips;
+  std::int32_t width;  // threads across a line
+  std::int32_t strip;  // entries of the depth of an item
+  std::int32_t block;  // entries of the order whose vectors are in shared memory together
   std::int32_t first_item;
 };
 
 struct UpdateLaunch {
   Storage storage;
   std::vector<UpdateWork> work;
-  std::int32_t strip = 0;  // columns of an item
   std::int32_t items = 0;
-  std::int32_t blocks = 0;
-  std::size_t shared_bytes = 0;
+  std::size_t four_bytes = 0;  // of shared memory: a block of all vectors, and their products with a strip
 };
 
 // `number_bytes`: of a number of the arithmetic, 4 or 8.
 std::vector<UpdateLaunch> plan_updates(const std::vector<PlannedMatrix>& matrices, std::int64_t pairs,
-                                       std::int32_t number_bytes, const Device& device);
+                                       std::int32_t number_bytes);
 
 }  // namespace ortho::cuda

@@ -14,10 +14,10 @@ ORTHO_DEVICE T sum_over_warp(T value) {
   return value;
 }
 
-// Each of four numbers summed over the lanes of a warp, with six shuffles in place of twenty: lane l has the
-// sum of number l / 8.
+// Each of four numbers summed over four lanes, with three shuffles in place of eight: lane l has the sum of
+// number l % 4.
 template <class T>
-ORTHO_DEVICE T sum_four_over_warp(const T (&numbers)[4]) {
+ORTHO_DEVICE T sum_four_over_four(const T (&numbers)[4]) {
   // A lane keeps one of two numbers and gives the other to the lane that keeps that one.
   const auto shared_out = [](T low, T high, int lanes) {
     const bool keeps_high = thread_index() & lanes;
@@ -25,10 +25,7 @@ ORTHO_DEVICE T sum_four_over_warp(const T (&numbers)[4]) {
     kept += shuffle_xor(keeps_high ? low : high, lanes);
     return kept;
   };
-  T one = shared_out(shared_out(numbers[0], numbers[2], 16), shared_out(numbers[1], numbers[3], 16), 8);
-  ORTHO_UNROLL
-  for (int lanes = 4; lanes > 0; lanes /= 2) one += shuffle_xor(one, lanes);
-  return one;
+  return shared_out(shared_out(numbers[0], numbers[2], 2), shared_out(numbers[1], numbers[3], 2), 1);
 }
 
 // Each number summed over all threads of a block, for all of them; uses the first of the shared memory.

@@ -7,21 +7,30 @@
 namespace ortho::cuda {
 namespace {
 
+// Of a power of two.
+std::int32_t log_of(std::int32_t power) {
+  std::int32_t log = 0;
+  while (power >> log > 1) ++log;
+  return log;
+}
+
 IterationArguments iteration_arguments(const IterationLaunch& launch, const std::vector<Matrix>& matrices,
                                        const std::vector<ColumnPermutation>& permutations,
                                        const std::vector<std::int64_t>& offsets, const SripOptions& options) {
   IterationArguments arguments{};
   arguments.iterations = static_cast<std::int32_t>(options.iterations);
   arguments.through = options.through;
-  arguments.ranges = launch.ranges;
+  arguments.share = launch.items / launch.blocks;
+  arguments.longer_shares = launch.items % launch.blocks;
   arguments.row_blocks = launch.row_blocks;
   fill_matrices(launch, matrices, offsets, arguments,
                 [&](const IterationWork& work, IterationMatrix& matrix) {
                   matrix.first_partial = work.first_partial;
                   matrix.first_vector = work.first_vector;
-                  matrix.ranges = work.ranges;
-                  matrix.range_depth = work.range_depth;
+                  matrix.log_width = log_of(work.width);
                   matrix.strip = work.strip;
+                  matrix.first_block = work.first_block;
+                  matrix.ranges = work.ranges;
                   matrix.first_row_block = work.first_row_block;
                   matrix.permutation = permutation_arguments(permutations[work.matrix]);
                 });
@@ -37,7 +46,7 @@ void launch_iteration(const IterationLaunch& plan, IterationArguments& arguments
     arguments.first_phase = phase;
     arguments.end_phase = phase + at_once;
     launch("power_iteration", power_iteration<C, S, T>,
-           {plan.blocks, pass_threads, pass_shared_bytes, cooperative}, arguments, stream);
+           {plan.blocks, pass_threads, PassMemory<T, S>::bytes, cooperative}, arguments, stream);
   }
 }
 
@@ -46,11 +55,13 @@ UpdateArguments update_arguments(const UpdateLaunch& launch, const std::vector<M
                                  const std::vector<ColumnPermutation>& permutations,
                                  const std::vector<std::int64_t>& offsets) {
   UpdateArguments arguments{};
-  arguments.strip = launch.strip;
   arguments.items = launch.items;
   fill_matrices(launch, matrices, offsets, arguments, [&](const UpdateWork& work, UpdateMatrix& matrix) {
     matrix.gradient = gradient_arguments(gradients[work.matrix]);
     matrix.permutation = permutation_arguments(permutations[work.matrix]);
+    matrix.log_width = log_of(work.width);
+    matrix.strip = work.strip;
+    matrix.block = work.block;
   });
   return arguments;
 }
@@ -99,16 +110,17 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutati
 template <class C>
 void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
                    const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
-                   const std::vector<Gradient>& gradients, const Device& device, void* stream) {
+                   const std::vector<Gradient>& gradients, const Device&, void* stream) {
   const std::vector<std::int64_t> offsets = order_offsets(matrices);
-  for (const UpdateLaunch& plan : plan_updates(planned(matrices, gradients), pairs, sizeof(C), device)) {
+  for (const UpdateLaunch& plan : plan_updates(planned(matrices, gradients), pairs, sizeof(C))) {
     UpdateArguments arguments = update_arguments(plan, matrices, gradients, permutations, offsets);
     arguments.factors = factors;
     arguments.vectors = vectors;
     arguments.pairs = static_cast<std::int32_t>(pairs);
     in_storage<C>(plan.storage, [&](auto stored) {
-      launch("rank_update", rank_update<C, decltype(stored)>,
-             {plan.blocks, pass_threads, pass_shared_bytes + plan.shared_bytes}, arguments, stream);
+      using S = decltype(stored);
+      launch("rank_update", rank_update<C, S>,
+             {plan.items, pass_threads, Update<C, S>::part_bytes + plan.four_bytes}, arguments, stream);
     });
   }
 }
