@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "../matrix.h"
@@ -58,6 +59,16 @@ ORTHO_DEVICE void read_pair_past_l1(const float* pair, float& first, float& seco
   const float2 both = __ldcg(reinterpret_cast<const float2*>(pair));
   first = both.x;
   second = both.y;
+}
+
+// 16 bytes that no thread writes while this kernel runs.
+template <class T>
+ORTHO_DEVICE T read_constant(const T* address) {
+  static_assert(sizeof(T) == sizeof(uint4) && alignof(T) == alignof(uint4));
+  const uint4 words = __ldg(reinterpret_cast<const uint4*>(address));
+  T result;
+  memcpy(&result, &words, sizeof(T));
+  return result;
 }
 
 // Copies to shared memory without waiting: all of the bytes or, where they are not valid, zeros.

@@ -82,7 +82,7 @@ ORTHO_DEVICE void load_packets(const Lines<const S>& lines, std::int32_t first, 
     packets[p] = {};
     if constexpr (InPackets) {
       const std::int32_t count = within(position, lines.length) ? lines.count - first : 0;
-      if (within(p, count)) packets[p] = *reinterpret_cast<const Packet<S>*>(address);
+      if (within(p, count)) packets[p] = read_constant(reinterpret_cast<const Packet<S>*>(address));
     } else {
       const std::int32_t numbers = within(p, lines.count - first) ? lines.length - position : 0;
       const S* number = address;

@@ -36,7 +36,8 @@ ORTHO_DEVICE int partner(int vector) { return vector ^ 1; }
 template <class C, class S>
 class Update {
  public:
-  static constexpr int packets_at_once = sizeof(C) == sizeof(double) ? 4 : update_packets(sizeof(S));
+  static constexpr int packets_at_once =
+      sizeof(C) == sizeof(double) ? 2 * sizeof(S) > 4 ? 4 : 2 : update_packets(sizeof(S));
   static constexpr int written_at_once = 4, numbers = packet_numbers<S>;
   static constexpr int sum_count = pass_threads * numbers;
   static constexpr int product_count = 4 * packets_at_once * (pass_threads / least_update_width);
