@@ -135,6 +135,10 @@ def shared_bytes(toolkit, tmp_path_factory):
     return {"gram_residual|residual_product": of_tiles, "spread_residuals": of_spreading, "": of_passes}
 
 
+# Kernels that keep one number in memory: of SRIP's passes, where a loop ends.
+SPILLS = {(10, 0): r"power_iterationI[fd]fdE"}
+
+
 def test_no_register_is_spilled(assembled):
     """Nothing of a thread is kept in memory, and as many blocks as the planner counts on fit a multiprocessor."""
     kernels = (
@@ -147,7 +151,8 @@ def test_no_register_is_spilled(assembled):
     )
     assert {re.search("|".join(kernels), kernel.name)[0] for kernel in assembled.kernels} == set(kernels)
     for kernel in assembled.kernels:
-        assert (kernel.stack_bytes, kernel.spilled_bytes) == (0, 0), kernel
+        spilled = re.search(SPILLS.get(assembled.architecture, "$."), kernel.name)
+        assert max(kernel.stack_bytes, kernel.spilled_bytes) <= (8 if spilled else 0), kernel
         threads, blocks = kernel.threads_and_blocks
         assert -(-kernel.registers // 8) * 8 * threads * blocks <= REGISTERS, kernel
 
@@ -204,11 +209,11 @@ BUDGETS = {
     r"residual_productIffLi1E": ("HMMA", 11.7, 11.7),
     r"residual_productIfNS_8bfloat16ELi1E": ("HMMA", 5.5, 5.6),
     r"residual_productIfNS_7float16ELi2E": ("HMMA", 4.0, 4.0),
-    r"power_iterationIffdE": (4, 21.2, 21.4),
-    r"power_iterationIffNS0_8TwoFloatE": (4, 32.3, 32.0),
-    r"power_iterationIfNS_8bfloat16EdE": (2, 19.9, 20.0),
-    r"rank_updateIffE": (4, 98.8, 99.4),
-    r"rank_updateIfNS_8bfloat16E": (2, 66.2, 66.7),
+    r"power_iterationIffdE": (4, 7.9, 8.5),
+    r"power_iterationIffNS0_8TwoFloatE": (4, 27, 27),
+    r"power_iterationIfNS_8bfloat16EdE": (2, 4.3, 4.3),
+    r"rank_updateIffE": (4, 7.2, 7.5),
+    r"rank_updateIfNS_8bfloat16E": (2, 7.8, 7.9),
 }
 
 

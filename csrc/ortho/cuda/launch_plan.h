@@ -45,10 +45,10 @@ constexpr std::int32_t tile_side(bool in_double) { return in_double ? narrow_til
 constexpr bool is_small(Shape shape) {
   return shape.order <= small_order || (shape.order <= 2 * small_order && shape.depth <= 2 * small_order);
 }
-constexpr std::int32_t tile_threads = 256;   // of a block that computes them
-constexpr std::int32_t tile_blocks = 1;      // blocks that fit a multiprocessor together
-constexpr std::int32_t chunk_depth = 32;     // parts of the depth are multiples of it
-constexpr std::int32_t spread_blocks = 4;    // blocks that spread triangles and fit a multiprocessor together
+constexpr std::int32_t tile_threads = 256;  // of a block that computes them
+constexpr std::int32_t tile_blocks = 1;     // blocks that fit a multiprocessor together
+constexpr std::int32_t chunk_depth = 32;    // parts of the depth are multiples of it
+constexpr std::int32_t spread_blocks = 4;   // blocks that spread triangles and fit a multiprocessor together
 
 // Blocks that pass over W with vectors. Their threads load packets (lines.cuh); `width` of them, a power of
 // two, lie across a line.
