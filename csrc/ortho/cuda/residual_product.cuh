@@ -168,7 +168,7 @@ ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, 
   constexpr bool is_split = std::is_same_v<S, float>;
   using Half = std::conditional_t<is_split, float16, S>;
   const ProductMatrix& matrix = tile.matrix;
-  constexpr int depth = is_split && Terms > 1 ? 16 : 32;  // of more, registers would be full
+  constexpr int depth = is_split ? 16 : 32;  // numbers in registers on their way are many
   const PlanesOperand<Half, Terms, depth> left(
       static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
       tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
