@@ -84,7 +84,7 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
     words[r * spread_pitch + pair + 1] = terms[0] >> 16 | (terms[last] & 0xffff0000u);
   }
   block_barrier();
-  if (row != column) {
+  if (row != column) {  // so all its columns are within the order
     ORTHO_UNROLL
     for (int i = 0; i < rows_each; ++i) {
       const int c = warp + i * spread_warps;
@@ -92,8 +92,7 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
       std::uint32_t terms[Terms];
       terms[Terms - 1] = one >> 16 | (other & 0xffff0000u);
       terms[0] = (one & 0xffffu) | other << 16;
-      if (within(column + c, matrix.order) && within(row + pair, pitch))
-        planes.write(column + c, row + pair, terms);
+      if (within(row + pair, pitch)) planes.write(column + c, row + pair, terms);
     }
   }
   block_barrier();  // the next tile writes the words anew
