@@ -1,4 +1,4 @@
-"""Orthogonality penalties over all weights of a model in one launch, exact and differentiable.
+"""Orthogonality penalties over all weights of a model in one call, exact and differentiable.
 
     from ortho_kernels import OrthogonalityPenalty
     penalty = OrthogonalityPenalty(encoder, kind="so", gamma=1e-6)

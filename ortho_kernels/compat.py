@@ -54,6 +54,6 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
     It differs from SO in arXiv 2411.00392 in that the norm is not squared (the gradient has unit scale however close to
     orthogonal `mat` is), and from the released code in that its gradient at an orthogonal `mat` is 0, not NaN. `stride` is
     accepted and ignored, as there. One call a layer is how that code is written;
-    `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one launch.
+    `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one call.
     """
     return functional.soft_orthogonality([mat], squared=False)
