@@ -31,7 +31,8 @@ from .kernels import (
 from .kernels import residuals as residuals_kernel
 from .launch import Launch
 from .records import State
-from .tables import Queue, weight_place
+from .rows import Queue
+from .tables import weight_place
 
 
 def soft_orthogonality(

@@ -28,54 +28,10 @@ from .launch import Launch
 from .matrices import VECTOR_BYTES, Access, access_to, gradient_views
 from .plan import Items, Plan
 from .records import StridedView, Tables
+from .rows import Queue, Table
 
 PLANS = 64  # kept for a process, and as many lists of weights where they lie
 PLACES = 16  # of gradients, kept for a plan: a training step uses few
-
-
-class Queue(NamedTuple):
-    """Where launches go now: the current stream, its handle, and whether a CUDA graph captures it."""
-
-    stream: Any
-    handle: int
-    capturing: bool
-
-    @classmethod
-    def of(cls, device: torch.device) -> Queue:
-        if device.type != "cuda":
-            return cls(None, 0, _capturing(device))
-        stream = torch.cuda.current_stream(device)
-        return cls(stream, stream.cuda_stream, _capturing(device))
-
-
-class Table:
-    """Rows of int64 on the device."""
-
-    def __init__(self, rows: Sequence, what: str, device: torch.device, queue: Queue):
-        if queue.capturing:
-            raise RuntimeError(
-                f"a CUDA graph is being captured, and {what} would have to be copied to the GPU: run the penalty and its "
-                "backward once on the same weights before the capture (the copy must not be part of the graph)"
-            )
-        table = torch.tensor(rows, dtype=torch.int64)
-        if device.type == "cuda":
-            self._rows = table.pin_memory().to(device, non_blocking=True)
-            self._copied = queue.stream.record_event()
-        else:
-            self._rows = table.to(device)
-        self._readers = {queue.handle}  # streams that come after the copy
-
-    def read_on(self, queue: Queue) -> Tensor:
-        if queue.capturing:
-            _read_by_graphs[id(self._rows)] = self._rows  # a capture begins with a synchronized device
-        elif queue.handle not in self._readers:
-            queue.stream.wait_event(self._copied)
-            self._rows.record_stream(queue.stream)
-            self._readers.add(queue.handle)
-        return self._rows
-
-
-_read_by_graphs: dict[int, Tensor] = {}
 
 
 class _Recent(OrderedDict):
@@ -279,7 +235,3 @@ def configured(chosen: Configuration) -> Iterator[None]:
         yield
     finally:
         _kept = before
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
