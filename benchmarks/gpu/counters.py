@@ -21,7 +21,7 @@ from .json_lines import show
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
-    "cuda": ("gram_residual", "residual_product", "power_iteration", "rank_update"),
+    "cuda": ("gram_residual", "spread_residuals", "residual_product", "power_iteration", "rank_update"),
     "triton": ("residuals", "spread_residuals", "residual_products", "apply_residuals", "combine_sums", "rank_updates"),
 }
 SECTIONS = (

@@ -129,9 +129,13 @@ def test_the_host_never_waits(kernels, penalty):
         torch.cuda.set_sync_debug_mode("default")
 
 
+# Of a forward with its backward. R is spread before its product; Triton's phases of SRIP are launches of their own.
+LAUNCHES = {("so", "cuda"): 3, ("srip", "cuda"): 2, ("so", "triton"): 3, ("srip", "triton"): 9}
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_two_launches_a_step(kernels, penalty):
+def test_a_step_is_a_few_launches_for_all_weights(kernels, penalty):
     weights = [weight.detach() for weight in leaves()]
     groups, sides = [1] * len(weights), [int(len(w) > w[0].numel()) for w in weights]
     start, into = (
@@ -155,7 +159,7 @@ def test_two_launches_a_step(kernels, penalty):
         torch.cuda.synchronize()
     names = [event.name for event in trace.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     launched = [name for name in names if not name.startswith(("Memset", "Memcpy")) and "FillFunctor" not in name]
-    assert len(launched) == 2, names
+    assert len(launched) == LAUNCHES[penalty, kernels], names
 
 
 @pytest.mark.smoke
