@@ -15,7 +15,7 @@ import torch
 from ortho_kernels import ops
 from ortho_kernels.backends.triton import operators
 from ortho_kernels.backends.triton.launch import Launch
-from ortho_kernels.weight_views import weight_views
+from ortho_kernels.weight_views import gradient_slots, weight_views
 
 from .launch_without_gpu import stand_in_for_gpu
 from .weight_sets import MODELS, weights_of
@@ -27,7 +27,8 @@ def calls(model: str, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     views = weight_views(weights, 1)
     layout = weights, views.groups, views.sides("small")
     ones, wanted = torch.ones(views.matrix_count), [1] * len(weights)
-    start, gradients = torch.randn(sum(views.orders("small"))), ops._in_one_buffer(weights)
+    start = torch.randn(sum(views.orders("small")))
+    gradients = ops.in_one_buffer(gradient_slots(weights), views.device)
     into = gradients, wanted, False
     _, residuals = operators.soft_orthogonality(*layout, 1.0, 1.0, True)
     _, vectors = operators.srip(*layout, start, 2, True, True)
