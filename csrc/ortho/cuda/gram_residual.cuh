@@ -57,9 +57,10 @@ ORTHO_DEVICE ResidualItem residual_item(const ResidualArguments& arguments, std:
   return result;
 }
 
-template <class Products>
+// Of whoever takes the item's depth in chunks.
+template <class Taker>
 ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
-  return (item.end - item.begin + Products::depth - 1) / Products::depth;
+  return (item.end - item.begin + Taker::depth - 1) / Taker::depth;
 }
 
 // Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it,
@@ -237,9 +238,9 @@ ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualI
 template <class S>
 ORTHO_DEVICE HalfScale measured_scale(const Operand<S>& operand, const ResidualItem& item) {
   HalfScale scale;
-  in_major(operand, [&](auto layout) {
-    using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
-    const int chunks = (item.end - item.begin + Own::depth - 1) / Own::depth;
+  with_major(operand, [&](auto access) {
+    using Own = SplitOperand<S, float16, 2, 16, decltype(access)>;
+    const int chunks = chunks_of<Own>(item);
     const float rows = Own(operand, item.row, item.begin).largest(chunks);
     scale.value = scale_for(larger_magnitude(rows, Own(operand, item.column, item.begin).largest(chunks)));
   });
@@ -273,8 +274,8 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
   SquaredLengths lengths;
   if (item.in_double) {
     Blocks<double, narrow_tile> sums;
-    in_layout(operand, [&](auto layout) {
-      using Own = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(layout)>;
+    with_access(operand, [&](auto access) {
+      using Own = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(access)>;
       Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
       gram_tile<Fp64>(item, operand.vectors, left, right, lengths, sums);
     });
@@ -284,12 +285,12 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
   if constexpr (std::is_same_v<C, float>) {
     Blocks<float, wide_tile> sums;
     bool is_right = true;
-    in_layout(operand, [&](auto layout) {
+    with_access(operand, [&](auto access) {
       if constexpr (std::is_same_v<S, float>) {
-        using Own = SplitOperand<S, float16, 2, 16, decltype(layout)>;
+        using Own = SplitOperand<S, float16, 2, 16, decltype(access)>;
         is_right = gram_tile_in_halves<Own>(operand, item, scale, lengths, sums);
       } else {
-        using Own = StoredOperand<S, S, wide_tile, 32, decltype(layout)>;
+        using Own = StoredOperand<S, S, wide_tile, 32, decltype(access)>;
         Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
         gram_tile<TermProducts<S, 1, 1, 32>>(item, operand.vectors, left, right, lengths, sums);
       }

@@ -174,9 +174,9 @@ ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, 
       tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
   const Operand<S> weight = tile.weight();
   bool is_right = false;
-  in_layout(weight, [&](auto layout) {
-    using Right = std::conditional_t<is_split, SplitOperand<S, Half, Terms, depth, decltype(layout)>,
-                                     StoredOperand<S, S, wide_tile, depth, decltype(layout)>>;
+  with_access(weight, [&](auto access) {
+    using Right = std::conditional_t<is_split, SplitOperand<S, Half, Terms, depth, decltype(access)>,
+                                     StoredOperand<S, S, wide_tile, depth, decltype(access)>>;
     using Products = TermProducts<Half, Terms, Right::Panel::terms, depth>;
     is_right = tile.template multiply<Products>(left, Right(weight, tile.column, 0), sums);
   });
@@ -189,20 +189,20 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
   const Operand<S> weight = tile.weight();
   if constexpr (std::is_same_v<C, double>) {
     Blocks<double, narrow_tile> sums;
-    in_layout(weight, [&](auto layout) {
+    with_access(weight, [&](auto access) {
       const TriangleOperand<double, narrow_tile, Fp64::depth, 1, double> left(tile.residual(),
                                                                               tile.matrix.order, tile.row);
-      using Right = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(layout)>;
+      using Right = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(access)>;
       tile.template multiply<Fp64>(left, Right(weight, tile.column, 0), sums);
     });
     tile.write(sums);
   } else {
     Blocks<float, wide_tile> sums;
     if (!tile.matrix.is_spread || !multiply_planes<Terms>(tile, sums)) {
-      in_major(weight, [&](auto layout) {
+      with_major(weight, [&](auto access) {
         const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
                                                                       tile.row);
-        using Right = SplitOperand<S, bfloat16, 3, 16, decltype(layout)>;
+        using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
         tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
       });
     }

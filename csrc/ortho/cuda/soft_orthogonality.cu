@@ -103,8 +103,9 @@ void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& ma
     ProductArguments arguments{};
     arguments.factors = factors;
     arguments.residuals = residuals;
-    arguments.planes = arena.take<void>(plan.plane_bytes);
+    void* const planes = arena.take<void>(plan.plane_bytes);
     auto* const scales = arena.take<float>(plan.scale_bytes);
+    arguments.planes = planes;
     arguments.scales = scales;
     arguments.items = plan.items;
     fill_matrices(plan, matrices, offsets, arguments, [&](const ProductWork& work, ProductMatrix& matrix) {
@@ -114,9 +115,7 @@ void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& ma
       matrix.is_spread = work.spread_tiles > 0;
     });
     if constexpr (std::is_same_v<C, float>) {
-      if (plan.spread_items > 0)
-        launch_spread(plan, matrices, offsets, residuals, const_cast<void*>(arguments.planes), scales,
-                      stream);
+      if (plan.spread_items > 0) launch_spread(plan, matrices, offsets, residuals, planes, scales, stream);
     }
     in_storage<C>(plan.storage,
                   [&](auto stored) { launch_product<C, decltype(stored)>(plan, arguments, stream); });

@@ -50,7 +50,7 @@ struct Panel {
 // How an operand lies in memory. Aligned: 16 bytes at a time can be copied, since every row of a panel begins
 // and ends at a multiple of 16 bytes.
 template <Major operand_major, bool Aligned>
-struct Layout {
+struct Access {
   static constexpr Major major = operand_major;
   static constexpr bool aligned = Aligned;
 };
@@ -65,18 +65,18 @@ ORTHO_DEVICE bool is_aligned(const Operand<S>& operand, Major major) {
          (reinterpret_cast<std::uintptr_t>(operand.data) | (outer | numbers) * sizeof(S)) % 16 == 0;
 }
 
-// Calls body(layout) with that of the operand, or with the one that takes any alignment.
+// Calls body(access) with that of the operand, or with the one that takes any alignment.
 template <class S, class Body>
-ORTHO_DEVICE void in_major(const Operand<S>& operand, const Body& body) {
-  if (operand.depth_stride == 1) return body(Layout<Major::depth, false>{});
-  body(Layout<Major::vectors, false>{});
+ORTHO_DEVICE void with_major(const Operand<S>& operand, const Body& body) {
+  if (operand.depth_stride == 1) return body(Access<Major::depth, false>{});
+  body(Access<Major::vectors, false>{});
 }
 template <class S, class Body>
-ORTHO_DEVICE void in_layout(const Operand<S>& operand, const Body& body) {
+ORTHO_DEVICE void with_access(const Operand<S>& operand, const Body& body) {
   const Major major = operand.depth_stride == 1 ? Major::depth : Major::vectors;
-  if (!is_aligned(operand, major)) return in_major(operand, body);
-  if (major == Major::depth) return body(Layout<Major::depth, true>{});
-  body(Layout<Major::vectors, true>{});
+  if (!is_aligned(operand, major)) return with_major(operand, body);
+  if (major == Major::depth) return body(Access<Major::depth, true>{});
+  body(Access<Major::vectors, true>{});
 }
 
 // How a block goes through the rows of an operand's panels, chunk after chunk, `Piece` numbers at a time. A
@@ -106,8 +106,8 @@ class RowWalk {
     numbers_ = (along ? operand.depth_end - k : operand.vectors - first) - number;
   }
 
-  // Calls visit(r, source, place) for this thread's pieces of the next chunk: where they are in memory, null
-  // where there are none, and where in the panel, in numbers.
+  // Calls visit(r, valid, source, place) for this thread's pieces of the next chunk: whether there is one,
+  // where it is in memory, and where in the panel, in numbers.
   template <class Visit>
   ORTHO_DEVICE void for_pieces(const Visit& visit) {
     const S* from = source_;
@@ -140,12 +140,12 @@ class RowWalk {
 };
 
 // An operand whose panels hold its numbers as they are stored, or converted to E.
-template <class E, class S, int Side, int Depth, class Layout>
+template <class E, class S, int Side, int Depth, class Reading>
 class StoredOperand {
-  static constexpr bool in_pieces = Layout::aligned && std::is_same_v<E, S>;
+  static constexpr bool in_pieces = Reading::aligned && std::is_same_v<E, S>;
 
  public:
-  using Panel = cuda::Panel<E, Side, Depth, Layout::major>;
+  using Panel = cuda::Panel<E, Side, Depth, Reading::major>;
   static constexpr bool through_registers = false;
   struct Staged {};
 

@@ -44,7 +44,7 @@ struct alignas(4 * Count) Words {
 
 // An operand that is split on its way. Its numbers come to registers while the chunk before is multiplied;
 // where they are split into three terms, whose products take all registers, they are awaited.
-template <class S, class Half, int Terms, int Depth, class Layout>
+template <class S, class Half, int Terms, int Depth, class Reading>
 class SplitOperand {
   static constexpr int piece = 16 / sizeof(S);
   struct Piece {
@@ -52,12 +52,12 @@ class SplitOperand {
   };
 
  public:
-  using Panel = cuda::Panel<Half, wide_tile, Depth, Layout::major, Terms>;
+  using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms>;
   static constexpr int depth = Depth;
   static constexpr bool through_registers = Terms < 3;
 
  private:
-  using Walk = RowWalk<Panel, Depth, S, piece, Layout::aligned>;
+  using Walk = RowWalk<Panel, Depth, S, piece, Reading::aligned>;
 
  public:
   struct Staged {
@@ -113,7 +113,7 @@ class SplitOperand {
  private:
   ORTHO_DEVICE Piece read(bool valid, const S* source) const {
     Piece result{};
-    if constexpr (Layout::aligned) {
+    if constexpr (Reading::aligned) {
       if (valid) result = *reinterpret_cast<const Piece*>(source);
     } else {
       ORTHO_UNROLL

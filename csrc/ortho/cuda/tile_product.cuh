@@ -55,9 +55,7 @@ struct WarpPlace {
 // of the last term are left out, so two by two terms need three products, three by three terms six.
 template <class Half, int LeftTerms, int RightTerms, int Depth>
 struct TermProducts {
-  using Number = Half;
   using Sum = float;
-  static constexpr int left_terms = LeftTerms, right_terms = RightTerms;
   static constexpr int side = wide_tile, depth = Depth, step = 16;
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
 
@@ -123,9 +121,7 @@ struct TermProducts {
 using ExactProducts = TermProducts<bfloat16, 3, 3, 16>;
 
 struct Fp64 {
-  using Number = double;
   using Sum = double;
-  static constexpr int left_terms = 1, right_terms = 1;
   static constexpr int side = narrow_tile, depth = 8, run = 8;
 
   template <class A, class B>

@@ -59,6 +59,17 @@ ORTHO_DEVICE void put_product(T* product, T sum, bool first) {
   *product = sum;
 }
 
+// For the second use of packets, which stay or come again.
+template <bool InPackets, bool Stays, class S, int Count>
+ORTHO_DEVICE void load_again(const Lines<const S>& lines, std::int32_t first, std::int32_t position,
+                             Packet<S> (&packets)[Count]) {
+  if constexpr (Stays) {
+    renew_packets(packets);
+  } else {
+    load_packets<InPackets>(lines, first, position, packets);
+  }
+}
+
 // Lines along the depth. A block of the order is as many lines as the threads have packets, a strip as many
 // positions as a team has.
 template <bool InPackets, bool Stays, class T, class S, class Product>
@@ -79,13 +90,6 @@ ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team
           within(entry, order) ? read_past_l1(vector + entry) : T(0);
     }
     block_barrier();
-  };
-  const auto load_again = [&](std::int32_t first, std::int32_t position) {
-    if constexpr (Stays) {
-      renew_packets(packets);
-    } else {
-      load_packets<InPackets>(lines, first, position, packets);
-    }
   };
   const auto put_products = [&](T(&products)[count / 4], std::int32_t first, bool first_strip) {
     sum_over_team(team, products, Memory::parts(), [&](std::int32_t group, std::int32_t item, const T& sum) {
@@ -113,7 +117,7 @@ ORTHO_DEVICE void pass_along_depth(const Lines<const S>& lines, const Team& team
                     [](std::int32_t i, const T& sum) { Memory::sums()[i] = sum; });
     first = last;
     do {
-      load_again(first, position);
+      load_again<InPackets, Stays>(lines, first, position, packets);
       T products[count / 4];
       ORTHO_UNROLL
       for (int q = 0; q < count / 4; ++q) {
@@ -144,13 +148,6 @@ ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team
   const std::int32_t block = team.width * numbers, last = Stays ? 0 : (order - 1) / block * block;
   Packet<S> packets[count];
 
-  const auto load_again = [&](std::int32_t line, std::int32_t position) {
-    if constexpr (Stays) {
-      renew_packets(packets);
-    } else {
-      load_packets<InPackets>(lines, line, position, packets);
-    }
-  };
   const auto put_products = [&](T(&products)[numbers], std::int32_t first, bool first_lines) {
     sum_over_groups(team, products, Memory::parts(), [&](std::int32_t i, const T& sum) {
       if (within(first + i, order)) put_product(product() + first + i, sum, first_lines);
@@ -180,7 +177,7 @@ ORTHO_DEVICE void pass_along_order(const Lines<const S>& lines, const Team& team
     });
     first = last;
     do {
-      load_again(line, first + team.across * numbers);
+      load_again<InPackets, Stays>(lines, line, first + team.across * numbers, packets);
       T products[numbers] = {};
       add_lines(packets, Memory::sums() + Memory::place_of(team.group, 0), products);
       if (Stays) {
