@@ -37,9 +37,8 @@ MOST_PARTS = 128  # in which a pass over a matrix is summed up
 PASSES_PER_MULTIPROCESSOR = 8  # items in which a pass over all matrices is cut, about: more would start more often
 HELD_SHAPES = 4  # of tiles that a pass holds, each of half the rows of the one before and twice the columns
 LEAST_PART_DEPTH = 1024  # the depth of a tile is not cut finer than this
-ITEMS_PER_MULTIPROCESSOR = (
-    4  # in which the tiles of residuals are cut, at least; and two for each program that runs at once
-)
+# In which the tiles of residuals are cut, at least; and two for each program that runs at once.
+ITEMS_PER_MULTIPROCESSOR = 4
 
 
 class Kind(IntEnum):

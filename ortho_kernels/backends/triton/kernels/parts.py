@@ -13,15 +13,25 @@ import triton.language as tl
 def short_product(left, right, PRECISION: tl.constexpr, SHORT: tl.constexpr, UPCAST: tl.constexpr):
     """`left @ right` in float32, a sum of its own. `SHORT` is the depth, for which triton must not add it to another.
 
-    `PRECISION` is one of triton's, or `bf16x8`. `UPCAST`: triton's interpreter is wrong in products of bfloat16.
+    `PRECISION` and `UPCAST` are those of `operands_of`.
+    """
+    left, right = operands_of(left, right, PRECISION, UPCAST)
+    return tl.dot(
+        left, right, input_precision="ieee" if PRECISION == "bf16x8" else PRECISION, max_num_imprecise_acc=SHORT
+    )
+
+
+@triton.jit
+def operands_of(left, right, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    """What is multiplied. `PRECISION` is one of triton's, or `bf16x8`: then the product itself is an `ieee` one.
+
+    `UPCAST`: triton's interpreter is wrong in products of bfloat16.
     """
     if PRECISION == "bf16x8":
         left, right = left_in_parts(left), right_in_parts(right)
     if UPCAST:
         left, right = left.to(tl.float32), right.to(tl.float32)
-    return tl.dot(
-        left, right, input_precision="ieee" if PRECISION == "bf16x8" else PRECISION, max_num_imprecise_acc=SHORT
-    )
+    return left, right
 
 
 @triton.jit

@@ -20,7 +20,7 @@ from .blocks import (
     weight_at,
     write_block,
 )
-from .parts import left_in_parts, right_in_parts
+from .parts import operands_of
 
 ITEM = tl.constexpr(ProductItem._fields)
 SPREAD = tl.constexpr(SPREAD_ROWS)
@@ -87,9 +87,6 @@ def product(item, m, R, size, W, LAYOUT: tl.constexpr, META: tl.constexpr):
         right = tl.trans(
             load_block(R, item.row, first, size, size, META.BLOCK_ROWS, META.BLOCK_ORDER, DEPTH_MAJOR, META)
         )
-        if META.PRECISION == "bf16x8":
-            left, right = left_in_parts(left), right_in_parts(right)
-        if META.UPCAST:
-            left, right = left.to(tl.float32), right.to(tl.float32)
+        left, right = operands_of(left, right, META.PRECISION, META.UPCAST)
         sums = tl.dot(left, right, sums, input_precision="ieee" if META.PRECISION == "bf16x8" else META.PRECISION)
     return tl.trans(sums)
