@@ -90,6 +90,22 @@ def srip(
     return reduce(values, reduction)
 
 
+def low_rank_soft_orthogonality(
+    products: Sequence[tuple[Tensor, Tensor]],
+    *,
+    scale: float | Tensor | Sequence[float | Tensor] = 1.0,
+    reduction: str = "sum",
+) -> Tensor:
+    """SO of each M = scale B A, without what the zero singular values count that every matrix of rank r has."""
+    scales = [scale] * len(products) if isinstance(scale, (int, float, Tensor)) else scale
+    values = []
+    for (B, A), s in zip(products, scales, strict=True):
+        B, A = matrices([B, A])
+        M = (B * s) @ A
+        values.append(soft_orthogonality([M]) - (min(M.shape) - len(A)))
+    return reduce(values, reduction)
+
+
 def matrices(weights: Sequence[Tensor], groups: int | Sequence[int] = 1) -> list[Tensor]:
     """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows."""
     weights = list(weights)
