@@ -11,10 +11,11 @@ from .backends.registry import use_backend
 from .functional import soft_orthogonality, srip
 from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
 from .low_rank import low_rank_soft_orthogonality
-from .penalty import OrthogonalityPenalty, paper_gamma
+from .penalty import LoraPenalty, OrthogonalityPenalty, paper_gamma
 
 __version__ = "0.1.0"
 __all__ = [
+    "LoraPenalty",
     "OrthogonalityPenalty",
     "low_rank_soft_orthogonality",
     "paper_gamma",

@@ -2,6 +2,7 @@
 
 from ortho_kernels.compat import l2_reg_ortho   # Bansal, Chen and Wang, NeurIPS 2018
 from ortho_kernels.compat import orth_dist      # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
+from ortho_kernels.compat import compute_orth_regu  # AdaLoRA: Zhang et al., ICLR 2023
 """
 
 from __future__ import annotations
@@ -57,3 +58,35 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
     `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one call.
     """
     return functional.soft_orthogonality([mat], squared=False)
+
+
+def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: str = "") -> Tensor:
+    """The orthogonality term of AdaLoRA: `regu_weight` times the mean over its factors P of ||P P^T - I||_F or ||P^T P - I||_F.
+
+    A factor is each parameter with "lora_A" in its name, with P P^T, or with "lora_B", with P^T P; both are r x r. It is
+    `compute_orth_regu` of Zhang et al. (ICLR 2023; `loralib/loralib/adalora.py` of github.com/QingruZhang/AdaLoRA, commit
+    19e47de). PEFT has the same formula in `AdaLoraModel.forward` (`src/peft/tuners/adalora/model.py` of
+    github.com/huggingface/peft, commit 5d602fd). There the weight is `orth_reg_weight`, and only parameters count whose
+    names contain the trained adapter's: `adapter="default"` unless another name was chosen. PEFT adds the term by itself
+    where the model's output has a `loss`, and only there.
+
+    In terms of this package it is `regu_weight * soft_orthogonality(factors, squared=False, reduction="mean")`, with
+    `side="rows"` for lora_A and `side="cols"` for lora_B, which are the small sides. It differs from the released codes in
+    two ways: its gradient at an orthogonal factor is 0, not NaN, and it keeps float32's digits for 16-bit factors.
+
+    Raises:
+        ValueError: for a model without such a parameter, of which the released code makes a division by zero, and PEFT 0.
+    """
+    factors: dict[str, list[Tensor]] = {"lora_A": [], "lora_B": []}
+    for name, parameter in model.named_parameters():
+        letter = next((letter for letter in factors if letter in name), None)
+        if letter is not None and adapter in name:
+            factors[letter].append(parameter)
+    if not any(factors.values()):
+        named = f", and with {adapter!r}," if adapter else ""
+        raise ValueError(f"the model has no parameter with lora_A or lora_B{named} in its name")
+    norms = [
+        functional.soft_orthogonality(factors[letter], side=side, squared=False, reduction="none")
+        for letter, side in (("lora_A", "rows"), ("lora_B", "cols"))
+    ]
+    return regu_weight * torch.cat(norms).mean()

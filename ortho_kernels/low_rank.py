@@ -57,10 +57,8 @@ def low_rank_soft_orthogonality(
 def low_rank_values(
     products: Sequence[Product], scale: Scale | Sequence[Scale] = 1.0, names: Sequence[tuple[str, str]] | None = None
 ) -> Tensor:
-    """One value a product; errors call the factors by `names`, two a product."""
+    """One value a product; errors call the factors by `names`, in pairs as they are."""
     products = _pairs(products)
-    if not products:
-        return torch.zeros(0)
     if names is None:
         names = [(f"B of products[{index}]", f"A of products[{index}]") for index in range(len(products))]
     factors = as_list([factor for pair in products for factor in pair])
@@ -75,6 +73,8 @@ def low_rank_values(
     for indices in _alike(lefts, rights, scales):
         found = _values([lefts[i] for i in indices], [rights[i] for i in indices], [scales[i] for i in indices])
         values |= zip(indices, found.unbind(), strict=True)
+    if not values:
+        return torch.zeros(0)
     return torch.stack([values[index] for index in range(len(products))]).to(compute_dtype(factors))
 
 

@@ -67,6 +67,8 @@ class OrthogonalityPenalty(nn.Module):
             for the models whose cut is known; patterns of names say of others that q, k and v follow each other.
         groups: a grouped convolution counts as one matrix a group (`"split"`, the default: what it multiplies with) or as
             one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
+        lora: `"factors"` covers the adapters of LoRA alone: both factors of each in training, a matrix each, known by the
+            names lora_A and lora_B (PEFT's LoRA, DoRA and AdaLoRA; loralib). `LoraPenalty` is that of their products.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -95,6 +97,7 @@ class OrthogonalityPenalty(nn.Module):
         extra: Any = None,
         split_qkv: Any = False,
         groups: str = "split",
+        lora: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -119,7 +122,7 @@ class OrthogonalityPenalty(nn.Module):
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
-            self._selector = Selector(encoder, include, exclude, extra, split_qkv, groups)
+            self._selector = Selector(encoder, include, exclude, extra, split_qkv, groups, lora)
             self._select(again=False)
         except ValueError as error:
             raise explained(error, encoder) from None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from .adapters import no_adapter, reasons_against
 from .computed_weights import unmoved
 from .fused_projections import UnknownCut, fused_projections
 from .matching import Sites, matchers, matches_name
@@ -34,10 +35,22 @@ class Selection(NamedTuple):
 class Selector:
     """What a user asked for; `select` finds it in the model as it stands, as often as the model changes."""
 
-    def __init__(self, encoder: nn.Module, include: Any, exclude: Any, extra: Any, split_qkv: Any, groups: str) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        include: Any,
+        exclude: Any,
+        extra: Any,
+        split_qkv: Any,
+        groups: str,
+        lora: str | None = None,
+    ) -> None:
+        if lora not in (None, "factors"):
+            raise ValueError(f"lora must be None or 'factors'; got {lora!r}; of their products there is LoraPenalty")
         if groups not in GROUPS:
             raise ValueError(f"groups must be one of {', '.join(map(repr, GROUPS))}; got {groups!r}")
         self._encoder = (encoder,)
+        self._only_lora = lora is not None
         self._splits_groups = groups == "split"
         self._splits_qkv = bool(split_qkv)
         sites = Sites(find_sites(encoder))
@@ -58,12 +71,19 @@ class Selector:
         embeddings = {id(tensor): site.name for site in sites if site.is_embedding for tensor in site.tensors}
         default: dict[Hashable, Site] = {}
         uncovered = dict.fromkeys(quantized_layers(self._encoder[0]), "packed by quantization")
+        no_factor = reasons_against(sites) if self._only_lora else {}
         for site in sites:
             tied = next((embeddings[id(tensor)] for tensor in site.tensors if id(tensor) in embeddings), None)
-            if site.is_layer and tied is None:
+            if self._only_lora:
+                reason = no_factor.get(site.name)
+            elif site.is_layer:
+                reason = None if tied is None else f"tied to the embedding {tied}"
+            else:
+                reason = site.reason()
+            if reason is None:
                 default.setdefault(site.identity, site)
             else:
-                uncovered[site.name] = f"tied to the embedding {tied}" if site.is_layer else site.reason()
+                uncovered[site.name] = reason
         names = [site.name for site in default.values()]
 
         chosen = dict(default)
@@ -143,6 +163,8 @@ class Selector:
             raise ValueError(f"split_qkv pattern {pattern!r} matches {site.name}, {problem}")
 
     def _nothing_left(self, default: list[str], uncovered: dict[str, str]) -> str:
+        if self._only_lora and not default:
+            return no_adapter(uncovered)
         held = Counter(type(module).__name__ for module in self._encoder[0].modules())
         words = "the encoder has no conv or linear weight to penalize"
         if default:
