@@ -61,17 +61,17 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
 
 
 def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: str = "") -> Tensor:
-    """The orthogonality term of AdaLoRA: `regu_weight` times the mean over its factors P of ||P P^T - I||_F or ||P^T P - I||_F.
+    """The orthogonality term of AdaLoRA: `regu_weight` times the mean over its factors of ||G - I||_F, G the factor's Gram.
 
-    A factor is each parameter with "lora_A" in its name, with P P^T, or with "lora_B", with P^T P; both are r x r. It is
-    `compute_orth_regu` of Zhang et al. (ICLR 2023; `loralib/loralib/adalora.py` of github.com/QingruZhang/AdaLoRA, commit
+    The factors are the parameters P with "lora_A" in their names, where G = P P^T, and with "lora_B", where G = P^T P. This
+    is `compute_orth_regu` of Zhang et al. (ICLR 2023; `loralib/loralib/adalora.py` of github.com/QingruZhang/AdaLoRA, commit
     19e47de). PEFT has the same formula in `AdaLoraModel.forward` (`src/peft/tuners/adalora/model.py` of
     github.com/huggingface/peft, commit 5d602fd). There the weight is `orth_reg_weight`, and only parameters count whose
     names contain the trained adapter's: `adapter="default"` unless another name was chosen. PEFT adds the term by itself
     where the model's output has a `loss`, and only there.
 
     In terms of this package it is `regu_weight * soft_orthogonality(factors, squared=False, reduction="mean")`, with
-    `side="rows"` for lora_A and `side="cols"` for lora_B, which are the small sides. It differs from the released codes in
+    `side="rows"` for lora_A and `side="cols"` for lora_B, the small sides, r x r. It differs from the released codes in
     two ways: its gradient at an orthogonal factor is 0, not NaN, and it keeps float32's digits for 16-bit factors.
 
     Raises:
@@ -88,5 +88,6 @@ def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: st
     norms = [
         functional.soft_orthogonality(factors[letter], side=side, squared=False, reduction="none")
         for letter, side in (("lora_A", "rows"), ("lora_B", "cols"))
+        if factors[letter]
     ]
     return regu_weight * torch.cat(norms).mean()

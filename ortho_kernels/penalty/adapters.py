@@ -1,7 +1,7 @@
 """LoRA's adapters in a model: which weights are their factors.
 
-A factor is known by its name, which has the component `lora_A`, `lora_B`, `lora_embedding_A` or `lora_embedding_B`. So it
-is in PEFT (LoRA, DoRA and AdaLoRA) and in Microsoft's loralib. The names of an adapter's factors differ in that letter alone.
+A factor is known by its name: a component of it is `lora_A`, `lora_B`, `lora_embedding_A` or `lora_embedding_B`, as in PEFT
+(LoRA, DoRA and AdaLoRA) and in Microsoft's loralib. The names of an adapter's two factors differ in that letter alone.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Adapter(NamedTuple):
         scaling, E = self._held("scaling", 1.0), self._held("lora_E", None)
         if E is None:
             return scaling
-        [E] = full_tensors([E])
-        return E.flatten().double() * (scaling / (self._held("ranknum", None) + 1e-5))
+        E, ranknum = full_tensors([E, self._held("ranknum", None)])
+        return E.flatten().double() * (scaling / (ranknum + 1e-5))
 
     def _held(self, attribute: str, default: Any) -> Any:
         """What the layer holds of this adapter under a name, as it is or in a dictionary."""
