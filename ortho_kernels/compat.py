@@ -68,7 +68,7 @@ def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: st
     19e47de). PEFT has the same formula in `AdaLoraModel.forward` (`src/peft/tuners/adalora/model.py` of
     github.com/huggingface/peft, commit 5d602fd). There the weight is `orth_reg_weight`, and only parameters count whose
     names contain the trained adapter's: `adapter="default"` unless another name was chosen. PEFT adds the term by itself
-    where the model's output has a `loss`, and only there.
+    where the model's output has a `loss` and its configuration a `task_type`, and only there (0.21).
 
     In terms of this package it is `regu_weight * soft_orthogonality(factors, squared=False, reduction="mean")`, with
     `side="rows"` for lora_A and `side="cols"` for lora_B, the small sides, r x r. It differs from the released codes in

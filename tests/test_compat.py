@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ortho_kernels.compat import l2_reg_ortho, orth_dist
+from ortho_kernels.compat import compute_orth_regu, l2_reg_ortho, orth_dist
 
 
 def model():
@@ -65,3 +65,61 @@ def test_orth_dist_at_orthogonality(backend):
     kernel = torch.eye(4, 6, requires_grad=True)
     (gradient,) = torch.autograd.grad(orth_dist(kernel), kernel)
     assert not gradient.any()
+
+
+def adalora(rank, dtype=torch.float32):
+    """Two layers with AdaLoRA's factors, named as in PEFT, and one with another adapter's."""
+    shapes = {"q": (rank, 12, 16), "v": (rank, 20, 8)}
+
+    def layer(r, inputs, outputs, adapter="default"):
+        factors = {"lora_A": torch.randn(r, inputs), "lora_E": torch.randn(r, 1), "lora_B": torch.randn(outputs, r)}
+        return nn.ModuleDict({name: nn.ParameterDict({adapter: factor}) for name, factor in factors.items()})
+
+    layers = {name: layer(*shape) for name, shape in shapes.items()}
+    return nn.ModuleDict(layers | {"base": nn.Linear(3, 4), "k": layer(5, 9, 7, "other")}).to(dtype)
+
+
+def published_regularization(model, weight, adapter):
+    """The mean of the norms, one parameter at a time, in float64."""
+    norms = []
+    for name, P in model.named_parameters():
+        if ("lora_A" in name or "lora_B" in name) and adapter in name:
+            G = P.double() @ P.double().T if "lora_A" in name else P.double().T @ P.double()
+            norms.append(torch.norm(G - torch.eye(*G.shape, dtype=torch.float64), p="fro"))
+    return weight * sum(norms) / len(norms)
+
+
+@pytest.mark.parametrize(("rank", "adapter"), [(4, "default"), (4, ""), (1, "default"), (14, "default")])
+def test_compute_orth_regu(backend, rank, adapter):
+    """Rank 14 is more than some layers have columns or rows: the Gram is r x r all the same."""
+    model = adalora(rank)
+    value, truth = compute_orth_regu(model, 0.5, adapter=adapter), published_regularization(model, 0.5, adapter)
+    torch.testing.assert_close(value.double(), truth, rtol=1e-5, atol=0)
+    factors = [p for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name]
+    own, true = (torch.autograd.grad(total, factors, allow_unused=True) for total in (value, truth))
+    for gradient, expected in zip(own, true, strict=True):
+        if expected is None:
+            assert gradient is None
+        else:
+            torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compute_orth_regu_at_orthogonality_and_near_it(backend):
+    model = adalora(4)
+    with torch.no_grad():
+        for factor in model.parameters():
+            if factor.ndim == 2 and 1 not in factor.shape:
+                nn.init.eye_(factor)
+    value = compute_orth_regu(model)
+    value.backward()
+    assert value == 0
+    assert not any(p.grad.any() for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name)
+    for factor in model.parameters():
+        factor.data.add_(torch.randn_like(factor), alpha=1e-3)
+    truth = published_regularization(model, 0.1, "")
+    torch.testing.assert_close(compute_orth_regu(model).double(), truth, rtol=1e-5, atol=0)
+
+
+def test_compute_orth_regu_needs_factors():
+    with pytest.raises(ValueError, match="no parameter with lora_A or lora_B, and with 'other', in its name"):
+        compute_orth_regu(model(), adapter="other")

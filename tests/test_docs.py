@@ -31,6 +31,7 @@ NOT_RUN = {  # by the page and the block's first words
     "gpu.md: export PYTORCH_NO_CUDA_MEMORY_CACHING=1 ORTHO_KERNELS_BACKEND=cuda": "needs a card",
     "gpu.md: python -m ortho_kernels.tune --seconds": "needs a card",
     "gpu.md: python -m benchmarks.gpu.penalties --model": "needs a card",
+    "penalty.md: model = peft.get_peft_model(model, peft.LoraConfig(r=8,": "needs a pretrained model",
     "trainer.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"

@@ -1,5 +1,7 @@
 """Models that other libraries change after the penalty was made, and what is covered when it is asked for."""
 
+import re
+
 import peft
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from transformers_models import GROUPED, causal, classifier
 
-from ortho_kernels import OrthogonalityPenalty, soft_orthogonality
+from ortho_kernels import LoraPenalty, OrthogonalityPenalty, soft_orthogonality
+from ortho_kernels.compat import compute_orth_regu
 
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -71,6 +74,40 @@ def test_adalora_keeps_parameters_in_dictionaries_which_are_added_when_asked_for
     assert set(more.names) == set(penalty.names) | added
     factors = [model.get_parameter(name) for name in added]
     torch.testing.assert_close(more(), penalty() + more.gamma * soft_orthogonality(factors))
+
+
+ADAPTERS = {
+    "lora": peft.LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]),
+    "dora": peft.LoraConfig(r=2, use_dora=True, target_modules=["q_proj"]),
+    "rslora": peft.LoraConfig(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+    "adalora": peft.AdaLoraConfig(init_r=4, target_r=2, total_step=10, target_modules=["q_proj"]),
+}
+
+
+@pytest.mark.parametrize("config", list(ADAPTERS.values()), ids=list(ADAPTERS))
+def test_the_products_are_what_peft_merges(config):
+    adapted = peft.get_peft_model(llama(), config)
+    layers = [layer for layer in adapted.modules() if isinstance(layer, peft.tuners.lora.LoraLayer)]
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name and "magnitude" not in name:
+            nn.init.normal_(parameter, std=0.5)
+    penalty = LoraPenalty(adapted, gamma=1.0)
+    assert len(penalty.names) == len(layers)
+    products = [layer.get_delta_weight("default").detach() for layer in layers]
+    constant = sum(min(M.shape) - layer.r["default"] for M, layer in zip(products, layers, strict=True))
+    torch.testing.assert_close(penalty() + constant, soft_orthogonality(products), rtol=1e-5, atol=0)
+    factors = OrthogonalityPenalty(adapted, lora="factors").names
+    assert set(factors) == {
+        name for name, _ in adapted.named_parameters() if re.search(r"lora_(embedding_)?[AB]", name)
+    }
+
+
+def test_adalora_s_term_is_what_peft_adds_to_the_loss():
+    adapted = peft.get_peft_model(llama(), ADAPTERS["adalora"])
+    ids = torch.arange(6)[None]
+    losses = [call(input_ids=ids, labels=ids).loss for call in (adapted.base_model, adapted)]
+    term = compute_orth_regu(adapted, adapted.peft_config["default"].orth_reg_weight, adapter="default")
+    torch.testing.assert_close(losses[0] - losses[1], term, rtol=1e-5, atol=0)  # without a task_type PEFT adds nothing
 
 
 def test_a_new_head_is_covered():
