@@ -1,7 +1,7 @@
 """Soft orthogonality of products of two thin matrices, such as LoRA's, of which no product is formed.
 
-M = B D A, with B of `(out, r)`, A of `(r, in)`, and D a number or a diagonal matrix, has r singular values. Their squares are
-the eigenvalues of P = (D A A^T D) (B^T B), which is r x r. So SO of order r, the sum of (lambda - 1)^2 over them, is
+M = B D A, with B of `(out, r)`, A of `(r, in)`, and D a number or a diagonal matrix, has r singular values. Their squares
+are the eigenvalues of P = (D A A^T D) (B^T B), which is r x r. So SO of order r, the sum of (lambda - 1)^2 over them, is
 tr((P - I)^2). Its gradients are 4 D S D A with S = B^T B (P - I), and 4 B S with S = (P - I) D A A^T D. Near orthogonality
 P - I is a small difference: therefore all r x r matrices are float64. It is plain torch, whatever backend serves.
 """

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed import Shards
+from ..distributed import Shards, explained
 from ..gradients import check_scale
 from ..low_rank import low_rank_values
 from .adapters import find_adapters
@@ -53,8 +53,11 @@ class LoraPenalty(nn.Module):
             raise ValueError(f"gamma must be a finite number; got {gamma!r}")
         self.gamma = gamma
         self._referred = (model,)  # in a tuple, lest it be registered
-        self._selector = Selector(model, include, exclude, None, False, "split", "factors")
-        self._select(again=False)
+        try:
+            self._selector = Selector(model, include, exclude, None, False, "split", "factors")
+            self._select(again=False)
+        except ValueError as error:
+            raise explained(error, model) from None
         with torch.no_grad():
             self._values()  # shapes, dtypes and devices are checked
 
