@@ -94,7 +94,7 @@ NORMS = {"fro": fro, "l1": l1, "l21": l21, "max": largest}
 
 def factors(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
     """What each entry counts."""
-    return torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
+    return torch.full(R.shape, off_diagonal, dtype=R.dtype, device=R.device).fill_diagonal_(diagonal)
 
 
 def srip(

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../ortho/cpu/parallel.h"
+#include "../ortho/cpu/residual_norm.h"
 #include "../ortho/cpu/soft_orthogonality.h"
 #include "../ortho/cpu/srip.h"
 #include "../ortho/cpu/start_vectors.h"
@@ -48,6 +49,28 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
                                  static_cast<C*>(values.mutable_data_ptr()),
                                  keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr, workers);
     return std::make_tuple(values, residuals);
+  });
+}
+
+std::tuple<Tensor, Tensor> residual_norm(const Tensors& weights, const Integers& groups,
+                                         const Integers& sides, std::int64_t norm, bool normalize,
+                                         double diagonal, double off_diagonal, bool keep) {
+  if (norm < 0 || norm > static_cast<std::int64_t>(ortho::Norm::max)) {
+    throw std::runtime_error("norm: expected 0 to 3, got " + std::to_string(norm));
+  }
+  const WeightViews views(weights, groups, sides);
+  std::vector<bool> normalized;
+  for (const ortho::WeightView& view : views.views) {
+    normalized.insert(normalized.end(), view.groups, normalize && view.side == ortho::Side::rows);
+  }
+  TorchWorkers workers;
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(matrix_count(views)), residuals = new_numbers<C>(total_triangle(views));
+    ortho::residual_norm<C>(views.matrices, static_cast<ortho::Norm>(norm), normalized,
+                            {diagonal, off_diagonal}, keep, static_cast<C*>(values.mutable_data_ptr()),
+                            static_cast<C*>(residuals.mutable_data_ptr()), workers);
+    return std::make_tuple(values, keep ? residuals : new_numbers<C>(0));
   });
 }
 
@@ -112,6 +135,7 @@ Tensor start_vectors(const Tensor& keys, const Tensor& step) {
 STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
+  m.impl("residual_norm", TORCH_BOX(&residual_norm));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
   m.impl("start_vectors", TORCH_BOX(&start_vectors));

@@ -4,6 +4,7 @@
 #include "gram_residual.h"
 #include "power_iteration.h"
 #include "residual_product.h"
+#include "triangle_norm.h"
 
 namespace ortho {
 namespace ORTHO_LEVEL {
@@ -13,6 +14,7 @@ template <class T>
 constexpr Kernels<T> kernels() {
   return {tile_memory<T>,   blocks_memory<T>,       residual_tile<T>,
           residual_part<T>, residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
+          measure_rows<T>,  largest_entry<T>,       differentiate_rows<T>,
           pass_memory<T>,   gram_times_vector<T>,   rank_update<T>};
 }
 
