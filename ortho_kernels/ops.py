@@ -19,8 +19,8 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
-`residual_norm` has the other norms of R, numbered as in `NORMS`. If `normalize`, a Gram of rows holds their cosines; of a
-Gram of columns the rows come with length 1.
+`residual_norm` has the other norms of R, numbered as in `NORMS`, and `unit_rows_norm` all norms of that of weights whose rows
+are scaled to length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 
@@ -63,9 +63,14 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward")
 CPU_SCHEMAS = (
-    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, bool normalize, float diagonal,"
-    " float off_diagonal, bool keep) -> (Tensor values, Tensor residuals)",
+    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
+    " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 
@@ -158,10 +163,10 @@ def _fake_srip(weights, groups, sides, start, iterations, through, keep):
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
-for name in ("soft_orthogonality", "residual_norm"):
+for name in ("soft_orthogonality", "residual_norm", "unit_rows_norm"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward"):
+for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -188,7 +193,7 @@ def under_vmap(weights: Sequence[Tensor]) -> bool:
     return False
 
 
-for name in (*NAMES, "residual_norm"):
+for name in (*NAMES, *CPU_NAMES):
     library.impl(name, refuse_vmap, "FuncTorchBatched")
     library.impl(name, refuse_vmap, "Batched")  # autograd's is_grads_batched
 
@@ -319,11 +324,13 @@ def _backward(name):
 
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
+unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
 soft_orthogonality = _differentiable(
-    "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
+    "soft_orthogonality", soft_orthogonality_backward, lambda *options: backward_precision()
 )
 residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
+unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
 
 

@@ -43,7 +43,7 @@ class TorchBackend(Backend):
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        return write_by_autograd(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
+        return _write_to(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
 
     def srip_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
@@ -55,7 +55,7 @@ class TorchBackend(Backend):
             values, last = self.srip(leaves, views, options, start, follow)
             return values
 
-        return write_by_autograd(into, weights, compute), last
+        return _write_to(into, weights, compute), last
 
 
 def _call(
@@ -68,8 +68,7 @@ def _call(
         return penalty(weights, groups=views.groups, reduction="none", **asdict(options), **start)
 
 
-def write_by_autograd(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """The values that `compute` returns; their gradients go where they belong."""
+def _write_to(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
     wanted = {ops.gradient_name(index): target for index, target in enumerate(into.targets) if target is not None}
     check_storage(wanted.values(), list(wanted))
     with torch.enable_grad():
