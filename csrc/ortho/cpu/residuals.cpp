@@ -50,7 +50,7 @@ class PartialSums {
 // All matrices of which T is the type of the arithmetic; the others have the order zero in `shapes`.
 template <class T, class C>
 void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>& shapes,
-                  const std::vector<double>& identities, const std::vector<std::int64_t>& offsets,
+                  const std::vector<GramForm>& forms, const std::vector<std::int64_t>& offsets,
                   EntryWeights weights, SquaredSums* totals, C* residuals, Workers& workers) {
   const ResidualPlan plan = plan_residuals(shapes);
   if (plan.tiles.empty()) return;
@@ -67,9 +67,9 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
                 [&](std::int64_t item, void* scratch) {
                   const ResidualTile& tile = plan.tiles[item];
                   C* residual = residuals ? residuals + offsets[tile.matrix] : nullptr;
-                  const ResidualJob job{matrices[tile.matrix],  tile,     weights.diagonal,
-                                        weights.off_diagonal,   residual, std::is_same_v<C, float>,
-                                        identities[tile.matrix]};
+                  const ResidualJob job{
+                      matrices[tile.matrix], tile,     forms[tile.matrix],      weights.diagonal,
+                      weights.off_diagonal,  residual, std::is_same_v<C, float>};
                   T* own = static_cast<T*>(scratch);
                   if (tile.parts == 1) {
                     sums[tile.group] = kernels.residual_tile(job, own);
@@ -91,7 +91,7 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
 }  // namespace
 
 template <class C>
-std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<double>& identities,
+std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<GramForm>& forms,
                                    EntryWeights weights, C* residuals, Workers& workers) {
   const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   std::vector<Shape> all = shapes_of(matrices);
@@ -105,16 +105,15 @@ std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const st
       (is_small ? all : small)[m] = Shape{};
     }
     if (any_small)
-      residuals_in<double, C>(matrices, small, identities, offsets, weights, totals.data(), residuals,
-                              workers);
+      residuals_in<double, C>(matrices, small, forms, offsets, weights, totals.data(), residuals, workers);
   }
-  residuals_in<C, C>(matrices, all, identities, offsets, weights, totals.data(), residuals, workers);
+  residuals_in<C, C>(matrices, all, forms, offsets, weights, totals.data(), residuals, workers);
   return totals;
 }
 
-template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<double>&,
+template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<GramForm>&,
                                             EntryWeights, float*, Workers&);
-template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<double>&,
+template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<GramForm>&,
                                             EntryWeights, double*, Workers&);
 
 }  // namespace ortho
