@@ -5,7 +5,9 @@
 float64 where any weight is float64, else float32. Tensors of all matrices are packed one after the other:
 
 - `values`     one a matrix
-- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries
+- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries.
+               Of `residual_norm`: that of K, half of the symmetric part of d value / d Gram. Either way the gradient is
+               4 K W
 - `start`      n entries, in the order of the rows or columns of the weight as its shape gives them
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
                gradient) the adjoint `lambda` and the vector `x`; the gradient is `sum (lambda x^T + x lambda^T) W`
@@ -16,6 +18,9 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
+
+`residual_norm` has the other norms of R, numbered as in `NORMS`, and `unit_rows_norm` all norms of that of weights whose rows
+are scaled to length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 
@@ -58,10 +63,19 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward")
+CPU_SCHEMAS = (
+    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
+    " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+)
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, START_SCHEMA):
+for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -131,7 +145,8 @@ def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
 # Shapes, for torch.compile and torch.export
 
 
-def _fake_soft_orthogonality(weights, groups, sides, diagonal, off_diagonal, keep):
+def _fake_triangles(weights, groups, sides, *options):
+    *_, keep = options
     n = orders(weights, groups, sides)
     kept = sum(order * (order + 1) // 2 for order in n) if keep else 0
     like = {"dtype": compute_dtype(weights)}
@@ -148,9 +163,10 @@ def _fake_srip(weights, groups, sides, start, iterations, through, keep):
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
-torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
+for name in ("soft_orthogonality", "residual_norm", "unit_rows_norm"):
+    torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward"):
+for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -177,7 +193,7 @@ def under_vmap(weights: Sequence[Tensor]) -> bool:
     return False
 
 
-for name in NAMES:
+for name in (*NAMES, *CPU_NAMES):
     library.impl(name, refuse_vmap, "FuncTorchBatched")
     library.impl(name, refuse_vmap, "Batched")  # autograd's is_grads_batched
 
@@ -308,10 +324,13 @@ def _backward(name):
 
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
+unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
 soft_orthogonality = _differentiable(
-    "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
+    "soft_orthogonality", soft_orthogonality_backward, lambda *options: backward_precision()
 )
+residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
+unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import SO, SRIP
+from ..options import NORMS, SO, SRIP
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, new_gradient
 from .protocol import Backend, Into
@@ -24,26 +24,34 @@ class KernelBackend(Backend):
     """
 
     operators: Any
+    lacking = ("norm", "normalize")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
         return getattr(self.operators, name)(*arguments)
 
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
-        by_constant = _differs_by_constant(options)
-        side = "small" if by_constant else options.side
-        values, _ = ops.soft_orthogonality(
-            views.in_place(weights),
-            views.groups,
-            views.sides(side),
-            float(options.diagonal),
-            float(options.off_diagonal),
-            ops.wants_gradient(weights),
-            route=ops.Route(self, views),
-        )
-        if by_constant:
-            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
+        values, _, _ = self._norms(weights, views, options, ops.wants_gradient(weights))
         return values if options.squared else reference.square_root(values)
+
+    def _norms(
+        self, weights: list[Tensor], views: WeightViews, options: SO, keep: bool
+    ) -> tuple[Tensor, Tensor, tuple[list[Tensor], list[int], list[int]]]:
+        """The values before the root, and what was kept for the gradients of which weights, groups and sides.
+
+        With squares and equal factors all sides have the same gradient, and the value follows from that of the small side.
+        """
+        by_constant = options.side != "small" and options.norm == "fro" and options.diagonal == options.off_diagonal
+        layout = (views.in_place(weights), views.groups, views.sides("small" if by_constant else options.side))
+        given: tuple = (float(options.diagonal), float(options.off_diagonal), keep)
+        if options.norm == "fro" and options.normalize is None:
+            norms = ops.soft_orthogonality
+        else:
+            norms, given = ops.residual_norm, (NORMS.index(options.norm), *given)
+            if options.normalize is not None:
+                norms = ops.unit_rows_norm
+        values, kept = norms(*layout, *given, route=ops.Route(self, views))
+        return _on_side(values, views, options) if by_constant else values, kept, layout
 
     def srip(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
@@ -65,22 +73,14 @@ class KernelBackend(Backend):
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        weights = views.in_place(weights)
-        by_constant = _differs_by_constant(options)
-        side = "small" if by_constant else options.side
-        layout = (weights, views.groups, views.sides(side))
-        route = ops.Route(self, views)
-        entry_weights = (float(options.diagonal), float(options.off_diagonal))
-        values, residuals = ops.soft_orthogonality(*layout, *entry_weights, True, route=route)
-        if by_constant:
-            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
-        factors = torch.ones_like(values).mul_(into.factor)
+        values, kept, layout = self._norms(weights, views, options, True)
+        factors = torch.full_like(values, 2 if options.side == "both" else 1).mul_(into.factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
-        given = (factors, *layout, residuals, ops.backward_precision())
-        write = partial(ops.soft_orthogonality_backward, *given, route=route)
-        _write_to(into, weights, views, write)
+        given = (factors, *layout, kept, ops.backward_precision())
+        backward = ops.soft_orthogonality_backward if options.normalize is None else ops.unit_rows_norm_backward
+        _write_to(into, layout[0], views, partial(backward, *given, route=ops.Route(self, views)))
         return values
 
     @torch.no_grad()
@@ -98,12 +98,14 @@ class KernelBackend(Backend):
         return values.square() if options.squared else values, last
 
 
-def _differs_by_constant(options: SO) -> bool:
-    """Whether the value is that of the small side plus `diagonal` times the null space of `side`.
+def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:
+    """From the values of the small side, with equal factors.
 
-    With equal factors each eigenvalue -1 of the larger Gram's null space adds its square.
+    Each eigenvalue -1 of the larger Gram's null space adds its square.
     """
-    return options.side != "small" and options.diagonal == options.off_diagonal
+    if options.side == "both":
+        return (2 * values).add(views.null_space("large"), alpha=float(options.diagonal))
+    return values.add(views.null_space(options.side), alpha=float(options.diagonal))
 
 
 def _write_to(into: Into, weights: list[Tensor], views: WeightViews, write: Callable[..., None]) -> None:

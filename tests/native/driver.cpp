@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "ortho/cpu/residual_norm.h"
 #include "ortho/cpu/soft_orthogonality.h"
 #include "ortho/cpu/srip.h"
 
@@ -37,9 +38,15 @@ struct Strided {
 struct Options {
   std::vector<ortho::Precision> precisions;
   std::vector<bool> accumulate, through;
+  std::vector<ortho::Norm> norms;
+  std::vector<ortho::Unit> units;
 };
-const Options every{{ortho::Precision::highest, ortho::Precision::medium}, {false, true}, {true, false}};
-const Options few{{ortho::Precision::highest}, {false}, {true}};
+const Options every{{ortho::Precision::highest, ortho::Precision::medium},
+                    {false, true},
+                    {true, false},
+                    {ortho::Norm::fro, ortho::Norm::l1, ortho::Norm::l21, ortho::Norm::max},
+                    {ortho::Unit::none, ortho::Unit::vectors, ortho::Unit::lines}};
+const Options few{{ortho::Precision::highest}, {false}, {true}, {ortho::Norm::l21}, {ortho::Unit::lines}};
 
 // All results of one run, to be compared bit by bit.
 template <class S, class C>
@@ -106,6 +113,19 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
       ortho::soft_orthogonality_backward<C>(factors.data(), matrices, residuals.get(), gradients, precision,
                                             workers);
     });
+  }
+  for (const ortho::Unit unit : options.units) {
+    for (const ortho::Norm norm : options.norms) {
+      const std::vector<ortho::Unit> units(matrices.size(), unit);
+      std::vector<C> values(matrices.size());
+      ortho::residual_norm<C>(matrices, norm, units, {0.5, 2}, true, values.data(), residuals.get(), workers);
+      all.insert(all.end(), values.begin(), values.end());
+      all.insert(all.end(), residuals.get(), residuals.get() + entries);
+      overwrite_and_add([&] {
+        ortho::residual_norm_backward<C>(factors.data(), matrices, units, residuals.get(), gradients,
+                                         ortho::Precision::highest, workers);
+      });
+    }
   }
   for (const bool through : options.through) {
     const ortho::SripOptions srip{3, through};

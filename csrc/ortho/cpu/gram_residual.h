@@ -1,4 +1,4 @@
-// The residual R = Gram - I of one matrix, tile by tile of its lower triangle.
+// The residual R = Gram - I, or the Gram, of one matrix, tile by tile of its lower triangle.
 #pragma once
 
 #include "kernels.h"
@@ -41,7 +41,7 @@ struct ResidualBlocks {
         if (kept) kept[c] = static_cast<Kept>(entries[c] * static_cast<T>(job.off_diagonal));
       }
       if (c == row - column && c < columns) {
-        const T entry = entries[c] - T(1);
+        const T entry = entries[c] - static_cast<T>(job.form.identity);
         sums.diagonal += static_cast<double>(entry) * static_cast<double>(entry);
         if (kept) kept[c] = static_cast<Kept>(entry * static_cast<T>(job.diagonal));
       }
@@ -60,8 +60,8 @@ void gram_tile(const ResidualJob& job, T* memory, T* blocks, Finish& finish) {
   const Matrix& matrix = job.matrix;
   const TileExtent tile = extent_of<T>(job.tile);
   using P = PlainPanels<T>;
-  const StridedOperand<P, S> vectors{static_cast<const S*>(matrix.data), matrix.order_stride,
-                                     matrix.depth_stride};
+  const ScaledOperand<P, StridedOperand<P, S>> vectors{
+      {static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride}, job.form.line_scales};
   T* right = memory + packed<T>(tile.rows) * depth_chunk<P>;
   tile_product<P>(vectors, vectors, tile, {memory, right, blocks}, gram_summed_at_once, finish);
 }

@@ -4,6 +4,8 @@
 #include "gram_residual.h"
 #include "power_iteration.h"
 #include "residual_product.h"
+#include "triangle_norm.h"
+#include "unit_lines.h"
 
 namespace ortho {
 namespace ORTHO_LEVEL {
@@ -11,9 +13,11 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {tile_memory<T>,   blocks_memory<T>,       residual_tile<T>,
-          residual_part<T>, residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
-          pass_memory<T>,   gram_times_vector<T>,   rank_update<T>};
+  return {tile_memory<T>,    blocks_memory<T>,       residual_tile<T>,
+          residual_part<T>,  residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
+          measure_rows<T>,   largest_entry<T>,       differentiate_rows<T>,
+          invert_lengths<T>, unit_lines<T>,          project_lines<T>,
+          pass_memory<T>,    gram_times_vector<T>,   rank_update<T>};
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../matrix.h"
+#include "../options.h"
 #include "tile_plan.h"
 
 namespace ortho {
@@ -15,12 +16,36 @@ struct SquaredSums {
   double below_diagonal = 0;
 };
 
+// Of a matrix: what is subtracted from the diagonal of its Gram, 1 or, to keep the Gram itself, 0; and
+// factors of its lines across the order, one at each depth. Null: 1.
+struct GramForm {
+  double identity = 1;
+  const double* line_scales = nullptr;
+};
+
 struct ResidualJob {
   Matrix matrix;
   ResidualTile tile;
+  GramForm form;
   double diagonal, off_diagonal;  // factors of the entries that are kept
   void* residual;                 // packed lower triangle of this matrix; null: keep nothing
   bool kept_as_float;             // float entries although the arithmetic is in double
+};
+
+// Some rows of a packed lower triangle, which holds the residual of a matrix, or with `inverse_lengths` its
+// Gram: entries times those of their row and column are cosines then, and the diagonal of R is 0, or -1 where
+// a vector has no length.
+struct TriangleJob {
+  void* triangle;
+  std::int64_t begin, end;
+  Norm norm;
+  EntryWeights weights;
+  const double* inverse_lengths;
+};
+
+struct LargestEntry {
+  double value = -1;  // weighted
+  std::int64_t row = 0, column = 0;
 };
 
 struct GradientJob {
@@ -42,6 +67,16 @@ struct RankUpdateJob {
   bool non_temporal;  // the gradient's stores bypass the caches
 };
 
+// Lines of a matrix across its order, from one depth to another. `lines` and `derivatives` of a function of
+// them are contiguous, one after the other.
+struct LinesJob {
+  Matrix matrix;
+  std::int64_t begin, end;
+  double* inverse_lengths;
+  Gradient gradient;
+  void *lines, *derivatives;
+};
+
 template <class T>
 struct Kernels {
   // In numbers of T, as all sizes. Triangular: a tile on the diagonal of a residual.
@@ -52,6 +87,20 @@ struct Kernels {
   SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
                                      std::int64_t part_size);
   void (*gradient_tile)(const GradientJob&, T* memory);
+
+  // Over a triangle of T. sums[i] += sum over j != i of factors[j] x R_ij^2, or |R_ij| for l1, over the
+  // entries of these rows: each counts for its row and for its column. Null: 1; no sums. Returns the sums
+  // without weights or factors.
+  SquaredSums (*measure_rows)(const TriangleJob&, const double* factors, double* sums);
+  LargestEntry (*largest_entry)(const TriangleJob&);
+  // Replaces entries by those of half of d norm / d Gram, made symmetric. `inverse_rows`: of l21, one over
+  // the length of each row of R. `pulls`: of cosines, the sum over j != i of d norm / d R_ij x R_ij of each
+  // row.
+  void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
+
+  void (*invert_lengths)(const LinesJob&);  // 0 of a zero line, NaN where the square overflows
+  void (*unit_lines)(const LinesJob&);      // makes `lines` of length 1
+  void (*project_lines)(const LinesJob&);   // makes the gradient out of the derivatives, which it overwrites
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

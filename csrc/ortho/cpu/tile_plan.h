@@ -22,6 +22,13 @@ struct ResidualTile {
 
 static constexpr bool on_diagonal(const ResidualTile& tile) { return tile.row == tile.column; }
 
+inline std::vector<Shape> shapes_of(const std::vector<Matrix>& matrices) {
+  std::vector<Shape> shapes;
+  shapes.reserve(matrices.size());
+  for (const Matrix& matrix : matrices) shapes.push_back(matrix.shape);
+  return shapes;
+}
+
 // A tile of a gradient: rows count along the order, columns along the depth.
 struct GradientTile {
   std::int32_t matrix;
