@@ -40,6 +40,7 @@ def soft_orthogonality(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -48,7 +49,7 @@ def soft_orthogonality(
 ) -> Tensor:
     """SO: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its square root if not `squared`."""
     values = []
-    for W in matrices(weights, groups):
+    for W in matrices(weights, groups, batch_dims):
         R = gram(W, side)
         R = R - torch.eye(R.shape[0], dtype=R.dtype, device=R.device)
         on = R.diagonal()
@@ -62,6 +63,7 @@ def srip(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,
@@ -75,7 +77,7 @@ def srip(
     The start x_0 is a fresh Gaussian vector by default. The gradient is that of the whole iteration (`"through"`, the
     unrolled gradient), or holds the last vector fixed (`"envelope"`, the detached eigenvector).
     """
-    Ws = matrices(weights, groups)
+    Ws = matrices(weights, groups, batch_dims)
     if start is None:
         x0 = draw_start(Ws, side, generator)
     else:
@@ -90,15 +92,20 @@ def srip(
     return reduce(values, reduction)
 
 
-def matrices(weights: Sequence[Tensor], groups: int | Sequence[int] = 1) -> list[Tensor]:
-    """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows."""
+def matrices(
+    weights: Sequence[Tensor], groups: int | Sequence[int] = 1, batch_dims: int | Sequence[int] = 0
+) -> list[Tensor]:
+    """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows, a batch of them more."""
     weights = list(weights)
     counts = [groups] * len(weights) if isinstance(groups, int) else groups
+    batches = [batch_dims] * len(weights) if isinstance(batch_dims, int) else batch_dims
     dtype = torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
     return [
         W
-        for weight, count in zip(weights, counts, strict=True)
-        for W in weight.to(dtype).reshape(count, weight.shape[0] // count, weight.shape[1:].numel())
+        for weight, count, dims in zip(weights, counts, batches, strict=True)
+        for W in weight.to(dtype).reshape(
+            weight.shape[:dims].numel() * count, weight.shape[dims] // count, weight.shape[dims + 1 :].numel()
+        )
     ]
 
 
