@@ -16,11 +16,9 @@ from torch import Tensor
 from .backends.protocol import Into
 from .weight_checks import check_groups, check_storage, check_weights, is_integer
 
-BatchDims = int | Sequence[int]
-
 
 def fold_batches(
-    weights: list[Tensor], groups: int | Sequence[int], batch_dims: BatchDims
+    weights: list[Tensor], groups: int | Sequence[int], batch_dims: int | Sequence[int]
 ) -> tuple[list[Tensor], int | Sequence[int]]:
     """The weights without batch dimensions, and the number of matrices in each.
 
@@ -48,7 +46,7 @@ def fold_batches(
     return folded, matrices
 
 
-def check_batch_dims(batch_dims: BatchDims, weights: int) -> tuple[int, ...]:
+def check_batch_dims(batch_dims: int | Sequence[int], weights: int) -> tuple[int, ...]:
     """One number of batch dimensions for each weight."""
     if not isinstance(batch_dims, Iterable):
         batch_dims = (batch_dims,) * weights

@@ -16,7 +16,7 @@ from . import ops
 from .backends import gpu  # noqa: F401  registers the operators
 from .backends.registry import serving
 from .backends.torch import TorchBackend
-from .batches import BatchDims, fold_batches
+from .batches import fold_batches
 from .distributed import full_tensors
 from .options import REDUCTIONS, SO, SRIP, check_choice
 from .weight_checks import PLAIN, check_storage, wraps_tensors
@@ -47,7 +47,7 @@ def soft_orthogonality(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
-    batch_dims: BatchDims = 0,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -93,7 +93,7 @@ def srip(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
-    batch_dims: BatchDims = 0,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .backends.protocol import Into
 from .backends.registry import serving
-from .batches import BatchDims, GivenTargets, NewTargets, fold_batches
+from .batches import GivenTargets, NewTargets, fold_batches
 from .functional import as_list, checked, pack_start, reduce
 from .ops import new_gradients
 from .options import SO, SRIP
@@ -27,7 +27,7 @@ def soft_orthogonality_value_and_grad(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
-    batch_dims: BatchDims = 0,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -64,7 +64,7 @@ def srip_value_and_grad(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
-    batch_dims: BatchDims = 0,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,
