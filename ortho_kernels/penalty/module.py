@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -20,11 +21,13 @@ from ..weight_views import WeightViews, weight_views
 from .computed_weights import compute_weight
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
+from .named_parameters import as_encoder
 from .paper_gamma import DEFAULT_GAMMA
 from .report import LayerReport, PenaltyReport
-from .selection import Selector, abridged, described
+from .selection import Selector
 from .start import GeneratorStart, SeededStart, Start, refuse_tracing_apart
 from .warm_start import WarmStart
+from .words import abridged, described
 
 _OWN_OPTIONS = {"so": (), "srip": ("seed", "generator", "warm_start")}  # those of the class beside its function's
 
@@ -86,20 +89,22 @@ class OrthogonalityPenalty(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Tensor],
         kind: str = "so",
         *,
         gamma: float | None = None,
         include: Any = None,
         exclude: Any = None,
         extra: Any = None,
+        batch_dims: Mapping[str, int] | None = None,
         split_qkv: Any = False,
+        split_gate_up: Any = False,
+        split_heads: Any = False,
         groups: str = "split",
         **options: Any,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, nn.Module):
-            raise TypeError(f"encoder must be an nn.Module; got a {type(encoder).__name__}")
+        encoder = as_encoder(encoder)
         if kind not in tuple(PENALTIES):
             raise ValueError(f"kind must be one of {', '.join(map(repr, PENALTIES))}; got {kind!r}")
         known = {*_OWN_OPTIONS[kind], *(field.name for field in fields(PENALTIES[kind]))}
@@ -119,7 +124,17 @@ class OrthogonalityPenalty(nn.Module):
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
-            self._selector = Selector(encoder, include, exclude, extra, split_qkv, groups)
+            self._selector = Selector(
+                encoder,
+                include=include,
+                exclude=exclude,
+                extra=extra,
+                batch_dims=batch_dims,
+                groups=groups,
+                split_qkv=split_qkv,
+                split_gate_up=split_gate_up,
+                split_heads=split_heads,
+            )
             self._select(again=False)
         except ValueError as error:
             raise explained(error, encoder) from None
@@ -217,11 +232,12 @@ class OrthogonalityPenalty(nn.Module):
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
-        sites, keys, groups = zip(*covered, strict=True)
+        sites, keys, forms = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
-        self._keys, self._groups = keys, list(groups)
+        self._keys, self._forms = keys, forms
+        self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
+        self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
-        self._transposed = [index for index, site in enumerate(sites) if site.is_transposed]
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
             _log.warning(
@@ -290,11 +306,10 @@ class OrthogonalityPenalty(nn.Module):
         if replaced:
             parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
         matrices = full_tensors(parameters)
-        if self._transposed:
-            check_storage([matrices[index] for index in self._transposed], [self.names[i] for i in self._transposed])
+        if self._reformed:
             matrices = list(matrices)
-            for index in self._transposed:
-                matrices[index] = matrices[index].t()
+            for index in self._reformed:
+                matrices[index] = self._forms[index].weight(matrices[index], self.names[index])
         try:
             views = weight_views(matrices, self._groups, self.names)
         except ValueError as error:
@@ -337,16 +352,20 @@ class OrthogonalityPenalty(nn.Module):
         which then goes backward from the weight; None where none is wanted. And the parameters that had no `.grad`."""
         targets: list[Tensor | None] = []
         computed, made = {}, []
-        for parameter, matrix in zip(weights.parameters, weights.matrices, strict=True):
+        for name, form, parameter, matrix in zip(self.names, self._forms, *weights[:2], strict=True):
+            gradient = parameter.grad if parameter.is_leaf else None
             if not parameter.requires_grad:
                 targets.append(None)
-            elif parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-                gradient = parameter.grad
+            elif (
+                parameter.is_leaf
+                and (matrix is parameter or matrix._base is parameter)
+                and (gradient is None or form.is_view(gradient))
+            ):
                 if gradient is None:
                     dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
                     gradient = parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
                     made.append(parameter)
-                targets.append(gradient if matrix is parameter else gradient.t())
+                targets.append(form.weight(gradient, f"{name}.grad"))
             else:
                 computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
                 targets.append(computed[matrix])
