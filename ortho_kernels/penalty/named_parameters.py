@@ -29,7 +29,7 @@ def as_encoder(given: Any) -> nn.Module:
     if isinstance(given, nn.Module):
         return given
     if isinstance(given, str | bytes | Tensor) or not isinstance(given, Iterable):
-        shown = "one tensor: wrap it, [weight]" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        shown = "one tensor: wrap it, [weight]" if isinstance(given, Tensor) else f"{given!r:.60}"
         raise TypeError(f"encoder must be an nn.Module, named parameters or a list of parameters; got {shown}")
     entries = list(given.items() if isinstance(given, Mapping) else given)
     if not entries:
