@@ -32,6 +32,8 @@ def soft_orthogonality_value_and_grad(
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
     squared: bool = True,
+    norm: str = "fro",
+    normalize: str | None = None,
     reduction: str = "sum",
     scale: float = 1.0,
     accumulate_into: Sequence[Tensor | None] | None = None,
@@ -50,14 +52,14 @@ def soft_orthogonality_value_and_grad(
     Returns:
         The value, and the list of the tensors that hold the gradients.
     """
-    options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
+    options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
     matrices, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
-    into = targets.into(_factor(scale, reduction, views))
+    into = targets.into(_factor(scale, reduction, views, side))
     values = soft_orthogonality_gradients(matrices, views, options, into)
-    return reduce(values, reduction), targets.filled()
+    return reduce(values, reduction, views, side), targets.filled()
 
 
 def srip_value_and_grad(
@@ -86,9 +88,9 @@ def srip_value_and_grad(
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
     packed = pack_start(start, matrices, views, side, generator)
-    into = targets.into(_factor(scale, reduction, views))
+    into = targets.into(_factor(scale, reduction, views, side))
     values, _ = srip_gradients(matrices, views, options, packed, into)
-    return reduce(values, reduction), targets.filled()
+    return reduce(values, reduction, views, side), targets.filled()
 
 
 # The same for weights and options that are checked: one value a matrix.
@@ -97,7 +99,7 @@ def srip_value_and_grad(
 def soft_orthogonality_gradients(weights: list[Tensor], views: WeightViews, options: SO, into: Into) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return serving(views, "so").soft_orthogonality_gradients(weights, views, options, into)
+    return serving(views, options).soft_orthogonality_gradients(weights, views, options, into)
 
 
 def srip_gradients(
@@ -106,7 +108,7 @@ def srip_gradients(
     """And the normalized vectors with which the iteration ends, packed as `start`, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return serving(views, "srip").srip_gradients(weights, views, options, start, into, follow)
+    return serving(views, options).srip_gradients(weights, views, options, start, into, follow)
 
 
 def check_scale(scale: object) -> None:
@@ -114,7 +116,9 @@ def check_scale(scale: object) -> None:
         raise ValueError(f"scale must be a finite number; got {scale!r}")
 
 
-def _factor(scale: float, reduction: str, views: WeightViews) -> float:
+def _factor(scale: float, reduction: str, views: WeightViews, side: str) -> float | Tensor:
+    if reduction == "entries":
+        return scale * views.inverse_entries(side)
     return scale / views.matrix_count if reduction == "mean" and views.matrix_count else float(scale)
 
 
