@@ -19,6 +19,7 @@ from ..options import PENALTIES
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, weight_views
 from .computed_weights import compute_weight
+from .cuts import Cutter
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
 from .named_parameters import as_encoder
@@ -54,8 +55,11 @@ class OrthogonalityPenalty(nn.Module):
 
     Args:
         encoder: the module whose weights are penalized: every `nn.Conv*d`, `nn.ConvTranspose*d`, `nn.Linear`, `Conv1D` of
-            transformers and the projections of `nn.MultiheadAttention`; no norm, bias or embedding, nor an output layer
-            that is tied to an embedding. `uncovered` says what else there is.
+            transformers, the projections of `nn.MultiheadAttention`, and transformers' experts, each a matrix; no norm, bias
+            or embedding, nor an output layer that is tied to an embedding. `uncovered` says what else there is. Or named
+            parameters: a dict, pairs (`model.named_parameters()`), a ParameterDict, or a list of parameters, named `"0"`,
+            `"1"`, ... All of two or more dimensions are covered then. They are known by themselves, without a layer: one of
+            3 or more dimensions is a convolution of one group, unless `batch_dims` says otherwise.
         kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
         gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. An attribute: change it to schedule it.
         include: narrows what is covered to this: patterns of names (as in a shell) of weights or of modules that hold them
@@ -64,10 +68,15 @@ class OrthogonalityPenalty(nn.Module):
             PEFT's `base_layer.`). A module counts by its place: what takes its place later is meant too.
         exclude: what to leave out, given likewise.
         extra: what to add to the default, given likewise: weights of an LSTM (one matrix each, all gates together), bare
-            parameters, entries of a ParameterDict, embeddings. A parameter of three or more dimensions that is no
-            convolution's is a batch of matrices, which is not supported yet.
+            parameters, entries of a ParameterDict, embeddings.
+        batch_dims: adds parameters that hold a batch of matrices: by patterns of names, how many leading dimensions count
+            matrices (`{"*.experts": 1}`). The first pattern that matches counts; 0 leaves a weight as it would be.
         split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one. `True`
             for the models whose cut is known; patterns of names say of others that q, k and v follow each other.
+        split_gate_up: a fused gate and up projection, of each expert too, counts as two matrices, given likewise.
+        split_heads: each head's rows in the projections to q, k and v count as a matrix, whether these are fused or not.
+            `True` for the models whose heads are known; `{pattern: number of heads}` for others. In a fused projection
+            that number is of each of q, k and v. Output projections are not cut: their heads are columns.
         groups: a grouped convolution counts as one matrix a group (`"split"`, the default: what it multiplies with) or as
             one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
@@ -124,17 +133,8 @@ class OrthogonalityPenalty(nn.Module):
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
-            self._selector = Selector(
-                encoder,
-                include=include,
-                exclude=exclude,
-                extra=extra,
-                batch_dims=batch_dims,
-                groups=groups,
-                split_qkv=split_qkv,
-                split_gate_up=split_gate_up,
-                split_heads=split_heads,
-            )
+            cutter = Cutter(encoder, split_qkv, split_gate_up, split_heads)
+            self._selector = Selector(encoder, include, exclude, extra, batch_dims, groups, cutter)
             self._select(again=False)
         except ValueError as error:
             raise explained(error, encoder) from None

@@ -41,21 +41,18 @@ class Selector:
     def __init__(
         self,
         encoder: nn.Module,
-        *,
         include: Any,
         exclude: Any,
         extra: Any,
         batch_dims: Any,
         groups: str,
-        split_qkv: Any,
-        split_gate_up: Any,
-        split_heads: Any,
+        cutter: Cutter,
     ) -> None:
         if groups not in GROUPS:
             raise ValueError(f"groups must be one of {', '.join(map(repr, GROUPS))}; got {groups!r}")
         self._encoder = (encoder,)
         self._splits_groups = groups == "split"
-        self._cutter = Cutter(encoder, split_qkv, split_gate_up, split_heads)
+        self._cutter = cutter
         self._batch_dims = _checked_batch_dims(batch_dims)
         self._takes_all = holds_named_parameters(encoder)
         if self._takes_all:
