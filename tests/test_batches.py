@@ -164,3 +164,28 @@ def test_freed_storage_is_named_before_it_is_copied():
     T.untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match=r"weights\[0\] has no storage"):
         soft_orthogonality([T], batch_dims=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "l1", "normalize": "rows"},
+        {"norm": "max"},
+        {"reduction": "entries"},
+        {"side": "both", "reduction": "mean"},
+        {"side": "large", "diagonal": 0.5, "squared": False},
+    ],
+    ids=str,
+)
+def test_every_option_is_that_of_the_single_matrices(backend, options):
+    Ws = weights()
+    value = soft_orthogonality(Ws, **OPTIONS, **options)
+    truth = soft_orthogonality(single_matrices(Ws), **options)
+    torch.testing.assert_close(value, truth)
+    for gradient, true in zip(torch.autograd.grad(value, Ws), torch.autograd.grad(truth, Ws), strict=True):
+        torch.testing.assert_close(gradient, true)
+    _, given = soft_orthogonality_value_and_grad(Ws, **OPTIONS, **options)
+    for gradient, true in zip(
+        given, torch.autograd.grad(soft_orthogonality(Ws, **OPTIONS, **options), Ws), strict=True
+    ):
+        torch.testing.assert_close(gradient, true)
