@@ -60,7 +60,9 @@ class Cutter:
                 raise ValueError(f"{option} needs {_NEEDED[option]} among the weights: {names}")
             for name, cut in cuts.items():
                 if isinstance(cut, str):
-                    raise ValueError(f"{option} can't cut {name}: it {cut}")
+                    unknown = option == "split_heads" and isinstance(cut, UnknownCut)
+                    heads = ", and its heads by split_heads={pattern: number of heads}" if unknown else ""
+                    raise ValueError(f"{option} can't cut {name}: it {cut}{heads}")
         return {name: cut for cuts in found.values() for name, cut in cuts.items() if isinstance(cut, int)}
 
     def _fused(
@@ -86,7 +88,7 @@ class Cutter:
     def _declared_heads(
         self, kept: list[Site], forms: Mapping[str, MatrixForm], found: Mapping[str, Cuts]
     ) -> dict[str, int | str]:
-        """So many heads in each of q, k and v where they are fused, as is known or declared."""
+        """So many heads in each of q, k and v where they are fused in equal parts, as is known or declared."""
         fused = {**fused_weights(self._encoder[0], QKV), **found.get("split_qkv", {})}
         blocks: dict[str, int | str] = {}
         for pattern, heads in self._heads.items():

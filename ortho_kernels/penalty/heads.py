@@ -54,17 +54,17 @@ def _rows(owner: nn.Module, attribute: str, layer: nn.Module, parameter: str) ->
     if cut is None and not _is_separate(owner, attribute):
         return None
     for name in class_names(owner):
-        if (size := _UNUSUAL.get(f"{name}.{attribute}")) is not None:
-            return size(owner) or cut
+        if (unusual := _UNUSUAL.get(f"{name}.{attribute}")) is not None:
+            return unusual(owner) or (cut if isinstance(cut, str) else "has heads of two sizes")
     if isinstance(cut, str):
         return cut
-    return _usual(owner, getattr(layer, parameter).shape[is_transposed_linear(layer)], cut or 1)
-
-
-def _usual(owner: nn.Module, outputs: int, parts: int) -> int | None:
-    """The rows of a head, by the size or by the number of heads that the module notes."""
     size, count = _noted(owner, _SIZES), _noted(owner, _COUNTS)
-    return size if size is not None or count is None else outputs // (parts * count)
+    if size is None and count is not None:
+        outputs = getattr(layer, parameter).shape[is_transposed_linear(layer)]
+        size = outputs // ((cut or 1) * count)
+    if size is None and cut is not None:
+        return f"belongs to {type(owner).__name__}, whose heads are not known"
+    return size
 
 
 def _noted(owner: nn.Module, names: tuple[str, ...]) -> int | None:

@@ -98,6 +98,8 @@ def test_grouped_queries_in_one_weight_are_cut_head_by_head():
     attention = class_of("transformers.models.phi3.modeling_phi3.Phi3Attention")(config, layer_idx=0)
     assert counts(attention, split_heads=True) == {"qkv_proj.weight": 4 + 2 * 2}
     assert counts(attention, split_heads=True, split_qkv=True) == {"qkv_proj.weight": 8}
+    with pytest.raises(ValueError, match=r"split_heads can't cut qkv_proj.weight: it is unequal"):
+        counts(attention, split_heads={"qkv_proj": 4})  # of k and v there are two
     with pytest.raises(ValueError, match=r"split_qkv can't cut qkv_proj.weight: it is unequal: its q has"):
         counts(attention, split_qkv=True)
 
@@ -123,7 +125,7 @@ def test_heads_are_declared_by_patterns():
         (
             {"split_heads": {"qkv": 2}},
             ValueError,
-            "can't cut qkv.weight: it is qkv of Attention, .* declare so by split_qkv",
+            r'declare so by split_qkv="qkv", and its heads by split_heads={pattern: ',
         ),
         (
             {"split_heads": True},
@@ -152,3 +154,18 @@ def test_it_is_compiled_whole():
     penalty = OrthogonalityPenalty(nn.MultiheadAttention(8, 2), gamma=1.0, split_heads=True)
     compiled = torch.compile(lambda: 2 * penalty(), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(), 2 * penalty())
+
+
+def test_heads_of_two_sizes_are_not_cut():
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "linear_num_key_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_num_value_heads": 2,
+        "linear_value_head_dim": 16,
+    }
+    config = transformers.Qwen3_5TextConfig(**SMALL, **sizes)
+    layer = class_of("transformers.models.qwen3_5.modeling_qwen3_5.Qwen3_5GatedDeltaNet")(config, layer_idx=0)
+    assert counts(layer, split_qkv=True)["in_proj_qkv.weight"] == 3
+    with pytest.raises(ValueError, match=r"split_heads can't cut in_proj_qkv.weight: it has heads of two sizes"):
+        counts(layer, split_heads=True)
