@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..batches import fold, folds_in_place
+from ..batches import fold
 from ..weight_checks import check_storage
 
 
@@ -43,6 +43,12 @@ class MatrixForm(NamedTuple):
             parameter = parameter.transpose(-1, -2)
         return fold(parameter, self.batch_dims, name)
 
-    def is_view(self, parameter: Tensor) -> bool:
-        """Whether `weight` is a view of a parameter with these strides."""
-        return folds_in_place(parameter.transpose(-1, -2) if self.transposed else parameter, self.batch_dims)
+
+def same_view(gradient: Tensor, parameter: Tensor, weight: Tensor) -> Tensor | None:
+    """The gradient of a parameter, seen as `weight`, a view of the parameter, sees it; None where its strides are others."""
+    if weight is parameter:
+        return gradient
+    if gradient.stride() != parameter.stride():
+        return None
+    first = weight.storage_offset() - parameter.storage_offset() + gradient.storage_offset()
+    return gradient.as_strided(weight.shape, weight.stride(), first)

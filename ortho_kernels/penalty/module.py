@@ -21,6 +21,7 @@ from ..weight_views import WeightViews, weight_views
 from .computed_weights import compute_weight
 from .cuts import Cutter
 from .gradient_scaling import scale_factor
+from .matrix_form import same_view
 from .module_tree import ModuleTree
 from .named_parameters import as_encoder
 from .paper_gamma import DEFAULT_GAMMA
@@ -352,23 +353,20 @@ class OrthogonalityPenalty(nn.Module):
         which then goes backward from the weight; None where none is wanted. And the parameters that had no `.grad`."""
         targets: list[Tensor | None] = []
         computed, made = {}, []
-        for name, form, parameter, matrix in zip(self.names, self._forms, *weights[:2], strict=True):
-            gradient = parameter.grad if parameter.is_leaf else None
+        for parameter, matrix in zip(weights.parameters, weights.matrices, strict=True):
+            target = None
             if not parameter.requires_grad:
                 targets.append(None)
-            elif (
-                parameter.is_leaf
-                and (matrix is parameter or matrix._base is parameter)
-                and (gradient is None or form.is_view(gradient))
-            ):
-                if gradient is None:
+                continue
+            if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
+                if parameter.grad is None:
                     dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
-                    gradient = parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+                    parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
                     made.append(parameter)
-                targets.append(form.weight(gradient, f"{name}.grad"))
-            else:
-                computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
-                targets.append(computed[matrix])
+                target = same_view(parameter.grad, parameter, matrix)
+            if target is None:
+                target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
+            targets.append(target)
         return targets, computed, made
 
 
