@@ -16,6 +16,7 @@ from . import ops
 from .backends import gpu  # noqa: F401  registers the operators
 from .backends.registry import serving
 from .backends.torch import TorchBackend
+from .batches import fold_batches
 from .distributed import full_tensors
 from .options import SO, SRIP, check_reduction
 from .weight_checks import PLAIN, check_storage, wraps_tensors
@@ -47,6 +48,7 @@ def soft_orthogonality(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -57,12 +59,17 @@ def soft_orthogonality(
 ) -> Tensor:
     """Soft orthogonality ||W W^T - I||_F^2 of every matrix of every weight (arXiv 2411.00392, the SO regularizer).
 
+    A weight of three or more dimensions is a convolution's: `(out, in, k)` is one matrix `out x (in k)`. With `batch_dims=1`
+    it is a batch: `(B, n, k)` is B matrices `n x k`.
+
     Args:
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
             one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
             weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first. Sharded
             weights (`DTensor`) are gathered, a collective; each process gets its part of the gradient.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
+        batch_dims: how many leading dimensions of each weight count matrices, or one number for all; each matrix keeps 2
+            dimensions or more. A batch whose matrices don't follow each other at one stride of rows is copied first.
         side: the Gram: `"rows"` W W^T, `"cols"` W^T W, `"small"` or `"large"` whichever is smaller or larger. With equal
             factors the gradient is the same on all sides, and values differ by the constant |rows - cols|. With unequal
             ones on the larger side, terms of the gradient cancel near orthogonality. Below the float32 matmul precision
@@ -88,7 +95,7 @@ def soft_orthogonality(
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
-    weights = as_list(weights)
+    weights, groups = fold_batches(as_list(weights), groups, batch_dims)
     views = weight_views(weights, groups)
     return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
@@ -97,6 +104,7 @@ def srip(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,
@@ -110,12 +118,12 @@ def srip(
     sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1); R is never formed.
 
     Args:
-        weights, groups: as in `soft_orthogonality`.
+        weights, groups, batch_dims: as in `soft_orthogonality`.
         side: the Gram, one of the first four. The larger one has a null space in which R is -1: its sigma never falls
             below 1, and its gradient can be useless; it is there to reproduce code that uses it.
         iterations: m, the number of applications of R; the paper's 2 by default. More come closer to the norm.
-        start: x_0, one `(groups, n)` tensor for each weight, n the order of its Gram; a constant, to which no gradient
-            flows. A fresh Gaussian vector by default.
+        start: x_0, one `(groups, n)` tensor for each weight, n the order of its Gram, or `(B, n)` for a batch of B matrices;
+            a constant, to which no gradient flows. A fresh Gaussian vector by default.
         generator: draws the fresh vectors; torch's default generator if None. That all processes draw the same ones is the
             caller's duty, and sharded weights need `start` or this. `OrthogonalityPenalty` has the same on all.
         gradient: `"through"`, the unrolled gradient, differentiates the whole iteration and is exact. `"envelope"`, the
@@ -133,6 +141,7 @@ def srip(
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     # Each process would draw its own start for a sharded weight, which is refused then.
     weights = as_list(weights, gather=start is not None or generator is not None)
+    weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
     return reduce(values, reduction, views, side)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .backends.protocol import Into
 from .backends.registry import serving
+from .batches import GivenTargets, NewTargets, fold_batches
 from .functional import as_list, checked, pack_start, reduce
 from .ops import new_gradients
 from .options import SO, SRIP
@@ -26,6 +27,7 @@ def soft_orthogonality_value_and_grad(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -52,18 +54,19 @@ def soft_orthogonality_value_and_grad(
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
-    views = weight_views(weights, groups)
-    gradients = _targets(weights, views, scale, accumulate_into)
-    accumulate = accumulate_into is not None
-    into = Into(gradients, _factor(scale, reduction, views, side), accumulate, fit=not accumulate)
-    values = soft_orthogonality_gradients(weights, views, options, into)
-    return reduce(values, reduction, views, side), gradients
+    matrices, groups = fold_batches(weights, groups, batch_dims)
+    views = weight_views(matrices, groups)
+    targets = _targets(weights, matrices, views, scale, accumulate_into)
+    into = targets.into(_factor(scale, reduction, views, side))
+    values = soft_orthogonality_gradients(matrices, views, options, into)
+    return reduce(values, reduction, views, side), targets.filled()
 
 
 def srip_value_and_grad(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,
@@ -81,13 +84,13 @@ def srip_value_and_grad(
     """
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     weights = as_list(weights, gather=False)
-    views = weight_views(weights, groups)
-    gradients = _targets(weights, views, scale, accumulate_into)
-    packed = pack_start(start, weights, views, side, generator)
-    accumulate = accumulate_into is not None
-    into = Into(gradients, _factor(scale, reduction, views, side), accumulate, fit=not accumulate)
-    values, _ = srip_gradients(weights, views, options, packed, into)
-    return reduce(values, reduction, views, side), gradients
+    matrices, groups = fold_batches(weights, groups, batch_dims)
+    views = weight_views(matrices, groups)
+    targets = _targets(weights, matrices, views, scale, accumulate_into)
+    packed = pack_start(start, matrices, views, side, generator)
+    into = targets.into(_factor(scale, reduction, views, side))
+    values, _ = srip_gradients(matrices, views, options, packed, into)
+    return reduce(values, reduction, views, side), targets.filled()
 
 
 # The same for weights and options that are checked: one value a matrix.
@@ -120,12 +123,16 @@ def _factor(scale: float, reduction: str, views: WeightViews, side: str) -> floa
 
 
 def _targets(
-    weights: Sequence[Tensor], views: WeightViews, scale: float, accumulate_into: Sequence[Tensor | None] | None
-) -> list[Tensor | None]:
+    weights: list[Tensor],
+    matrices: list[Tensor],
+    views: WeightViews,
+    scale: float,
+    accumulate_into: Sequence[Tensor | None] | None,
+) -> NewTargets | GivenTargets:
     """The tensors that get the gradients: new ones, or those given, which are checked."""
     check_scale(scale)
     if accumulate_into is None:
-        return list(new_gradients(weights, views=views))
+        return NewTargets(new_gradients(matrices, views=views), weights)
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
         count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(
@@ -134,7 +141,7 @@ def _targets(
     if not PLAIN.issuperset(map(type, accumulate_into)) or _kinds(accumulate_into) != _kinds(weights):
         for index, (target, weight) in enumerate(zip(accumulate_into, weights, strict=True)):
             _check_target(index, target, weight)
-    return list(accumulate_into)
+    return GivenTargets(list(accumulate_into), matrices)
 
 
 def _kinds(tensors: Sequence[Tensor | None]) -> list[tuple]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .functional import as_list, reduce
+from .functional import as_list
 from .options import REDUCTIONS, check_choice
+from .reference import reduce
 from .weight_checks import check_storage, check_weights
 from .weight_views import compute_dtype
 

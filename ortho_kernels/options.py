@@ -10,6 +10,7 @@ from typing import ClassVar
 from .weight_checks import is_count
 
 SIDES = ("small", "large", "rows", "cols")
+REDUCTIONS = ("sum", "mean", "none")
 NORMS = ("fro", "l1", "l21", "max")
 NORMALIZED = (None, "rows")
 GRADIENTS = ("through", "envelope")
@@ -23,7 +24,7 @@ class SO:
     """
 
     kind: ClassVar[str] = "so"
-    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "entries", "none")
+    reductions: ClassVar[tuple[str, ...]] = (*REDUCTIONS, "entries")
 
     side: str = "small"
     diagonal: float = 1.0
@@ -64,7 +65,7 @@ class SRIP:
     """SRIP: sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1) and m = `iterations`, or sigma^2 if `squared`."""
 
     kind: ClassVar[str] = "srip"
-    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "none")
+    reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
 
     side: str = "small"
     iterations: int = 2

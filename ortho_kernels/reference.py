@@ -40,6 +40,7 @@ def soft_orthogonality(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
@@ -54,7 +55,7 @@ def soft_orthogonality(
     `side="both"` adds both sides. `reduction="entries"` adds the means over the entries of every R.
     """
     values = []
-    for W in matrices(weights, groups):
+    for W in matrices(weights, groups, batch_dims):
         if normalize == "rows":
             W = unit_rows(W)
         value = W.new_zeros(())
@@ -101,6 +102,7 @@ def srip(
     weights: Sequence[Tensor],
     *,
     groups: int | Sequence[int] = 1,
+    batch_dims: int | Sequence[int] = 0,
     side: str = "small",
     iterations: int = 2,
     start: Sequence[Tensor] | None = None,
@@ -114,7 +116,7 @@ def srip(
     The start x_0 is a fresh Gaussian vector by default. The gradient is that of the whole iteration (`"through"`, the
     unrolled gradient), or holds the last vector fixed (`"envelope"`, the detached eigenvector).
     """
-    Ws = matrices(weights, groups)
+    Ws = matrices(weights, groups, batch_dims)
     if start is None:
         x0 = draw_start(Ws, side, generator)
     else:
@@ -145,15 +147,20 @@ def low_rank_soft_orthogonality(
     return reduce(values, reduction)
 
 
-def matrices(weights: Sequence[Tensor], groups: int | Sequence[int] = 1) -> list[Tensor]:
-    """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows."""
+def matrices(
+    weights: Sequence[Tensor], groups: int | Sequence[int] = 1, batch_dims: int | Sequence[int] = 0
+) -> list[Tensor]:
+    """Every matrix of every weight: a weight `(out, ...)` holds `groups` of `out / groups` rows, a batch of them more."""
     weights = list(weights)
     counts = [groups] * len(weights) if isinstance(groups, int) else groups
+    batches = [batch_dims] * len(weights) if isinstance(batch_dims, int) else batch_dims
     dtype = torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
     return [
         W
-        for weight, count in zip(weights, counts, strict=True)
-        for W in weight.to(dtype).reshape(count, weight.shape[0] // count, weight.shape[1:].numel())
+        for weight, count, dims in zip(weights, counts, batches, strict=True)
+        for W in weight.to(dtype).reshape(
+            weight.shape[:dims].numel() * count, weight.shape[dims] // count, weight.shape[dims + 1 :].numel()
+        )
     ]
 
 

@@ -16,11 +16,14 @@ PLAIN = frozenset((nn.Parameter, Tensor))  # the types whose memory is their own
 DTYPES = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 
 
+def is_integer(number: object) -> TypeGuard[int]:
+    """Whether this is an integer, of Python or of numpy; True and False are none."""
+    return type(number) is int or (isinstance(number, Integral) and not isinstance(number, bool))
+
+
 def is_count(number: object) -> TypeGuard[int]:
-    """Whether this is a positive integer, of Python or of numpy."""
-    if type(number) is int:  # asked once a weight in every step: the usual answer comes first
-        return number > 0
-    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) > 0
+    """Whether this is a positive integer."""
+    return is_integer(number) and int(number) > 0
 
 
 def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:

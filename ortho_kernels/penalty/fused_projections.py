@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from .computed_weights import computed_weights
+from .experts import known_batch
+from .known_classes import class_names
 from .weight_sites import is_transposed_linear
 
 Cut = int | str | Callable[[Any], int | str]  # equal matrices, or why it is not cut, or either by the module's options
 
 _BY_HEAD = "interleaves q, k and v by head"
 _PAIR_BY_HEAD = "interleaves k and v by head"
-
-# In a class that is not listed, an attribute is taken for a fused projection by its name alone.
-_FUSED_NAME = re.compile(r"qkv|^query_key_value$|^c_attn$", re.IGNORECASE)
 
 
 def fused_projections(encoder: nn.Module) -> dict[str, int | str]:
@@ -34,24 +35,48 @@ def fused_projections(encoder: nn.Module) -> dict[str, int | str]:
         two of q, k and v are fused. They lie one after the other along the output: the rows of a weight, or the columns
         in a `Conv1D` of transformers. Where the weight can't be cut so, a clause says why, to follow the name.
     """
+    return fused_weights(encoder, QKV)
+
+
+class Fusion(NamedTuple):
+    """A kind of projections that models fuse.
+
+    Attributes:
+        parts: what one weight holds.
+        cut: the number of these.
+        option: the argument that cuts it.
+        known_cut: the cut of a module's attribute; None where the class is not known.
+        name: an attribute that it matches is taken for such a weight in a class that is not known.
+    """
+
+    parts: str
+    cut: int
+    option: str
+    known_cut: Callable[[nn.Module, str], int | str | None]
+    name: re.Pattern[str]
+
+
+def fused_weights(encoder: nn.Module, fusion: Fusion) -> dict[str, int | str]:
+    """As `fused_projections`, of any kind."""
     paths = {module: path for path, module in encoder.named_modules()}
     found: dict[str, int | str] = {}
     for owner in paths:
-        for attribute, layers in _projections(owner):
-            cut = _known_cut(owner, attribute)
+        for attribute, layers in projections(owner):
+            cut = fusion.known_cut(owner, attribute)
             for layer, parameter in layers:
                 name = f"{paths[layer]}.{parameter}".lstrip(".")
                 if cut is not None:
                     found[name] = cut
-                elif len(layers) == 1 and _FUSED_NAME.search(attribute):
-                    found[name] = _unknown(owner, attribute, paths[layer])
+                elif len(layers) == 1 and fusion.name.search(attribute):
+                    found[name] = _unknown(owner, attribute, paths[layer], fusion)
     return found
 
 
-def _projections(owner: nn.Module) -> Iterator[tuple[str, list[tuple[nn.Module, str]]]]:
+def projections(owner: nn.Module) -> Iterator[tuple[str, list[tuple[nn.Module, str]]]]:
     """The attributes of a module, each with the weights in it as (module, parameter)."""
-    if isinstance(owner, nn.MultiheadAttention) and owner.in_proj_weight is not None:
-        yield "in_proj_weight", [(owner, "in_proj_weight")]
+    for attribute, held in {**owner._parameters, **computed_weights(owner)}.items():
+        if held is not None:
+            yield attribute, [(owner, attribute)]
     for attribute, child in owner.named_children():
         yield attribute, [(layer, "weight") for layer in _layers(child)]
 
@@ -66,16 +91,18 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (_ConvNd, nn.Linear)) or is_transposed_linear(module)
+    return (
+        isinstance(module, (_ConvNd, nn.Linear))
+        or is_transposed_linear(module)
+        or known_batch(module, "weight") is not None
+    )
 
 
-def _known_cut(owner: nn.Module, attribute: str) -> int | str | None:
+def listed_cut(table: dict[str, Cut], owner: nn.Module, attribute: str) -> int | str | None:
     """The cut of the nearest class that is listed with this attribute; None where there is none."""
-    for kind in type(owner).__mro__:
-        library, file = kind.__module__.partition(".")[0], kind.__module__.rpartition(".")[2]
-        key = f"{library}.{file.removeprefix('modeling_')}.{kind.__name__}.{attribute}"
-        if key in KNOWN:
-            cut = KNOWN[key]
+    for name in class_names(owner):
+        if (key := f"{name}.{attribute}") in table:
+            cut = table[key]
             return cut(owner) if callable(cut) else cut
     return None
 
@@ -84,12 +111,12 @@ class UnknownCut(str):
     """Why a weight whose class is not listed is not cut, unless the user declares what it is."""
 
 
-def _unknown(owner: nn.Module, attribute: str, layer: str) -> UnknownCut:
+def _unknown(owner: nn.Module, attribute: str, layer: str, fusion: Fusion) -> UnknownCut:
     parts = layer.split(".")
     pattern = layer if len(parts) < 3 else f"*.{'.'.join(parts[-2:])}"
     return UnknownCut(
-        f"is {attribute} of {type(owner).__name__}, whose cut is unknown; if its output is q, k and v one after the other, "
-        f'declare so by split_qkv="{pattern}"'
+        f"is {attribute} of {type(owner).__name__}, whose cut is unknown; if its output is {fusion.parts} one after the "
+        f'other, declare so by {fusion.option}="{pattern}"'
     )
 
 
@@ -285,3 +312,11 @@ _TABLE: tuple[tuple[Cut, str, str, str], ...] = (
 KNOWN: dict[str, Cut] = {
     f"{library}.{name}.{attribute}": cut for cut, library, attribute, names in _TABLE for name in names.split()
 }
+
+QKV = Fusion(
+    "q, k and v",
+    3,
+    "split_qkv",
+    partial(listed_cut, KNOWN),
+    re.compile(r"qkv|^query_key_value$|^c_attn$", re.IGNORECASE),
+)

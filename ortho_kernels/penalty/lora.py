@@ -18,7 +18,8 @@ from ..low_rank import low_rank_values
 from .adapters import find_adapters
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
-from .selection import Selector, abridged, described
+from .selection import Selector
+from .words import abridged, described
 
 
 class LoraPenalty(nn.Module):
@@ -54,7 +55,7 @@ class LoraPenalty(nn.Module):
         self.gamma = gamma
         self._referred = (model,)  # in a tuple, lest it be registered
         try:
-            self._selector = Selector(model, include, exclude, None, False, "split", "factors")
+            self._selector = Selector(model, include, exclude, lora="factors")
             self._select(again=False)
         except ValueError as error:
             raise explained(error, model) from None

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -18,13 +19,17 @@ from ..options import PENALTIES
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, weight_views
 from .computed_weights import compute_weight
+from .cuts import Cutter
 from .gradient_scaling import scale_factor
+from .matrix_form import same_view
 from .module_tree import ModuleTree
+from .named_parameters import as_encoder
 from .paper_gamma import DEFAULT_GAMMA
 from .report import LayerReport, PenaltyReport
-from .selection import Selector, abridged, described
+from .selection import Selector
 from .start import GeneratorStart, SeededStart, Start, refuse_tracing_apart
 from .warm_start import WarmStart
+from .words import abridged, described
 
 _OWN_OPTIONS = {"so": (), "srip": ("seed", "generator", "warm_start")}  # those of the class beside its function's
 
@@ -51,8 +56,11 @@ class OrthogonalityPenalty(nn.Module):
 
     Args:
         encoder: the module whose weights are penalized: every `nn.Conv*d`, `nn.ConvTranspose*d`, `nn.Linear`, `Conv1D` of
-            transformers and the projections of `nn.MultiheadAttention`; no norm, bias or embedding, nor an output layer
-            that is tied to an embedding. `uncovered` says what else there is.
+            transformers, the projections of `nn.MultiheadAttention`, and transformers' experts, each a matrix; no norm, bias
+            or embedding, nor an output layer that is tied to an embedding. `uncovered` says what else there is. Or named
+            parameters: a dict, pairs (`model.named_parameters()`), a ParameterDict, or a list of parameters, named `"0"`,
+            `"1"`, ... All of two or more dimensions are covered then. They are known by themselves, without a layer: one of
+            3 or more dimensions is a convolution of one group, unless `batch_dims` says otherwise.
         kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
         gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. An attribute: change it to schedule it.
         include: narrows what is covered to this: patterns of names (as in a shell) of weights or of modules that hold them
@@ -61,10 +69,15 @@ class OrthogonalityPenalty(nn.Module):
             PEFT's `base_layer.`). A module counts by its place: what takes its place later is meant too.
         exclude: what to leave out, given likewise.
         extra: what to add to the default, given likewise: weights of an LSTM (one matrix each, all gates together), bare
-            parameters, entries of a ParameterDict, embeddings. A parameter of three or more dimensions that is no
-            convolution's is a batch of matrices, which is not supported yet.
+            parameters, entries of a ParameterDict, embeddings.
+        batch_dims: adds parameters that hold a batch of matrices: by patterns of names, how many leading dimensions count
+            matrices (`{"*.experts": 1}`). The first pattern that matches counts; 0 leaves a weight as it would be.
         split_qkv: a transformer's fused query, key and value projection counts as three matrices instead of one. `True`
             for the models whose cut is known; patterns of names say of others that q, k and v follow each other.
+        split_gate_up: a fused gate and up projection, of each expert too, counts as two matrices, given likewise.
+        split_heads: each head's rows in the projections to q, k and v count as a matrix, whether these are fused or not.
+            `True` for the models whose heads are known; `{pattern: number of heads}` for others. In a fused projection
+            that number is of each of q, k and v. Output projections are not cut: their heads are columns.
         groups: a grouped convolution counts as one matrix a group (`"split"`, the default: what it multiplies with) or as
             one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
         lora: `"factors"` covers the adapters of LoRA alone: both factors of each in training, a matrix each, known by the
@@ -88,21 +101,23 @@ class OrthogonalityPenalty(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Tensor],
         kind: str = "so",
         *,
         gamma: float | None = None,
         include: Any = None,
         exclude: Any = None,
         extra: Any = None,
+        batch_dims: Mapping[str, int] | None = None,
         split_qkv: Any = False,
+        split_gate_up: Any = False,
+        split_heads: Any = False,
         groups: str = "split",
         lora: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, nn.Module):
-            raise TypeError(f"encoder must be an nn.Module; got a {type(encoder).__name__}")
+        encoder = as_encoder(encoder)
         if kind not in tuple(PENALTIES):
             raise ValueError(f"kind must be one of {', '.join(map(repr, PENALTIES))}; got {kind!r}")
         known = {*_OWN_OPTIONS[kind], *(field.name for field in fields(PENALTIES[kind]))}
@@ -122,7 +137,8 @@ class OrthogonalityPenalty(nn.Module):
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
-            self._selector = Selector(encoder, include, exclude, extra, split_qkv, groups, lora)
+            cutter = Cutter(encoder, split_qkv, split_gate_up, split_heads)
+            self._selector = Selector(encoder, include, exclude, extra, batch_dims, groups, cutter, lora)
             self._select(again=False)
         except ValueError as error:
             raise explained(error, encoder) from None
@@ -220,11 +236,12 @@ class OrthogonalityPenalty(nn.Module):
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
-        sites, keys, groups = zip(*covered, strict=True)
+        sites, keys, forms = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
-        self._keys, self._groups = keys, list(groups)
+        self._keys, self._forms = keys, forms
+        self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
+        self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
-        self._transposed = [index for index, site in enumerate(sites) if site.is_transposed]
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
             _log.warning(
@@ -293,11 +310,10 @@ class OrthogonalityPenalty(nn.Module):
         if replaced:
             parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
         matrices = full_tensors(parameters)
-        if self._transposed:
-            check_storage([matrices[index] for index in self._transposed], [self.names[i] for i in self._transposed])
+        if self._reformed:
             matrices = list(matrices)
-            for index in self._transposed:
-                matrices[index] = matrices[index].t()
+            for index in self._reformed:
+                matrices[index] = self._forms[index].weight(matrices[index], self.names[index])
         try:
             views = weight_views(matrices, self._groups, self.names)
         except ValueError as error:
@@ -341,18 +357,19 @@ class OrthogonalityPenalty(nn.Module):
         targets: list[Tensor | None] = []
         computed, made = {}, []
         for parameter, matrix in zip(weights.parameters, weights.matrices, strict=True):
+            target = None
             if not parameter.requires_grad:
                 targets.append(None)
-            elif parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-                gradient = parameter.grad
-                if gradient is None:
+                continue
+            if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
+                if parameter.grad is None:
                     dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
-                    gradient = parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+                    parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
                     made.append(parameter)
-                targets.append(gradient if matrix is parameter else gradient.t())
-            else:
-                computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
-                targets.append(computed[matrix])
+                target = same_view(parameter.grad, parameter, matrix)
+            if target is None:
+                target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
+            targets.append(target)
         return targets, computed, made
 
 

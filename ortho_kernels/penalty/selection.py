@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..batches import check_batch
+from ..weight_checks import is_integer
 from .adapters import no_adapter, reasons_against
-from .computed_weights import unmoved
-from .fused_projections import UnknownCut, fused_projections
+from .cuts import Cutter
 from .matching import Sites, matchers, matches_name
+from .matrix_form import MatrixForm
+from .named_parameters import check_named, holds_named_parameters, vectors
 from .weight_sites import Site, find_sites, quantized_layers
+from .words import abridged, described
 
 GROUPS = ("split", "whole")
 
 
 class CoveredWeight(NamedTuple):
-    """Where a weight is found, what its vectors are kept under, and the number of matrices in it, one above the other."""
+    """Where a weight is found, what its vectors are kept under, and how it holds its matrices."""
 
     site: Site
     key: str
-    groups: int
+    form: MatrixForm
 
 
 class Selection(NamedTuple):
@@ -40,9 +44,10 @@ class Selector:
         encoder: nn.Module,
         include: Any,
         exclude: Any,
-        extra: Any,
-        split_qkv: Any,
-        groups: str,
+        extra: Any = None,
+        batch_dims: Any = None,
+        groups: str = "split",
+        cutter: Cutter | None = None,
         lora: str | None = None,
     ) -> None:
         if lora not in (None, "factors"):
@@ -52,13 +57,19 @@ class Selector:
         self._encoder = (encoder,)
         self._only_lora = lora is not None
         self._splits_groups = groups == "split"
-        self._splits_qkv = bool(split_qkv)
+        self._cutter = cutter
+        self._batch_dims = _checked_batch_dims(batch_dims)
+        self._takes_all = holds_named_parameters(encoder)
+        if self._takes_all:
+            if self._only_lora:
+                raise ValueError("lora finds adapters in a module; of named parameters, give the factors alone")
+            for option, given in (("include", include), ("exclude", exclude), ("extra", extra)):
+                check_named(option, given)
         sites = Sites(find_sites(encoder))
         self._narrows = include is not None
         self._include = matchers("include", include, encoder, sites, within=True)
         self._exclude = matchers("exclude", exclude, encoder, sites, within=True)
         self._extra = matchers("extra", extra, encoder, sites, within=False)  # all in a module is seldom meant
-        self._declared = () if isinstance(split_qkv, bool) else _patterns(split_qkv)
 
     def select(self, *, again: bool = False) -> Selection:
         """The selection; `again` if the model has changed, when what is no longer there need not be excluded.
@@ -68,9 +79,48 @@ class Selector:
         """
         found = Sites(find_sites(self._encoder[0]))
         sites = found.all
+        batches = self._batches(sites)
+        default, uncovered = self._default(sites)
+        names = [site.name for site in default.values()]
+        added = self._added(found, batches, uncovered)
+
+        chosen = dict(default)
+        if self._narrows:
+            included = set()
+            for matcher in self._include:
+                hits = matcher.hits(found)
+                identities = {site.identity for site in hits}
+                if not identities & (default.keys() | added.keys()):
+                    raise ValueError(_no_match("include", matcher.description, names, hits, uncovered))
+                included |= identities
+            for identity in default.keys() - included:
+                uncovered[chosen.pop(identity).name] = "left out by `include`"
+        chosen = {**added, **chosen}
+        for matcher in self._exclude:
+            hits = matcher.hits(found)
+            if not hits and not again:
+                raise ValueError(_no_match("exclude", matcher.description, names, [], {}))
+            for identity in {site.identity for site in hits} & chosen.keys():
+                uncovered[chosen.pop(identity).name] = "left out by `exclude`"
+        if not chosen:
+            raise ValueError(self._nothing_left(names, uncovered))
+        kept = [site for site in sites if chosen.get(site.identity) is site]
+        for site in sites:
+            if site.identity in chosen:  # under whatever name it is covered
+                uncovered.pop(site.name, None)
+        return Selection(self._covered(kept, batches, again), uncovered)
+
+    def _default(self, sites: list[Site]) -> tuple[dict[Hashable, Site], dict[str, str]]:
+        """What is covered where nothing is asked for, and the reasons against the rest."""
+        encoder = self._encoder[0]
+        if self._takes_all:
+            default: dict[Hashable, Site] = {}
+            for site in sites:
+                default.setdefault(site.identity, site)
+            return default, vectors(encoder)
         embeddings = {id(tensor): site.name for site in sites if site.is_embedding for tensor in site.tensors}
-        default: dict[Hashable, Site] = {}
-        uncovered = dict.fromkeys(quantized_layers(self._encoder[0]), "packed by quantization")
+        default = {}
+        uncovered = dict.fromkeys(quantized_layers(encoder), "packed by quantization")
         no_factor = reasons_against(sites) if self._only_lora else {}
         for site in sites:
             tied = next((embeddings[id(tensor)] for tensor in site.tensors if id(tensor) in embeddings), None)
@@ -84,87 +134,72 @@ class Selector:
                 default.setdefault(site.identity, site)
             else:
                 uncovered[site.name] = reason
-        names = [site.name for site in default.values()]
+        return default, uncovered
 
-        chosen = dict(default)
-        if self._narrows:
-            included = set()
-            for matcher in self._include:
-                hits = matcher.hits(found)
-                identities = {site.identity for site in hits} & default.keys()
-                if not identities:
-                    raise ValueError(_no_match("include", matcher.description, names, hits, uncovered))
-                included |= identities
-            for identity in default.keys() - included:
-                uncovered[chosen.pop(identity).name] = "left out by `include`"
+    def _added(
+        self, found: Sites, batches: Mapping[Hashable, int], uncovered: Mapping[str, str]
+    ) -> dict[Hashable, Site]:
+        """What `extra` and `batch_dims` name."""
+        added: dict[Hashable, Site] = {}
         for matcher in self._extra:
             hits = matcher.hits(found)
             if not hits:
                 raise ValueError(_no_match("extra", matcher.description, list(uncovered), [], {}))
             for site in hits:
-                if site.weight.dim() > 2 and not site.is_layer:
+                if site.weight.dim() > 2 and not (site.is_layer or self._takes_all or site.identity in batches):
                     raise ValueError(f"extra can't add {site.name}: {uncovered[site.name]}")
-                chosen.setdefault(site.identity, site)
-        for matcher in self._exclude:
-            hits = matcher.hits(found)
-            if not hits and not again:
-                raise ValueError(_no_match("exclude", matcher.description, names, [], {}))
-            for identity in {site.identity for site in hits} & chosen.keys():
-                uncovered[chosen.pop(identity).name] = "left out by `exclude`"
-        if not chosen:
-            raise ValueError(self._nothing_left(names, uncovered))
-        kept = [site for site in sites if chosen.get(site.identity) is site]
+                added.setdefault(site.identity, site)
+        for site in found.all:
+            if site.identity in batches:
+                added.setdefault(site.identity, site)
+        return added
+
+    def _batches(self, sites: list[Site]) -> dict[Hashable, int]:
+        """The batch dimensions of the weights that a pattern gives any; the first pattern that matches counts.
+
+        Raises:
+            ValueError: for a pattern that matches nothing, or a weight that is no batch of matrices.
+        """
+        batches: dict[Hashable, int] = {}
+        for pattern in self._batch_dims:
+            if not any(matches_name(site, pattern) for site in sites):
+                names = abridged([site.name for site in sites])
+                raise ValueError(f"batch_dims pattern {pattern!r} matches none of the weights: {names}")
         for site in sites:
-            if site.identity in chosen:  # under whatever name it is covered
-                uncovered.pop(site.name, None)
-        return Selection(self._covered(kept, again), uncovered)
+            pattern = next((pattern for pattern in self._batch_dims if matches_name(site, pattern)), "")
+            dims = self._batch_dims.get(pattern, 0)
+            if not dims:
+                continue
+            if site.is_convolution:
+                raise ValueError(
+                    f"batch_dims pattern {pattern!r} matches {site.name}, a convolution's weight, which is no batch of "
+                    "matrices; its `groups` are"
+                )
+            check_batch(site.name, site.weight.shape, dims)
+            batches.setdefault(site.identity, dims)
+        return batches
 
-    def _covered(self, kept: list[Site], again: bool) -> list[CoveredWeight]:
-        counts = self._fused(kept, again) if self._splits_qkv else {}
-        if self._splits_groups:
-            counts |= {site.name: site.filter_groups for site in kept if site.filter_groups > 1}
-        keys = Counter(site.key for site in kept)
-        return [
-            CoveredWeight(site, site.key if keys[site.key] == 1 else site.name, counts.get(site.name, 1))
-            for site in kept
-        ]
-
-    def _fused(self, kept: list[Site], again: bool) -> dict[str, int]:
-        """The number of matrices in each fused projection among the covered weights."""
-        names = [site.name for site in kept]
-        with unmoved(self._encoder[0]):
-            fused = {name: cut for name, cut in fused_projections(self._encoder[0]).items() if name in names}
-        for pattern in self._declared:
-            hits = [site for site in kept if matches_name(site, pattern)]
-            if not hits:
-                raise ValueError(f"split_qkv pattern {pattern!r} matches none of the weights: {abridged(names)}")
-            for site in hits:
-                if isinstance(fused.get(site.name, UnknownCut()), UnknownCut):
-                    self._check_declared(site, pattern)
-                    fused[site.name] = 3
-        if not fused and not again:
-            raise ValueError(
-                "split_qkv needs a fused query, key and value projection (qkv.weight, in_proj_weight) among the "
-                f"weights: {abridged(names)}"
+    def _covered(self, kept: list[Site], batches: Mapping[Hashable, int], again: bool) -> list[CoveredWeight]:
+        forms = {
+            site.name: MatrixForm(
+                batches.get(site.identity, int(site.batch is not None)),
+                site.is_transposed,
+                site.filter_groups if self._splits_groups else 1,
             )
-        for name, cut in fused.items():
-            if isinstance(cut, str):
-                raise ValueError(f"split_qkv can't cut {name}: it {cut}")
-        return {name: cut for name, cut in fused.items() if isinstance(cut, int)}
-
-    def _check_declared(self, site: Site, pattern: str) -> None:
-        outputs = site.weight.shape[1 if site.is_transposed else 0]
-        problem = None
-        if outputs % 3:
-            problem = f"whose output of {outputs} is no multiple of three: it can't be q, k and v of one size"
-        elif self._splits_groups and site.filter_groups > 1:
-            problem = f"a convolution of {site.filter_groups} groups, which are its matrices: give groups='whole' too"
-        if problem is not None:
-            raise ValueError(f"split_qkv pattern {pattern!r} matches {site.name}, {problem}")
+            for site in kept
+        }
+        found = {} if self._cutter is None else self._cutter.cuts(kept, forms, again)
+        for name, cuts in found.items():
+            if forms[name].cuts == 1:
+                forms[name] = forms[name]._replace(cuts=cuts)
+        keys = Counter(site.key for site in kept)
+        return [CoveredWeight(site, site.key if keys[site.key] == 1 else site.name, forms[site.name]) for site in kept]
 
     def _nothing_left(self, default: list[str], uncovered: dict[str, str]) -> str:
         if self._only_lora and not default:
             return no_adapter(uncovered)
+        if self._takes_all:
+            return f"no named parameter is left to penalize: {described(uncovered)}"
         held = Counter(type(module).__name__ for module in self._encoder[0].modules())
         words = "the encoder has no conv or linear weight to penalize"
         if default:
@@ -174,29 +209,20 @@ class Selector:
         return words + f"; it holds {', '.join(f'{count} {kind}' for kind, count in held.items())}"
 
 
-def _patterns(given: Any) -> tuple[str, ...]:
-    patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"split_qkv must be True, False or patterns of names; got {given!r:.60}")
-    return patterns
-
-
-def abridged(names: Sequence[str], most: int = 6) -> str:
-    """The first names and the last, for people."""
-    if len(names) <= most:
-        return ", ".join(names)
-    return ", ".join([*names[: most - 1], "...", names[-1]])
-
-
-def described(uncovered: dict[str, str]) -> str:
-    """The names and their reasons, those with one reason together."""
-    names: dict[str, list[str]] = {}
-    for name, reason in uncovered.items():
-        names.setdefault(reason, []).append(name)
-    return "; ".join(f"{abridged(group, 3)}: {reason}" for reason, group in names.items())
+def _checked_batch_dims(given: Any) -> dict[str, int]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
+        raise TypeError(f"batch_dims must be numbers of dimensions by patterns of names; got {given!r:.60}")
+    for pattern, dims in given.items():
+        if not is_integer(dims) or dims < 0:
+            raise ValueError(f"batch_dims has {dims!r} for {pattern!r}; expected an int, 0 or more")
+    return {pattern: int(dims) for pattern, dims in given.items()}
 
 
 def _no_match(option: str, description: str, names: list[str], hits: list[Site], uncovered: dict[str, str]) -> str:
     if others := {site.name: uncovered[site.name] for site in hits if site.name in uncovered}:
-        return f"{option} {description} matches only weights that are not covered: {described(others)}"
+        narrows = "; include narrows what is covered, `extra` adds to it: give both to cover these alone"
+        words = f"{option} {description} matches only weights that are not covered: {described(others)}"
+        return words + (narrows if option == "include" else "")
     return f"{option} {description} matches none of the weights: {abridged(names)}"

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from ..weight_checks import is_sharded
 from .computed_weights import compute_weight, computed_weights
+from .experts import Batch, known_batch
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -59,8 +60,17 @@ class Site:
         return isinstance(self.owner, _EMBEDDINGS)
 
     @property
+    def batch(self) -> Batch | None:
+        """The batch of matrices that a layer of a known class multiplies with, such as experts."""
+        if nn.parameter.is_lazy(self.weight) or self.weight.dim() != 3:
+            return None
+        return known_batch(self.owner, self.attribute)
+
+    @property
     def is_transposed(self) -> bool:
-        return is_transposed_linear(self.owner)
+        """Whether its matrices stand as (in, out)."""
+        batch = self.batch
+        return is_transposed_linear(self.owner) if batch is None else batch.transposed
 
     @property
     def is_convolution(self) -> bool:
@@ -78,9 +88,11 @@ class Site:
 
     @property
     def is_layer(self) -> bool:
-        """Whether a convolution, a linear layer or an attention's projection multiplies with it."""
+        """Whether a convolution, a linear layer, an attention's projection or experts multiply with it."""
         if isinstance(self.owner, nn.MultiheadAttention):  # its output projection is a linear layer of its own
             return self.attribute in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        if self.batch is not None:
+            return True
         if self.attribute != "weight":
             return False
         if isinstance(self.owner, nn.Linear) or self.is_transposed:
@@ -104,8 +116,7 @@ class Site:
         if self.weight.dim() > 2:
             if self.weight.numel() == max(self.weight.shape):
                 return f"{kind} parameter of shape {tuple(self.weight.shape)}: a vector"
-            dims = self.weight.dim()
-            return f"{kind} parameter of {dims} dimensions: a batch of matrices, which is not supported yet"
+            return f"{kind} parameter of {self.weight.dim()} dimensions; if it is a batch of matrices, `batch_dims` adds it"
         if isinstance(self.owner, nn.RNNBase | nn.RNNCellBase):
             return f"{kind} weight; `extra` adds it"
         if isinstance(self.owner, nn.ParameterDict | nn.ParameterList):

@@ -56,8 +56,8 @@ SWITCH = {
 }
 
 
-def experts(router):
-    return {"*.mlp.experts.*_proj": BATCH, f"*.mlp.{router}.weight": BARE}
+def routed_by(router):
+    return {f"*.mlp.{router}.weight": BARE}
 
 
 def xlnet():
@@ -100,18 +100,18 @@ LANGUAGE = [
     Architecture("gemma3", causal("gemma3_text", **GEMMA), tokens, {"*.embed_tokens.weight": TIED}),
     Architecture("mistral", causal("mistral", **GROUPED), tokens),
     # Mixtures of experts.
-    Architecture("mixtral", causal("mixtral", **LOCAL), tokens, experts("gate")),
-    Architecture("qwen3_moe", causal("qwen3_moe", **ROUTED), tokens, experts("gate")),
-    Architecture("olmoe", causal("olmoe", **ROUTED), tokens, experts("gate")),
-    Architecture("deepseek_v3", causal("deepseek_v3", **DEEPSEEK), tokens, experts("gate")),
-    Architecture("gpt_oss", causal("gpt_oss", head_dim=8, **LOCAL), tokens, experts("router")),
+    Architecture("mixtral", causal("mixtral", **LOCAL), tokens, routed_by("gate")),
+    Architecture("qwen3_moe", causal("qwen3_moe", **ROUTED), tokens, routed_by("gate")),
+    Architecture("olmoe", causal("olmoe", **ROUTED), tokens, routed_by("gate")),
+    Architecture("deepseek_v3", causal("deepseek_v3", **DEEPSEEK), tokens, routed_by("gate")),
+    Architecture("gpt_oss", causal("gpt_oss", head_dim=8, **LOCAL), tokens, routed_by("router")),
     Architecture(
         "jetmoe",
         causal("jetmoe", kv_channels=8, **LOCAL),
         tokens,
-        {"*.embed_tokens.weight": TIED, "*.input_linear.weight": BATCH, "*.output_linear.weight": BATCH},
+        {"*.embed_tokens.weight": TIED},
     ),
-    Architecture("llama4", causal("llama4_text", **LLAMA4), tokens, {"*.experts.*_proj": BATCH}),
+    Architecture("llama4", causal("llama4_text", **LLAMA4), tokens),
     Architecture("switch", seq2seq("switch_transformers", **SWITCH), pair, {"shared.weight": TIED}),
     # State spaces and linear recurrences.
     Architecture("mamba", causal("mamba", state_size=4), tokens, {"backbone.embeddings.weight": TIED}),
@@ -121,7 +121,7 @@ LANGUAGE = [
         "recurrent_gemma",
         causal("recurrent_gemma", **RECURRENT_GEMMA),
         tokens,
-        {"*.embed_tokens.weight": TIED, "*.rg_lru.*_gate_weight": BATCH},
+        {"*.embed_tokens.weight": TIED},
     ),
     Architecture("jamba", causal("jamba", **JAMBA), tokens),
     # Adapters.

@@ -5,7 +5,7 @@ import re
 import peft
 import pytest
 import torch
-from architectures import BATCH, ENTRY, RECURRENT, TIED
+from architectures import ENTRY, RECURRENT, TIED
 from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from transformers_models import GROUPED, causal, classifier
@@ -149,14 +149,31 @@ def test_recurrent_weights_are_added_by_their_type(recurrence):
     assert not more.uncovered
 
 
-def test_experts_are_batches_of_matrices_and_cannot_be_added():
+@pytest.mark.parametrize(("options", "gate_up"), [({}, 4), ({"split_gate_up": True}, 8)])
+def test_experts_are_covered_one_by_one(options, gate_up):
+    penalty = OrthogonalityPenalty(mixtral(), gamma=1.0, include="*.experts", **options)
+    counts = {name.rpartition(".")[2]: count for name, _, count in penalty.weights()}
+    assert counts == {"gate_up_proj": gate_up, "down_proj": 4}
+    by_name = dict(penalty.encoder.named_parameters())
+    truth = sum(
+        soft_orthogonality([part])
+        for name in penalty.names
+        for expert in by_name[name]
+        for part in expert.chunk(counts[name.rpartition(".")[2]] // 4)
+    )
+    torch.testing.assert_close(penalty(), truth)
+
+
+def test_heads_of_a_grouped_query_are_cut():
     model = mixtral()
-    experts = {f"model.layers.0.mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")}
-    uncovered = OrthogonalityPenalty(model).uncovered
-    assert experts == {name for name, reason in uncovered.items() if BATCH in reason}
-    for name in experts:
-        with pytest.raises(ValueError, match=rf"{name}.*{BATCH}"):
-            OrthogonalityPenalty(model, extra=name)
+    counts = {name: count for name, _, count in OrthogonalityPenalty(model, split_heads=True).weights()}
+    attention = model.model.layers[0].self_attn
+    assert {name: counts[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "qkvo"} == {
+        "q": attention.config.num_attention_heads,
+        "k": attention.config.num_key_value_heads,
+        "v": attention.config.num_key_value_heads,
+        "o": 1,
+    }
 
 
 def test_a_router_is_added_by_name():

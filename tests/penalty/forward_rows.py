@@ -13,6 +13,7 @@ import sys
 import torch
 
 from ortho_kernels.penalty.fused_projections import KNOWN, fused_projections
+from ortho_kernels.penalty.heads import head_rows
 
 NAMES = [
     ("q", "k", "v"),
@@ -51,9 +52,9 @@ def rows_of(variable, weight, along):
     return [] if gradient is None else gradient.transpose(0, along).flatten(1).any(1).nonzero().flatten().tolist()
 
 
-def rows_by_role(forward, weight, along, roles):
-    """For each role the rows that `forward` computes it from, in the first function where all of them have some."""
-    for variables in frames(forward):
+def rows_by_role(found, weight, along, roles):
+    """For each role the rows that it is computed from, in the first of these frames where all of them have some."""
+    for variables in found:
         if set(roles) <= variables.keys():
             rows = {role: rows_of(variables[role], weight, along) for role in roles}
             if all(rows.values()):
@@ -68,7 +69,9 @@ def check(module, *args, roles="qkv", **kwargs):
     name, cut = list(found.items())[-1]
     weight = module.get_parameter(name)
     along = 1 if "Conv1D" in type(module.get_submodule(name.rpartition(".")[0])).__name__ else 0
-    rows = rows_by_role(lambda: module(*args, **kwargs), weight, along, roles)
+    found_frames = frames(lambda: module(*args, **kwargs))
+    rows = rows_by_role(found_frames, weight, along, roles)
+    check_heads(head_rows(module)[name], found_frames, weight, along, rows)
     size = weight.shape[along] // len(roles)
     equal = {role: list(range(index * size, (index + 1) * size)) for index, role in enumerate(roles)}
     everything = sorted(itertools.chain(*rows.values()))
@@ -85,6 +88,24 @@ def check(module, *args, roles="qkv", **kwargs):
         sizes = [size for size, _ in itertools.groupby(map(len, rows.values()))]
         assert [*map(int, re.findall(r"\d+", cut))] == sizes
     return found
+
+
+def check_heads(size, found_frames, weight, along, rows):
+    """Somewhere in forward, q, k and v have a dimension of heads (some with batches), each one block of so many rows."""
+    if isinstance(size, str):
+        return
+    for role, own in rows.items():
+        blocks = {tuple(own[first : first + size]) for first in range(0, len(own), size)}
+        assert len(own) == len(blocks) * size
+        if len(blocks) == 1:
+            continue
+        seen = {id(frame[role]): frame[role] for frame in found_frames if role in frame}
+        assert any(
+            {tuple(rows_of(part, weight, along)) for part in variable.unbind(dim)} == blocks
+            for variable in seen.values()
+            for dim in range(variable.dim())
+            if variable.shape[dim] % len(blocks) == 0
+        ), role
 
 
 def class_of(path):

@@ -68,9 +68,7 @@ def test_a_layer_by_another_name_is_no_fused_projection():
 def test_a_wrong_declaration_is_an_error():
     with pytest.raises(ValueError, match=r"split_qkv pattern '\*.qvk' matches none of the weights: blocks.0.attn.qkv"):
         cuts(blocks(), "*.qvk")
-    with pytest.raises(
-        ValueError, match=r"matches blocks.0.attn.proj.weight, whose output of 4 is no multiple of three"
-    ):
+    with pytest.raises(ValueError, match=r"matches blocks.0.attn.proj.weight, whose output of 4 is no multiple of 3"):
         cuts(blocks(), "*.attn.*")
 
 

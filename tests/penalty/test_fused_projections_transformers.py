@@ -292,7 +292,7 @@ def test_a_conv1d_is_declared_by_its_columns():
     conv1d = class_of("transformers.pytorch_utils.Conv1D")
     [(_, weight, count)] = OrthogonalityPenalty(torch.nn.Sequential(conv1d(12, 4)), split_qkv="0").weights()
     assert (weight.shape, count) == ((12, 4), 3)
-    with pytest.raises(ValueError, match="whose output of 4 is no multiple of three"):
+    with pytest.raises(ValueError, match="whose output of 4 is no multiple of 3"):
         OrthogonalityPenalty(torch.nn.Sequential(conv1d(4, 12)), split_qkv="0")
 
 

@@ -101,7 +101,9 @@ def test_unknown_kinds_and_options():
         OrthogonalityPenalty(encoder(), "so", iterations=3)
     with pytest.raises(ValueError, match="iterations must be a positive int"):
         OrthogonalityPenalty(encoder(), "srip", iterations=0)
-    with pytest.raises(TypeError, match=r"encoder must be an nn\.Module; got a Tensor"):
+    with pytest.raises(
+        TypeError, match=r"encoder must be an nn\.Module, named parameters or a list of parameters; got one"
+    ):
         OrthogonalityPenalty(torch.randn(3, 4))
     with pytest.raises(ValueError, match="gamma must be a finite number; got '1'"):
         OrthogonalityPenalty(encoder(), gamma="1")

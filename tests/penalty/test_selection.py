@@ -51,7 +51,7 @@ def test_everything_else_has_a_reason():
         "norm.weight": "LayerNorm parameter",
         "norm.bias": "LayerNorm parameter",
         "router.weight": "Router parameter, no layer known here; `extra` adds it",
-        "router.experts": "Router parameter of 3 dimensions: a batch of matrices, which is not supported yet",
+        "router.experts": "Router parameter of 3 dimensions; if it is a batch of matrices, `batch_dims` adds it",
         "adapter.a": "ParameterDict entry; `extra` adds it",
     }
     matrices = {name for name, parameter in model.named_parameters() if parameter.dim() >= 2}
@@ -127,7 +127,7 @@ def test_a_linear_layer_of_many_matrices_is_a_batch():
 
     penalty = OrthogonalityPenalty(nn.Sequential(Experts(), nn.Linear(4, 4)))
     assert penalty.names == ("1.weight",)
-    assert "Experts parameter of 3 dimensions: a batch of matrices" in penalty.uncovered["0.weight"]
+    assert "Experts parameter of 3 dimensions; if it is a batch of matrices" in penalty.uncovered["0.weight"]
 
 
 def test_a_module_on_two_paths_is_known_by_both():
@@ -143,7 +143,10 @@ def test_a_module_on_two_paths_is_known_by_both():
 
 def test_extra_refuses_batches_of_matrices():
     for extra in ("router.experts", Router):
-        with pytest.raises(ValueError, match=r"extra can't add router.experts: .* 3 dimensions.* not supported yet"):
+        with pytest.raises(
+            ValueError,
+            match=r"extra can't add router.experts: .*, `batch_dims` adds it",
+        ):
             OrthogonalityPenalty(Model(), extra=extra)
 
 
