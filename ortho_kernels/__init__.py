@@ -10,11 +10,14 @@ The formulas are in `ortho_kernels.reference`; names that existing code imports 
 from .backends.registry import use_backend
 from .functional import soft_orthogonality, srip
 from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
-from .penalty import OrthogonalityPenalty, paper_gamma
+from .penalty import CosineSchedule, OrthogonalityPenalty, Schedule, StepSchedule, paper_gamma
 
 __version__ = "0.1.0"
 __all__ = [
+    "CosineSchedule",
     "OrthogonalityPenalty",
+    "Schedule",
+    "StepSchedule",
     "paper_gamma",
     "soft_orthogonality",
     "soft_orthogonality_value_and_grad",

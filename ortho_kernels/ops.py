@@ -18,6 +18,7 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
+`copy_now` copies a tensor that may change before the backward: compiled, that applies torch's own operators to it anew.
 
 Implementations are registered by the backends, one for each dispatch key.
 """
@@ -59,9 +60,10 @@ SCHEMAS = (
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
+COPY_SCHEMA = "copy_now(Tensor tensor) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, START_SCHEMA):
+for schema in (*SCHEMAS, START_SCHEMA, COPY_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -333,3 +335,7 @@ library.impl(start_vectors, reference.start_vectors, "CompositeExplicitAutograd"
 torch.library.register_fake(
     f"{NAMESPACE}::start_vectors", lambda keys, step: torch.empty_like(keys, dtype=torch.float32), lib=library
 )
+
+copy_now = _operators.copy_now.default
+library.impl(copy_now, torch.clone, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{NAMESPACE}::copy_now", torch.empty_like, lib=library)

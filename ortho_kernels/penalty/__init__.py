@@ -1,6 +1,7 @@
-"""The penalty over a model: which weights, from which start vectors, with which gamma."""
+"""The penalty over a model: which weights, from which start vectors, with which gamma, and how it is applied."""
 
 from .module import OrthogonalityPenalty
 from .paper_gamma import paper_gamma
+from .schedules import CosineSchedule, Schedule, StepSchedule
 
-__all__ = ["OrthogonalityPenalty", "paper_gamma"]
+__all__ = ["CosineSchedule", "OrthogonalityPenalty", "Schedule", "StepSchedule", "paper_gamma"]

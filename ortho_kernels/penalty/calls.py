@@ -1,7 +1,5 @@
 """What a call in training mode moves on: a count of calls, SRIP's start vectors. And how `hold` makes several calls one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops import copy_now
 from ..options import check_choice
 from ..weight_views import WeightViews
 from .matching import is_within
@@ -116,8 +117,8 @@ class Strength:
     def _at(self, gamma: Any, step: Tensor | None) -> Any:
         if isinstance(gamma, Schedule):
             assert step is not None
-            return gamma.at(step.to(self._dtype))
-        return gamma.to(self._dtype) if isinstance(gamma, Tensor) else gamma
+            return gamma.at(copy_now(step).to(self._dtype))
+        return copy_now(gamma).to(self._dtype) if isinstance(gamma, Tensor) else gamma
 
     def _shares(self, views: WeightViews, side: str) -> list[float]:
         if self.reduction == "entries":

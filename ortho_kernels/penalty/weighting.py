@@ -1,7 +1,5 @@
 """What a call of a penalty counts: gamma and the reduction, and whether `every` leaves it out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +27,7 @@ class Weighting(nn.Module):
                 f"every must be a positive int, the number of calls of which one is computed; got {every!r}"
             )
         self.every = int(every)
-        self.calls: Calls | None = None  # torch.jit.script knows no such annotation of a class
+        self.calls: Calls | None = None
         self._names: Sequence[Sequence[str]] = ()  # all names of each weight
         self._use(Strength(gamma, reduction))
 
