@@ -93,11 +93,11 @@ class Calls(StepCount):
 
     def is_due(self) -> bool:
         """Whether this call is computed: each one in eval mode."""
-        if self.every == 1:
+        if self.every == 1 or not self.training:
             return True
         if torch.compiler.is_compiling():
             self._refuse_tracing()
-        return not self.training or self._counted % self.every == 0
+        return self._counted % self.every == 0
 
     def times(self) -> int:
         """How many calls this one stands for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +57,14 @@ class DecoupledStep:
         wanted = [bool(own) for own in trained]
         made = iter(new_gradients(matrices, wanted, views))
         self.gradients = [next(made) if is_wanted else None for is_wanted in wanted]
-        self._held: list[tuple[Tensor, Tensor]] = []  # parameters and their gradients
+        self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # parameters, their views as matrices, and the gradients
         self._computed: list[tuple[Tensor, Tensor]] = []  # weights and theirs
         self._sources: dict[int, Tensor] = {}
         for parameter, matrix, gradient, own in zip(parameters, matrices, self.gradients, trained, strict=True):
             if gradient is None:
                 continue
             if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-                self._held.append((parameter, gradient if matrix is parameter else gradient.t()))
+                self._held.append((parameter, matrix, gradient))
             else:
                 self._computed.append((matrix, gradient))
                 self._sources |= {id(source): source for source in own}
@@ -72,23 +73,23 @@ class DecoupledStep:
     def take(self, skipped: Tensor | None) -> None:
         """Takes the step, once the gradients are written; where `skipped` holds, nothing changes and nothing waits."""
         by_rate: dict[int, tuple[float | Tensor, list[Tensor], list[Tensor]]] = {}
-        for parameter, gradient in [*self._held, *self._passed_on()]:
+        for parameter, weight, gradient in [*self._held, *self._passed_on()]:
             rate = self._rates[id(parameter)]
-            _, parameters, gradients = by_rate.setdefault(id(rate), (rate, [], []))
-            parameters.append(parameter.to_local() if is_sharded(parameter) else parameter)  # type: ignore[attr-defined]
+            _, weights, gradients = by_rate.setdefault(id(rate), (rate, [], []))
+            weights.append(weight)
             gradients.append(gradient)
-        for rate, parameters, gradients in by_rate.values():
+        for rate, weights, gradients in by_rate.values():
             if skipped is not None:  # a factor of 0 would leave a gradient of NaN
                 for gradient in gradients:
                     gradient.masked_fill_(skipped.to(gradient.device, non_blocking=True), 0.0)
             if isinstance(rate, Tensor):
                 torch._foreach_mul_(gradients, rate)
-                torch._foreach_sub_(parameters, gradients)
+                torch._foreach_sub_(weights, gradients)
             else:
-                torch._foreach_sub_(parameters, gradients, alpha=rate)
+                torch._foreach_sub_(weights, gradients, alpha=rate)
 
-    def _passed_on(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """The parameters of computed and sharded weights, with their gradients; of a sharded one, this process's part."""
+    def _passed_on(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        """As `_held`, the parameters of computed and sharded weights; of a sharded one, this process's part of both."""
         if not self._computed:
             return
         sources, (weights, gradients) = list(self._sources.values()), zip(*self._computed, strict=True)
@@ -96,9 +97,11 @@ class DecoupledStep:
         for source, gradient in zip(sources, computed, strict=True):
             if gradient is None:
                 continue
+            local: Any = source
             if is_sharded(source):
-                gradient = gradient.redistribute(source.device_mesh, source.placements).to_local()  # type: ignore[attr-defined]
-            yield source, gradient
+                gradient = gradient.redistribute(local.device_mesh, local.placements).to_local()  # type: ignore[attr-defined]
+                local = local.to_local()
+            yield source, local, gradient
 
 
 def _trained(weight: Tensor, owner: nn.Module, attribute: str) -> list[Tensor]:

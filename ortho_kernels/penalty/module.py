@@ -11,21 +11,20 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
 from ..distributed import Shards, explained, full_tensors
-from ..functional import soft_orthogonality_values
-from ..gradients import check_scale, soft_orthogonality_gradients
+from ..gradients import check_scale
 from ..options import PENALTIES
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, weight_views
 from .calls import holding, refuse_tracing_apart
 from .computed_weights import compute_weight
 from .decoupled import DecoupledStep
+from .evaluation import penalty_gradients, penalty_values
 from .gamma import weighted_sum
 from .gradient_scaling import scale_factor, skipped_step
 from .gradient_targets import gradient_targets
 from .module_tree import ModuleTree
 from .paper_gamma import DEFAULT_GAMMA
 from .report import LayerReport, PenaltyReport
-from .schedules import is_number
 from .selection import Selector, abridged, described
 from .start_options import choose_start
 from .weighting import Weighting, zero
@@ -74,7 +73,7 @@ class OrthogonalityPenalty(Weighting):
         groups: a grouped convolution counts as one matrix a group (`"split"`, the default: what it multiplies with) or as
             one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
         reduction: a matrix counts gamma times 1 (`"sum"`), times 1 over the number of matrices (`"mean"`), or times 1 over
-            the number of entries of its Gram (`"entries"`).
+            the number of entries of its Gram (`"entries"`, of SO).
         every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
             the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
             were 1.
@@ -125,10 +124,8 @@ class OrthogonalityPenalty(Weighting):
         self.start = choose_start(options) if kind == "srip" else None
         self._start = (self.start,)  # as `_calls` is
         self.options: Any = PENALTIES[kind](**options)
-        if reduction == "entries" and kind == "so" and not self.options.squared:
-            raise ValueError(
-                "reduction='entries' is a mean of squares, which squared=False has not: give one of the two"
-            )
+        if reduction == "entries" and (kind != "so" or not self.options.squared):
+            raise ValueError("reduction='entries' is a mean of squares: it goes with kind='so' and squared=True")
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self._tree: ModuleTree | None = None
@@ -175,7 +172,9 @@ class OrthogonalityPenalty(Weighting):
         if self._leaves_out(with_graph=True):
             return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
-        values, factor = self._values(matrices, views), self._factor()
+        [start] = self._start
+        values = penalty_values(start, self.options, self.names, matrices, views)
+        factor = self._factor()
         self._end_call()
         return weighted_sum(values, factor)
 
@@ -205,7 +204,8 @@ class OrthogonalityPenalty(Weighting):
         scaled = scale * factor * scale_factor(scaler, views.device)
         targets, computed, made = gradient_targets(parameters, matrices)
         try:
-            values = self._write_gradients(matrices, views, Into(targets, scaled, accumulate=True))
+            into = Into(targets, scaled, accumulate=True)
+            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
         except Exception:
             for parameter in made:
                 parameter.grad = None
@@ -243,7 +243,8 @@ class OrthogonalityPenalty(Weighting):
             parameters, matrices, views = self._current_weights()
         step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
         factor = self._factor()
-        values = self._write_gradients(matrices, views, Into(step.gradients, factor))
+        into = Into(step.gradients, factor)
+        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
         self._end_call()
         step.take(skipped)
         return weighted_sum(values, factor)
@@ -269,21 +270,20 @@ class OrthogonalityPenalty(Weighting):
         try:
             with torch.no_grad():
                 _, matrices, views = self._current_weights()
-                values = self._values(matrices, views)
+                values = penalty_values(self.start, self.options, self.names, matrices, views)
                 total = weighted_sum(values, self._factor()).item()
         finally:
             self.train(moving)
         layers = zip(self.names, matrices, views.views, values.split(views.groups), self._gammas(), strict=True)
-        return PenaltyReport(self.kind, [LayerReport.of(*layer) for layer in layers], total, self.uncovered)
+        rows = [LayerReport.of(*layer) for layer in layers]
+        return PenaltyReport(self.kind, self.gamma, rows, total, self.uncovered)
 
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
         options = "".join(f", {name}={value!r}" for name, value, default in set_options if value != default)
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
-        reduction = f", reduction={self._strength.reduction!r}" if self._strength.reduction != "sum" else ""
-        gamma = f"{self.gamma:g}" if is_number(self.gamma) else f"{self.gamma!r}"
-        return f"kind={self.kind!r}, gamma={gamma}{reduction}{options}\n{covered}{uncovered}"
+        return f"kind={self.kind!r}, {super().extra_repr()}{options}\n{covered}{uncovered}"
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
@@ -377,31 +377,3 @@ class OrthogonalityPenalty(Weighting):
         except TypeError as error:
             raise TypeError(f"{error}; `exclude` leaves it out") from None
         return Weights(parameters, matrices, views)
-
-    def _values(self, matrices: list[Tensor], views: WeightViews) -> Tensor:
-        """The penalty of every matrix."""
-        [start] = self._start
-        try:
-            if start is None:
-                return soft_orthogonality_values(matrices, views, self.options)
-            return start.values(matrices, views, self.options)
-        except RuntimeError:
-            check_storage(matrices, self.names)  # the operators know weights by their place alone
-            raise
-
-    def _write_gradients(self, matrices: list[Tensor], views: WeightViews, into: Into) -> Tensor:
-        """As `_values`; the gradients go where `into` says."""
-        [start] = self._start
-        try:
-            if start is None:
-                return soft_orthogonality_gradients(matrices, views, self.options, into)
-            return start.values_and_gradients(matrices, views, self.options, into)
-        except RuntimeError:
-            check_storage(matrices, self.names)
-            given = {
-                f"{name}.grad": target
-                for name, target in zip(self.names, into.targets, strict=True)
-                if target is not None
-            }
-            check_storage(given.values(), list(given))
-            raise

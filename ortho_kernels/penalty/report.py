@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -48,6 +49,7 @@ class PenaltyReport:
     """The rows of `OrthogonalityPenalty.report()`; prints as a table."""
 
     kind: str
+    gamma: Any  # as it was given
     rows: list[LayerReport]
     total: float  # weighted by gamma and the reduction
     uncovered: dict[str, str]  # the reason against every other parameter of two or more dimensions

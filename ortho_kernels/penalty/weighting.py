@@ -10,6 +10,7 @@ from ..weight_checks import is_count
 from ..weight_views import compute_dtype
 from .calls import Calls
 from .gamma import Strength
+from .schedules import is_number
 
 
 class Weighting(nn.Module):
@@ -47,6 +48,11 @@ class Weighting(nn.Module):
             raise ValueError("gamma requires a gradient, which the penalty doesn't give it: detach it")
         super().register_parameter(name, param)
 
+    def extra_repr(self) -> str:
+        gamma = f"{self.gamma:g}" if is_number(self.gamma) else f"{self.gamma!r}"
+        reduction = self._strength.reduction
+        return f"gamma={gamma}" + (f", reduction={reduction!r}" if reduction != "sum" else "")
+
     def _use(self, strength: Strength) -> None:
         """Counts the calls where the schedule or `every` needs that."""
         self._strength = strength
@@ -60,8 +66,8 @@ class Weighting(nn.Module):
 
     def _assign(self, names: Sequence[Sequence[str]], *, again: bool) -> None:
         """Finds the gamma of each weight, whose names these are."""
+        self._names = names  # first: a gamma may be set for a weight that has none
         self._strength.assign(names, again=again)
-        self._names = names
 
     def _leaves_out(self, *, with_graph: bool = False) -> bool:
         """Whether `every` leaves this call out, which then counts it.

@@ -448,7 +448,7 @@ def test_a_transposed_linear_layer_steps_too():
 def test_nothing_waits_for_the_device(kind):
     model = network()
     gamma = {"0": CosineSchedule(1.0, 0.0, 5), "*": torch.tensor(0.5)}
-    penalty = OrthogonalityPenalty(model, kind, gamma=gamma, reduction="entries")
+    penalty = OrthogonalityPenalty(model, kind, gamma=gamma, reduction="mean")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu")
     penalty()
