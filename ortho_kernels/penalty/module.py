@@ -94,7 +94,11 @@ class OrthogonalityPenalty(Weighting):
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
-    __jit_unused_properties__ = ("encoder", "gamma")  # torch.jit.script compiles what a model's parts have, used or not
+    __jit_unused_properties__ = (
+        "encoder",
+        "gamma",
+        "every",
+    )  # torch.jit.script compiles what a model's parts have, used or not
 
     def __init__(
         self,
@@ -172,9 +176,8 @@ class OrthogonalityPenalty(Weighting):
         if self._leaves_out(with_graph=True):
             return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
-        [start] = self._start
+        [start], factor = self._start, self._factor()
         values = penalty_values(start, self.options, self.names, matrices, views)
-        factor = self._factor()
         self._end_call()
         return weighted_sum(values, factor)
 

@@ -17,8 +17,7 @@ class Weighting(nn.Module):
     """A module with a gamma, which may change from call to call.
 
     Attributes:
-        every: the number of calls in training mode of which one is computed, for all of them.
-        calls: the count of calls in training mode; None where neither `every` nor a schedule needs it.
+        calls: the count of calls in training mode, from when `every` or a schedule first needs it; None before.
     """
 
     def __init__(self, gamma: Any, reduction: str, every: int) -> None:
@@ -27,9 +26,9 @@ class Weighting(nn.Module):
             raise ValueError(
                 f"every must be a positive int, the number of calls of which one is computed; got {every!r}"
             )
-        self.every = int(every)
+        self._every = int(every)
         self.calls: Calls | None = None
-        self._names: Sequence[Sequence[str]] = ()  # all names of each weight
+        self._all_names: Sequence[Sequence[str]] = ()  # of each weight
         self._use(Strength(gamma, reduction))
 
     @property
@@ -40,13 +39,20 @@ class Weighting(nn.Module):
     @gamma.setter
     def gamma(self, gamma: Any) -> None:
         strength = Strength(gamma, self._strength.reduction)
-        strength.assign(self._names)
+        strength.assign(self._all_names)
         self._use(strength)
 
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        if name == "gamma":  # what torch calls for a parameter that is set
-            raise ValueError("gamma requires a gradient, which the penalty doesn't give it: detach it")
-        super().register_parameter(name, param)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A gamma goes to its property, which torch would pass by for a parameter or a module."""
+        if name == "gamma":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def every(self) -> int:
+        """The number of calls in training mode of which one is computed, for all of them."""
+        return self._every
 
     def extra_repr(self) -> str:
         gamma = f"{self.gamma:g}" if is_number(self.gamma) else f"{self.gamma!r}"
@@ -56,9 +62,9 @@ class Weighting(nn.Module):
     def _use(self, strength: Strength) -> None:
         """Counts the calls where the schedule or `every` needs that."""
         self._strength = strength
-        if self.every > 1 or strength.is_scheduled:
+        if self._every > 1 or strength.is_scheduled:
             if self.calls is None:
-                self.calls = Calls(self.every).train(self.training)
+                self.calls = Calls(self._every).train(self.training)
         elif self.calls is not None:
             del self.calls
             self.calls = None
@@ -66,7 +72,7 @@ class Weighting(nn.Module):
 
     def _assign(self, names: Sequence[Sequence[str]], *, again: bool) -> None:
         """Finds the gamma of each weight, whose names these are."""
-        self._names = names  # first: a gamma may be set for a weight that has none
+        self._all_names = names  # first: a gamma may be set for a weight that has none
         self._strength.assign(names, again=again)
 
     def _leaves_out(self, *, with_graph: bool = False) -> bool:

@@ -1,5 +1,7 @@
 """The ways to apply the penalty, each against a training loop written out in plain float64 torch."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -141,7 +143,9 @@ class Overflows:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, partial(torch.optim.Adam, fused=True)], ids=["SGD", "fused Adam"]
+)
 @pytest.mark.parametrize("way", ["loss", "before unscale_", "after unscale_", "step_"])
 def test_a_gradient_scaler_and_the_steps_that_it_skips(backend, way, optimizer, kind):
     model, truth = network(), network()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from truth import as_matrices, so_from_spectrum
 
-from ortho_kernels import CosineSchedule, OrthogonalityPenalty
+from ortho_kernels import CosineSchedule, OrthogonalityPenalty, Schedule
 
 NAMES = ("0.weight", "1.weight", "3.weight")
 
@@ -107,6 +107,13 @@ def test_entries_are_those_of_the_gram_of_the_side(backend):
         assert entries.item() == pytest.approx(one.item() / order**2)
 
 
+class Half(Schedule, nn.Module):
+    """A schedule that is a module too, which torch would register."""
+
+    def at(self, step):
+        return torch.full_like(step, 0.5)
+
+
 def test_gamma_can_be_set_at_any_time():
     model = encoder()
     penalty = OrthogonalityPenalty(model)
@@ -121,9 +128,11 @@ def test_gamma_can_be_set_at_any_time():
         with pytest.raises(ValueError, match="gamma"):
             penalty.gamma = wrong
     assert penalty.gamma is gamma
+    penalty.gamma = Half()
+    assert penalty().item() == pytest.approx(0.5 * sum(truth))
     penalty.gamma = 1
     assert penalty().item() == pytest.approx(sum(truth))
-    assert not list(penalty.parameters())
+    assert not list(penalty.parameters()) + list(penalty.children())
 
 
 @pytest.mark.parametrize(

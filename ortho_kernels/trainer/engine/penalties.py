@@ -94,7 +94,9 @@ class AutogradPenalty(OrthogonalityPenalty):
         return value.detach()
 
     def step_(self, *arguments: Any, **options: Any) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no step of its own: add its gradient before the optimizer's")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no step of its own: add its gradient before the optimizer's"
+        )
 
 
 class WeightDecay(AutogradPenalty):
