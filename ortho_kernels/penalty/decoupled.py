@@ -120,7 +120,7 @@ def _learning_rates(optimizer: torch.optim.Optimizer) -> dict[int, float | Tenso
     for index, group in enumerate(groups):
         rate = group.get("lr")
         if isinstance(rate, Tensor) and rate.numel() == 1:
-            rate = rate.detach().reshape(()) if rate.device.type != "cpu" else rate.item()  # of the CPU: no wait
+            rate = rate.detach().reshape(())
         elif not is_number(rate):
             raise ValueError(f"parameter group {index} has lr={rate!r}; step_ needs a finite learning rate")
         rates |= dict.fromkeys(map(id, group["params"]), rate)

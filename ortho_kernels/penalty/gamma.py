@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class Strength:
         self._patterns: tuple[str, ...] = ()
         self._gammas: list[Any] = [gamma]
         self._of_weights: list[int] = []  # which of the gammas is each weight's
-        if isinstance(gamma, dict):
+        if isinstance(gamma, Mapping):
             if not gamma:
                 raise ValueError('gamma is an empty dict; expected patterns of names, as {"layer4.*": 1e-5, "*": 1e-6}')
             for pattern in gamma:
