@@ -11,12 +11,15 @@ from .backends.registry import use_backend
 from .functional import soft_orthogonality, srip
 from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
 from .low_rank import low_rank_soft_orthogonality
-from .penalty import LoraPenalty, OrthogonalityPenalty, paper_gamma
+from .penalty import CosineSchedule, LoraPenalty, OrthogonalityPenalty, Schedule, StepSchedule, paper_gamma
 
 __version__ = "0.1.0"
 __all__ = [
+    "CosineSchedule",
     "LoraPenalty",
     "OrthogonalityPenalty",
+    "Schedule",
+    "StepSchedule",
     "low_rank_soft_orthogonality",
     "paper_gamma",
     "soft_orthogonality",

@@ -19,10 +19,11 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
-`residual_norm` has the other norms of R, numbered as in `NORMS`, and `unit_rows_norm` all norms of that of weights whose rows
-are scaled to length 1.
+`residual_norm` has the other norms of R, numbered as in `NORMS`. `unit_rows_norm` has all norms, of weights whose rows are
+scaled to length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
+`copy_now` copies a tensor that may change before the backward: compiled, that applies torch's own operators to it anew.
 
 Implementations are registered by the backends, one for each dispatch key.
 """
@@ -73,9 +74,10 @@ CPU_SCHEMAS = (
     " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
+COPY_SCHEMA = "copy_now(Tensor tensor) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA):
+for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA, COPY_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -352,3 +354,7 @@ library.impl(start_vectors, reference.start_vectors, "CompositeExplicitAutograd"
 torch.library.register_fake(
     f"{NAMESPACE}::start_vectors", lambda keys, step: torch.empty_like(keys, dtype=torch.float32), lib=library
 )
+
+copy_now = _operators.copy_now.default
+library.impl(copy_now, torch.clone, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{NAMESPACE}::copy_now", torch.empty_like, lib=library)

@@ -217,8 +217,12 @@ class WeightViews:
         """One over the number of entries of each matrix's Gram; 0 for a Gram without entries."""
         constant = self._constants.get(("inverse entries", side))
         if constant is None:
-            constant = self._keep(("inverse entries", side), [1 / n**2 if n else 0.0 for n in self.orders(side)])
+            constant = self._keep(("inverse entries", side), self.entry_shares(side))
         return constant
+
+    def entry_shares(self, side: str) -> list[float]:
+        """As `inverse_entries`, numbers."""
+        return [1 / n**2 if n else 0.0 for n in self.orders(side)]
 
     def _keep(self, name: tuple[str, str], numbers: Sequence[float]) -> Tensor:
         """Made once, in the compute dtype: to copy numbers to a GPU takes a wait, which a CUDA graph can't capture."""

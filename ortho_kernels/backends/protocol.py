@@ -20,8 +20,7 @@ class Into(NamedTuple):
 
     Attributes:
         targets: one tensor a weight; None where no gradient is wanted.
-        factor: a number, or a tensor on the weights' device (of no dimension, or one number a matrix), for which nothing
-            waits.
+        factor: a number, or a tensor on the weights' device, for which nothing waits: one for all matrices, or one each.
         fit: whether the targets are `new_gradients`, one for each weight.
     """
 

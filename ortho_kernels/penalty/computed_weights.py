@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,14 @@ def computed_weights(module: nn.Module) -> dict[str, list[Tensor]]:
         elif isinstance(hook, BasePruningMethod):
             computed[hook._tensor_name] = [getattr(module, f"{hook._tensor_name}_orig")]
     return computed
+
+
+def trained_sources(module: nn.Module, attribute: str) -> list[nn.Parameter]:
+    """The parameters to which a computed weight passes its gradient, those of its parametrizations among them."""
+    sources: list[Any] = computed_weights(module).get(attribute, [])
+    if parametrize.is_parametrized(module, attribute):
+        sources = [*module.parametrizations[attribute].parameters()]  # type: ignore[index, union-attr]
+    return [source for source in sources if source.requires_grad]
 
 
 def compute_weight(module: nn.Module, attribute: str, replaced: Container[int] = ()) -> Tensor | None:

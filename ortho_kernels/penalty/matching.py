@@ -103,16 +103,21 @@ def matchers(
 
 def matches_name(site: Site, pattern: str) -> bool:
     """Whether a pattern matches the weight's name, or its layer's, with what wrappers add to it or without."""
-    return _matches(site, pattern, lambda name: (name, name.rpartition(".")[0]))
+    return _matches(site.names, pattern, lambda name: (name, name.rpartition(".")[0]))
 
 
 def matches_within(site: Site, pattern: str) -> bool:
     """Whether a pattern matches the weight's name, or that of a module that holds it."""
-    return _matches(site, pattern, _prefixes)
+    return is_within(site.names, pattern)
 
 
-def _matches(site: Site, pattern: str, parts: Callable[[str], Iterable[str]]) -> bool:
-    return any(part == pattern or fnmatchcase(part, pattern) for name in site.names for part in parts(name))
+def is_within(names: Iterable[str], pattern: str) -> bool:
+    """As `matches_within`, for the names of one weight."""
+    return _matches(names, pattern, _prefixes)
+
+
+def _matches(names: Iterable[str], pattern: str, parts: Callable[[str], Iterable[str]]) -> bool:
+    return any(part == pattern or fnmatchcase(part, pattern) for name in names for part in parts(name))
 
 
 def _prefixes(name: str) -> Iterator[str]:

@@ -1,10 +1,9 @@
 """`OrthogonalityPenalty`: the penalty over a model's conv and linear weights, as a module."""
 
 import logging
-import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -13,22 +12,24 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
 from ..distributed import Shards, explained, full_tensors
-from ..functional import soft_orthogonality_values
-from ..gradients import check_scale, soft_orthogonality_gradients
-from ..options import PENALTIES
-from ..weight_checks import check_storage
+from ..gradients import check_scale
+from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
+from .calls import holding, refuse_tracing_apart
 from .computed_weights import compute_weight
 from .cuts import Cutter
-from .gradient_scaling import scale_factor
-from .matrix_form import same_view
+from .decoupled import DecoupledStep
+from .evaluation import penalty_gradients, penalty_values
+from .gamma import weighted_sum
+from .gradient_scaling import scale_factor, skipped_step
+from .gradient_targets import gradient_targets
 from .module_tree import ModuleTree
 from .named_parameters import as_encoder
 from .paper_gamma import DEFAULT_GAMMA
 from .report import LayerReport, PenaltyReport
 from .selection import Selector
-from .start import GeneratorStart, SeededStart, Start, refuse_tracing_apart
-from .warm_start import WarmStart
+from .start_options import choose_start
+from .weighting import Weighting, zero
 from .words import abridged, described
 
 _OWN_OPTIONS = {"so": (), "srip": ("seed", "generator", "warm_start")}  # those of the class beside its function's
@@ -44,7 +45,7 @@ class Weights(NamedTuple):
     views: WeightViews
 
 
-class OrthogonalityPenalty(nn.Module):
+class OrthogonalityPenalty(Weighting):
     """`gamma * sum of penalty(W)` over the conv and linear weights of an encoder (arXiv 2411.00392).
 
     Add `penalty()` to the loss once an optimizer step. The penalty refers to the encoder without owning it: it has no
@@ -62,7 +63,9 @@ class OrthogonalityPenalty(nn.Module):
             `"1"`, ... All of two or more dimensions are covered then. They are known by themselves, without a layer: one of
             3 or more dimensions is a convolution of one group, unless `batch_dims` says otherwise.
         kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
-        gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. An attribute: change it to schedule it.
+        gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. A number, a tensor without dimensions on
+            the weights' device (change it in place: nothing is compiled or captured anew), a `Schedule`, or a dict of these
+            by patterns as in `include`, of which the first that matches a weight counts. An attribute that may be set.
         include: narrows what is covered to this: patterns of names (as in a shell) of weights or of modules that hold them
             (`"layer4"`, `"blocks.*.attn"`), parameters, modules, module types, or callables of a name and a weight; one or
             several. Patterns ignore the components that wrappers add (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`, and
@@ -82,6 +85,11 @@ class OrthogonalityPenalty(nn.Module):
             one matrix of all its filters (`"whole"`: what code that flattens every weight computes).
         lora: `"factors"` covers the adapters of LoRA alone: both factors of each in training, a matrix each, known by the
             names lora_A and lora_B (PEFT's LoRA, DoRA and AdaLoRA; loralib). `LoraPenalty` is that of their products.
+        reduction: a matrix counts gamma times 1 (`"sum"`), times 1 over the number of matrices (`"mean"`), or times 1 over
+            the number of entries of its Gram (`"entries"`, of SO).
+        every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
+            the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
+            were 1.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -91,20 +99,26 @@ class OrthogonalityPenalty(nn.Module):
     Attributes:
         names: the covered weights, by the names of the encoder's parameters.
         uncovered: the reason against every other parameter of two or more dimensions, by name.
+        calls: counts the calls in training mode, which a checkpoint keeps; None without a schedule and `every`.
 
     Raises:
-        ValueError: for an unknown kind or option, what matches nothing, an encoder with nothing to penalize.
+        ValueError: for an unknown kind or option, what matches nothing, a weight without a gamma, an encoder with nothing
+            to penalize.
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
-    __jit_unused_properties__ = ("encoder",)  # torch.jit.script compiles what a model's parts have, used or not
+    __jit_unused_properties__ = (
+        "encoder",
+        "gamma",
+        "every",
+    )  # torch.jit.script compiles what a model's parts have, used or not
 
     def __init__(
         self,
         encoder: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Tensor],
         kind: str = "so",
         *,
-        gamma: float | None = None,
+        gamma: Any = None,
         include: Any = None,
         exclude: Any = None,
         extra: Any = None,
@@ -114,9 +128,10 @@ class OrthogonalityPenalty(nn.Module):
         split_heads: Any = False,
         groups: str = "split",
         lora: str | None = None,
+        reduction: str = "sum",
+        every: int = 1,
         **options: Any,
     ) -> None:
-        super().__init__()
         encoder = as_encoder(encoder)
         if kind not in tuple(PENALTIES):
             raise ValueError(f"kind must be one of {', '.join(map(repr, PENALTIES))}; got {kind!r}")
@@ -124,14 +139,12 @@ class OrthogonalityPenalty(nn.Module):
         for option in options:
             if option not in known:
                 raise TypeError(f"{kind!r} has no option {option!r}; it has {', '.join(sorted(known))}")
+        super().__init__(DEFAULT_GAMMA[kind] if gamma is None else gamma, reduction, every)
         self.kind = kind
-        self.gamma = DEFAULT_GAMMA[kind] if gamma is None else gamma
-        is_number = isinstance(self.gamma, (int, float, Real)) and not isinstance(self.gamma, bool)  # numpy's too
-        if not is_number or not math.isfinite(self.gamma):
-            raise ValueError(f"gamma must be a finite number; got {self.gamma!r}")
-        self.start = _choose_start(options) if kind == "srip" else None
-        self._start = (self.start,)  # torch looks for a module's parts in four dictionaries: 1 us each time
+        self.start = choose_start(options) if kind == "srip" else None
+        self._start = (self.start,)  # as `_calls` is
         self.options: Any = PENALTIES[kind](**options)
+        check_reduction(reduction, self.options)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self._tree: ModuleTree | None = None
@@ -172,9 +185,17 @@ class OrthogonalityPenalty(nn.Module):
             )
 
     def penalty(self) -> Tensor:
-        """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64)."""
+        """The differentiable scalar `gamma * sum of penalty(W)`, float32 (float64 where a weight is float64).
+
+        In training mode it is 0 for the calls that `every` leaves out, and goes backward to no weight.
+        """
+        if self._leaves_out(with_graph=True):
+            return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
-        return self.gamma * self._values(matrices, views).sum()
+        [start], factor = self._start, self._factor()
+        values = penalty_values(start, self.options, self.names, matrices, views)
+        self._end_call()
+        return weighted_sum(values, factor)
 
     def accumulate_gradients(self, scale: float = 1.0, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
         """Adds `scale` times the gradient of `penalty()` to the weights' `.grad`, in place, and returns its value.
@@ -194,20 +215,67 @@ class OrthogonalityPenalty(nn.Module):
             RuntimeError: where a scaler is given whose gradients are unscaled already.
         """
         check_scale(scale)
+        if self._leaves_out():
+            return zero(self._places)
         with torch.enable_grad():  # for parametrizations
-            weights = self._current_weights()
-        _, matrices, views = weights
-        factor = scale * self.gamma * scale_factor(scaler, views.device)
-        targets, computed, made = self._targets(weights)
+            parameters, matrices, views = self._current_weights()
+        factor = self._factor()
+        scaled = scale * factor * scale_factor(scaler, views.device)
+        targets, computed, made = gradient_targets(parameters, matrices)
         try:
-            values = self._add_gradients(matrices, views, targets, factor)
+            into = Into(targets, scaled, accumulate=True)
+            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
         except Exception:
             for parameter in made:
                 parameter.grad = None
             raise
+        self._end_call()
         if computed:
             torch.autograd.backward(list(computed), list(computed.values()))
-        return self.gamma * values.sum()
+        return weighted_sum(values, factor)
+
+    @torch.no_grad()
+    def step_(self, optimizer: torch.optim.Optimizer, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
+        """Takes a step on the penalty alone, `W -= lr * gradient of penalty()`, and returns its value.
+
+        It is decoupled as AdamW's weight decay is: `lr` is that of the parameter group that holds W, and neither `.grad` nor
+        the optimizer's state is read or changed. To be called after `optimizer.step()`. Weights that are frozen stay. The
+        parameters of weights that are computed (parametrizations) take the step for them, and of sharded weights each
+        process its part.
+
+        With a GradScaler, call `step_(optimizer, scaler=scaler)` between `scaler.step(optimizer)` and `scaler.update()`.
+        Where the scaler skipped the optimizer's step, no weight changes. Nothing waits for the device. Its scale plays no
+        role.
+
+        Returns:
+            The detached scalar `gamma * sum of penalty(W)`, of the weights before the step.
+
+        Raises:
+            TypeError: for an optimizer without parameter groups.
+            ValueError: for a weight that requires a gradient and that no group holds.
+            RuntimeError: for a scaler that has not stepped this optimizer since its last update.
+        """
+        skipped = skipped_step(scaler, optimizer)
+        if self._leaves_out():
+            return zero(self._places)
+        with torch.enable_grad():
+            parameters, matrices, views = self._current_weights()
+        step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
+        factor = self._factor()
+        into = Into(step.gradients, factor)
+        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
+        self._end_call()
+        step.take(skipped)
+        return weighted_sum(values, factor)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Within it, all calls see one objective: the same start vectors, step of a schedule and turn of `every`.
+
+        For closures that an optimizer calls several times (LBFGS, line searches), and for SAM's two gradients. On leaving,
+        also by an exception, the step moves on once if there was a call in training mode. A warm start takes the vectors of
+        the last call. Within another hold it does nothing.
+        """
+        return holding((*self._start, *self._calls))
 
     @torch.jit.unused
     def forward(self) -> Tensor:
@@ -221,18 +289,20 @@ class OrthogonalityPenalty(nn.Module):
         try:
             with torch.no_grad():
                 _, matrices, views = self._current_weights()
-                values = self._values(matrices, views).split(views.groups)
+                values = penalty_values(self.start, self.options, self.names, matrices, views)
+                total = weighted_sum(values, self._factor()).item()
         finally:
             self.train(moving)
-        layers = zip(self.names, matrices, views.views, values, strict=True)
-        return PenaltyReport(self.kind, self.gamma, [LayerReport.of(*layer) for layer in layers], self.uncovered)
+        layers = zip(self.names, matrices, views.views, values.split(views.groups), self._gammas(), strict=True)
+        rows = [LayerReport.of(*layer) for layer in layers]
+        return PenaltyReport(self.kind, self.gamma, rows, total, self.uncovered)
 
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
         options = "".join(f", {name}={value!r}" for name, value, default in set_options if value != default)
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
-        return f"kind={self.kind!r}, gamma={self.gamma:g}{options}\n{covered}{uncovered}"
+        return f"kind={self.kind!r}, {super().extra_repr()}{options}\n{covered}{uncovered}"
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
@@ -242,6 +312,7 @@ class OrthogonalityPenalty(nn.Module):
         self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
         self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
+        self._assign([site.names for site in sites], again=again)
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
             _log.warning(
@@ -251,9 +322,13 @@ class OrthogonalityPenalty(nn.Module):
         self._fit(self._weights().views)
 
     def _fit(self, views: WeightViews) -> None:
-        [start] = self._start
+        [start], [calls] = self._start, self._calls
         if start is not None:
             start.fit(self._keys, views)
+        if views is not self._strength.views:
+            self._strength.fit(views, self.options.side)
+        if calls is not None:
+            calls.move_to(views.device)
 
     def _current_weights(self) -> Weights:
         """The weights, selected anew where the model has changed."""
@@ -273,7 +348,7 @@ class OrthogonalityPenalty(nn.Module):
         """Selects anew, once and outside the graph, when a call is traced; an export has taken the old vectors by then."""
         if torch.compiler.is_exporting() and self._tree is not None and self._tree.has_changed():
             raise RuntimeError("the model has changed: call penalty.refresh() before it is exported")
-        if self.start is not None and self.training:
+        if self.training and (self.start is not None or self.calls is not None):
             refuse_tracing_apart()
         with unset_fake_temporarily():
             self._refresh_if_changed()
@@ -321,71 +396,3 @@ class OrthogonalityPenalty(nn.Module):
         except TypeError as error:
             raise TypeError(f"{error}; `exclude` leaves it out") from None
         return Weights(parameters, matrices, views)
-
-    def _values(self, matrices: list[Tensor], views: WeightViews) -> Tensor:
-        """The penalty of every matrix."""
-        [start] = self._start
-        try:
-            if start is None:
-                return soft_orthogonality_values(matrices, views, self.options)
-            return start.values(matrices, views, self.options)
-        except RuntimeError:
-            check_storage(matrices, self.names)  # the operators know weights by their place alone
-            raise
-
-    def _add_gradients(
-        self, matrices: list[Tensor], views: WeightViews, targets: list[Tensor | None], factor: float | Tensor
-    ) -> Tensor:
-        """As `_values`; `factor` times the gradients are added to the targets."""
-        [start] = self._start
-        into = Into(targets, factor, accumulate=True)
-        try:
-            if start is None:
-                return soft_orthogonality_gradients(matrices, views, self.options, into)
-            return start.values_and_gradients(matrices, views, self.options, into)
-        except RuntimeError:
-            check_storage(matrices, self.names)
-            given = {
-                f"{name}.grad": target for name, target in zip(self.names, targets, strict=True) if target is not None
-            }
-            check_storage(given.values(), list(given))
-            raise
-
-    def _targets(self, weights: Weights) -> tuple[list[Tensor | None], dict[Tensor, Tensor], list[Tensor]]:
-        """Where each gradient goes: into `.grad`, or for a weight that is computed or sharded into a tensor of its own,
-        which then goes backward from the weight; None where none is wanted. And the parameters that had no `.grad`."""
-        targets: list[Tensor | None] = []
-        computed, made = {}, []
-        for parameter, matrix in zip(weights.parameters, weights.matrices, strict=True):
-            target = None
-            if not parameter.requires_grad:
-                targets.append(None)
-                continue
-            if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-                if parameter.grad is None:
-                    dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
-                    parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
-                    made.append(parameter)
-                target = same_view(parameter.grad, parameter, matrix)
-            if target is None:
-                target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
-            targets.append(target)
-        return targets, computed, made
-
-
-def _choose_start(options: dict[str, Any]) -> Start:
-    """What SRIP's options ask for; those that are the class's own are taken out."""
-    side, generator = options.get("side", "small"), options.pop("generator", None)
-    seed, warm_start = options.pop("seed", None), options.pop("warm_start", False)
-    if type(warm_start) is not bool:
-        raise TypeError(f"warm_start must be True or False; got {warm_start!r}")
-    if seed is not None and (not isinstance(seed, Integral) or isinstance(seed, bool)):
-        raise TypeError(f"seed must be an int; got {seed!r}")
-    if generator is None:
-        return (WarmStart if warm_start else SeededStart)(side, int(seed or 0))
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
-    for name, given in (("warm_start", warm_start), ("seed", seed is not None)):
-        if given:
-            raise ValueError(f"{name} makes the start vectors, so a generator has nothing to draw: give one of the two")
-    return GeneratorStart(side, generator)

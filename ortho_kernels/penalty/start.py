@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops, reference
 from ..backends.protocol import Into
@@ -19,9 +19,10 @@ from ..functional import srip_values
 from ..gradients import srip_gradients
 from ..options import SRIP
 from ..weight_views import WeightViews
+from .calls import Advancing, StepCount
 
 
-class Start(nn.Module):
+class Start(Advancing):
     """The start vectors of a list of weights, which are others at each step: each call in training mode is one.
 
     Args:
@@ -52,46 +53,36 @@ class Start(nn.Module):
         Raises:
             RuntimeError: where `torch.utils.checkpoint` runs a part of the model for the second time.
         """
-        if self.training:
-            refuse_recomputation()
+        self.refuse_recomputation()
         start, follow = self.draw(views), self.follows and self.training
         values, last = srip_values(weights, views, options, start, follow)
-        if self.training:  # after all that may fail, lest one process count a call that others don't
-            self._advance(start, values, last)
+        self.end_call(start, values, last)
         return values
 
     def values_and_gradients(self, weights: list[Tensor], views: WeightViews, options: SRIP, into: Into) -> Tensor:
         """As `values`, without a graph; the gradients go where `into` says."""
         start, follow = self.draw(views), self.follows and self.training
         values, last = srip_gradients(weights, views, options, start, into, follow)
-        if self.training:
-            self._advance(start, values, last)
+        self.end_call(start, values, last)
         return values
 
     def _take_up(self, names: Sequence[str], views: WeightViews) -> None:
         """What `fit` does for weights that are not those of the last call."""
 
-    def _advance(self, start: Tensor, values: Tensor, last: Tensor | None) -> None:
-        """Goes on to the next step. `last` are the vectors with which this one ended, for a start that follows."""
+    def _advance(self, *call: Any) -> None:
+        """Goes on to the next step. `call` is where this one started, its values, and where it ended if a start follows."""
 
 
-class SeededStart(Start):
+class SeededStart(StepCount, Start):
     """Vectors that are a function of a seed, a step and each weight's name.
 
     Args:
         seed: any int; the same in every process, as a constant is.
-
-    Attributes:
-        step: the count of calls in training mode, which a checkpoint keeps.
     """
-
-    step: Tensor
 
     def __init__(self, side: str, seed: int) -> None:
         super().__init__(side)
         self.seed = seed
-        with torch.inference_mode(False):  # what is made within it can't count outside
-            self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         # No buffer: what to_empty, averaging or broadcasting does to those would be another random stream.
         self._keys = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._sizes: dict[str, int] = {}
@@ -102,31 +93,14 @@ class SeededStart(Start):
             keys = [entry_keys(self.seed, name, size) for name, size in sizes.items()]
             self._keys, self._sizes = torch.cat(keys), sizes
         self._keys = self._keys.to(views.device)
-        if self.step.device != views.device:  # the model has moved and left its penalty behind
-            self.to(views.device)
+        self.move_to(views.device)
 
     def draw(self, views: WeightViews) -> Tensor:
         vectors = ops.start_vectors(self._keys, self._buffers["step"])
         return vectors if views.dtype is torch.float32 else vectors.to(views.dtype)
 
-    def _advance(self, *_: Any) -> None:
-        if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(
-                "a penalty in training mode counts its calls, which torch.func's transforms don't allow: call "
-                "penalty.eval(), which leaves the count and so the start vectors as they are"
-            )
-        self._buffers["step"].add_(1)  # type: ignore[union-attr]
-
     def extra_repr(self) -> str:
         return f"seed={self.seed}"
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest) -> None:
-        """A checkpoint from before the count begins at 0."""
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *rest)
-        if (key := f"{prefix}step") in missing_keys:
-            missing_keys.remove(key)
-            with torch.no_grad():
-                self.step.zero_()
 
 
 class GeneratorStart(Start):
@@ -137,13 +111,20 @@ class GeneratorStart(Start):
         self.generator = generator
 
     def draw(self, views: WeightViews) -> Tensor:
-        """Leaves the generator as it was outside training mode."""
-        state = None if self.training else self.generator.get_state()
-        size, device = sum(views.orders(self.side)), self.generator.device
-        vectors = torch.randn(size, dtype=views.dtype, device=device, generator=self.generator).to(views.device)
+        """Leaves the generator as it was outside training mode, and within a hold."""
+        state = self.generator.get_state() if self.held or not self.training else None
+        vectors = self._drawn(sum(views.orders(self.side)), views.dtype)
         if state is not None:
             self.generator.set_state(state)
-        return vectors
+        return vectors.to(views.device)
+
+    def _advance(self, *call: Any) -> None:
+        if self.held:  # else the generator has moved on by the draw itself
+            start, *_ = call
+            self._drawn(start.numel(), start.dtype)
+
+    def _drawn(self, size: int, dtype: torch.dtype) -> Tensor:
+        return torch.randn(size, dtype=dtype, device=self.generator.device, generator=self.generator)
 
 
 def first_vectors(seed: int, name: str, size: int) -> Tensor:
@@ -156,28 +137,3 @@ def entry_keys(seed: int, name: str, size: int) -> Tensor:
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     first = int.from_bytes(digest, "little", signed=True)
     return reference.splitmix64(torch.arange(size, device="cpu") * reference.GOLDEN + first)
-
-
-def refuse_recomputation() -> None:
-    """While autograd is at work, a penalty is computed only to have again what a checkpoint dropped."""
-    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-        raise RuntimeError(_RECOMPUTED.format("computed while autograd is at work, as"))
-
-
-def refuse_tracing_apart() -> None:
-    """The same, asked outside the graph while Dynamo traces: it traces a checkpoint's function apart from what calls it."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    try:
-        translator = InstructionTranslator.current_tx()
-    except AttributeError:
-        translator = None
-    # An export that is not strict traces without Dynamo, whose last translator may be there still.
-    if translator is not None and translator.output.current_tracer.parent is not None:
-        raise RuntimeError(_RECOMPUTED.format("traced"))
-
-
-_RECOMPUTED = (
-    "the penalty is {} within torch.utils.checkpoint, whose second run would start from other vectors than the first: "
-    "call it outside, or in eval mode"
-)

@@ -32,6 +32,7 @@ class WarmStart(Start):
         self._sizes: list[int] = []
 
     def _take_up(self, names: Sequence[str], views: WeightViews) -> None:
+        self._last_call = None  # its vectors are of other weights
         before, self._own = self._own, {buffer_name(name): name for name in names}
         for gone in before.keys() - self._own.keys():
             del self._buffers[gone]
@@ -51,8 +52,8 @@ class WarmStart(Start):
     def _vectors(self) -> list[Tensor]:
         return [self._buffers[name] for name in self._own]  # type: ignore[misc]
 
-    def _advance(self, start: Tensor, values: Tensor, last: Tensor | None) -> None:
-        assert last is not None
+    def _advance(self, *call: Any) -> None:
+        start, values, last = call
         with torch.no_grad():
             # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes:
             # the one before it is kept instead. Only a finite number that is not 0 is 1 over itself.

@@ -175,7 +175,7 @@ def test_report(backend):
     assert rows["0.weight"].value == pytest.approx(((spectrum**2 - 1) ** 2).sum().item(), rel=1e-5)
     text = str(report)
     assert "4 x (2 x 18)" in text
-    assert "times gamma 2" in text
+    assert f"weighted {report.total:.6g}" in text
 
 
 def test_report_names_layers_that_are_not_finite(backend):

@@ -43,6 +43,19 @@ def two_steps(model):
     return found
 
 
+def steps_down(model):
+    """The weights after a decoupled step of each penalty, whole where they are sharded."""
+    found = {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for kind, penalty in penalties(model).items():
+        penalty.step_(optimizer)
+        found[f"{kind} stepped"] = {
+            name: getattr(weight, "full_tensor", lambda own=weight: own.clone())().detach()
+            for name, weight in model.named_parameters()
+        }
+    return found
+
+
 def two_sharded_steps(rank, count):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -52,7 +65,7 @@ def two_sharded_steps(rank, count):
     found = two_steps(model)
     if count == 2:
         found["compiled"] = compiled_values(model)
-    return found
+    return found | steps_down(model)
 
 
 def gathered_gradients(rank, count):
@@ -118,7 +131,7 @@ def compiled_values(model):
 
 
 def test_sharded_weights_have_the_gradient_of_one_process_whatever_their_number(tmp_path):
-    alone = two_steps(network())
+    alone = two_steps(network()) | steps_down(network())
     assert len({str(alone[f"fresh {step} values"].tolist()) for step in range(2)}) == 2
     for count in (2, 4):
         for rank in on_ranks(count, tmp_path, two_sharded_steps, count):

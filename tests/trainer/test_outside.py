@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from bare_runs import train
+from outside_parts import Squares
 
 from ortho_kernels.trainer import command, registry, sweep
 from ortho_kernels.trainer.config import fingerprint, load_config
@@ -148,6 +149,13 @@ def test_a_class_of_the_trainers_own_can_be_derived_from():
     assert instantiate(load_config(["backbone=outside_parts:Narrow", "backbone.width=64"]).backbone).library_network(
         1, 8
     )
+
+
+def test_a_penalty_by_autograd_has_no_step_of_its_own():
+    """The one that it would inherit is SO's."""
+    layer = torch.nn.Linear(4, 3)
+    with pytest.raises(NotImplementedError, match="Squares has no step of its own: add its gradient"):
+        Squares(layer).step_(torch.optim.SGD(layer.parameters(), lr=0.1))
 
 
 def test_the_penalty_and_the_path_are_part_of_what_a_run_is(tmp_path):

@@ -93,6 +93,11 @@ class AutogradPenalty(OrthogonalityPenalty):
         (scale * scale_factor(scaler, value.device) * value).backward()
         return value.detach()
 
+    def step_(self, *arguments: Any, **options: Any) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self).__name__} has no step of its own: add its gradient before the optimizer's"
+        )
+
 
 class WeightDecay(AutogradPenalty):
     """`gamma * 2 * sum of |W|^2`, whose gradient is `4 gamma W`.

@@ -7,7 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-PACKAGE = str(Path(__file__).parents[2] / "ortho_kernels")
+PACKAGE = str(Path(__file__).parents[1] / "ortho_kernels")
 aten = torch.ops.aten
 
 READS = {  # the host asks for a value, or for a size that depends on values

@@ -1,0 +1,161 @@
+"""How much each matrix counts: gamma of its weight, times its share in the reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import copy_now
+from ..options import check_choice
+from ..weight_views import WeightViews
+from .matching import is_within
+from .schedules import Schedule, is_number
+from .words import abridged
+
+REDUCTIONS = ("sum", "mean", "entries")
+
+
+class Strength:
+    """The factor of every matrix: one number for all where they are equal, else a tensor of one a matrix.
+
+    Args:
+        gamma: a number, a tensor without dimensions, a schedule, or a dict of these by patterns of names.
+        reduction: a matrix counts gamma times 1 (`"sum"`), times 1 over the number of matrices (`"mean"`), or times 1 over
+            the number of entries of its Gram (`"entries"`).
+
+    Attributes:
+        views: those of the weights for which it was worked out.
+
+    Raises:
+        TypeError, ValueError: for a gamma or a reduction that is none of these.
+    """
+
+    def __init__(self, gamma: Any, reduction: str) -> None:
+        check_choice("reduction", reduction, REDUCTIONS)
+        self.gamma, self.reduction = gamma, reduction
+        self.views: WeightViews | None = None
+        self._patterns: tuple[str, ...] = ()
+        self._gammas: list[Any] = [gamma]
+        self._of_weights: list[int] = []  # which of the gammas is each weight's
+        if isinstance(gamma, Mapping):
+            if not gamma:
+                raise ValueError('gamma is an empty dict; expected patterns of names, as {"layer4.*": 1e-5, "*": 1e-6}')
+            for pattern in gamma:
+                if not isinstance(pattern, str):
+                    raise TypeError(f"gamma takes patterns of names; got {pattern!r:.60}")
+            self._patterns, self._gammas = tuple(gamma), list(gamma.values())
+        for name, given in zip(self._labels(), self._gammas, strict=True):
+            _check(name, given)
+
+    @property
+    def is_scheduled(self) -> bool:
+        return any(isinstance(gamma, Schedule) for gamma in self._gammas)
+
+    def assign(self, names: Sequence[Sequence[str]], *, again: bool = False) -> None:
+        """Finds the gamma of each weight, whose names these are; `again` if the model has changed.
+
+        Raises:
+            ValueError: for a pattern that matches no weight, unless `again`, or a weight that no pattern matches.
+        """
+        self.views = None
+        if not self._patterns:
+            self._of_weights = [0] * len(names)
+            return
+        hits = [[is_within(own, pattern) for pattern in self._patterns] for own in names]
+        if not again:
+            for pattern, *matched in zip(self._patterns, *hits, strict=True):
+                if not any(matched):
+                    raise ValueError(f"gamma pattern {pattern!r} matches none of the weights: {_listed(names)}")
+        left = [own for own, matched in zip(names, hits, strict=True) if not any(matched)]
+        if left:
+            raise ValueError(f'no gamma pattern matches {_listed(left)}; "*" as the last pattern is for all others')
+        self._of_weights = [matched.index(True) for matched in hits]
+
+    def fit(self, views: WeightViews, side: str) -> None:
+        """Works out what changes with the weights alone.
+
+        Raises:
+            ValueError: for a tensor on another device than the weights.
+        """
+        for name, gamma in zip(self._labels(), self._gammas, strict=True):
+            if isinstance(gamma, Tensor) and gamma.device != views.device:
+                raise ValueError(f"{name} is on {gamma.device}, but the weights are on {views.device}: make it there")
+        fixed = [None if isinstance(gamma, (Tensor, Schedule)) else float(gamma) for gamma in self._gammas]
+        of_matrices = [index for index, count in zip(self._of_weights, views.groups, strict=True) for _ in range(count)]
+        moving = sorted({index for index in of_matrices if fixed[index] is None})
+        shares = self._shares(views, side)
+        bases = [
+            share * (1.0 if (number := fixed[index]) is None else number)
+            for index, share in zip(of_matrices, shares, strict=True)
+        ]
+        self._moving = [self._gammas[index] for index in moving]
+        self._one_for_all = len(set(of_matrices)) == 1
+        with torch.inference_mode(False):  # lest what is made here could not be trained with
+            self._one = torch.ones((), dtype=views.dtype, device=views.device)
+            self._base: float | Tensor = bases[0] if len(set(bases)) == 1 else self._one.new_tensor(bases)
+            places = [1 + moving.index(index) if index in moving else 0 for index in of_matrices]
+            self._places = torch.tensor(places, device=views.device)
+        self._dtype, self.views = views.dtype, views
+
+    def factor(self, step: Tensor | None) -> float | Tensor:
+        """A number or a tensor without dimensions for all matrices, or one a matrix. Nothing waits for the device."""
+        if not self._moving:
+            return self._base
+        gammas = [self._at(gamma, step) for gamma in self._moving]
+        if self._one_for_all:
+            return self._base * gammas[0]
+        return self._base * torch.stack([self._one, *gammas]).index_select(0, self._places)
+
+    def of_weights(self, step: Tensor | None) -> list[float]:
+        """The gamma of each weight, for people: this waits for the device."""
+        now = [float(self._at(gamma, step)) for gamma in self._gammas]
+        return [now[index] for index in self._of_weights]
+
+    def _at(self, gamma: Any, step: Tensor | None) -> Any:
+        if isinstance(gamma, Schedule):
+            assert step is not None
+            return gamma.at(copy_now(step).to(self._dtype))
+        return copy_now(gamma).to(self._dtype) if isinstance(gamma, Tensor) else gamma
+
+    def _shares(self, views: WeightViews, side: str) -> list[float]:
+        if self.reduction == "entries":
+            return views.entry_shares(side)
+        return [1 / views.matrix_count if self.reduction == "mean" else 1.0] * views.matrix_count
+
+    def _labels(self) -> list[str]:
+        return [f"gamma of {pattern!r}" for pattern in self._patterns] or ["gamma"]
+
+
+def weighted_sum(values: Tensor, factor: float | Tensor) -> Tensor:
+    """The sum of `factor` times the value of every matrix."""
+    if isinstance(factor, Tensor) and factor.dim():
+        return (factor * values).sum()
+    return factor * values.sum()
+
+
+def _check(name: str, gamma: Any) -> None:
+    """Raises where this is no gamma of a weight. A tensor's number is not looked at: that would wait for its device."""
+    if isinstance(gamma, Schedule):
+        return
+    if isinstance(gamma, Tensor):
+        problem = None
+        if isinstance(gamma, nn.Parameter) or gamma.requires_grad:
+            problem = "requires a gradient, which the penalty doesn't give it: detach it"
+        elif gamma.dim():
+            problem = f"has shape {tuple(gamma.shape)}; expected a tensor without dimensions"
+        elif not gamma.is_floating_point():
+            problem = f"has dtype {gamma.dtype}; expected a floating-point tensor"
+        if problem is not None:
+            raise ValueError(f"{name} {problem}")
+    elif not is_number(gamma):
+        raise ValueError(
+            f"{name} must be a finite number; got {gamma!r:.60}. It may be a tensor without dimensions or a schedule too, "
+            "and gamma a dict of these by patterns of names"
+        )
+
+
+def _listed(names: Sequence[Sequence[str]]) -> str:
+    return abridged([own[0] for own in names])

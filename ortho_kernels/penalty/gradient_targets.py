@@ -1,0 +1,48 @@
+"""Where `accumulate_gradients` puts each weight's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .matrix_form import same_view
+
+
+class GradientTargets(NamedTuple):
+    """Tensors to which gradients are added.
+
+    Attributes:
+        targets: one for each weight: its `.grad`, or for a weight that is computed or sharded a tensor of its own, which
+            then goes backward from the weight; None where no gradient is wanted.
+        computed: the weights that are computed or sharded, with their targets.
+        made: the parameters that had no `.grad` before.
+    """
+
+    targets: list[Tensor | None]
+    computed: dict[Tensor, Tensor]
+    made: list[Tensor]
+
+
+def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -> GradientTargets:
+    """Those of parameters as the model holds them, and as the penalty takes them."""
+    targets: list[Tensor | None] = []
+    computed: dict[Tensor, Tensor] = {}
+    made: list[Tensor] = []
+    for parameter, matrix in zip(parameters, matrices, strict=True):
+        target = None
+        if not parameter.requires_grad:
+            targets.append(None)
+            continue
+        if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):  # neither computed nor gathered
+            if parameter.grad is None:
+                dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
+                parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+                made.append(parameter)
+            target = same_view(parameter.grad, parameter, matrix)
+        if target is None:
+            target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
+        targets.append(target)
+    return GradientTargets(targets, computed, made)
