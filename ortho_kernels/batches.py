@@ -25,8 +25,6 @@ def fold_batches(
     Raises:
         TypeError, ValueError: naming the weight, as `check_weights` does, and for batch dimensions that it can't have.
     """
-    if type(batch_dims) is int and batch_dims == 0:  # the usual answer comes first
-        return weights, groups
     dims = check_batch_dims(batch_dims, len(weights))
     if not any(dims):
         return weights, groups
@@ -87,36 +85,42 @@ def folds_in_place(weight: Tensor, dims: int) -> bool:
 
 
 class NewTargets:
-    """Gradients of folded weights, made for them, which the caller gets in the shapes of his weights."""
+    """Gradients that are made for folded weights, which the caller gets in the shapes of his weights."""
 
-    def __init__(self, made: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    def __init__(self, made: Sequence[Tensor], weights: list[Tensor], matrices: list[Tensor]) -> None:
         self._made = list(made)
-        self._shapes = [weight.shape for weight in weights]
+        self._weights = weights if matrices is not weights else None
 
     def into(self, factor: float | Tensor) -> Into:
         return Into(self._made, factor, fit=True)
 
     def filled(self) -> list[Tensor | None]:
+        if self._weights is None:
+            return list(self._made)
         return [
-            made if made.dim() == len(shape) else made.unflatten(0, shape[: len(shape) - made.dim() + 1])
-            for made, shape in zip(self._made, self._shapes, strict=True)
+            made if made.dim() == weight.dim() else made.unflatten(0, weight.shape[: weight.dim() - made.dim() + 1])
+            for made, weight in zip(self._made, self._weights, strict=True)
         ]
 
 
 class GivenTargets:
     """The caller's tensors, to which the gradients of folded weights are added: through views where strides allow."""
 
-    def __init__(self, given: list[Tensor | None], matrices: Sequence[Tensor]) -> None:
+    def __init__(self, given: list[Tensor | None], weights: list[Tensor], matrices: list[Tensor]) -> None:
         self._given = given
         self._apart: list[tuple[Tensor, Tensor]] = []
+        self._targets = given if matrices is weights else self._folded(matrices)
+
+    def _folded(self, matrices: list[Tensor]) -> list[Tensor | None]:
         folded: dict[int, Tensor] = {}  # one for each tensor, however often it is listed
-        self._targets: list[Tensor | None] = []
-        for target, matrix in zip(given, matrices, strict=True):
+        targets: list[Tensor | None] = []
+        for target, matrix in zip(self._given, matrices, strict=True):
             if target is not None and target.dim() != matrix.dim():
                 if id(target) not in folded:
                     folded[id(target)] = self._fold(target, target.dim() - matrix.dim())
                 target = folded[id(target)]
-            self._targets.append(target)
+            targets.append(target)
+        return targets
 
     def _fold(self, target: Tensor, dims: int) -> Tensor:
         if folds_in_place(target, dims):

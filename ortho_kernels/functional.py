@@ -95,7 +95,9 @@ def soft_orthogonality(
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
-    weights, groups = fold_batches(as_list(weights), groups, batch_dims)
+    weights = as_list(weights)
+    if batch_dims != 0:
+        weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
@@ -141,7 +143,8 @@ def srip(
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     # Each process would draw its own start for a sharded weight, which is refused then.
     weights = as_list(weights, gather=start is not None or generator is not None)
-    weights, groups = fold_batches(weights, groups, batch_dims)
+    if batch_dims != 0:
+        weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
     return reduce(values, reduction, views, side)

@@ -54,7 +54,7 @@ def soft_orthogonality_value_and_grad(
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
-    matrices, groups = fold_batches(weights, groups, batch_dims)
+    matrices, groups = (weights, groups) if batch_dims == 0 else fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
     into = targets.into(_factor(scale, reduction, views, side))
@@ -84,7 +84,7 @@ def srip_value_and_grad(
     """
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     weights = as_list(weights, gather=False)
-    matrices, groups = fold_batches(weights, groups, batch_dims)
+    matrices, groups = (weights, groups) if batch_dims == 0 else fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
     packed = pack_start(start, matrices, views, side, generator)
@@ -132,7 +132,7 @@ def _targets(
     """The tensors that get the gradients: new ones, or those given, which are checked."""
     check_scale(scale)
     if accumulate_into is None:
-        return NewTargets(new_gradients(matrices, views=views), weights)
+        return NewTargets(new_gradients(matrices, views=views), weights, matrices)
     if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
         count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
         raise ValueError(
@@ -141,7 +141,7 @@ def _targets(
     if not PLAIN.issuperset(map(type, accumulate_into)) or _kinds(accumulate_into) != _kinds(weights):
         for index, (target, weight) in enumerate(zip(accumulate_into, weights, strict=True)):
             _check_target(index, target, weight)
-    return GivenTargets(list(accumulate_into), matrices)
+    return GivenTargets(list(accumulate_into), weights, matrices)
 
 
 def _kinds(tensors: Sequence[Tensor | None]) -> list[tuple]:

@@ -61,7 +61,8 @@ class OrthogonalityPenalty(Weighting):
             or embedding, nor an output layer that is tied to an embedding. `uncovered` says what else there is. Or named
             parameters: a dict, pairs (`model.named_parameters()`), a ParameterDict, or a list of parameters, named `"0"`,
             `"1"`, ... All of two or more dimensions are covered then. They are known by themselves, without a layer: one of
-            3 or more dimensions is a convolution of one group, unless `batch_dims` says otherwise.
+            3 or more dimensions is a convolution of one group, unless `batch_dims` says otherwise. What
+            `torch.func.functional_call` puts in their place in a model is not seen.
         kind: `"so"` or `"srip"`, see `soft_orthogonality` and `srip`.
         gamma: the factor; 1e-6 (SO) or 1e-3 (SRIP) by default, see `paper_gamma`. A number, a tensor without dimensions on
             the weights' device (change it in place: nothing is compiled or captured anew), a `Schedule`, or a dict of these
