@@ -164,7 +164,7 @@ def test_other_options_that_can_not_be():
     with pytest.raises(ValueError, match="reduction must be one of 'sum', 'mean', 'entries'; got 'none'"):
         OrthogonalityPenalty(encoder(), reduction="none")
     for kind, options in (("so", {"squared": False}), ("srip", {})):
-        with pytest.raises(ValueError, match="'entries' is a mean of squares: it goes with kind='so' and squared=True"):
+        with pytest.raises(ValueError, match="'entries' is the mean over the entries of one Gram, and squared=False"):
             OrthogonalityPenalty(encoder(), kind, reduction="entries", **options)
 
 
