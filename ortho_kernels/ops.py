@@ -19,7 +19,7 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
-`residual_norm` has the other norms of R, numbered as in `NORMS`. `unit_rows_norm` has all norms, of weights whose rows are
+`residual_norm` has the other norms of R, numbered as in `NORMS`; `unit_rows_norm` has all norms, of weights whose rows are
 scaled to length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).

@@ -132,7 +132,7 @@ std::vector<double> sum_rows(const Triangles<C>& all, const double* factors, boo
   return sums;
 }
 
-// Every norm but the largest entry, each from sums over rows.
+// Every norm but the largest entry. The derivatives of l21 and of cosines take sums over rows first.
 template <class C>
 void sum_norms(const Triangles<C>& all, bool keep, C* values) {
   const std::size_t count = all.matrices.size();
@@ -157,16 +157,18 @@ void sum_norms(const Triangles<C>& all, bool keep, C* values) {
   const bool any_normalized = !all.inverse_lengths.empty();
   if (!keep || (all.norm != Norm::l21 && !any_normalized)) return;
   if (all.norm == Norm::l21 && any_normalized) {
-    const std::vector<double> second = sum_rows(all, inverse_rows.data(), false, totals.data());
-    for (std::size_t i = 0; i < pulls.size(); ++i) pulls[i] = (inverse_rows[i] * pulls[i] + second[i]) / 2;
+    const std::vector<double> of_columns = sum_rows(all, inverse_rows.data(), false, totals.data());
+    for (std::size_t i = 0; i < pulls.size(); ++i)
+      pulls[i] = (inverse_rows[i] * pulls[i] + of_columns[i]) / 2;
   }
   const double factor = all.weights.off_diagonal * (all.norm == Norm::fro ? 2 : 1);
   for (double& pull : pulls) pull *= factor;
   all.for_ranges([&](std::size_t r) {
     const std::size_t m = all.ranges[r].matrix;
     if (!needs_rows(all, m)) return;
-    all.kernels.differentiate_rows(all.job(all.ranges[r]), inverse_rows.data() + all.rows[m],
-                                   pulls.data() + all.rows[m]);
+    all.kernels.differentiate_rows(all.job(all.ranges[r]),
+                                   inverse_rows.empty() ? nullptr : &inverse_rows[all.rows[m]],
+                                   &pulls[all.rows[m]]);
   });
 }
 

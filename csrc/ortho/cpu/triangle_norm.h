@@ -124,13 +124,15 @@ template <class C>
 void differentiate_rows(const TriangleJob& job, const double* inverse_rows, const double* pulls) {
   const auto over_rows = [&](auto cosines, const auto& derivative) {
     for (std::int64_t i = job.begin; i < job.end; ++i) {
-      const TriangleRow<C, decltype(cosines)::value> row(job, i);
-      const double on_diagonal =
-          cosines
-              ? -row.scale * row.scale * pulls[i] / 2
-              : job.weights.diagonal / 2 * derivative(broadcast(row.diagonal()), i, [i](const double* line) {
-                  return broadcast(line[i]);
-                })[0];
+      constexpr bool scaled = decltype(cosines)::value;
+      const TriangleRow<C, scaled> row(job, i);
+      double on_diagonal;
+      if constexpr (scaled) {
+        on_diagonal = -row.scale * row.scale * pulls[i] / 2;
+      } else {
+        const auto read = [i](const double* line) { return broadcast(line[i]); };
+        on_diagonal = job.weights.diagonal / 2 * derivative(broadcast(row.diagonal()), i, read)[0];
+      }
       along<double>(i, [&](const auto& read, const auto& write) {
         const Doubles entry = derivative(row.off_diagonal(read), i, read);
         write(row.entries, job.weights.off_diagonal / 2 * entry * row.scales(read));
