@@ -1,17 +1,17 @@
-"""docs/recipes.md: released penalties, our call of each, and how far the two are apart. recipe_notes.py has its prose.
+"""Released penalties, our call of each, and how far the two are apart: the table of docs/recipes.md.
 
-python tests/recipes.py    measures on the CPU kernels, and writes the page
+python tests/recipes.py    measures on the CPU kernels, and writes the table
 """
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import originals
 import torch
-from recipe_notes import MEANING, NOTES, TITLE
 from torch import nn
 from truth import near_orthogonal, relative
 
@@ -21,7 +21,7 @@ from ortho_kernels import compat, use_backend
 DOCUMENT = Path(__file__).parents[1] / "docs" / "recipes.md"
 LIMIT = 1e-5
 NEAR = 1e-3  # the noise on near orthogonal weights
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def filters(shapes):
@@ -31,10 +31,11 @@ def filters(shapes):
 
 def batches(shapes):
     """Each matrix of each batch near orthogonal."""
-    return {
-        name: torch.stack([near_orthogonal(*shape[1:], noise=NEAR) for _ in range(shape[0])])
-        for name, shape in shapes.items()
-    }
+
+    def batch(count, *shape):
+        return torch.stack([near_orthogonal(*shape, noise=NEAR) for _ in range(count)])
+
+    return {name: batch(*shape) for name, shape in shapes.items()}
 
 
 def middle_taps(shapes):
@@ -60,7 +61,7 @@ class Recipe(NamedTuple):
     original: Callable[..., torch.Tensor]
     ours: str
     weights: Shapes
-    vectors: Shapes = {}  # constants: start vectors
+    vectors: Shapes = MappingProxyType({})  # constants: start vectors
     near: Callable[[Shapes], dict[str, torch.Tensor]] = filters
 
     @property
@@ -264,8 +265,8 @@ def worst(recipe: Recipe, dtype: torch.dtype) -> tuple[float, float]:
     return tuple(map(max, *(difference(recipe, dtype, near) for near in (False, True))))
 
 
-def document(measured: Callable[[Recipe, torch.dtype], tuple[float, float]] = worst) -> str:
-    """The page, with the differences that are measured."""
+def table(measured: Callable[[Recipe, torch.dtype], tuple[float, float]] = worst) -> str:
+    """The rows, with the differences that are measured."""
     rows = []
     for recipe in RECIPES:
         cells = [
@@ -273,9 +274,13 @@ def document(measured: Callable[[Recipe, torch.dtype], tuple[float, float]] = wo
         ]
         formula = recipe.formula.replace("|", r"\|")
         rows.append(f"| [{recipe.who}]({recipe.link}) | {formula} | `{recipe.ours}` | {' | '.join(cells)} |\n")
-    notes = "".join(f"- **{who}** {note}\n" for who, note in NOTES.items())
-    return f"{TITLE}{''.join(rows)}{MEANING}{notes}"
+    return "".join(rows)
+
+
+def with_table(page: str, rows: str) -> str:
+    """The page with these rows in its table."""
+    return re.sub(r"(?<=\|---\|\n)(\| \[.*\n)*", lambda _: rows, page, count=1)
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document())
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table()))
