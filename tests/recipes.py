@@ -82,9 +82,9 @@ class Recipe(NamedTuple):
         return f"https://github.com/{repository}/blob/{commit}/{file}#{lines}"
 
 
-KERNEL = {"W": (12, 4, 3, 3)}
-LAYERS = {"W": (12, 4, 3, 3), "V": (20, 16)}
-LINEAR = {"W": (12, 20), "V": (20, 12)}
+KERNEL = {"W": (48, 16, 3, 3)}
+LAYERS = {"W": (48, 16, 3, 3), "V": (80, 64)}
+LINEAR = {"W": (48, 80), "V": (80, 48)}
 RECIPES = [
     Recipe("Bansal et al.: wide ResNet", originals.original_wide_resnet, "l2_reg_ortho(model)", LAYERS),
     Recipe("Bansal et al.: ImageNet and SVHN", originals.original_imagenet, "l2_reg_ortho_imagenet(model)", LAYERS),
@@ -93,7 +93,7 @@ RECIPES = [
         originals.original_keras_resnet,
         'srip([W], side="rows", start=[v])',
         KERNEL,
-        {"v": (1, 12)},
+        {"v": (1, 48)},
     ),
     Recipe("Bansal et al.: SO", originals.original_so, 'soft_orthogonality([W], side="rows")', KERNEL),
     Recipe("Bansal et al.: DSO", originals.original_dso, 'soft_orthogonality([W], side="both")', KERNEL),
@@ -115,14 +115,14 @@ RECIPES = [
         "OCNN: `deconv_orth_dist`, stride 1",
         originals.original_deconv_orth_dist_of_stride_1,
         "deconv_orth_dist(W, stride=1)",
-        {"W": (6, 8, 3, 3)},
+        {"W": (24, 32, 3, 3)},
         near=middle_taps,
     ),
     Recipe(
         "OCNN: the paper",
         originals.original_ocnn_paper,
         "convolution_orthogonality([W])",
-        {"W": (6, 8, 3, 3)},
+        {"W": (24, 32, 3, 3)},
         near=middle_taps,
     ),
     Recipe("BigGAN", originals.original_biggan, 'soft_orthogonality([W], side="rows", diagonal=0) / 2', KERNEL),
@@ -150,7 +150,7 @@ RECIPES = [
         originals.original_psrip_reg,
         'srip([W, V], side="large", squared=True, start=[w, v], reduction="mean")',
         LINEAR,
-        {"w": (1, 20), "v": (1, 20)},
+        {"w": (1, 80), "v": (1, 80)},
     ),
     Recipe(
         "Kim, Yun: `ortho_reg`",
@@ -162,79 +162,79 @@ RECIPES = [
         "Kim, Yun: `ortho`",
         originals.original_isometry,
         "convolution_orthogonality([W]) / 2",
-        {"W": (6, 8, 3, 3)},
+        {"W": (24, 32, 3, 3)},
         near=middle_taps,
     ),
-    Recipe("ABD-Net: OW (`SVMO`)", originals.original_svmo, "svmo(W, start=start)", KERNEL, {"start": (12, 2)}),
-    Recipe("ABD-Net: `SVDO`", originals.original_svdo, "svdo(W, start=start)", KERNEL, {"start": (12, 2)}),
+    Recipe("ABD-Net: OW (`SVMO`)", originals.original_svmo, "svmo(W, start=start)", KERNEL, {"start": (48, 2)}),
+    Recipe("ABD-Net: `SVDO`", originals.original_svdo, "svdo(W, start=start)", KERNEL, {"start": (48, 2)}),
     Recipe(
         "ABD-Net: OF",
         originals.original_of_penalty,
         "of_penalty(F, start=start)",
-        {"F": (3, 6, 4, 2)},
-        {"start": (3, 6, 2)},
+        {"F": (4, 24, 6, 8)},
+        {"start": (4, 24, 2)},
         near=batches,
     ),
-    Recipe("ABD-Net: `SO`", originals.original_abd_so, 'srip([W], side="rows", start=[v])', KERNEL, {"v": (1, 12)}),
+    Recipe("ABD-Net: `SO`", originals.original_abd_so, 'srip([W], side="rows", start=[v])', KERNEL, {"v": (1, 48)}),
     Recipe("OrthDNNs", originals.original_orthdnns, 'soft_orthogonality([W], side="rows", norm="l21")', KERNEL),
     Recipe(
         "OrthDNNs: SRIP",
         originals.original_orthdnns_srip,
         'srip([W], side="rows", start=[v])',
         KERNEL,
-        {"v": (1, 12)},
+        {"v": (1, 48)},
     ),
     Recipe(
         "PointNet's T-Net",
         originals.original_pointnet,
         "soft_orthogonality([T], batch_dims=1) / 2",
-        {"T": (4, 8, 8)},
+        {"T": (8, 64, 64)},
         near=batches,
     ),
     Recipe(
         "PointNet's T-Net in PyTorch",
         originals.original_pointnet_pytorch,
         'soft_orthogonality([T], batch_dims=1, squared=False, reduction="mean")',
-        {"T": (4, 8, 8)},
+        {"T": (8, 64, 64)},
         near=batches,
     ),
     Recipe(
         "vector-quantize-pytorch",
         originals.original_vector_quantize,
         'soft_orthogonality([codes], batch_dims=1, side="rows", normalize="rows", reduction="entries") / len(codes)',
-        {"codes": (2, 10, 16)},
+        {"codes": (2, 40, 64)},
         near=batches,
     ),
     Recipe(
         "AdaLoRA",
         originals.original_adalora,
         'soft_orthogonality([A, B], squared=False, reduction="mean")',
-        {"A": (4, 20), "B": (16, 4)},
+        {"A": (8, 96), "B": (64, 8)},
     ),
     Recipe(
         "CODA-Prompt",
         originals.original_coda_prompt,
         'soft_orthogonality([K, A, P], side="rows", reduction="entries")',
-        {"K": (6, 16), "A": (6, 16), "P": (6, 4, 16)},
+        {"K": (10, 64), "A": (10, 64), "P": (10, 8, 64)},
     ),
     Recipe(
         "O-LoRA",
         originals.original_o_lora,
         'soft_orthogonality([A_new], against=[A_old], norm="l1")',
-        {"A_new": (4, 20), "A_old": (8, 20)},
+        {"A_new": (8, 96), "A_old": (16, 96)},
         near=apart,
     ),
     Recipe(
         "ERNIE's router",
         originals.original_ernie,
         'soft_orthogonality([W.T], side="rows", normalize="rows", reduction="entries")',
-        {"W": (16, 8)},
+        {"W": (96, 32)},
     ),
     Recipe(
         "ERNIE's router, k = 2 groups",
         originals.original_ernie_groups,
         'soft_orthogonality([W.T], groups=2, side="rows", normalize="rows", reduction="entries") / 2',
-        {"W": (16, 8)},
+        {"W": (96, 32)},
     ),
 ]
 
@@ -271,12 +271,14 @@ def table(measured: Callable[[Recipe, torch.dtype], tuple[float, float]] = worst
     """The rows, with the differences that are measured."""
     rows = []
     for recipe in RECIPES:
-        cells = [
-            ", ".join(f"{number:.0e}" for number in measured(recipe, dtype)) for dtype in (torch.float32, torch.float64)
-        ]
+        single, double = (", ".join(map(_format, measured(recipe, dtype))) for dtype in (torch.float32, torch.float64))
         formula = recipe.formula.replace("|", r"\|")
-        rows.append(f"| [{recipe.who}]({recipe.link}) | {formula} | `{recipe.ours}` | {' | '.join(cells)} |\n")
+        rows.append(f"| [{recipe.who}]({recipe.link}) | {formula} | `{recipe.ours}` | {single} | {double} |\n")
     return "".join(rows)
+
+
+def _format(number: float) -> str:
+    return f"{number:.0e}" if number else "0"
 
 
 def with_table(page: str, rows: str) -> str:
