@@ -109,3 +109,16 @@ def test_bad_kernels_features_and_start_vectors():
         svmo(torch.zeros(6, 8), start=torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"features must be \(batch, channels, ...\) .* got \(6, 8\)"):
         of_penalty(torch.zeros(6, 8))
+
+
+@pytest.mark.parametrize("penalty", [svdo, svmo, of_penalty])
+def test_compiled_and_under_autocast(penalty):
+    given, start = torch.randn(3, 4, 5), torch.randn(3, 4, 2)
+    given, start = (given, start) if penalty is of_penalty else (given[0], start[0])
+    value = penalty(given, start=start)
+    compiled = torch.compile(lambda given: penalty(given, start=start), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(given), value)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert penalty(given, start=start) == value
+    rounded = given.bfloat16()
+    assert penalty(rounded, start=start) == penalty(rounded.float(), start=start)
