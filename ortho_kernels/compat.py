@@ -1,31 +1,40 @@
 """The names that existing training scripts carry, with their exact semantics: swap the import, keep the results.
 
-from ortho_kernels.compat import l2_reg_ortho   # Bansal, Chen and Wang, NeurIPS 2018
-from ortho_kernels.compat import orth_dist      # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
-from ortho_kernels.compat import compute_orth_regu  # AdaLoRA: Zhang et al., ICLR 2023
+from ortho_kernels.compat import l2_reg_ortho, l2_reg_ortho_imagenet  # Bansal, Chen and Wang, NeurIPS 2018
+from ortho_kernels.compat import orth_dist                             # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
+from ortho_kernels.compat import compute_orth_regu                     # AdaLoRA: Zhang et al., ICLR 2023
+from ortho_kernels.compat import svdo, svmo, of_penalty                # ABD-Net: Chen et al., ICCV 2019
+
+docs/recipes.md has every formula beside its released source.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from . import functional
+from .extremes import extreme_eigenvalues
 from .weight_checks import check_weights
-from .weight_views import view_weight
+from .weight_views import compute_dtype, view_weight
 
 _STARTS = ("uniform", "normal")
 
 
 def l2_reg_ortho(model: nn.Module, *, side: str = "small", start: str = "uniform") -> Tensor | None:
-    """The SRIP term of Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?".
+    """The loop with `if rows > cols` and `torch.rand`; one with `eye(cols, cols)` alone is `l2_reg_ortho_imagenet`.
 
-    The sum over every parameter with 2 or more dimensions, embeddings and the classifier included, of sigma^2 with
+    The SRIP term of Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?":
+    the sum over every parameter with 2 or more dimensions, embeddings and the classifier included, of sigma^2 with
     sigma = |R R v| / |R v|. Two variants circulate; the defaults are the first:
 
     - `side="small"`, `start="uniform"`: the smaller Gram, v uniform in [0, 1) (the released code for wide ResNets);
-    - `side="cols"`, `start="normal"`: always W^T W, v Gaussian (the released code for ImageNet). For a wide W this Gram has
-      a null space, so sigma >= 1 however orthogonal the rows are, and the gradient may push the wrong way.
+    - `side="cols"`, `start="normal"`: always W^T W, v Gaussian (the released code for ImageNet and SVHN). For a wide W this
+      Gram has a null space, so sigma >= 1 however orthogonal the rows are, and the gradient may push the wrong way.
+
+    Source: VITA-Group/Orthogonality-in-CNNs at 99897ee, Wide-Resnet/train_n.py:64-95.
 
     It differs from the paper behind this package (arXiv 2411.00392; `OrthogonalityPenalty(encoder, "srip")`) in three ways:
     sigma is squared; every matrix-shaped parameter counts, not the encoder's conv and linear weights alone; and v is
@@ -49,13 +58,26 @@ def l2_reg_ortho(model: nn.Module, *, side: str = "small", start: str = "uniform
     return functional.srip(weights, side=side, start=vectors, squared=True)
 
 
+def l2_reg_ortho_imagenet(model: nn.Module) -> Tensor | None:
+    """The loop with `eye(cols, cols)` alone and `normal_(0, 1)`; one with `if rows > cols` is `l2_reg_ortho`.
+
+    It is `l2_reg_ortho(model, side="cols", start="normal")`, which says what the larger Gram of a wide weight does. Three
+    of the four released files in PyTorch have this one, and so have most copies in the wild.
+
+    Source: VITA-Group/Orthogonality-in-CNNs at 99897ee, Imagenet/resnet/train_n.py:83-108, Imagenet/preresnet/train_n.py
+    and SVHN/train.py likewise.
+    """
+    return l2_reg_ortho(model, side="cols", start="normal")
+
+
 def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
     """||M^T M - I||_F of OCNN, M the taller of `mat` (flattened to 2-D) and its transpose: the smaller Gram.
 
-    It differs from SO in arXiv 2411.00392 in that the norm is not squared (the gradient has unit scale however close to
-    orthogonal `mat` is), and from the released code in that its gradient at an orthogonal `mat` is 0, not NaN. `stride` is
-    accepted and ignored, as there. One call a layer is how that code is written;
-    `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one call.
+    It differs from SO in arXiv 2411.00392 in that the norm is not squared: the gradient has unit scale however close to
+    orthogonal `mat` is, and is 0 where it is orthogonal. `stride` is accepted and ignored, as there. One call a layer is how
+    that code is written; `soft_orthogonality(weights, squared=False)` gives the sum over all layers in one call.
+
+    Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py:42-46.
     """
     return functional.soft_orthogonality([mat], squared=False)
 
@@ -72,7 +94,7 @@ def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: st
 
     In terms of this package it is `regu_weight * soft_orthogonality(factors, squared=False, reduction="mean")`, with
     `side="rows"` for lora_A and `side="cols"` for lora_B, the small sides, r x r. It differs from the released codes in
-    two ways: its gradient at an orthogonal factor is 0, not NaN, and it keeps float32's digits for 16-bit factors.
+    one way: it keeps float32's digits for 16-bit factors.
 
     Raises:
         ValueError: for a model without such a parameter, of which the released code makes a division by zero, and PEFT 0.
@@ -91,3 +113,77 @@ def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: st
         if factors[letter]
     ]
     return regu_weight * torch.cat(norms).mean()
+
+
+def svmo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
+    """10 (l_max - l_min)^2 of W W^T, `kernel` flattened to W: the penalty on weights (OW) that ABD-Net trains with.
+
+    The eigenvalues are estimates of one power iteration each. A zero or an orthogonal kernel has value 0 and gradient 0.
+
+    Args:
+        kernel: a floating-point tensor `(n, ...)` with 2 dimensions or more.
+        start: `(n, 2)`, the vectors of l_max and l_min; uniform in [0, 1) by default, as there.
+
+    Returns:
+        A float32 tensor (float64 for float64), without the strength beta.
+
+    Raises:
+        TypeError, ValueError: for a kernel that is no weight, a start of another shape.
+
+    Source: TAMU-VITA/ABD-Net at 502305e, torchreid/regularizers/SVMO.py:20-73. There a kernel of one filter is 0 by a case
+    of its own; here it is so by the formula. A zero kernel gives NaN there.
+    """
+    largest, smallest = _extremes(kernel, start)
+    return (10 * (largest - smallest).square()).to(compute_dtype([kernel]))
+
+
+def svdo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
+    """(l_max / l_min - 1)^2 of W W^T, `kernel` flattened to W: the ratio is that of the squared singular values.
+
+    Arguments, result and errors are those of `svmo`. A kernel with more rows than columns has a singular Gram and a huge
+    value, as there; l_min = 0 gives infinity, but a zero kernel 0.
+
+    Source: TAMU-VITA/ABD-Net at 502305e, torchreid/regularizers/SVDO.py:27-75, which no option of that code selects.
+    """
+    largest, smallest = _extremes(kernel, start)
+    equal = largest == smallest
+    ratio = torch.where(equal, 1, largest / torch.where(equal, 1, smallest))
+    return (ratio - 1).square().to(compute_dtype([kernel]))
+
+
+def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
+    """The sum over a batch of l_max - l_min of F F^T, times 32 / batch: ABD-Net's penalty on features (OF).
+
+    Args:
+        features: floating-point feature maps `(batch, channels, ...)`; F is one sample's, flattened to 2-D.
+        start: `(batch, channels, 2)`, the vectors of l_max and l_min; Gaussian by default, as there.
+
+    Returns:
+        A float32 tensor (float64 for float64), without the strength beta.
+
+    Raises:
+        ValueError: for features or a start of another shape.
+
+    Source: TAMU-VITA/ABD-Net at 502305e, torchreid/losses/of_penalty.py:26-67. There the features of its
+    position "intermediate" count 0.01.
+    """
+    if features.dim() < 3 or not len(features):
+        raise ValueError(f"features must be (batch, channels, ...) with a sample or more; got {tuple(features.shape)}")
+    F = features.flatten(2)
+    largest, smallest = extreme_eigenvalues(F, _start_vectors(start, F, torch.randn))
+    return ((largest - smallest).sum() * (32 / len(features))).to(compute_dtype([features]))
+
+
+def _extremes(kernel: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    check_weights([kernel], [1], ["kernel"])
+    W = kernel.flatten(1)
+    return extreme_eigenvalues(W, _start_vectors(start, W, torch.rand))
+
+
+def _start_vectors(start: Tensor | None, W: Tensor, draw: Callable[..., Tensor]) -> Tensor:
+    shape = (*W.shape[:-1], 2)
+    if start is None:
+        return draw(shape, device=W.device)
+    if tuple(start.shape) != shape:
+        raise ValueError(f"start must have shape {shape}, two vectors a matrix; got {tuple(start.shape)}")
+    return start

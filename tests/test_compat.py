@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ortho_kernels.compat import compute_orth_regu, l2_reg_ortho, orth_dist
+from ortho_kernels.compat import compute_orth_regu, l2_reg_ortho, l2_reg_ortho_imagenet, orth_dist
 
 
 def model():
@@ -38,8 +38,25 @@ def test_l2_reg_ortho(backend, side, start):
         torch.testing.assert_close(gradient, true, rtol=1e-4, atol=1e-5)
 
 
+def test_l2_reg_ortho_imagenet_is_the_variant_of_the_larger_gram(backend):
+    net = model()
+    torch.manual_seed(3)
+    value = l2_reg_ortho_imagenet(net)
+    torch.manual_seed(3)
+    assert value == l2_reg_ortho(net, side="cols", start="normal")
+
+
+def test_a_reader_tells_the_variants_by_their_first_lines():
+    for name, function in (("l2_reg_ortho_imagenet", l2_reg_ortho), ("l2_reg_ortho", l2_reg_ortho_imagenet)):
+        first = function.__doc__.partition("\n")[0]
+        assert "if rows > cols" in first
+        assert "eye(cols, cols)" in first
+        assert f"`{name}`" in first
+
+
 def test_l2_reg_ortho_without_matrices():
     assert l2_reg_ortho(nn.BatchNorm2d(3)) is None
+    assert l2_reg_ortho_imagenet(nn.BatchNorm2d(3)) is None
 
 
 def test_l2_reg_ortho_rejects_unknown_starts():

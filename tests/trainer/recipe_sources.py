@@ -1,6 +1,6 @@
-"""The recipes beside their sources: what sources.yaml says, what the composed recipes say, and docs/recipes.md.
+"""The recipes beside their sources: what sources.yaml says, what the composed recipes say, and docs/trainer_recipes.md.
 
-python tests/trainer/recipe_sources.py    writes docs/recipes.md
+python tests/trainer/recipe_sources.py    writes docs/trainer_recipes.md
 """
 
 import math
@@ -23,7 +23,7 @@ from ortho_kernels.trainer.engine.optimizers import build_optimizer
 from ortho_kernels.trainer.methods import METHODS
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parent.parent / "docs" / "recipes.md"
+DOCUMENT = HERE.parent.parent / "docs" / "trainer_recipes.md"
 SMALL_HEADS = {"hidden": 6, "projection": 4, "prediction_hidden": 5, "prototypes": 3, "queue": 2}
 LAYERS = {nn.ReLU: "relu", nn.GELU: "gelu"}
 
@@ -310,7 +310,7 @@ def _narrow(o: Ours) -> ResNet18:
 
 
 def document() -> str:
-    """docs/recipes.md."""
+    """docs/trainer_recipes.md."""
     parts = [TITLE]
     for heading, library, folder in FOLDERS:
         recipes = {name: block for name, block in tree()["recipes"].items() if name.startswith(f"{folder}/")}
