@@ -14,6 +14,10 @@ struct EntryWeights {
   double diagonal = 1, off_diagonal = 1;
 };
 
+// What the entries of a matrix come to: the sum of squares, the sum of magnitudes, the sum of the norms of
+// rows, or the largest magnitude.
+enum class Norm : std::int64_t { fro, l1, l21, max };
+
 // torch.get_float32_matmul_precision(): how far the backward product of float32 weights may be rounded.
 // Nothing cancels in that product where the order is at most the depth.
 enum class Precision : std::int32_t { highest, high, medium };
