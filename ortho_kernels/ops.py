@@ -7,8 +7,12 @@ float64 where any weight is float64, else float32. Tensors of all matrices are p
 - `values`     one a matrix
 - `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries
 - `start`      n entries, in the order of the rows or columns of the weight as its shape gives them
+- `kept`       dL/dG of each cross Gram, n x m entries, row by row
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
                gradient) the adjoint `lambda` and the vector `x`; the gradient is `sum (lambda x^T + x lambda^T) W`
+
+`cross_gram` is of pairs: a weight and the other at its place, whose cross Gram is G = A B^T. `norm` counts `options.NORMS`.
+The CPU alone has it. `wanted` and `gradients` of its backward are those of the weights, then those of the others.
 
 A backward operator writes `factors[m]` times the gradient of matrix m to `gradients`, or adds it there if `accumulate`: one
 tensor for each `wanted` weight, of its shape and dtype, with columns in the order of the weight's (see `new_gradient`).
@@ -58,10 +62,16 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+CPU_NAMES = ("cross_gram", "cross_gram_backward")
+CPU_SCHEMAS = (
+    "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
+    "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
+    " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+)
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, START_SCHEMA):
+for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -148,9 +158,17 @@ def _fake_srip(weights, groups, sides, start, iterations, through, keep):
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
+def _fake_cross_gram(weights, others, groups, norm, keep):
+    rows = [orders(each, groups, [ROWS] * len(groups)) for each in (weights, others)]
+    kept = sum(n * m for n, m in zip(*rows, strict=True)) if keep else 0
+    like = {"dtype": compute_dtype([*weights, *others])}
+    return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
+
+
 torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
+torch.library.register_fake(f"{NAMESPACE}::cross_gram", _fake_cross_gram, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward"):
+for name in ("soft_orthogonality_backward", "srip_backward", "cross_gram_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -177,7 +195,7 @@ def under_vmap(weights: Sequence[Tensor]) -> bool:
     return False
 
 
-for name in NAMES:
+for name in (*NAMES, *CPU_NAMES):
     library.impl(name, refuse_vmap, "FuncTorchBatched")
     library.impl(name, refuse_vmap, "Batched")  # autograd's is_grads_batched
 
@@ -186,16 +204,17 @@ for name in NAMES:
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, constant):
+def _differentiable(name, backward, constant, lists=1, layout=2):
     """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
 
-    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
+    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor. It may
+    begin with several `lists` of weights, of one length, and with another number of options that say how these are seen.
     """
-    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward)
+    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, lists)
 
     def compute(given, *weights):
         route, *options = given
-        return _operate(name, route, weights, *options)
+        return _operate(name, route, *_in_lists(weights, lists), *options)
 
     def remember(ctx, inputs, output):
         (route, *options), *weights = inputs
@@ -203,7 +222,7 @@ def _differentiable(name, backward, constant):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
         ctx.save_for_backward(kept, *weights)
-        ctx.route, (ctx.groups, ctx.sides, *ctx.rest, ctx.keep) = route, options
+        ctx.route, ctx.layout, ctx.rest, ctx.keep = route, options[:layout], options[layout:-1], options[-1]
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -220,7 +239,7 @@ def _differentiable(name, backward, constant):
             if not ctx.keep:
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
-            given = (factors.contiguous(), weights, ctx.groups, ctx.sides, kept, constant(*ctx.rest))
+            given = (factors.contiguous(), weights, ctx.layout, kept, constant(*ctx.rest))
             gradients = gradients_of(*given, wanted, ctx.route)
             if len(gradients) == len(wanted):
                 return None, *gradients
@@ -240,19 +259,26 @@ def _differentiable(name, backward, constant):
         forward = staticmethod(compute)
         setup_context = staticmethod(remember)
 
-    def autograd_kernel(weights, *options, route=None):
+    def autograd_kernel(*arguments, route=None):
+        weights = [weight for each in arguments[:lists] for weight in each]
         if wants_gradient(weights) or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             transformed = torch._C._are_functorch_transforms_active()
-            return (Transformable if transformed else Differentiable).apply((route, *options), *weights)
-        return _operate(name, route, weights, *options)
+            return (Transformable if transformed else Differentiable).apply((route, *arguments[lists:]), *weights)
+        return _operate(name, route, *arguments)
 
-    def call(weights, *options, route=None):
+    def call(*arguments, route=None):
         if torch.compiler.is_compiling():
-            return operator(weights, *options)
-        return autograd_kernel(weights, *options, route=route)
+            return operator(*arguments)
+        return autograd_kernel(*arguments, route=route)
 
     library.impl(name, autograd_kernel, "Autograd")
     return call
+
+
+def _in_lists(weights, lists):
+    """So many lists of one length that follow each other."""
+    length = len(weights) // lists
+    return [weights[i * length : (i + 1) * length] for i in range(lists)]
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -276,12 +302,13 @@ class _SecondDerivative(torch.autograd.Function):
         )
 
 
-def _differentiable_no_further(write):
+def _differentiable_no_further(write, lists):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
-    def compute(factors, weights, groups, sides, kept, constant, wanted, route):
+    def compute(factors, weights, layout, kept, constant, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False, route=route)
+        given = (factors, *_in_lists(weights, lists), *layout, kept, constant)
+        write(*given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -309,10 +336,12 @@ def _backward(name):
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
 srip_backward = _backward("srip_backward")
+cross_gram_backward = _backward("cross_gram_backward")
 soft_orthogonality = _differentiable(
     "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
 )
 srip = _differentiable("srip", srip_backward, _pairs)
+cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda norm: backward_precision(), lists=2, layout=1)
 
 
 def gradient_name(index: int) -> str:

@@ -39,6 +39,7 @@ def cpu_levels() -> list[str]:
 class CpuBackend(KernelBackend):
     name = "cpu"
     device_type = "cpu"
+    lacking = ("norm", "normalize")
     operators = torch.ops.ortho_kernels
 
     def reason_against(self, dtype: torch.dtype) -> str | None:

@@ -56,28 +56,20 @@ void divide_by_norms(C* gram, const double* rows, std::int64_t count, std::int64
   }
 }
 
-// dL/dG of max |G|, in the place of G: the sign of the largest entry; several share it evenly, as in torch.
+// dL/dG of max |G|, in the place of G: the sign of the largest entry, of equal ones of the first.
 template <class C>
 void mark_largest(C* gram, const double* rows, std::int64_t count, std::int64_t columns, double largest) {
-  // Calls visit(entry) for the entries of the rows that hold the largest, clears the others.
-  const auto for_candidates = [&](const auto& visit) {
-    for (std::int64_t r = 0; r < count; ++r) {
-      C* row = gram + r * columns;
-      if (rows[r] < largest) {
-        std::fill(row, row + columns, C(0));
-      } else {
-        std::for_each(row, row + columns, visit);
-      }
-    }
-  };
-  const auto magnitude = static_cast<C>(largest);
-  std::int64_t ties = 0;
-  for_candidates([&](C entry) { ties += std::fabs(entry) == magnitude; });
-  const C share = std::isnan(largest) ? magnitude : C(1) / static_cast<C>(ties);
-  for_candidates([&](C& entry) {
-    const bool chosen = std::fabs(entry) == magnitude && entry != 0;
-    entry = std::isnan(largest) ? share : chosen ? std::copysign(share, entry) : C(0);
-  });
+  if (largest == 0) return;  // so is G
+  if (std::isnan(largest)) {
+    std::fill(gram, gram + count * columns, static_cast<C>(largest));
+    return;
+  }
+  C* row = gram + (std::find(rows, rows + count, largest) - rows) * columns;
+  C* entry =
+      std::find_if(row, row + columns, [&](C e) { return std::fabs(e) == static_cast<C>(largest); });
+  const C sign = std::copysign(C(1), *entry);
+  std::fill(gram, gram + count * columns, C(0));
+  *entry = sign;
 }
 
 // The pairs of `shapes` that T is the type of the arithmetic of; the others have no rows there.
