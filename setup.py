@@ -60,6 +60,8 @@ KERNEL_SOURCES = [
     "ortho/cpu/dispatch.cpp",
     "ortho/cpu/level.cpp",
     "ortho/cpu/parallel.cpp",
+    "ortho/cpu/residual_norm.cpp",
+    "ortho/cpu/residuals.cpp",
     "ortho/cpu/soft_orthogonality.cpp",
     "ortho/cpu/srip.cpp",
     "ortho/cpu/tile_plan.cpp",

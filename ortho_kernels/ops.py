@@ -5,7 +5,9 @@
 float64 where any weight is float64, else float32. Tensors of all matrices are packed one after the other:
 
 - `values`     one a matrix
-- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries
+- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries.
+               Of `residual_norm`: that of K, half of the symmetric part of d value / d Gram. Either way the gradient is
+               4 K W
 - `start`      n entries, in the order of the rows or columns of the weight as its shape gives them
 - `kept`       dL/dG of each cross Gram, n x m entries, row by row
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
@@ -20,6 +22,9 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
+
+`residual_norm` has the other norms of R, numbered as in `NORMS`. If `normalize`, a Gram of rows holds their cosines; of a
+Gram of columns the rows come with length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 
@@ -62,8 +67,10 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
-CPU_NAMES = ("cross_gram", "cross_gram_backward")
+CPU_NAMES = ("residual_norm", "cross_gram", "cross_gram_backward")
 CPU_SCHEMAS = (
+    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, bool normalize, float diagonal,"
+    " float off_diagonal, bool keep) -> (Tensor values, Tensor residuals)",
     "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
     "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
@@ -141,7 +148,8 @@ def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
 # Shapes, for torch.compile and torch.export
 
 
-def _fake_soft_orthogonality(weights, groups, sides, diagonal, off_diagonal, keep):
+def _fake_triangles(weights, groups, sides, *options):
+    *_, keep = options
     n = orders(weights, groups, sides)
     kept = sum(order * (order + 1) // 2 for order in n) if keep else 0
     like = {"dtype": compute_dtype(weights)}
@@ -165,7 +173,8 @@ def _fake_cross_gram(weights, others, groups, norm, keep):
     return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
 
 
-torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
+for name in ("soft_orthogonality", "residual_norm"):
+    torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::cross_gram", _fake_cross_gram, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
 for name in ("soft_orthogonality_backward", "srip_backward", "cross_gram_backward"):
@@ -340,6 +349,7 @@ cross_gram_backward = _backward("cross_gram_backward")
 soft_orthogonality = _differentiable(
     "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
 )
+residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
 cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda norm: backward_precision(), lists=2, layout=1)
 

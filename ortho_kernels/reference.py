@@ -122,7 +122,7 @@ def measure(G: Tensor, norm: str) -> Tensor:
 
 def factors(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
     """What each entry counts."""
-    return torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
+    return torch.full(R.shape, off_diagonal, dtype=R.dtype, device=R.device).fill_diagonal_(diagonal)
 
 
 def srip(
@@ -186,7 +186,7 @@ def residual(W: Tensor, side: str) -> Tensor:
 
 def unit_rows(W: Tensor) -> Tensor:
     """Rows of length 1; a zero row stays zero, with zero gradient."""
-    lengths = torch.linalg.vector_norm(W, dim=list(range(1, W.dim())), keepdim=True)
+    lengths = torch.linalg.vector_norm(W, dim=1, keepdim=True)
     return torch.where(lengths == 0, 0, W / torch.where(lengths == 0, 1, lengths))
 
 

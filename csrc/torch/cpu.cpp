@@ -6,6 +6,7 @@
 
 #include "../ortho/cpu/cross_gram.h"
 #include "../ortho/cpu/parallel.h"
+#include "../ortho/cpu/residual_norm.h"
 #include "../ortho/cpu/soft_orthogonality.h"
 #include "../ortho/cpu/srip.h"
 #include "../ortho/cpu/start_vectors.h"
@@ -51,6 +52,32 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
                                  static_cast<C*>(values.mutable_data_ptr()),
                                  keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr, workers);
     return std::make_tuple(values, residuals);
+  });
+}
+
+ortho::Norm norm_of(std::int64_t norm) {
+  if (norm < 0 || norm > static_cast<std::int64_t>(ortho::Norm::max))
+    throw std::runtime_error("norm: expected 0 (fro), 1 (l1), 2 (l21) or 3 (max), got " +
+                             std::to_string(norm));
+  return static_cast<ortho::Norm>(norm);
+}
+
+std::tuple<Tensor, Tensor> residual_norm(const Tensors& weights, const Integers& groups,
+                                         const Integers& sides, std::int64_t norm, bool normalize,
+                                         double diagonal, double off_diagonal, bool keep) {
+  const WeightViews views(weights, groups, sides);
+  std::vector<bool> normalized;
+  for (const ortho::WeightView& view : views.views) {
+    normalized.insert(normalized.end(), view.groups, normalize && view.side == ortho::Side::rows);
+  }
+  TorchWorkers workers;
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(matrix_count(views)), residuals = new_numbers<C>(total_triangle(views));
+    ortho::residual_norm<C>(views.matrices, norm_of(norm), normalized, {diagonal, off_diagonal}, keep,
+                            static_cast<C*>(values.mutable_data_ptr()),
+                            static_cast<C*>(residuals.mutable_data_ptr()), workers);
+    return std::make_tuple(values, keep ? residuals : new_numbers<C>(0));
   });
 }
 
@@ -120,13 +147,6 @@ struct PairViews {
   std::int64_t entries = 0;  // of all cross Grams
 };
 
-ortho::Norm norm_of(std::int64_t norm) {
-  if (norm < 0 || norm > static_cast<std::int64_t>(ortho::Norm::max))
-    throw std::runtime_error("norm: expected 0 (fro), 1 (l1), 2 (l21) or 3 (max), got " +
-                             std::to_string(norm));
-  return static_cast<ortho::Norm>(norm);
-}
-
 std::tuple<Tensor, Tensor> cross_gram(const Tensors& weights, const Tensors& others, const Integers& groups,
                                       std::int64_t norm, bool keep) {
   const PairViews views(weights, others, groups);
@@ -180,6 +200,7 @@ Tensor start_vectors(const Tensor& keys, const Tensor& step) {
 STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
+  m.impl("residual_norm", TORCH_BOX(&residual_norm));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
   m.impl("cross_gram", TORCH_BOX(&cross_gram));

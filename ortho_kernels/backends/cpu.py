@@ -39,8 +39,8 @@ def cpu_levels() -> list[str]:
 class CpuBackend(KernelBackend):
     name = "cpu"
     device_type = "cpu"
-    lacking = ("norm", "normalize")
     operators = torch.ops.ortho_kernels
+    lacking = ()
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         return _against

@@ -13,7 +13,7 @@ from .. import ops, reference
 from ..options import NORMS, SO, SRIP, CrossGram
 from ..pair_views import PairViews, pair_views
 from ..weight_checks import check_storage
-from ..weight_views import WeightViews, new_gradient
+from ..weight_views import COLS, WeightViews, new_gradient
 from .protocol import Backend, Into
 from .torch import write_by_autograd
 
@@ -35,15 +35,11 @@ class KernelBackend(Backend):
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
-        values, _ = ops.soft_orthogonality(
-            views.in_place(weights),
-            views.groups,
-            views.sides(side),
-            float(options.diagonal),
-            float(options.off_diagonal),
-            ops.wants_gradient(weights),
-            route=ops.Route(self, views),
-        )
+        weights = views.in_place(weights)
+        if options.normalize is not None:
+            weights = _with_unit_rows(weights, views, side)
+        layout = (weights, views.groups, views.sides(side))
+        values, _ = _norms(layout, options, ops.wants_gradient(weights), ops.Route(self, views))
         if by_constant:
             values = _on_side(values, views, options)
         return values if options.squared else reference.square_root(values)
@@ -68,13 +64,14 @@ class KernelBackend(Backend):
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        weights = views.in_place(weights)
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
+        if options.normalize is not None and COLS in views.sides(side):
+            return write_by_autograd(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
+        weights = views.in_place(weights)
         layout = (weights, views.groups, views.sides(side))
         route = ops.Route(self, views)
-        entry_weights = (float(options.diagonal), float(options.off_diagonal))
-        values, residuals = ops.soft_orthogonality(*layout, *entry_weights, True, route=route)
+        values, residuals = _norms(layout, options, True, route)
         factors = torch.ones_like(values).mul_(into.factor)
         if by_constant:
             values = _on_side(values, views, options)
@@ -89,7 +86,7 @@ class KernelBackend(Backend):
 
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
         if options.normalize == "rows":
-            tensors = [reference.unit_rows(tensor.to(views.dtype)) for tensor in tensors]
+            tensors = [reference.unit_rows(tensor.to(views.dtype).flatten(1)) for tensor in tensors]
             tensors, views = pair_views(*views.split(tensors), views.pair_groups)
         weights, others = views.split(views.in_place(tensors))
         keep, norm = ops.wants_gradient(tensors), NORMS.index(options.norm)
@@ -124,9 +121,26 @@ class KernelBackend(Backend):
         return values.square() if options.squared else values, last
 
 
+def _norms(layout: tuple, options: SO, keep: bool, route: ops.Route) -> tuple[Tensor, Tensor]:
+    """The values, and what is kept for `soft_orthogonality_backward`."""
+    entry_weights = (float(options.diagonal), float(options.off_diagonal))
+    if options.norm == "fro" and options.normalize is None:
+        return ops.soft_orthogonality(*layout, *entry_weights, keep, route=route)
+    norm, normalize = NORMS.index(options.norm), options.normalize is not None
+    return ops.residual_norm(*layout, norm, normalize, *entry_weights, keep, route=route)
+
+
+def _with_unit_rows(weights: list[Tensor], views: WeightViews, side: str) -> list[Tensor]:
+    """A copy with rows of length 1 in the place of weights whose Gram is that of the columns."""
+    return [
+        reference.unit_rows(weight.to(views.dtype).flatten(1)) if own is COLS else weight
+        for weight, own in zip(weights, views.sides(side), strict=True)
+    ]
+
+
 def _differs_by_constant(options: SO) -> bool:
     """Whether the value follows from that of the small side, see `_on_side`."""
-    return options.side != "small" and options.diagonal == options.off_diagonal
+    return options.norm == "fro" and options.side != "small" and options.diagonal == options.off_diagonal
 
 
 def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:

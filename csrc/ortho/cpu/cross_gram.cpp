@@ -65,8 +65,7 @@ void mark_largest(C* gram, const double* rows, std::int64_t count, std::int64_t 
     return;
   }
   C* row = gram + (std::find(rows, rows + count, largest) - rows) * columns;
-  C* entry =
-      std::find_if(row, row + columns, [&](C e) { return std::fabs(e) == static_cast<C>(largest); });
+  C* entry = std::find_if(row, row + columns, [&](C e) { return std::fabs(e) == static_cast<C>(largest); });
   const C sign = std::copysign(C(1), *entry);
   std::fill(gram, gram + count * columns, C(0));
   *entry = sign;

@@ -3,43 +3,30 @@
 
 #include "gram_tile.h"
 #include "lines.h"
+#include "magnitudes.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-template <class T>
-ORTHO_INLINE Vector<T> select(Vector<T> chosen, decltype(chosen == chosen) mask, Vector<T> other) {
-  using Mask = decltype(mask);
-  return bits_as<Vector<T>>((mask & bits_as<Mask>(chosen)) | (~mask & bits_as<Mask>(other)));
-}
-
-template <class T>
-ORTHO_INLINE Vector<T> magnitude(Vector<T> entry) {
-  return select<T>(-entry, entry < Vector<T>{}, entry);
-}
-
-// What the entries of a row come to: a sum, or the largest of them. NaN stays.
-template <class T, Norm norm>
-ORTHO_INLINE Vector<T> joined(Vector<T> before, Vector<T> entry) {
+// What the entries of a row come to: a sum, or the largest of them.
+template <Norm norm, class V>
+ORTHO_INLINE V joined(V before, V entry) {
   if constexpr (norm == Norm::l1) {
-    return before + magnitude<T>(entry);
+    return before + magnitude(entry);
   } else if constexpr (norm == Norm::max) {
-    const Vector<T> size = magnitude<T>(entry);
-    return select<T>(size, (size > before) | (size != size), before);
+    return larger(before, magnitude(entry));
   } else {
     return before + entry * entry;
   }
 }
 
 // dL/dG of an entry; where that takes the whole row or matrix, the entry itself.
-template <class T, Norm norm>
-ORTHO_INLINE Vector<T> derivative(Vector<T> entry) {
+template <Norm norm, class V>
+ORTHO_INLINE V derivative(V entry) {
   if constexpr (norm == Norm::fro) {
     return entry + entry;
   } else if constexpr (norm == Norm::l1) {
-    const Vector<T> one = broadcast(T(1)), zero{};
-    const Vector<T> sign = select<T>(one, entry > zero, select<T>(-one, entry < zero, zero));
-    return select<T>(entry, entry != entry, sign);
+    return sign(entry);
   } else {
     return entry;
   }
@@ -90,13 +77,13 @@ struct CrossGramBlocks {
       std::int64_t c = 0;
       for (; c + lanes<T> <= columns; c += lanes<T>) {
         const Vector<T> entry = load<T>(gram + c);
-        row = joined<T, norm>(row, entry);
-        if (kept) store<Kept, T>(kept + c, derivative<T, norm>(entry));
+        row = joined<norm>(row, entry);
+        if (kept) store<Kept, T>(kept + c, derivative<norm>(entry));
       }
       if (c < columns) {
         const Vector<T> entry = load_some<T>(gram + c, columns - c);
-        row = joined<T, norm>(row, entry);
-        if (kept) store_some<Kept, T>(kept + c, derivative<T, norm>(entry), columns - c);
+        row = joined<norm>(row, entry);
+        if (kept) store_some<Kept, T>(kept + c, derivative<norm>(entry), columns - c);
       }
       store<T, T>(own, row);
       gram += block_columns<T>;

@@ -1,4 +1,4 @@
-// The residual R = Gram - I of one matrix, tile by tile of its lower triangle.
+// The residual R = Gram - I, or the Gram, of one matrix, tile by tile of its lower triangle.
 #pragma once
 
 #include "gram_tile.h"
@@ -37,7 +37,7 @@ struct ResidualBlocks {
         if (kept) kept[c] = static_cast<Kept>(entries[c] * static_cast<T>(job.off_diagonal));
       }
       if (c == row - column && c < columns) {
-        const T entry = entries[c] - T(1);
+        const T entry = entries[c] - static_cast<T>(job.identity);
         sums.diagonal += static_cast<double>(entry) * static_cast<double>(entry);
         if (kept) kept[c] = static_cast<Kept>(entry * static_cast<T>(job.diagonal));
       }

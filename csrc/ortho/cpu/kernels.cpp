@@ -5,6 +5,7 @@
 #include "gram_residual.h"
 #include "power_iteration.h"
 #include "residual_product.h"
+#include "triangle_norm.h"
 
 namespace ortho {
 namespace ORTHO_LEVEL {
@@ -12,19 +13,14 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {tile_memory<T>,
-          blocks_memory<T>,
-          residual_tile<T>,
-          residual_part<T>,
-          residual_from_parts<T>,
-          cross_gram_memory<T>,
-          cross_gram_tile<T>,
-          cross_gram_part<T>,
-          cross_gram_from_parts<T>,
-          gradient_tile<PlainPanels<T>>,
-          pass_memory<T>,
-          gram_times_vector<T>,
-          rank_update<T>};
+  return {tile_memory<T>,           blocks_memory<T>,
+          residual_tile<T>,         residual_part<T>,
+          residual_from_parts<T>,   cross_gram_memory<T>,
+          cross_gram_tile<T>,       cross_gram_part<T>,
+          cross_gram_from_parts<T>, gradient_tile<PlainPanels<T>>,
+          measure_rows<T>,          largest_entry<T>,
+          differentiate_rows<T>,    pass_memory<T>,
+          gram_times_vector<T>,     rank_update<T>};
 }
 
 }  // namespace

@@ -22,6 +22,23 @@ struct ResidualJob {
   double diagonal, off_diagonal;  // factors of the entries that are kept
   void* residual;                 // packed lower triangle of this matrix; null: keep nothing
   bool kept_as_float;             // float entries although the arithmetic is in double
+  double identity;  // what is subtracted from the diagonal of the Gram: 1, or 0 to keep the Gram
+};
+
+// Some rows of a packed lower triangle, which holds the residual of a matrix, or with `inverse_lengths` its
+// Gram: entries times those of their row and column are cosines then, and the diagonal of R is 0, or -1 where
+// a vector has no length.
+struct TriangleJob {
+  void* triangle;
+  std::int64_t begin, end;
+  Norm norm;
+  EntryWeights weights;
+  const double* inverse_lengths;
+};
+
+struct LargestEntry {
+  double value = -1;  // weighted
+  std::int64_t row = 0, column = 0;
 };
 
 struct CrossGramJob {
@@ -76,6 +93,16 @@ struct Kernels {
   void (*cross_gram_from_parts)(const CrossGramJob&, T* memory, T* partials, std::int64_t parts,
                                 std::int64_t part_size);
   void (*gradient_tile)(const GradientJob&, T* memory);
+
+  // Over a triangle of T. sums[i] += sum over j != i of factors[j] x R_ij^2, or |R_ij| for l1, over the
+  // entries of these rows: each counts for its row and for its column. Null: 1; no sums. Returns the sums
+  // without weights or factors.
+  SquaredSums (*measure_rows)(const TriangleJob&, const double* factors, double* sums);
+  LargestEntry (*largest_entry)(const TriangleJob&);
+  // Replaces entries by those of half of d norm / d Gram, made symmetric. `inverse_rows`: of l21, one over
+  // the length of each row of R. `pulls`: of cosines, the sum over j != i of d norm / d R_ij x R_ij of each
+  // row.
+  void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

@@ -61,7 +61,7 @@ void run_gram_tiles(const ResidualPlan& plan, const Kernels<T>& kernels, Workers
   double work = 0;
   for (const ResidualTile& tile : plan.tiles) {
     memory = std::max(memory, memory_of(tile));
-    work += static_cast<double>(tile.rows) * tile.columns * (tile.depth_end - tile.depth) / 16;
+    work += static_cast<double>(product_work(tile)) / 16;
   }
   for_each_item(workers, static_cast<std::int64_t>(plan.tiles.size()), work, memory * sizeof(T),
                 [&](std::int64_t item, void* scratch) {

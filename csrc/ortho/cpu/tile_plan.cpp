@@ -19,7 +19,7 @@ std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
 }
 
 std::int64_t work(const ResidualTile& t) {
-  const std::int64_t products = t.rows * t.columns * (t.depth_end - t.depth);
+  const std::int64_t products = product_work(t);
   return on_diagonal(t) ? products / 2 : products;
 }
 

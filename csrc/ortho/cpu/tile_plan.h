@@ -25,6 +25,20 @@ static constexpr bool on_diagonal(const ResidualTile& tile) {
   return tile.symmetric && tile.row == tile.column;
 }
 
+inline std::vector<Shape> shapes_of(const std::vector<Matrix>& matrices) {
+  std::vector<Shape> shapes;
+  shapes.reserve(matrices.size());
+  for (const Matrix& matrix : matrices) shapes.push_back(matrix.shape);
+  return shapes;
+}
+
+// How many products take as long as this tile, with blocks above the diagonal. Of a pair of few rows, packing
+// takes most of the time: of one number about as long as 16 products.
+static constexpr std::int64_t product_work(const ResidualTile& tile) {
+  const std::int64_t packing = tile.symmetric ? 0 : 16 * (tile.rows + tile.columns);
+  return (tile.rows * tile.columns + packing) * (tile.depth_end - tile.depth);
+}
+
 // A tile of a gradient: rows count along the order, columns along the depth.
 struct GradientTile {
   std::int32_t matrix;
