@@ -213,17 +213,18 @@ for name in (*NAMES, *CPU_NAMES):
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, constant, lists=1, layout=2):
+def _differentiable(name, backward, constant, paired=False):
     """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
 
-    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor. It may
-    begin with several `lists` of weights, of one length, and with another number of options that say how these are seen.
+    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
+    `paired`: an operator `(weights, others, groups, *rest, keep)`, whose gradients are those of both lists.
     """
-    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, lists)
+    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, paired)
+    lists, layout = (2, 1) if paired else (1, 2)  # of weights, and of options that say how these are seen
 
     def compute(given, *weights):
         route, *options = given
-        return _operate(name, route, *_in_lists(weights, lists), *options)
+        return _operate(name, route, *(_halves(weights) if paired else (weights,)), *options)
 
     def remember(ctx, inputs, output):
         (route, *options), *weights = inputs
@@ -269,7 +270,7 @@ def _differentiable(name, backward, constant, lists=1, layout=2):
         setup_context = staticmethod(remember)
 
     def autograd_kernel(*arguments, route=None):
-        weights = [weight for each in arguments[:lists] for weight in each]
+        weights = [*arguments[0], *arguments[1]] if paired else arguments[0]
         if wants_gradient(weights) or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             transformed = torch._C._are_functorch_transforms_active()
             return (Transformable if transformed else Differentiable).apply((route, *arguments[lists:]), *weights)
@@ -284,10 +285,9 @@ def _differentiable(name, backward, constant, lists=1, layout=2):
     return call
 
 
-def _in_lists(weights, lists):
-    """So many lists of one length that follow each other."""
-    length = len(weights) // lists
-    return [weights[i * length : (i + 1) * length] for i in range(lists)]
+def _halves(weights):
+    """The weights and the others, which follow them."""
+    return weights[: len(weights) // 2], weights[len(weights) // 2 :]
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -311,13 +311,13 @@ class _SecondDerivative(torch.autograd.Function):
         )
 
 
-def _differentiable_no_further(write, lists):
+def _differentiable_no_further(write, paired):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
     def compute(factors, weights, layout, kept, constant, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        given = (factors, *_in_lists(weights, lists), *layout, kept, constant)
-        write(*given, gradients, wanted, False, route=route)
+        given = (*(_halves(weights) if paired else (weights,)), *layout, kept, constant)
+        write(factors, *given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -351,7 +351,7 @@ soft_orthogonality = _differentiable(
 )
 residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
-cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda norm: backward_precision(), lists=2, layout=1)
+cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda norm: backward_precision(), paired=True)
 
 
 def gradient_name(index: int) -> str:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -278,12 +278,20 @@ _cache: dict[tuple, WeightViews] = {}
 _changing = Lock()
 
 
+@overload
+def weight_views(
+    weights: Sequence[Tensor], groups: int | Sequence[int], names: Sequence[str] | None = None
+) -> WeightViews: ...
+@overload
+def weight_views(
+    weights: Sequence[Tensor], groups: int | Sequence[int], names: Sequence[str] | None, form: type[Views]
+) -> Views: ...
 def weight_views(
     weights: Sequence[Tensor],
     groups: int | Sequence[int],
     names: Sequence[str] | None = None,
-    form: type[Views] = WeightViews,  # type: ignore[assignment]
-) -> Views:
+    form: type[WeightViews] = WeightViews,
+) -> WeightViews:
     """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
     counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
     signature, views = (None, None) if torch.compiler.is_compiling() else _cached(weights, counts, form)

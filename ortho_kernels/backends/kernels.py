@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking = ("norm", "normalize", "against")
+    lacking: Sequence[str] = ("norm", "normalize", "against")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""

@@ -62,7 +62,16 @@ def test_gradient_tiles_and_ranges_cover_each_matrix_once():
         assert sum(r.end - r.begin for r in ranges if r.matrix == m) == (depth if order else 0)
 
 
-TRIPLES = [(1, 1, 1), (8, 12, 4096), (600, 1100, 90), (1100, 30, 90), (0, 5, 5), (5, 0, 5), (5, 5, 0), (8, 8, 2_000_000)]
+TRIPLES = [
+    (1, 1, 1),
+    (8, 12, 4096),
+    (600, 1100, 90),
+    (1100, 30, 90),
+    (0, 5, 5),
+    (5, 0, 5),
+    (5, 5, 0),
+    (8, 8, 2_000_000),
+]
 
 
 def test_cross_gram_tiles_cover_each_pair_once():
