@@ -62,6 +62,7 @@ KERNEL_SOURCES = [
     "ortho/cpu/parallel.cpp",
     "ortho/cpu/residual_norm.cpp",
     "ortho/cpu/residuals.cpp",
+    "ortho/cpu/scaled_lines.cpp",
     "ortho/cpu/soft_orthogonality.cpp",
     "ortho/cpu/srip.cpp",
     "ortho/cpu/tile_plan.cpp",

@@ -79,10 +79,11 @@ def soft_orthogonality(
             row of R is 0; of equal largest entries the first of the lower triangle, row by row, gets it.
         normalize: `"rows"` scales the rows of every matrix to length 1 first, so that the Gram of the rows holds cosines.
             Zero rows stay zero, with zero gradient.
-        against: one other weight for each: the `norm` of A B^T, the inner products of the rows of both, in the place of R.
-            It has no identity: 0 means that A and B span orthogonal spaces (O-LoRA, arXiv 2310.14152, equation 7; DiffLoss
-            of domain separation networks, arXiv 1608.06019, equation 5, on transposed features). Both need rows of one
-            length and one dtype. Gradients go to whichever requires them. It goes with groups, norm, normalize, reduction.
+        against: one other weight B for each weight A: the norm of A B^T in the place of R, the inner products of the rows
+            of both. It has no identity: 0 means that each row of A is orthogonal to each of B (O-LoRA, arXiv 2310.14152;
+            the difference loss of domain separation networks, arXiv 1608.06019, takes transposed features). Both have
+            rows of one length and one dtype. Gradients go to whichever requires them; of equal largest entries the first,
+            row by row, gets it. It goes with groups, norm, normalize and reduction.
         reduction: `"sum"`, `"mean"` over matrices, or `"none"`: one value a matrix, groups of a weight side by side.
             `"entries"` divides each value by the number of entries of its R, and adds: what `.mean()` of each layer gives.
 

@@ -23,8 +23,8 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
-`residual_norm` has the other norms of R, numbered as in `NORMS`. If `normalize`, a Gram of rows holds their cosines; of a
-Gram of columns the rows come with length 1.
+`residual_norm` has the other norms of R, numbered as in `NORMS`, and `unit_rows_norm` all norms of that of weights whose
+rows are scaled to length 1.
 
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 
@@ -67,10 +67,14 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
-CPU_NAMES = ("residual_norm", "cross_gram", "cross_gram_backward")
+CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward", "cross_gram", "cross_gram_backward")
 CPU_SCHEMAS = (
-    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, bool normalize, float diagonal,"
-    " float off_diagonal, bool keep) -> (Tensor values, Tensor residuals)",
+    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
+    " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
     "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
     "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
@@ -173,11 +177,11 @@ def _fake_cross_gram(weights, others, groups, norm, keep):
     return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
 
 
-for name in ("soft_orthogonality", "residual_norm"):
+for name in ("soft_orthogonality", "residual_norm", "unit_rows_norm"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::cross_gram", _fake_cross_gram, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward", "cross_gram_backward"):
+for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward", "cross_gram_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -344,14 +348,16 @@ def _backward(name):
 
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
+unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
 cross_gram_backward = _backward("cross_gram_backward")
 soft_orthogonality = _differentiable(
-    "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
+    "soft_orthogonality", soft_orthogonality_backward, lambda *options: backward_precision()
 )
 residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
+unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
-cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda norm: backward_precision(), paired=True)
+cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda *options: backward_precision(), paired=True)
 
 
 def gradient_name(index: int) -> str:

@@ -431,7 +431,14 @@ def test_who_lacks_it():
     assert CudaBackend().lacks(CrossGram()) == "against"
 
 
-def test_the_reference_is_the_formula():
-    """O-LoRA's released term, cmnfriend/O-LoRA src/uie_trainer_lora.py at 2a2e620: the sum of |A_old A_new^T|."""
+def test_the_reference_has_o_loras_term():
+    """cmnfriend/O-LoRA src/uie_trainer_lora.py at 2a2e620: the sum of |A_old A_new^T|."""
     old, new = torch.randn(8, 32, dtype=torch.float64), torch.randn(8, 32, dtype=torch.float64)
     torch.testing.assert_close(reference.soft_orthogonality([new], against=[old], norm="l1"), (old @ new.T).abs().sum())
+
+
+def test_the_difference_loss_is_the_mean_over_entries():
+    """Of domain separation networks, tensorflow/models research/domain_adaptation/domain_separation/losses.py at fbdc808."""
+    private, shared = (nn.functional.normalize(H - H.mean(0)) for H in torch.randn(2, 30, 8, dtype=torch.float64))
+    value = soft_orthogonality([private.T], against=[shared.T], reduction="entries")
+    torch.testing.assert_close(value, (private.T @ shared).square().mean())

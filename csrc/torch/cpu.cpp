@@ -62,22 +62,55 @@ ortho::Norm norm_of(std::int64_t norm) {
   return static_cast<ortho::Norm>(norm);
 }
 
-std::tuple<Tensor, Tensor> residual_norm(const Tensors& weights, const Integers& groups,
-                                         const Integers& sides, std::int64_t norm, bool normalize,
-                                         double diagonal, double off_diagonal, bool keep) {
-  const WeightViews views(weights, groups, sides);
-  std::vector<bool> normalized;
-  for (const ortho::WeightView& view : views.views) {
-    normalized.insert(normalized.end(), view.groups, normalize && view.side == ortho::Side::rows);
-  }
+std::tuple<Tensor, Tensor> norms(const WeightViews& views, const std::vector<ortho::Unit>& units,
+                                 std::int64_t norm, double diagonal, double off_diagonal, bool keep) {
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views)), residuals = new_numbers<C>(total_triangle(views));
-    ortho::residual_norm<C>(views.matrices, norm_of(norm), normalized, {diagonal, off_diagonal}, keep,
+    ortho::residual_norm<C>(views.matrices, norm_of(norm), units, {diagonal, off_diagonal}, keep,
                             static_cast<C*>(values.mutable_data_ptr()),
                             static_cast<C*>(residuals.mutable_data_ptr()), workers);
     return std::make_tuple(values, keep ? residuals : new_numbers<C>(0));
+  });
+}
+
+std::tuple<Tensor, Tensor> residual_norm(const Tensors& weights, const Integers& groups,
+                                         const Integers& sides, std::int64_t norm, double diagonal,
+                                         double off_diagonal, bool keep) {
+  const WeightViews views(weights, groups, sides);
+  return norms(views, std::vector<ortho::Unit>(views.matrices.size()), norm, diagonal, off_diagonal, keep);
+}
+
+// Of rows scaled to length 1: the vectors of a Gram of rows, and the lines across those of a Gram of columns.
+std::vector<ortho::Unit> unit_rows(const WeightViews& views) {
+  std::vector<ortho::Unit> units;
+  for (const ortho::WeightView& view : views.views) {
+    const bool of_rows = view.side == ortho::Side::rows;
+    units.insert(units.end(), view.groups, of_rows ? ortho::Unit::vectors : ortho::Unit::lines);
+  }
+  return units;
+}
+
+std::tuple<Tensor, Tensor> unit_rows_norm(const Tensors& weights, const Integers& groups,
+                                          const Integers& sides, std::int64_t norm, double diagonal,
+                                          double off_diagonal, bool keep) {
+  const WeightViews views(weights, groups, sides);
+  return norms(views, unit_rows(views), norm, diagonal, off_diagonal, keep);
+}
+
+void unit_rows_norm_backward(const Tensor& factors, const Tensors& weights, const Integers& groups,
+                             const Integers& sides, const Tensor& residuals, std::int64_t precision,
+                             const Tensors& gradients, const Integers& wanted, bool accumulate) {
+  const WeightViews views(weights, groups, sides);
+  const auto targets = ortho::view_gradients(weights, views, gradients, wanted, accumulate);
+  TorchWorkers workers;
+  in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    ortho::residual_norm_backward<C>(numbers<C>(factors, matrix_count(views), "factors"), views.matrices,
+                                     unit_rows(views),
+                                     numbers<C>(residuals, total_triangle(views), "residuals"), targets,
+                                     static_cast<ortho::Precision>(precision), workers);
   });
 }
 
@@ -201,6 +234,8 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("soft_orthogonality", TORCH_BOX(&soft_orthogonality));
   m.impl("soft_orthogonality_backward", TORCH_BOX(&soft_orthogonality_backward));
   m.impl("residual_norm", TORCH_BOX(&residual_norm));
+  m.impl("unit_rows_norm", TORCH_BOX(&unit_rows_norm));
+  m.impl("unit_rows_norm_backward", TORCH_BOX(&unit_rows_norm_backward));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
   m.impl("cross_gram", TORCH_BOX(&cross_gram));

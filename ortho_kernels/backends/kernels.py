@@ -13,7 +13,7 @@ from .. import ops, reference
 from ..options import NORMS, SO, SRIP, CrossGram
 from ..pair_views import PairViews, pair_views
 from ..weight_checks import check_storage
-from ..weight_views import COLS, WeightViews, new_gradient
+from ..weight_views import WeightViews, new_gradient
 from .protocol import Backend, Into
 from .torch import write_by_autograd
 
@@ -35,10 +35,7 @@ class KernelBackend(Backend):
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
-        weights = views.in_place(weights)
-        if options.normalize is not None:
-            weights = _with_unit_rows(weights, views, side)
-        layout = (weights, views.groups, views.sides(side))
+        layout = (views.in_place(weights), views.groups, views.sides(side))
         values, _ = _norms(layout, options, ops.wants_gradient(weights), ops.Route(self, views))
         if by_constant:
             values = _on_side(values, views, options)
@@ -66,8 +63,6 @@ class KernelBackend(Backend):
     ) -> Tensor:
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
-        if options.normalize is not None and COLS in views.sides(side):
-            return write_by_autograd(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
         weights = views.in_place(weights)
         layout = (weights, views.groups, views.sides(side))
         route = ops.Route(self, views)
@@ -80,7 +75,8 @@ class KernelBackend(Backend):
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
         given = (factors, *layout, residuals, ops.backward_precision())
-        write = partial(ops.soft_orthogonality_backward, *given, route=route)
+        backward = ops.soft_orthogonality_backward if options.normalize is None else ops.unit_rows_norm_backward
+        write = partial(backward, *given, route=route)
         _write_to(into, weights, views, write)
         return values
 
@@ -126,16 +122,8 @@ def _norms(layout: tuple, options: SO, keep: bool, route: ops.Route) -> tuple[Te
     entry_weights = (float(options.diagonal), float(options.off_diagonal))
     if options.norm == "fro" and options.normalize is None:
         return ops.soft_orthogonality(*layout, *entry_weights, keep, route=route)
-    norm, normalize = NORMS.index(options.norm), options.normalize is not None
-    return ops.residual_norm(*layout, norm, normalize, *entry_weights, keep, route=route)
-
-
-def _with_unit_rows(weights: list[Tensor], views: WeightViews, side: str) -> list[Tensor]:
-    """A copy with rows of length 1 in the place of weights whose Gram is that of the columns."""
-    return [
-        reference.unit_rows(weight.to(views.dtype).flatten(1)) if own is COLS else weight
-        for weight, own in zip(weights, views.sides(side), strict=True)
-    ]
+    norms = ops.residual_norm if options.normalize is None else ops.unit_rows_norm
+    return norms(*layout, NORMS.index(options.norm), *entry_weights, keep, route=route)
 
 
 def _differs_by_constant(options: SO) -> bool:

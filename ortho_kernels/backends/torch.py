@@ -82,7 +82,6 @@ def _call(
 
 
 def write_by_autograd(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """The values that `compute` returns; their gradients go where they belong."""
     wanted = {ops.gradient_name(index): target for index, target in enumerate(into.targets) if target is not None}
     check_storage(wanted.values(), list(wanted))
     with torch.enable_grad():

@@ -16,20 +16,21 @@ ProductShape gram_shape(const Pair& pair) {
   return {pair.a.shape.order, pair.b.shape.order, pair.a.shape.depth};
 }
 
-// Where the entries of each pair begin, and at the end how many there are.
-std::vector<std::int64_t> gram_offsets(const std::vector<Pair>& pairs) {
+// Where the numbers of each pair begin, and at the end how many there are.
+template <class Size>
+std::vector<std::int64_t> pair_offsets(const std::vector<Pair>& pairs, const Size& size_of) {
   std::vector<std::int64_t> offsets{0};
   offsets.reserve(pairs.size() + 1);
-  for (const Pair& pair : pairs) offsets.push_back(offsets.back() + pair.a.shape.order * pair.b.shape.order);
+  for (const Pair& pair : pairs) offsets.push_back(offsets.back() + size_of(pair));
   return offsets;
 }
 
-// Where the rows of each pair begin, and at the end how many there are.
 std::vector<std::int64_t> row_offsets(const std::vector<Pair>& pairs) {
-  std::vector<std::int64_t> offsets{0};
-  offsets.reserve(pairs.size() + 1);
-  for (const Pair& pair : pairs) offsets.push_back(offsets.back() + pair.a.shape.order);
-  return offsets;
+  return pair_offsets(pairs, [](const Pair& pair) { return pair.a.shape.order; });
+}
+
+std::vector<std::int64_t> gram_offsets(const std::vector<Pair>& pairs) {
+  return pair_offsets(pairs, [](const Pair& pair) { return pair.a.shape.order * pair.b.shape.order; });
 }
 
 // What the entries of two pieces of one row, or of two rows, come to.

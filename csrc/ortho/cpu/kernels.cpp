@@ -6,6 +6,7 @@
 #include "power_iteration.h"
 #include "residual_product.h"
 #include "triangle_norm.h"
+#include "unit_lines.h"
 
 namespace ortho {
 namespace ORTHO_LEVEL {
@@ -19,7 +20,8 @@ constexpr Kernels<T> kernels() {
           cross_gram_tile<T>,       cross_gram_part<T>,
           cross_gram_from_parts<T>, gradient_tile<PlainPanels<T>>,
           measure_rows<T>,          largest_entry<T>,
-          differentiate_rows<T>,    pass_memory<T>,
+          differentiate_rows<T>,    unit_lines<T>,
+          project_lines<T>,         pass_memory<T>,
           gram_times_vector<T>,     rank_update<T>};
 }
 

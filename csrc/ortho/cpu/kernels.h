@@ -78,6 +78,16 @@ struct RankUpdateJob {
   bool non_temporal;  // the gradient's stores bypass the caches
 };
 
+// Lines at a range of depths of a matrix, each across its order, scaled to length 1: contiguous, one after
+// the other. `derivatives` are those of a function of them, to be overwritten.
+struct UnitLinesJob {
+  Matrix matrix;
+  Gradient gradient;
+  std::int64_t begin, end;
+  void *lines, *derivatives;
+  double* inverse_lengths;
+};
+
 template <class T>
 struct Kernels {
   // In numbers of T, as all sizes. Triangular: a tile on the diagonal of a residual.
@@ -103,6 +113,9 @@ struct Kernels {
   // the length of each row of R. `pulls`: of cosines, the sum over j != i of d norm / d R_ij x R_ij of each
   // row.
   void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
+
+  void (*unit_lines)(const UnitLinesJob&);     // makes lines and inverse lengths; 0 of a zero line
+  void (*project_lines)(const UnitLinesJob&);  // makes the gradient out of the derivatives
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

@@ -7,6 +7,8 @@
 #include "../offsets.h"
 #include "dispatch.h"
 #include "residuals.h"
+#include "scaled_lines.h"
+#include "soft_orthogonality.h"
 
 namespace ortho {
 namespace {
@@ -39,7 +41,7 @@ template <class C>
 struct Triangles {
   const std::vector<Matrix>& matrices;
   const Norm norm;
-  const std::vector<bool>& normalized;
+  const std::vector<Unit>& units;
   const EntryWeights weights;
   C* const residuals;
   Workers& workers;
@@ -48,6 +50,7 @@ struct Triangles {
   const std::vector<RowRange> ranges = plan_rows(matrices);
   std::vector<double> inverse_lengths{};
 
+  bool normalized(std::size_t m) const { return units[m] == Unit::vectors; }
   std::int64_t order(std::size_t m) const { return matrices[m].shape.order; }
   std::int64_t total_order() const { return matrices.empty() ? 0 : rows.back() + order(matrices.size() - 1); }
   C* entry(std::size_t m, std::int64_t row, std::int64_t column) const {
@@ -55,7 +58,7 @@ struct Triangles {
   }
   double inverse_length(std::size_t m, std::int64_t i) const { return inverse_lengths[rows[m] + i]; }
   double diagonal(std::size_t m, std::int64_t i) const {
-    if (!normalized[m]) return static_cast<double>(*entry(m, i, i));
+    if (!normalized(m)) return static_cast<double>(*entry(m, i, i));
     return inverse_length(m, i) == 0 ? -1 : 0 * inverse_length(m, i);
   }
   TriangleJob job(const RowRange& range) const {
@@ -65,7 +68,7 @@ struct Triangles {
             range.end,
             norm,
             weights,
-            normalized[m] ? &inverse_lengths[rows[m]] : nullptr};
+            normalized(m) ? &inverse_lengths[rows[m]] : nullptr};
   }
   // Calls body(r) for every range r.
   template <class Body>
@@ -81,7 +84,7 @@ struct Triangles {
   void invert_lengths() {
     inverse_lengths.resize(total_order());
     for (std::size_t m = 0; m < matrices.size(); ++m) {
-      for (std::int64_t i = 0; normalized[m] && i < order(m); ++i) {
+      for (std::int64_t i = 0; normalized(m) && i < order(m); ++i) {
         const double square = static_cast<double>(*entry(m, i, i));
         const double inverse =
             std::isinf(square) ? std::numeric_limits<double>::quiet_NaN() : 1 / std::sqrt(square);
@@ -94,7 +97,7 @@ struct Triangles {
 // Where the derivative of an entry takes sums over its whole row and column.
 template <class C>
 bool needs_rows(const Triangles<C>& all, std::size_t m) {
-  return all.norm == Norm::l21 || all.normalized[m];
+  return all.norm == Norm::l21 || all.normalized(m);
 }
 
 // Over the entries off the diagonal, for those matrices that need it: the sums of each row. Adds up `totals`.
@@ -173,12 +176,12 @@ void differentiate_largest(const Triangles<C>& all, std::size_t m, const Largest
                            double entry) {
   const std::int64_t i = largest.row, j = largest.column;
   if (i == j) {  // of cosines the diagonal is constant
-    const double slope = all.normalized[m] ? 0 * largest.value : all.weights.diagonal * sign(entry) / 2;
+    const double slope = all.normalized(m) ? 0 * largest.value : all.weights.diagonal * sign(entry) / 2;
     *all.entry(m, i, i) = static_cast<C>(slope);
     return;
   }
   double slope = all.weights.off_diagonal * sign(entry) / 4;
-  if (all.normalized[m]) {
+  if (all.normalized(m)) {
     const double row = all.inverse_length(m, i), column = all.inverse_length(m, j);
     slope *= row * column;
     *all.entry(m, i, i) = static_cast<C>(-row * row * largest.value / 4);
@@ -211,28 +214,58 @@ void largest_entries(const Triangles<C>& all, bool keep, C* values) {
   }
 }
 
+template <class C>
+void subtract_mean_diagonal(const Triangles<C>& all, std::size_t m) {
+  double trace = 0;
+  for (std::int64_t i = 0; i < all.order(m); ++i) trace += static_cast<double>(*all.entry(m, i, i));
+  for (std::int64_t i = 0; i < all.order(m); ++i) *all.entry(m, i, i) -= static_cast<C>(trace / all.order(m));
+}
+
+std::vector<bool> with_unit(const std::vector<Unit>& units, Unit which) {
+  std::vector<bool> with;
+  for (const Unit unit : units) with.push_back(unit == which);
+  return with;
+}
+
 }  // namespace
 
 template <class C>
-void residual_norm(const std::vector<Matrix>& matrices, Norm norm, const std::vector<bool>& normalized,
+void residual_norm(const std::vector<Matrix>& matrices, Norm norm, const std::vector<Unit>& units,
                    EntryWeights weights, bool keep, C* values, C* residuals, Workers& workers) {
-  std::vector<double> identities(matrices.size(), 1.0);
-  for (std::size_t m = 0; m < matrices.size(); ++m) {
-    if (normalized[m]) identities[m] = 0;
-  }
-  ortho::residuals(matrices, identities, {1, 1}, residuals, workers);
-  Triangles<C> all{matrices, norm, normalized, weights, residuals, workers};
-  if (std::find(normalized.begin(), normalized.end(), true) != normalized.end()) all.invert_lengths();
+  std::vector<double> identities;
+  for (const Unit unit : units) identities.push_back(unit == Unit::vectors ? 0 : 1);
+  const ScaledLines<C> scaled(matrices, with_unit(units, Unit::lines), workers);
+  ortho::residuals(scaled.matrices(), identities, {1, 1}, residuals, workers);
+  Triangles<C> all{matrices, norm, units, weights, residuals, workers};
+  if (std::find(units.begin(), units.end(), Unit::vectors) != units.end()) all.invert_lengths();
   if (norm == Norm::max) {
     largest_entries(all, keep, values);
   } else {
     sum_norms(all, keep, values);
   }
+  for (std::size_t m = 0; keep && m < matrices.size(); ++m) {
+    if (units[m] == Unit::lines) subtract_mean_diagonal(all, m);
+  }
 }
 
-template void residual_norm(const std::vector<Matrix>&, Norm, const std::vector<bool>&, EntryWeights, bool,
+template <class C>
+void residual_norm_backward(const C* factors, const std::vector<Matrix>& matrices,
+                            const std::vector<Unit>& units, const C* residuals,
+                            const std::vector<Gradient>& gradients, Precision precision, Workers& workers) {
+  std::vector<Gradient> products = gradients, projected = gradients;
+  for (std::size_t m = 0; m < matrices.size(); ++m)
+    (units[m] == Unit::lines ? products : projected)[m].data = nullptr;
+  soft_orthogonality_backward(factors, matrices, residuals, products, precision, workers);
+  scaled_lines_backward(factors, matrices, residuals, projected, workers);
+}
+
+template void residual_norm(const std::vector<Matrix>&, Norm, const std::vector<Unit>&, EntryWeights, bool,
                             float*, float*, Workers&);
-template void residual_norm(const std::vector<Matrix>&, Norm, const std::vector<bool>&, EntryWeights, bool,
+template void residual_norm(const std::vector<Matrix>&, Norm, const std::vector<Unit>&, EntryWeights, bool,
                             double*, double*, Workers&);
+template void residual_norm_backward(const float*, const std::vector<Matrix>&, const std::vector<Unit>&,
+                                     const float*, const std::vector<Gradient>&, Precision, Workers&);
+template void residual_norm_backward(const double*, const std::vector<Matrix>&, const std::vector<Unit>&,
+                                     const double*, const std::vector<Gradient>&, Precision, Workers&);
 
 }  // namespace ortho

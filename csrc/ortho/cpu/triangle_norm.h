@@ -3,29 +3,13 @@
 #pragma once
 
 #include "kernels.h"
+#include "lines.h"
 #include "magnitudes.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
 using Doubles = Vector<double>;
-
-// Calls step(read, write) for vector after vector of lines of `count` numbers.
-template <class Step>
-ORTHO_INLINE void along(std::int64_t count, const Step& step) {
-  std::int64_t c = 0;
-  for (; c + lanes<double> <= count; c += lanes<double>) {
-    step([c](const auto* line) { return load<double>(line + c); },
-         [c](auto* line, Doubles value) { store<std::decay_t<decltype(*line)>, double>(line + c, value); });
-  }
-  if (c < count) {
-    const std::int64_t rest = count - c;
-    step([c, rest](const auto* line) { return load_some<double>(line + c, rest); },
-         [c, rest](auto* line, Doubles value) {
-           store_some<std::decay_t<decltype(*line)>, double>(line + c, value, rest);
-         });
-  }
-}
 
 // One row of the triangle, as entries of R.
 template <class C, bool Cosines>
@@ -71,7 +55,7 @@ SquaredSums measure_rows(const TriangleJob& job, const double* factors, double* 
     for (std::int64_t i = job.begin; i < job.end; ++i) {
       const TriangleRow<C, decltype(cosines)::value> row(job, i);
       Doubles plain{}, weighted{};
-      along(i, [&](const auto& read, const auto& write) {
+      along<double>(i, [&](const auto& read, const auto& write) {
         const Doubles entry = measure(row.off_diagonal(read));
         plain += entry;
         if (!sums) return;
@@ -103,7 +87,7 @@ LargestEntry largest_entry(const TriangleJob& job) {
         return job.weights.off_diagonal * magnitude(row.off_diagonal(read));
       };
       Doubles most = broadcast(-1.0);
-      along(i, [&](const auto& read, const auto&) { most = larger(most, weighted(read)); });
+      along<double>(i, [&](const auto& read, const auto&) { most = larger(most, weighted(read)); });
       for (int lane = 0; lane < lanes<double>; ++lane) {
         if (is_larger(most[lane])) largest = {most[lane], i, -1};
       }
@@ -130,7 +114,7 @@ void differentiate_rows(const TriangleJob& job, const double* inverse_rows, cons
               : job.weights.diagonal / 2 * derivative(broadcast(row.diagonal()), i, [i](const double* line) {
                   return broadcast(line[i]);
                 })[0];
-      along(i, [&](const auto& read, const auto& write) {
+      along<double>(i, [&](const auto& read, const auto& write) {
         const Doubles entry = derivative(row.off_diagonal(read), i, read);
         write(row.entries, job.weights.off_diagonal / 2 * entry * row.scales(read));
       });
