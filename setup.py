@@ -56,6 +56,7 @@ if IS_X86:
     LEVELS |= {"avx2": AVX2, "avx512": AVX512}
 
 KERNEL_SOURCES = [
+    "ortho/cpu/cross_gram.cpp",
     "ortho/cpu/dispatch.cpp",
     "ortho/cpu/level.cpp",
     "ortho/cpu/parallel.cpp",

@@ -1,7 +1,7 @@
 """CPU time of each member of the family against that of soft orthogonality: `python -m benchmarks.family`.
 
-Forward and backward of the same weights, in turn; the least of all rounds. Each member's value and gradients are compared
-with the reference in float64 before it is timed.
+Forward and backward of the same weights, in turn; the least of all rounds, and the ratio of times a product. Each member's
+value and gradients are compared with the reference in float64 before it is timed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -29,18 +29,39 @@ VALUE_ERROR, GRADIENT_ERROR = 1e-5, 1e-4  # relative; of a gradient in norm
 SIGNS = 2e-2  # of a gradient that is made of signs: float32 may take another for an entry of R that nearly vanishes
 
 
+def so_products(rows: int, cols: int) -> float:
+    """Multiplications and additions of soft orthogonality, forward and backward: n^2 k / 2 for R, n^2 k for R W."""
+    return 1.5 * min(rows, cols) * rows * cols
+
+
 class Member(NamedTuple):
-    """A penalty of a list of weights, and its definition."""
+    """A penalty of a list of weights, its definition, and how many products it takes for a matrix."""
 
     compute: Penalty
     define: Penalty
     gradient_error: float = GRADIENT_ERROR
+    products: Callable[[int, int], float] = so_products
 
 
 def so(gradient_error: float = GRADIENT_ERROR, **options: object) -> Member:
     return Member(
         partial(soft_orthogonality, **options), partial(reference.soft_orthogonality, **options), gradient_error
     )
+
+
+def against_constants(penalty: Callable[..., Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Each weight against a copy of itself, which gets no gradient: n m k products for G, n m k for P B."""
+    return penalty(weights, against=[weight.detach() for weight in weights])
+
+
+def against_weights(penalty: Callable[..., Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Each weight against itself: n m k products more for P^T A."""
+    return penalty(weights, against=weights)
+
+
+def against(compute: Callable[..., Tensor], products: int) -> Member:
+    both = [partial(compute, penalty) for penalty in (soft_orthogonality, reference.soft_orthogonality)]
+    return Member(*both, products=lambda rows, cols: products * rows * rows * cols)
 
 
 MEMBERS = {
@@ -56,6 +77,8 @@ MEMBERS = {
     "cosines, l1": so(normalize="rows", norm="l1", gradient_error=SIGNS),
     "cosines, l21": so(normalize="rows", norm="l21"),
     "cosines, max": so(normalize="rows", norm="max"),
+    "against constants": against(against_constants, 2),
+    "against weights": against(against_weights, 3),
 }
 
 
@@ -82,6 +105,10 @@ def check(name: str, member: Member, weights: Sequence[Tensor]) -> None:
         raise RuntimeError(f"{name}: the value is off by {value:.1e}, the gradient by {gradient:.1e}")
 
 
+def total_products(member: Member, weights: Sequence[Tensor]) -> float:
+    return sum(member.products(len(weight), weight[0].numel()) for weight in weights)
+
+
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.family", description=__doc__)
     parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), choices=WEIGHTS)
@@ -89,16 +116,17 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each set of weights")
     options = parser.parse_args(arguments)
     members = {name: MEMBERS[name] for name in dict.fromkeys([BASE, *options.members])}
-    print(f"{'weights':20} {'member':14} {'ms':>9} {'x SO':>6}")
+    print(f"{'weights':20} {'member':18} {'ms':>9} {'x SO':>6} {'a product':>9}")
     for title in options.weights:
         weights = WEIGHTS[title]()
         for name, member in members.items():
             check(f"{name} of {title}", member, weights)
         times = interleave({name: member.compute for name, member in members.items()}, weights, options.seconds)
         base = min(times[BASE]["both"])
-        for name in members:
+        for name, member in members.items():
             least = min(times[name]["both"])
-            print(f"{title:20} {name:14} {1e3 * least:9.3f} {least / base:6.2f}", flush=True)
+            each = least / total_products(member, weights) / (base / total_products(members[BASE], weights))
+            print(f"{title:20} {name:18} {1e3 * least:9.3f} {least / base:6.2f} {each:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

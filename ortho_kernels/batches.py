@@ -18,9 +18,9 @@ from .weight_checks import check_groups, check_storage, check_weights, is_intege
 
 
 def fold_batches(
-    weights: list[Tensor], groups: int | Sequence[int], batch_dims: int | Sequence[int]
+    weights: list[Tensor], groups: int | Sequence[int], batch_dims: int | Sequence[int], argument: str = "weights"
 ) -> tuple[list[Tensor], int | Sequence[int]]:
-    """The weights without batch dimensions, and the number of matrices in each.
+    """The weights without batch dimensions, and the number of matrices in each. Errors name them by `argument`.
 
     Raises:
         TypeError, ValueError: naming the weight, as `check_weights` does, and for batch dimensions that it can't have.
@@ -29,10 +29,10 @@ def fold_batches(
     if not any(dims):
         return weights, groups
     counts = check_groups(groups, len(weights))
-    check_weights(weights, counts)
+    names = [f"{argument}[{index}]" for index in range(len(weights))]
+    check_weights(weights, counts, names)
     folded, matrices = [], []
-    for index, (weight, count, batch) in enumerate(zip(weights, counts, dims, strict=True)):
-        name = f"weights[{index}]"
+    for name, weight, count, batch in zip(names, weights, counts, dims, strict=True):
         check_batch(name, weight.shape, batch)
         if batch and count != 1:
             raise ValueError(
@@ -42,6 +42,28 @@ def fold_batches(
         folded.append(fold(weight, batch, name))
         matrices.append(count * math.prod(weight.shape[:batch]))
     return folded, matrices
+
+
+def fold_pairs(
+    weights: list[Tensor], others: list[Tensor], groups: int | Sequence[int], batch_dims: int | Sequence[int]
+) -> tuple[list[Tensor], list[Tensor], int | Sequence[int]]:
+    """Weights and the other of each, as `fold_batches` gives them, and the number of matrices in each.
+
+    Raises:
+        TypeError, ValueError: as `fold_batches`, and where the two of a pair hold different numbers of matrices.
+    """
+    if batch_dims == 0 or len(weights) != len(others):
+        return weights, others, groups
+    folded, counts = fold_batches(weights, groups, batch_dims)
+    folded_others, other_counts = fold_batches(others, groups, batch_dims, "against")
+    if counts != other_counts:
+        pairs = zip(check_groups(counts, len(weights)), check_groups(other_counts, len(weights)), strict=True)
+        index, (count, other) = next((index, pair) for index, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(
+            f"weights[{index}] has shape {tuple(weights[index].shape)}, a batch of {count}, and against[{index}] shape "
+            f"{tuple(others[index].shape)}, a batch of {other}; the two of a pair need as many matrices"
+        )
+    return folded, folded_others, counts
 
 
 def check_batch_dims(batch_dims: int | Sequence[int], weights: int) -> tuple[int, ...]:

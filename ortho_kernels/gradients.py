@@ -15,10 +15,11 @@ from torch import Tensor
 
 from .backends.protocol import Into
 from .backends.registry import serving
-from .batches import GivenTargets, NewTargets, fold_batches
+from .batches import GivenTargets, NewTargets, fold_batches, fold_pairs
 from .functional import as_list, checked, pack_start, reduce
 from .ops import new_gradients
-from .options import SO, SRIP
+from .options import SO, SRIP, CrossGram
+from .pair_views import PairViews, pair_views
 from .weight_checks import PLAIN, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
@@ -34,6 +35,7 @@ def soft_orthogonality_value_and_grad(
     squared: bool = True,
     norm: str = "fro",
     normalize: str | None = None,
+    against: Sequence[Tensor] | None = None,
     reduction: str = "sum",
     scale: float = 1.0,
     accumulate_into: Sequence[Tensor | None] | None = None,
@@ -44,6 +46,7 @@ def soft_orthogonality_value_and_grad(
         scale: the factor of the gradients; the value is without it.
         accumulate_into: one tensor for each weight, of its shape, dtype and device, to which the gradient is added in place;
             None in the place of a weight whose gradient is not wanted. By default new tensors are made, for every weight.
+        against: constants here, which get no gradients.
         reduction: for `"none"` the gradients are those of the sum of all values.
 
     The other arguments, and what is raised, are those of `soft_orthogonality`; but sharded weights are a `ValueError`:
@@ -54,6 +57,15 @@ def soft_orthogonality_value_and_grad(
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
+    if against is not None:
+        others = as_list(against, "against", gather=False)
+        matrices, others, groups = fold_pairs(weights, others, groups, batch_dims)
+        tensors, pairs = pair_views(matrices, others, groups)
+        targets = _targets(weights, matrices, None, scale, accumulate_into)
+        into = targets.into(_factor(scale, reduction, pairs, side))
+        into = into._replace(targets=[*into.targets, *(None for _ in others)], fit=False)
+        values = cross_gram_gradients(tensors, pairs, CrossGram.of(options), into)
+        return reduce(values, reduction, pairs, side), targets.filled()
     matrices, groups = (weights, groups) if batch_dims == 0 else fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
@@ -102,6 +114,13 @@ def soft_orthogonality_gradients(weights: list[Tensor], views: WeightViews, opti
     return serving(views, options).soft_orthogonality_gradients(weights, views, options, into)
 
 
+def cross_gram_gradients(tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+    """Of the weights and then the others, which have no targets."""
+    if not tensors:
+        return torch.zeros(0)
+    return serving(views, options).cross_gram_gradients(tensors, views, options, into)
+
+
 def srip_gradients(
     weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -125,7 +144,7 @@ def _factor(scale: float, reduction: str, views: WeightViews, side: str) -> floa
 def _targets(
     weights: list[Tensor],
     matrices: list[Tensor],
-    views: WeightViews,
+    views: WeightViews | None,
     scale: float,
     accumulate_into: Sequence[Tensor | None] | None,
 ) -> NewTargets | GivenTargets:

@@ -9,8 +9,12 @@ float64 where any weight is float64, else float32. Tensors of all matrices are p
                Of `residual_norm`: that of K, half of the symmetric part of d value / d Gram. Either way the gradient is
                4 K W
 - `start`      n entries, in the order of the rows or columns of the weight as its shape gives them
+- `kept`       dL/dG of each cross Gram, n x m entries, row by row
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
                gradient) the adjoint `lambda` and the vector `x`; the gradient is `sum (lambda x^T + x lambda^T) W`
+
+`cross_gram` is of pairs: a weight and the other at its place, whose cross Gram is G = A B^T. `norm` counts `options.NORMS`.
+The CPU alone has it. `wanted` and `gradients` of its backward are those of the weights, then those of the others.
 
 A backward operator writes `factors[m]` times the gradient of matrix m to `gradients`, or adds it there if `accumulate`: one
 tensor for each `wanted` weight, of its shape and dtype, with columns in the order of the weight's (see `new_gradient`).
@@ -64,7 +68,7 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
-CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward")
+CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward", "cross_gram", "cross_gram_backward")
 CPU_SCHEMAS = (
     "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
@@ -72,6 +76,9 @@ CPU_SCHEMAS = (
     " -> (Tensor values, Tensor residuals)",
     "unit_rows_norm_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
     " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+    "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
+    "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
+    " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 COPY_SCHEMA = "copy_now(Tensor tensor) -> Tensor"
@@ -165,10 +172,18 @@ def _fake_srip(weights, groups, sides, start, iterations, through, keep):
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
+def _fake_cross_gram(weights, others, groups, norm, keep):
+    rows = [orders(each, groups, [ROWS] * len(groups)) for each in (weights, others)]
+    kept = sum(n * m for n, m in zip(*rows, strict=True)) if keep else 0
+    like = {"dtype": compute_dtype([*weights, *others])}
+    return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
+
+
 for name in ("soft_orthogonality", "residual_norm", "unit_rows_norm"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
+torch.library.register_fake(f"{NAMESPACE}::cross_gram", _fake_cross_gram, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward"):
+for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward", "cross_gram_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -204,16 +219,18 @@ for name in (*NAMES, *CPU_NAMES):
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, constant):
+def _differentiable(name, backward, constant, paired=False):
     """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
 
     `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
+    `paired`: an operator `(weights, others, groups, *rest, keep)`, whose gradients are those of both lists.
     """
-    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward)
+    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, paired)
+    lists, layout = (2, 1) if paired else (1, 2)  # of weights, and of options that say how these are seen
 
     def compute(given, *weights):
         route, *options = given
-        return _operate(name, route, weights, *options)
+        return _operate(name, route, *(_halves(weights) if paired else (weights,)), *options)
 
     def remember(ctx, inputs, output):
         (route, *options), *weights = inputs
@@ -221,7 +238,7 @@ def _differentiable(name, backward, constant):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
         ctx.save_for_backward(kept, *weights)
-        ctx.route, (ctx.groups, ctx.sides, *ctx.rest, ctx.keep) = route, options
+        ctx.route, ctx.layout, ctx.rest, ctx.keep = route, options[:layout], options[layout:-1], options[-1]
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -238,7 +255,7 @@ def _differentiable(name, backward, constant):
             if not ctx.keep:
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
-            given = (factors.contiguous(), weights, ctx.groups, ctx.sides, kept, constant(*ctx.rest))
+            given = (factors.contiguous(), weights, ctx.layout, kept, constant(*ctx.rest))
             gradients = gradients_of(*given, wanted, ctx.route)
             if len(gradients) == len(wanted):
                 return None, *gradients
@@ -258,19 +275,25 @@ def _differentiable(name, backward, constant):
         forward = staticmethod(compute)
         setup_context = staticmethod(remember)
 
-    def autograd_kernel(weights, *options, route=None):
+    def autograd_kernel(*arguments, route=None):
+        weights = [*arguments[0], *arguments[1]] if paired else arguments[0]
         if wants_gradient(weights) or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             transformed = torch._C._are_functorch_transforms_active()
-            return (Transformable if transformed else Differentiable).apply((route, *options), *weights)
-        return _operate(name, route, weights, *options)
+            return (Transformable if transformed else Differentiable).apply((route, *arguments[lists:]), *weights)
+        return _operate(name, route, *arguments)
 
-    def call(weights, *options, route=None):
+    def call(*arguments, route=None):
         if torch.compiler.is_compiling():
-            return operator(weights, *options)
-        return autograd_kernel(weights, *options, route=route)
+            return operator(*arguments)
+        return autograd_kernel(*arguments, route=route)
 
     library.impl(name, autograd_kernel, "Autograd")
     return call
+
+
+def _halves(weights):
+    """The weights and the others, which follow them."""
+    return weights[: len(weights) // 2], weights[len(weights) // 2 :]
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -294,12 +317,13 @@ class _SecondDerivative(torch.autograd.Function):
         )
 
 
-def _differentiable_no_further(write):
+def _differentiable_no_further(write, paired):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
-    def compute(factors, weights, groups, sides, kept, constant, wanted, route):
+    def compute(factors, weights, layout, kept, constant, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False, route=route)
+        given = (*(_halves(weights) if paired else (weights,)), *layout, kept, constant)
+        write(factors, *given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -328,12 +352,14 @@ def _backward(name):
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
 unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
+cross_gram_backward = _backward("cross_gram_backward")
 soft_orthogonality = _differentiable(
     "soft_orthogonality", soft_orthogonality_backward, lambda *options: backward_precision()
 )
 residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
 unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, lambda *options: backward_precision())
 srip = _differentiable("srip", srip_backward, _pairs)
+cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda *options: backward_precision(), paired=True)
 
 
 def gradient_name(index: int) -> str:

@@ -360,7 +360,10 @@ def test_the_doctor_says_what_is_lacking(capsys):
     doctor.main()
     text = capsys.readouterr().out
     for backend in ("cuda", "triton"):
-        assert f"  {backend + ' lacks':16} norm, normalize: the torch backend serves these, with a warning" in text
+        assert (
+            f"  {backend + ' lacks':16} norm, normalize, against: the torch backend serves these, with a warning"
+            in text
+        )
     assert "cpu lacks" not in text
 
 

@@ -1,7 +1,10 @@
 // The operators on CPU tensors: unpacks arguments, allocates results, calls the kernels.
+#include <algorithm>
+#include <string>
 #include <tuple>
 #include <vector>
 
+#include "../ortho/cpu/cross_gram.h"
 #include "../ortho/cpu/parallel.h"
 #include "../ortho/cpu/residual_norm.h"
 #include "../ortho/cpu/soft_orthogonality.h"
@@ -52,16 +55,21 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
   });
 }
 
+ortho::Norm norm_of(std::int64_t norm) {
+  if (norm < 0 || norm > static_cast<std::int64_t>(ortho::Norm::max))
+    throw std::runtime_error("norm: expected 0 (fro), 1 (l1), 2 (l21) or 3 (max), got " +
+                             std::to_string(norm));
+  return static_cast<ortho::Norm>(norm);
+}
+
 std::tuple<Tensor, Tensor> norms(const WeightViews& views, const std::vector<ortho::Unit>& units,
                                  std::int64_t norm, double diagonal, double off_diagonal, bool keep) {
-  if (norm < 0 || norm > static_cast<std::int64_t>(ortho::Norm::max))
-    throw std::runtime_error("norm: expected 0 to 3, got " + std::to_string(norm));
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
     Tensor values = new_numbers<C>(matrix_count(views)), residuals = new_numbers<C>(total_triangle(views));
-    ortho::residual_norm<C>(views.matrices, static_cast<ortho::Norm>(norm), units, {diagonal, off_diagonal},
-                            keep, static_cast<C*>(values.mutable_data_ptr()),
+    ortho::residual_norm<C>(views.matrices, norm_of(norm), units, {diagonal, off_diagonal}, keep,
+                            static_cast<C*>(values.mutable_data_ptr()),
                             static_cast<C*>(residuals.mutable_data_ptr()), workers);
     return std::make_tuple(values, keep ? residuals : new_numbers<C>(0));
   });
@@ -154,6 +162,64 @@ void srip_backward(const Tensor& factors, const Tensors& weights, const Integers
   });
 }
 
+// A list of weights and a list of others as pairs of matrices.
+struct PairViews {
+  PairViews(const Tensors& weights, const Tensors& others, const Integers& groups)
+      : weights(weights, groups, Integers(weights.size())),
+        others(others, groups, Integers(others.size()), "others") {
+    ortho::check_pairs(weights, this->weights, others, this->others);
+    for (std::size_t p = 0; p < this->weights.matrices.size(); ++p) {
+      const ortho::Pair& pair =
+          pairs.emplace_back(ortho::Pair{this->weights.matrices[p], this->others.matrices[p]});
+      entries += pair.a.shape.order * pair.b.shape.order;
+    }
+  }
+
+  WeightViews weights, others;
+  std::vector<ortho::Pair> pairs;
+  std::int64_t entries = 0;  // of all cross Grams
+};
+
+std::tuple<Tensor, Tensor> cross_gram(const Tensors& weights, const Tensors& others, const Integers& groups,
+                                      std::int64_t norm, bool keep) {
+  const PairViews views(weights, others, groups);
+  TorchWorkers workers;
+  return in_compute_type(views.weights, views.others, [&](auto number) {
+    using C = decltype(number);
+    Tensor values = new_numbers<C>(matrix_count(views.weights));
+    Tensor kept = new_numbers<C>(keep ? views.entries : 0);
+    ortho::cross_gram<C>(views.pairs, norm_of(norm), static_cast<C*>(values.mutable_data_ptr()),
+                         keep ? static_cast<C*>(kept.mutable_data_ptr()) : nullptr, workers);
+    return std::make_tuple(values, kept);
+  });
+}
+
+void cross_gram_backward(const Tensor& factors, const Tensors& weights, const Tensors& others,
+                         const Integers& groups, const Tensor& kept, std::int64_t precision,
+                         const Tensors& gradients, const Integers& wanted, bool accumulate) {
+  const PairViews views(weights, others, groups);
+  if (wanted.size() != 2 * weights.size())
+    throw std::runtime_error("expected one `wanted` for each weight, then one for each of the others");
+  // Those of the weights come first.
+  const auto middle = wanted.begin() + static_cast<std::ptrdiff_t>(weights.size());
+  const auto own = std::min<std::ptrdiff_t>(
+      std::count_if(wanted.begin(), middle, [](std::int64_t want) { return want != 0; }),
+      static_cast<std::ptrdiff_t>(gradients.size()));
+  const auto targets =
+      ortho::view_gradients(weights, views.weights, Tensors(gradients.begin(), gradients.begin() + own),
+                            Integers(wanted.begin(), middle), accumulate);
+  const auto other_targets =
+      ortho::view_gradients(others, views.others, Tensors(gradients.begin() + own, gradients.end()),
+                            Integers(middle, wanted.end()), accumulate);
+  TorchWorkers workers;
+  in_compute_type(views.weights, views.others, [&](auto number) {
+    using C = decltype(number);
+    ortho::cross_gram_backward<C>(numbers<C>(factors, matrix_count(views.weights), "factors"), views.pairs,
+                                  numbers<C>(kept, views.entries, "kept"), targets, other_targets,
+                                  static_cast<ortho::Precision>(precision), workers);
+  });
+}
+
 Tensor start_vectors(const Tensor& keys, const Tensor& step) {
   Tensor vectors = new_numbers<float>(keys.numel());
   ortho::start_vectors(numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
@@ -172,5 +238,7 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("unit_rows_norm_backward", TORCH_BOX(&unit_rows_norm_backward));
   m.impl("srip", TORCH_BOX(&srip));
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
+  m.impl("cross_gram", TORCH_BOX(&cross_gram));
+  m.impl("cross_gram_backward", TORCH_BOX(&cross_gram_backward));
   m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }

@@ -32,15 +32,21 @@ struct WeightView {
   std::int64_t group_stride() const { return rows * row_stride; }
 };
 
-// `index` is the weight's place in its list, for errors.
-WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side);
+// A weight's place, for errors: `weights[3]`.
+struct Place {
+  std::size_t index;
+  const char* list = "weights";
+};
 
-Storage storage_of(const Tensor& weight, std::size_t index);
+WeightView view_weight(const Tensor& weight, Place place, std::int64_t groups, std::int64_t side);
+
+Storage storage_of(const Tensor& weight, Place place);
 
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
+  // `list` is what errors call the list.
   WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
-              const std::vector<std::int64_t>& sides);
+              const std::vector<std::int64_t>& sides, const char* list = "weights");
 
   bool has_float64() const;
   // How a caller numbers the entries of each matrix's vector: as the shape of the weight does. Throws for a
@@ -50,7 +56,13 @@ struct WeightViews {
 
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
+  const char* list;
 };
+
+// Throws where a weight and the other of its pair have no cross Gram: it takes one number of groups, one
+// dtype, and columns of one number that lie in memory in one order.
+void check_pairs(const std::vector<Tensor>& weights, const WeightViews& views,
+                 const std::vector<Tensor>& others, const WeightViews& other_views);
 
 // The given tensors as gradients of those weights that are wanted, one each, to be overwritten or added to. A
 // gradient has the shape, dtype and device of its weight and its columns at one stride in the same order.

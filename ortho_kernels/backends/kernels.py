@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import NORMS, SO, SRIP
+from ..options import NORMS, SO, SRIP, CrossGram
+from ..pair_views import PairViews, pair_views
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, new_gradient
 from .protocol import Backend, Into
+from .torch import write_by_autograd
 
 
 class KernelBackend(Backend):
@@ -24,7 +26,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking: Sequence[str] = ("norm", "normalize")
+    lacking: Sequence[str] = ("norm", "normalize", "against")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
@@ -81,6 +83,28 @@ class KernelBackend(Backend):
         given = (factors, *layout, kept, ops.backward_precision())
         backward = ops.soft_orthogonality_backward if options.normalize is None else ops.unit_rows_norm_backward
         _write_to(into, layout[0], views, partial(backward, *given, route=ops.Route(self, views)))
+        return values
+
+    def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
+        if options.normalize == "rows":
+            tensors = [reference.unit_rows(tensor.to(views.dtype).flatten(1)) for tensor in tensors]
+            tensors, views = pair_views(*views.split(tensors), views.pair_groups)
+        weights, others = views.split(views.in_place(tensors))
+        keep, norm = ops.wants_gradient(tensors), NORMS.index(options.norm)
+        values, _ = ops.cross_gram(weights, others, views.pair_groups, norm, keep, route=ops.Route(self, views))
+        return values
+
+    def cross_gram_gradients(self, tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+        if options.normalize is not None:
+            return write_by_autograd(into, tensors, lambda leaves: self.cross_gram(leaves, views, options))
+        with torch.no_grad():
+            tensors = views.in_place(tensors)
+            layout = (*views.split(tensors), views.pair_groups)
+            route = ops.Route(self, views)
+            values, kept = ops.cross_gram(*layout, NORMS.index(options.norm), True, route=route)
+            factors = torch.ones_like(values).mul_(into.factor)
+            write = partial(ops.cross_gram_backward, factors, *layout, kept, ops.backward_precision(), route=route)
+            _write_to(into, tensors, views, write)
         return values
 
     @torch.no_grad()

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "ortho/cpu/cross_gram.h"
 #include "ortho/cpu/residual_norm.h"
 #include "ortho/cpu/soft_orthogonality.h"
 #include "ortho/cpu/srip.h"
@@ -86,16 +87,18 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     permutations.push_back(l.order % 2 ? ortho::ColumnPermutation{} : halves);
   }
   std::vector<C> all(matrices.size()), factors(matrices.size(), C(1));
-  const auto keep_gradients = [&] {
-    for (std::size_t m = 0; m < matrices.size(); ++m) {
-      for (std::int64_t i = 0; i < layouts[m].order * layouts[m].depth; ++i) {
-        if constexpr (sizeof(S) == 2) {
-          all.push_back(static_cast<C>(targets[m][i].bits));
-        } else {
-          all.push_back(static_cast<C>(targets[m][i]));
-        }
+  const auto keep_numbers = [&](const S* numbers, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      if constexpr (sizeof(S) == 2) {
+        all.push_back(static_cast<C>(numbers[i].bits));
+      } else {
+        all.push_back(static_cast<C>(numbers[i]));
       }
     }
+  };
+  const auto keep_gradients = [&] {
+    for (std::size_t m = 0; m < matrices.size(); ++m)
+      keep_numbers(targets[m].get(), layouts[m].order * layouts[m].depth);
   };
   std::unique_ptr<C[]> residuals(new C[entries]);
   ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
@@ -113,6 +116,32 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
       ortho::soft_orthogonality_backward<C>(factors.data(), matrices, residuals.get(), gradients, precision,
                                             workers);
     });
+  }
+  // Each matrix against the first half of its own rows.
+  std::vector<ortho::Pair> pairs;
+  std::vector<std::unique_ptr<S[]>> half_targets;
+  std::vector<ortho::Gradient> half_gradients;
+  std::int64_t products = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    const auto [order, depth] = matrices[m].shape;
+    pairs.push_back({matrices[m], matrices[m]});
+    pairs[m].b.shape.order = order / 2;
+    half_targets.emplace_back(new S[order / 2 * depth]());
+    half_gradients.push_back({half_targets[m].get(), depth, 1});
+    products += order * (order / 2);
+  }
+  for (const ortho::Norm norm : options.norms) {
+    std::vector<C> values(pairs.size());
+    std::unique_ptr<C[]> kept(new C[products]);
+    ortho::cross_gram<C>(pairs, norm, values.data(), nullptr, workers);
+    ortho::cross_gram<C>(pairs, norm, values.data(), kept.get(), workers);
+    all.insert(all.end(), values.begin(), values.end());
+    all.insert(all.end(), kept.get(), kept.get() + products);
+    ortho::cross_gram_backward<C>(factors.data(), pairs, kept.get(), gradients, half_gradients,
+                                  options.precisions.back(), workers);
+    keep_gradients();
+    for (std::size_t m = 0; m < pairs.size(); ++m)
+      keep_numbers(half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
   }
   for (const ortho::Unit unit : options.units) {
     for (const ortho::Norm norm : options.norms) {

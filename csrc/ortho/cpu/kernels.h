@@ -48,10 +48,28 @@ struct LargestEntry {
   std::int64_t row = 0, column = 0;
 };
 
+struct CrossGramJob {
+  Matrix left, right;
+  ResidualTile tile;
+  Norm norm;
+  double* rows;          // gets what the entries of each row of the tile come to
+  void* kept;            // G's derivative or G, row after row; null: keep nothing
+  std::int64_t columns;  // of G
+  bool kept_as_float;    // float entries although the arithmetic is in double
+};
+
+// What multiplies a matrix in its gradient: a residual, or the derivative of a cross Gram.
+struct Factor {
+  const void* entries;  // packed lower triangle of a symmetric factor, or dense
+  bool dense = false;
+  std::int64_t row_stride = 0, column_stride = 0;  // of a dense factor
+};
+
+// A tile of the gradient, which is scale times factor times matrix.
 struct GradientJob {
   Matrix matrix;
   GradientTile tile;
-  const void* residual;
+  Factor factor;
   Gradient gradient;
   double scale;
   bool non_temporal;  // the gradient's stores bypass the caches
@@ -86,6 +104,11 @@ struct Kernels {
   void (*residual_part)(const ResidualJob&, T* memory, T* partial);
   SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
                                      std::int64_t part_size);
+  std::int64_t (*cross_gram_memory)(std::int64_t rows, std::int64_t columns);
+  void (*cross_gram_tile)(const CrossGramJob&, T* memory);
+  void (*cross_gram_part)(const CrossGramJob&, T* memory, T* partial);
+  void (*cross_gram_from_parts)(const CrossGramJob&, T* memory, T* partials, std::int64_t parts,
+                                std::int64_t part_size);
   void (*gradient_tile)(const GradientJob&, T* memory);
 
   // Over a triangle of T. sums[i] += sum over j != i of factors[j] x R_ij^2, or |R_ij| for l1, over the

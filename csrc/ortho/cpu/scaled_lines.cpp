@@ -89,7 +89,7 @@ void scaled_lines_backward(const C* factors, const std::vector<Matrix>& matrices
         for (std::int64_t row = 0; row < order; row += tile) {
           kernels.gradient_tile({scaled,
                                  {0, row, std::min(tile, order - row), 0, length},
-                                 residuals + offsets[m],
+                                 {residuals + offsets[m]},
                                  {derivatives, 1, order},
                                  4.0 * static_cast<double>(factors[m]),
                                  false},

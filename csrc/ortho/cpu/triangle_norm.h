@@ -4,29 +4,12 @@
 
 #include "kernels.h"
 #include "lines.h"
+#include "magnitudes.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
 using Doubles = Vector<double>;
-using DoubleBits = Lanes<std::uint64_t, lanes<double>>;
-constexpr std::uint64_t sign_bit = std::uint64_t{1} << 63;
-
-ORTHO_INLINE Doubles magnitude(Doubles x) { return bits_as<Doubles>(bits_as<DoubleBits>(x) & ~sign_bit); }
-
-// 0 of 0, and NaN of NaN.
-ORTHO_INLINE Doubles sign(Doubles x) {
-  const DoubleBits bits = bits_as<DoubleBits>(x);
-  const DoubleBits itself = bits_as<DoubleBits>(x == 0.0) | bits_as<DoubleBits>(x != x);
-  const DoubleBits one = bits_as<DoubleBits>(broadcast(1.0)) | (bits & sign_bit);
-  return bits_as<Doubles>((itself & bits) | (~itself & one));
-}
-
-// The larger, and NaN where either is.
-ORTHO_INLINE Doubles larger(Doubles a, Doubles b) {
-  const DoubleBits second = bits_as<DoubleBits>(b > a) | bits_as<DoubleBits>(b != b);
-  return bits_as<Doubles>((second & bits_as<DoubleBits>(b)) | (~second & bits_as<DoubleBits>(a)));
-}
 
 // One row of the triangle, as entries of R.
 template <class C, bool Cosines>
@@ -86,7 +69,7 @@ SquaredSums measure_rows(const TriangleJob& job, const double* factors, double* 
     return total;
   };
   return with_cosines(job, [&](auto cosines) {
-    return job.norm == Norm::l1 ? over_rows(cosines, magnitude)
+    return job.norm == Norm::l1 ? over_rows(cosines, [](Doubles entry) { return magnitude(entry); })
                                 : over_rows(cosines, [](Doubles entry) { return entry * entry; });
   });
 }
