@@ -2,38 +2,25 @@
 #include <tuple>
 #include <vector>
 
-#include "../ortho/cpu/parallel.h"
 #include "../ortho/cpu/soft_orthogonality.h"
 #include "../ortho/cpu/srip.h"
 #include "../ortho/cpu/start_vectors.h"
 #include "tensor_args.h"
+#include "workers.h"
 
 namespace {
 
 using ortho::in_compute_type;
 using ortho::Integers;
 using ortho::matrix_count;
+using ortho::new_cpu_numbers;
 using ortho::numbers;
 using ortho::Tensor;
 using ortho::Tensors;
+using ortho::TorchWorkers;
 using ortho::total_order;
 using ortho::total_triangle;
 using ortho::WeightViews;
-
-class TorchWorkers final : public ortho::Workers {
- public:
-  std::int64_t count() const override { return torch::stable::get_num_threads(); }
-  void start(std::int64_t workers, void (*run)(void*), void* context) override {
-    torch::stable::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t worker = begin; worker < end; ++worker) run(context);
-    });
-  }
-};
-
-template <class C>
-Tensor new_numbers(std::int64_t count) {
-  return ortho::new_numbers<C>(count, aoti_torch_device_type_cpu(), 0);
-}
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
@@ -42,8 +29,8 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    Tensor residuals = new_numbers<C>(keep ? total_triangle(views) : 0);
+    Tensor values = new_cpu_numbers<C>(matrix_count(views));
+    Tensor residuals = new_cpu_numbers<C>(keep ? total_triangle(views) : 0);
     ortho::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal},
                                  static_cast<C*>(values.mutable_data_ptr()),
                                  keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr, workers);
@@ -73,8 +60,8 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
+    Tensor values = new_cpu_numbers<C>(matrix_count(views));
+    Tensor vectors = new_cpu_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
     ortho::srip<C>(views.matrices, views.column_permutations(weights),
                    numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
@@ -100,7 +87,7 @@ void srip_backward(const Tensor& factors, const Tensors& weights, const Integers
 }
 
 Tensor start_vectors(const Tensor& keys, const Tensor& step) {
-  Tensor vectors = new_numbers<float>(keys.numel());
+  Tensor vectors = new_cpu_numbers<float>(keys.numel());
   ortho::start_vectors(numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
                        *numbers<std::int64_t>(step, 1, "step"),
                        static_cast<float*>(vectors.mutable_data_ptr()));

@@ -8,12 +8,14 @@
 #include "tensor_args.h"
 
 namespace ortho {
+
+std::string weight_name(std::size_t index) { return "weights[" + std::to_string(index) + "]"; }
+std::string gradient_name(std::size_t index) { return "the gradient of " + weight_name(index); }
+
 namespace {
 
 // Asked for once a tensor: each question to torch is a call into another library.
 using Lengths = torch::headeronly::IntHeaderOnlyArrayRef;
-
-std::string weight_name(std::size_t index) { return "weights[" + std::to_string(index) + "]"; }
 
 std::runtime_error bad_weight(std::size_t index, const std::string& problem) {
   return std::runtime_error(weight_name(index) + ": " + problem);
@@ -137,8 +139,6 @@ std::vector<ColumnPermutation> WeightViews::column_permutations(const std::vecto
 
 namespace {
 
-std::string gradient_name(std::size_t index) { return "the gradient of " + weight_name(index); }
-
 bool same_kind(const Tensor& a, const Tensor& b) {
   const auto kind = [](const Tensor& tensor) {
     std::array<std::int32_t, 3> own{};
@@ -151,11 +151,8 @@ bool same_kind(const Tensor& a, const Tensor& b) {
 }
 
 // The matrices of one weight's gradient.
-void append_gradients(const Tensor& gradient, const Tensor& weight, const WeightView& view, std::size_t index,
-                      bool accumulate, std::vector<Gradient>& gradients) {
-  if (!same_kind(gradient, weight)) {
-    throw std::runtime_error(gradient_name(index) + ": expected the weight's shape, dtype and device");
-  }
+void append_gradients(const Tensor& gradient, const WeightView& view, std::size_t index, bool accumulate,
+                      std::vector<Gradient>& gradients) {
   const Lengths sizes = gradient.sizes(), strides = gradient.strides();
   const std::int64_t row = strides[0], column = common_stride(sizes, strides, view.dims);
   if (column < 0 && view.rows * view.columns != 0) {
@@ -173,24 +170,25 @@ void append_gradients(const Tensor& gradient, const Tensor& weight, const Weight
 
 }  // namespace
 
+void check_gradient(const Tensor& gradient, const Tensor& weight, std::size_t index) {
+  if (!same_kind(gradient, weight)) {
+    throw std::runtime_error(gradient_name(index) + ": expected the weight's shape, dtype and device");
+  }
+}
+
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
                                      const std::vector<Tensor>& gradients,
                                      const std::vector<std::int64_t>& wanted, bool accumulate) {
-  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
-  const auto is_wanted = [](std::int64_t want) { return want != 0; };
-  if (std::count_if(wanted.begin(), wanted.end(), is_wanted) != static_cast<std::ptrdiff_t>(gradients.size()))
-    throw std::runtime_error("expected one gradient for each wanted weight");
   std::vector<Gradient> result;
   result.reserve(views.matrices.size());
-  auto next = gradients.begin();
-  for (std::size_t w = 0; w < weights.size(); ++w) {
+  for_gradients(weights, gradients, wanted, [&](std::size_t w, const Tensor* gradient) {
     const WeightView& view = views.views[w];
-    if (!wanted[w]) {
+    if (gradient) {
+      append_gradients(*gradient, view, w, accumulate, result);
+    } else {
       result.insert(result.end(), view.groups, Gradient{});
-      continue;
     }
-    append_gradients(*next++, weights[w], view, w, accumulate, result);
-  }
+  });
   return result;
 }
 

@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../ortho/matrix.h"
@@ -35,6 +37,10 @@ struct WeightView {
 // `index` is the weight's place in its list, for errors.
 WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side);
 
+// What errors call a weight, and the tensor that gets its gradient.
+std::string weight_name(std::size_t index);
+std::string gradient_name(std::size_t index);
+
 Storage storage_of(const Tensor& weight, std::size_t index);
 
 // The matrices of all groups of all weights, in order.
@@ -51,6 +57,24 @@ struct WeightViews {
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
 };
+
+// Throws unless this has the shape, dtype and device of its weight.
+void check_gradient(const Tensor& gradient, const Tensor& weight, std::size_t index);
+
+// Calls visit(index, gradient) for each weight: null for one that is not wanted.
+template <class Visit>
+void for_gradients(const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients,
+                   const std::vector<std::int64_t>& wanted, const Visit& visit) {
+  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+  std::size_t given = 0;
+  for (const std::int64_t want : wanted) given += want != 0;
+  if (given != gradients.size()) throw std::runtime_error("expected one gradient for each wanted weight");
+  auto next = gradients.begin();
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    if (wanted[w]) check_gradient(*next, weights[w], w);
+    visit(w, wanted[w] ? &*next++ : nullptr);
+  }
+}
 
 // The given tensors as gradients of those weights that are wanted, one each, to be overwritten or added to. A
 // gradient has the shape, dtype and device of its weight and its columns at one stride in the same order.

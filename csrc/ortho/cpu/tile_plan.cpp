@@ -12,12 +12,6 @@ std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(
 // Pieces begin at multiples of this, so that no two of them write to one cache line.
 constexpr std::int64_t alignment = 64;
 
-// The length of pieces of nearly the same size, none longer than `longest`.
-std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
-  if (whole <= longest) return longest;
-  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
-}
-
 std::int64_t work(const ResidualTile& t) {
   const std::int64_t products = t.rows * t.columns * (t.depth_end - t.depth);
   return on_diagonal(t) ? products / 2 : products;
@@ -46,6 +40,11 @@ std::vector<ResidualTile> whole_tiles(const std::vector<Shape>& shapes, std::int
 }
 
 }  // namespace
+
+std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
+  if (whole <= longest) return longest;
+  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
+}
 
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity) {
   std::vector<ResidualTile> whole = whole_tiles(shapes, capacity.tile);
