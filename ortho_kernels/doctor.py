@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] = ()) -> int:
             verdict = "WRONG" if bad else "works"
             _row(f"{backend} on {device}", f"{verdict}: largest relative error {errors[worst]:.1e} ({worst})")
         _row(f"chosen on {device}", explain(device))
+    for name, serving in BACKENDS.items():
+        if serving.lacking:
+            _row(f"{name} lacks", f"{', '.join(serving.lacking)}: the torch backend serves these, with a warning")
     if not torch.cuda.is_available():
         _row("GPU", "none that torch sees here; nothing was run on one")
         return 1 if wrong or options.gpu else 0

@@ -17,7 +17,7 @@ from .backends import gpu  # noqa: F401  registers the operators
 from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .distributed import full_tensors
-from .options import REDUCTIONS, SO, SRIP, check_choice
+from .options import SO, SRIP, check_reduction
 from .weight_checks import PLAIN, check_storage, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
@@ -35,8 +35,9 @@ def checked(penalty: Callable[..., Options], reduction: str, *options: Any) -> O
 
 
 def _check(penalty: Callable[..., Options], reduction: str, *options: Any) -> Options:
-    check_choice("reduction", reduction, REDUCTIONS)
-    return penalty(*options)
+    made = penalty(*options)
+    check_reduction(reduction, made)
+    return made
 
 
 _checked = lru_cache(typed=True)(_check)
@@ -50,6 +51,8 @@ def soft_orthogonality(
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
     squared: bool = True,
+    norm: str = "fro",
+    normalize: str | None = None,
     reduction: str = "sum",
 ) -> Tensor:
     """Soft orthogonality ||W W^T - I||_F^2 of every matrix of every weight (arXiv 2411.00392, the SO regularizer).
@@ -64,11 +67,18 @@ def soft_orthogonality(
             factors the gradient is the same on all sides, and values differ by the constant |rows - cols|. With unequal
             ones on the larger side, terms of the gradient cancel near orthogonality. Below the float32 matmul precision
             `"highest"` the CPU kernels lose digits there: up to 19 % of the gradient at factors 1 and 1.001. The CUDA
-            kernels keep them; the Triton kernels lose them too.
+            kernels keep them; the Triton kernels lose them too. `"both"` adds both sides, as DSO does (Bansal et al.,
+            NeurIPS 2018): twice the small side's value and the constant. It goes with norm="fro", squared, equal factors.
         diagonal, off_diagonal: what the squares on and off the diagonal of R = W W^T - I count: (1, 1) is SO,
-            (0, 1) the off-diagonal penalty of BigGAN.
+            (0, 1) the off-diagonal penalty of BigGAN. For other norms: what those entries count.
         squared: the square root ||R||_F of each value instead, if False (its gradient at R = 0 is 0).
+        norm: of R = Gram - I, with w the `diagonal` or `off_diagonal` factor of an entry: `"fro"` sum w R_ij^2, `"l1"`
+            sum w |R_ij|, `"l21"` sum_i sqrt(sum_j w R_ij^2), `"max"` max w |R_ij|. The gradient at |R_ij| = 0 or at a zero
+            row of R is 0; of equal largest entries the first of the lower triangle, row by row, gets it.
+        normalize: `"rows"` scales the rows of every matrix to length 1 first, so that the Gram of the rows holds cosines.
+            Zero rows stay zero, with zero gradient.
         reduction: `"sum"`, `"mean"` over matrices, or `"none"`: one value a matrix, groups of a weight side by side.
+            `"entries"` divides each value by the number of entries of its R, and adds: what `.mean()` of each layer gives.
 
     Returns:
         A float32 tensor (float64 where any weight is float64), differentiable once; NaN and Inf propagate.
@@ -77,9 +87,10 @@ def soft_orthogonality(
         TypeError, ValueError: naming the weight and what was expected.
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
-    options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
+    options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights)
-    return reduce(soft_orthogonality_values(weights, weight_views(weights, groups), options), reduction)
+    views = weight_views(weights, groups)
+    return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
 
 def srip(
@@ -99,9 +110,9 @@ def srip(
     sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1); R is never formed.
 
     Args:
-        weights, groups, reduction: as in `soft_orthogonality`.
-        side: the Gram. The larger one has a null space in which R is -1: its sigma never falls below 1, and its gradient
-            can be useless; it is there to reproduce code that uses it.
+        weights, groups: as in `soft_orthogonality`.
+        side: the Gram, one of the first four. The larger one has a null space in which R is -1: its sigma never falls
+            below 1, and its gradient can be useless; it is there to reproduce code that uses it.
         iterations: m, the number of applications of R; the paper's 2 by default. More come closer to the norm.
         start: x_0, one `(groups, n)` tensor for each weight, n the order of its Gram; a constant, to which no gradient
             flows. A fresh Gaussian vector by default.
@@ -110,6 +121,7 @@ def srip(
         gradient: `"through"`, the unrolled gradient, differentiates the whole iteration and is exact. `"envelope"`, the
             detached eigenvector, holds the last vector fixed; the exact gradient tends to it as the iteration converges.
         squared: sigma^2 instead (Bansal et al., NeurIPS 2018).
+        reduction: `"sum"`, `"mean"` or `"none"`, as there.
 
     Returns:
         A float32 tensor (float64 where any weight is float64), differentiable once; NaN and Inf propagate.
@@ -123,7 +135,7 @@ def srip(
     weights = as_list(weights, gather=start is not None or generator is not None)
     views = weight_views(weights, groups)
     values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
-    return reduce(values, reduction)
+    return reduce(values, reduction, views, side)
 
 
 # The same for weights that are checked: one value a matrix.
@@ -132,7 +144,7 @@ def srip(
 def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return serving(views, "so").soft_orthogonality(weights, views, options)
+    return serving(views, options).soft_orthogonality(weights, views, options)
 
 
 def srip_values(
@@ -141,14 +153,16 @@ def srip_values(
     """From packed start vectors; with the normalized vectors with which the iteration ends, packed likewise, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return serving(views, "srip").srip(weights, views, options, start, follow)
+    return serving(views, options).srip(weights, views, options, start, follow)
 
 
-def reduce(values: Tensor, reduction: str) -> Tensor:
-    """The sum or mean of the values of all matrices, or (`none`) one value a matrix; no matrices add up to 0."""
+def reduce(values: Tensor, reduction: str, views: WeightViews, side: str) -> Tensor:
+    """One number out of the values of all matrices, or (`none`) these; no matrices add up to 0."""
     if reduction == "none":
         return values
-    return values.sum() if reduction == "sum" or not len(values) else values.mean()
+    if reduction == "entries" and len(values):
+        values = values * views.inverse_entries(side)
+    return values.mean() if reduction == "mean" and len(values) else values.sum()
 
 
 def pack_start(
@@ -165,7 +179,7 @@ def pack_start(
         _check_start(start, weights, views, side)
         check_storage(start, [f"start[{index}]" for index in range(len(start))])
         return torch.cat([x.detach().reshape(-1).to(views.dtype) for x in start]) if start else torch.zeros(0)
-    if ops.under_vmap(weights) and not isinstance(serving(views, "srip"), TorchBackend):
+    if ops.under_vmap(weights) and not isinstance(serving(views, SRIP(side)), TorchBackend):
         ops.refuse_vmap()  # before vmap has its word on random numbers
     own = views.device
     device = own if generator is None else generator.device

@@ -30,6 +30,8 @@ def soft_orthogonality_value_and_grad(
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
     squared: bool = True,
+    norm: str = "fro",
+    normalize: str | None = None,
     reduction: str = "sum",
     scale: float = 1.0,
     accumulate_into: Sequence[Tensor | None] | None = None,
@@ -48,14 +50,14 @@ def soft_orthogonality_value_and_grad(
     Returns:
         The value, and the list of the tensors that hold the gradients.
     """
-    options = checked(SO, reduction, side, diagonal, off_diagonal, squared)
+    options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
     views = weight_views(weights, groups)
     gradients = _targets(weights, views, scale, accumulate_into)
     accumulate = accumulate_into is not None
-    into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
+    into = Into(gradients, _factor(scale, reduction, views, side), accumulate, fit=not accumulate)
     values = soft_orthogonality_gradients(weights, views, options, into)
-    return reduce(values, reduction), gradients
+    return reduce(values, reduction, views, side), gradients
 
 
 def srip_value_and_grad(
@@ -83,9 +85,9 @@ def srip_value_and_grad(
     gradients = _targets(weights, views, scale, accumulate_into)
     packed = pack_start(start, weights, views, side, generator)
     accumulate = accumulate_into is not None
-    into = Into(gradients, _factor(scale, reduction, views), accumulate, fit=not accumulate)
+    into = Into(gradients, _factor(scale, reduction, views, side), accumulate, fit=not accumulate)
     values, _ = srip_gradients(weights, views, options, packed, into)
-    return reduce(values, reduction), gradients
+    return reduce(values, reduction, views, side), gradients
 
 
 # The same for weights and options that are checked: one value a matrix.
@@ -94,7 +96,7 @@ def srip_value_and_grad(
 def soft_orthogonality_gradients(weights: list[Tensor], views: WeightViews, options: SO, into: Into) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return serving(views, "so").soft_orthogonality_gradients(weights, views, options, into)
+    return serving(views, options).soft_orthogonality_gradients(weights, views, options, into)
 
 
 def srip_gradients(
@@ -103,7 +105,7 @@ def srip_gradients(
     """And the normalized vectors with which the iteration ends, packed as `start`, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return serving(views, "srip").srip_gradients(weights, views, options, start, into, follow)
+    return serving(views, options).srip_gradients(weights, views, options, start, into, follow)
 
 
 def check_scale(scale: object) -> None:
@@ -111,7 +113,9 @@ def check_scale(scale: object) -> None:
         raise ValueError(f"scale must be a finite number; got {scale!r}")
 
 
-def _factor(scale: float, reduction: str, views: WeightViews) -> float:
+def _factor(scale: float, reduction: str, views: WeightViews, side: str) -> float | Tensor:
+    if reduction == "entries":
+        return scale * views.inverse_entries(side)
     return scale / views.matrix_count if reduction == "mean" and views.matrix_count else float(scale)
 
 

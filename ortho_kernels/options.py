@@ -5,33 +5,68 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .weight_checks import is_count
 
 SIDES = ("small", "large", "rows", "cols")
-REDUCTIONS = ("sum", "mean", "none")
+NORMS = ("fro", "l1", "l21", "max")
+NORMALIZED = (None, "rows")
 GRADIENTS = ("through", "envelope")
 
 
 @dataclass(frozen=True)
 class SO:
-    """Soft orthogonality: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its root if not `squared`."""
+    """Soft orthogonality: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its root if not `squared`.
+
+    Or another `norm` of R, of the rows scaled to length 1 if `normalize` is `"rows"`.
+    """
+
+    kind: ClassVar[str] = "so"
+    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "entries", "none")
 
     side: str = "small"
     diagonal: float = 1.0
     off_diagonal: float = 1.0
     squared: bool = True
+    norm: str = "fro"
+    normalize: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES)
+        check_choice("side", self.side, (*SIDES, "both"))
+        check_choice("norm", self.norm, NORMS)
+        check_choice("normalize", self.normalize, NORMALIZED)
         for name, factor in (("diagonal", self.diagonal), ("off_diagonal", self.off_diagonal)):
             if not 0 <= factor < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
+        if self.norm != "fro" and not self.squared:
+            raise ValueError(
+                f"squared=False goes with norm='fro' alone: norm={self.norm!r} squares nothing, so leave it out"
+            )
+        if self.side == "both" and (self.norm != "fro" or not self.squared or self.diagonal != self.off_diagonal):
+            raise ValueError(
+                "side='both' goes with norm='fro', squared=True and equal diagonal and off_diagonal: else take side='rows' "
+                f"and side='cols', and add; got norm={self.norm!r}, squared={self.squared!r}, diagonal={self.diagonal!r}, "
+                f"off_diagonal={self.off_diagonal!r}"
+            )
+
+    def check_entries(self) -> None:
+        """Raises where a mean over the entries of R says nothing of the value."""
+        for given, reason in (
+            (self.norm == "max", "norm='max' takes one entry"),
+            (not self.squared, "squared=False takes the root of a sum"),
+            (self.side == "both", "side='both' adds Grams of two sizes: take side='rows' and side='cols', and add"),
+        ):
+            if given:
+                raise ValueError(f"reduction='entries' is the mean over the entries of one Gram, and {reason}")
 
 
 @dataclass(frozen=True)
 class SRIP:
     """SRIP: sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1) and m = `iterations`, or sigma^2 if `squared`."""
+
+    kind: ClassVar[str] = "srip"
+    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "none")
 
     side: str = "small"
     iterations: int = 2
@@ -52,9 +87,15 @@ class SRIP:
         return self.iterations if self.gradient == "through" else 1
 
 
-PENALTIES: dict[str, type[SO] | type[SRIP]] = {"so": SO, "srip": SRIP}
+PENALTIES: dict[str, type[SO] | type[SRIP]] = {penalty.kind: penalty for penalty in (SO, SRIP)}
 
 
-def check_choice(name: str, given: str, accepted: Sequence[str]) -> None:
+def check_reduction(reduction: str, options: SO | SRIP) -> None:
+    check_choice("reduction", reduction, options.reductions)
+    if reduction == "entries" and isinstance(options, SO):
+        options.check_entries()
+
+
+def check_choice(name: str, given: str | None, accepted: Sequence[str | None]) -> None:
     if given not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {given!r}")

@@ -6,7 +6,7 @@ a row. `paper_so` and `paper_srip` are the paper's formulas, of one matrix.
 
 `soft_orthogonality` and `srip` are the same over lists of weights, with options. They compute the smaller of W W^T and
 W^T W by default: both have the same nonzero eigenvalues. The larger one has a null space, on which R is -1 whatever W is.
-That adds a constant to SO, and keeps SRIP at 1 or above.
+That adds a constant to SO, and keeps SRIP at 1 or above. `NORMS` measure R in other ways.
 
 Everything here is differentiable by autograd, twice if wanted. It is computed in float32, or in float64 where a weight is
 float64.
@@ -44,18 +44,57 @@ def soft_orthogonality(
     diagonal: float = 1.0,
     off_diagonal: float = 1.0,
     squared: bool = True,
+    norm: str = "fro",
+    normalize: str | None = None,
     reduction: str = "sum",
 ) -> Tensor:
-    """SO: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its square root if not `squared`."""
+    """SO: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its square root if not `squared`.
+
+    Or another of the `NORMS` of R. `normalize="rows"` scales the rows of W to length 1 first: R is then that of cosines.
+    `side="both"` adds both sides. `reduction="entries"` adds the means over the entries of every R.
+    """
     values = []
     for W in matrices(weights, groups):
-        R = gram(W, side)
-        R = R - torch.eye(R.shape[0], dtype=R.dtype, device=R.device)
-        on = R.diagonal()
-        off = R - torch.diag(on)
-        value = diagonal * on.square().sum() + off_diagonal * off.square().sum()
-        values.append(value if squared else square_root(value))
+        if normalize == "rows":
+            W = unit_rows(W)
+        value = W.new_zeros(())
+        for each in ("rows", "cols") if side == "both" else (side,):
+            R = residual(W, each)
+            value = value + NORMS[norm](R, diagonal, off_diagonal)
+        value = value if squared else square_root(value)
+        values.append(value / R.numel() if reduction == "entries" else value)
     return reduce(values, reduction)
+
+
+def fro(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    """The square of the Frobenius norm, with factors of the squares on and off the diagonal."""
+    on = R.diagonal()
+    off = R - torch.diag(on)
+    return diagonal * on.square().sum() + off_diagonal * off.square().sum()
+
+
+def l1(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    return (factors(R, diagonal, off_diagonal) * R.abs()).sum()
+
+
+def l21(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    """The sum of the lengths of the rows."""
+    return square_root((factors(R, diagonal, off_diagonal) * R.square()).sum(dim=1)).sum()
+
+
+def largest(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    """The largest entry. Of equal ones the first of the lower triangle, row by row, gets the gradient."""
+    entries = factors(R, diagonal, off_diagonal) * R.abs()
+    lower = entries[torch.tril_indices(*R.shape, device=R.device).unbind()]
+    return lower.max(dim=0).values if len(lower) else R.new_zeros(())
+
+
+NORMS = {"fro": fro, "l1": l1, "l21": l21, "max": largest}
+
+
+def factors(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
+    """What each entry counts."""
+    return torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
 
 
 def srip(
@@ -110,6 +149,17 @@ def rows_side(W: Tensor, side: str) -> bool:
 
 def gram(W: Tensor, side: str) -> Tensor:
     return W @ W.T if rows_side(W, side) else W.T @ W
+
+
+def residual(W: Tensor, side: str) -> Tensor:
+    R = gram(W, side)
+    return R - torch.eye(R.shape[0], dtype=R.dtype, device=R.device)
+
+
+def unit_rows(W: Tensor) -> Tensor:
+    """Rows of length 1; a zero row stays zero, with zero gradient."""
+    lengths = torch.linalg.vector_norm(W, dim=1, keepdim=True)
+    return torch.where(lengths == 0, 0, W / torch.where(lengths == 0, 1, lengths))
 
 
 def apply_residual(W: Tensor, x: Tensor, side: str) -> Tensor:
@@ -167,9 +217,12 @@ def square_root(value: Tensor) -> Tensor:
 
 
 def reduce(values: Sequence[Tensor] | Tensor, reduction: str) -> Tensor:
-    """The sum or mean of the values of all matrices, or (`none`) one value a matrix; no matrices add up to 0."""
+    """The mean or, for other reductions, the sum of the values of all matrices, or (`none`) one value a matrix.
+
+    No matrices add up to 0.
+    """
     if not isinstance(values, Tensor):
         values = torch.stack(list(values)) if len(values) else torch.zeros(0)
     if reduction == "none":
         return values
-    return values.sum() if reduction == "sum" or not len(values) else values.mean()
+    return values.mean() if reduction == "mean" and len(values) else values.sum()

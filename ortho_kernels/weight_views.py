@@ -168,7 +168,7 @@ class WeightViews:
     Holds no weight: all lists that look the same share it.
 
     Attributes:
-        backends: the backend that was chosen, by what was asked for and the kind of penalty.
+        backends: the backend that was chosen, by what was asked for and the options.
         gradient_forms: strides and dtype of each weight's `new_gradient`.
         gradient_slots: by which weights are wanted, see `GradientSlots`.
         plain: whether all weights are tensors or parameters, of no other class.
@@ -180,14 +180,14 @@ class WeightViews:
         self.dtype = compute_dtype(weights)
         self.device = weights[0].device if weights else torch.device("cpu")
         self.matrix_count = sum(self.groups)
-        self.backends: dict[tuple[str, str], Any] = {}
+        self.backends: dict[tuple[str, Any], Any] = {}
         self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self.gradient_slots: dict[tuple[bool, ...], GradientSlots] = {}
         self.plain = PLAIN.issuperset(map(type, weights))
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
-        self._null_spaces: dict[str, Tensor] = {}
+        self._constants: dict[tuple[str, str], Tensor] = {}
 
     def sides(self, side: str) -> list[int]:
         """The Gram of each weight, as the operators number them."""
@@ -206,17 +206,26 @@ class WeightViews:
         return [view.groups * view.order(side) for view in self.views]
 
     def null_space(self, side: str) -> Tensor:
-        """How many more eigenvalues -1 the residual of each matrix has on that side than on the small one.
-
-        Made once, in the compute dtype: to copy numbers to a GPU takes a wait, which a CUDA graph can't capture.
-        """
-        counts = self._null_spaces.get(side)
-        if counts is None:
+        """How many more eigenvalues -1 the residual of each matrix has on that side than on the small one."""
+        constant = self._constants.get(("null space", side))
+        if constant is None:
             excess = [n - small for n, small in zip(self.orders(side), self.orders("small"), strict=True)]
-            counts = torch.tensor(excess, dtype=self.dtype, device=self.device)
-            if not is_transformed():
-                self._null_spaces[side] = counts
-        return counts
+            constant = self._keep(("null space", side), excess)
+        return constant
+
+    def inverse_entries(self, side: str) -> Tensor:
+        """One over the number of entries of each matrix's Gram; 0 for a Gram without entries."""
+        constant = self._constants.get(("inverse entries", side))
+        if constant is None:
+            constant = self._keep(("inverse entries", side), [1 / n**2 if n else 0.0 for n in self.orders(side)])
+        return constant
+
+    def _keep(self, name: tuple[str, str], numbers: Sequence[float]) -> Tensor:
+        """Made once, in the compute dtype: to copy numbers to a GPU takes a wait, which a CUDA graph can't capture."""
+        constant = torch.tensor(numbers, dtype=self.dtype, device=self.device)
+        if not is_transformed():
+            self._constants[name] = constant
+        return constant
 
     def fit_gradients(self, targets: Sequence[Tensor | None]) -> bool:
         """Whether these are distinct tensors, one a weight, of the `gradient_forms`."""

@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from .. import ops, reference
+from ..options import SO, SRIP
 from ..weight_views import weight_views
 from . import registry
 from .cuda import CudaBackend
@@ -17,7 +18,7 @@ from .registry import serving
 def _serve(name, *arguments):
     first = 1 if name.endswith("_backward") else 0  # after `factors`
     views = weight_views(*arguments[first : first + 2])
-    backend = serving(views, "srip" if name.startswith("srip") else "so")
+    backend = serving(views, SRIP() if name.startswith("srip") else SO())
     if not isinstance(backend, KernelBackend):
         raise RuntimeError("the torch backend has no operators: it is the reference, differentiated by autograd")
     return backend.operate(name, views, *arguments)

@@ -24,6 +24,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
+    lacking = ("norm", "normalize")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
@@ -42,7 +43,7 @@ class KernelBackend(Backend):
             route=ops.Route(self, views),
         )
         if by_constant:
-            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
+            values = _on_side(values, views, options)
         return values if options.squared else reference.square_root(values)
 
     def srip(
@@ -72,9 +73,10 @@ class KernelBackend(Backend):
         route = ops.Route(self, views)
         entry_weights = (float(options.diagonal), float(options.off_diagonal))
         values, residuals = ops.soft_orthogonality(*layout, *entry_weights, True, route=route)
-        if by_constant:
-            values = values.add(views.null_space(options.side), alpha=float(options.diagonal))
         factors = torch.ones_like(values).mul_(into.factor)
+        if by_constant:
+            values = _on_side(values, views, options)
+            factors = 2 * factors if options.side == "both" else factors
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
@@ -99,11 +101,18 @@ class KernelBackend(Backend):
 
 
 def _differs_by_constant(options: SO) -> bool:
-    """Whether the value is that of the small side plus `diagonal` times the null space of `side`.
-
-    With equal factors each eigenvalue -1 of the larger Gram's null space adds its square.
-    """
+    """Whether the value follows from that of the small side, see `_on_side`."""
     return options.side != "small" and options.diagonal == options.off_diagonal
+
+
+def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:
+    """From the values of the small side, with equal factors.
+
+    Each eigenvalue -1 of the larger Gram's null space adds its square.
+    """
+    if options.side == "both":
+        return (2 * values).add(views.null_space("large"), alpha=float(options.diagonal))
+    return values.add(views.null_space(options.side), alpha=float(options.diagonal))
 
 
 def _write_to(into: Into, weights: list[Tensor], views: WeightViews, write: Callable[..., None]) -> None:

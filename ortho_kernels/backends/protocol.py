@@ -20,7 +20,8 @@ class Into(NamedTuple):
 
     Attributes:
         targets: one tensor a weight; None where no gradient is wanted.
-        factor: a number, or a tensor on the weights' device, for which nothing waits.
+        factor: a number, or a tensor on the weights' device (of no dimension, or one number a matrix), for which nothing
+            waits.
         fit: whether the targets are `new_gradients`, one for each weight.
     """
 
@@ -33,9 +34,18 @@ class Into(NamedTuple):
 class Backend(Protocol):
     name: str
     device_type: str | None  # None: any
+    lacking: Sequence[str] = ()  # the options that it has at their defaults alone
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Why it can't serve weights of this compute dtype on its device, or None if it can."""
+
+    def lacks(self, options: SO | SRIP) -> str | None:
+        """The first of these options, as it was given, that it can't serve; None if it can serve all."""
+        for name in self.lacking:
+            given = getattr(options, name, None)
+            if given != getattr(type(options), name, None):
+                return f"{name}={given!r}"
+        return None
 
     def facts(self) -> dict[str, str]:
         """How it was built, for `doctor`."""

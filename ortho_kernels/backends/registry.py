@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ..options import SO, SRIP
 from ..weight_views import WeightViews
 from . import gpu_choice, triton
 from .cpu import CpuBackend
@@ -25,6 +27,7 @@ _VARIABLE = "ORTHO_KERNELS_BACKEND"
 
 _log = logging.getLogger("ortho_kernels")
 _logged: set[str] = set()
+_warned: set[str] = set()
 
 
 def _checked(name: str, source: str) -> str:
@@ -62,12 +65,18 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32, step: Step | No
     return serving[0]
 
 
-def serving(views: WeightViews, penalty: str) -> Backend:
-    """The backend for this penalty, `so` or `srip`, of these weights: chosen once, and kept with their views."""
-    backend = views.backends.get((asked, penalty))
+def serving(views: WeightViews, options: SO | SRIP) -> Backend:
+    """The backend for these options and weights: chosen once, and kept with their views.
+
+    Where the chosen one lacks an option, the torch backend serves.
+    """
+    backend = views.backends.get((asked, options))
     if backend is None:
-        chosen = choose(views.device.type, views.dtype, Step.of(penalty, views))
-        backend = views.backends[asked, penalty] = BACKENDS[chosen]
+        backend = BACKENDS[choose(views.device.type, views.dtype, Step.of(options.kind, views))]
+        if (lacking := backend.lacks(options)) is not None:
+            _warn_of_the_torch_backend(backend.name, lacking)
+            backend = BACKENDS["torch"]
+        views.backends[asked, options] = backend
     return backend
 
 
@@ -79,6 +88,19 @@ def explain(device_type: str) -> str:
     if serving[:2] != ["cuda", "triton"]:
         return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
     return gpu_choice.explain(triton.architecture())
+
+
+def _warn_of_the_torch_backend(name: str, lacking: str) -> bool:
+    """Once for each backend and option."""
+    message = f"the backend {name!r} lacks {lacking}: the torch backend serves, with one operation after the other"
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(f"{message}. `python -m ortho_kernels.doctor` lists what each backend lacks.", stacklevel=4)
+    return True
+
+
+# Dynamo then calls it while it traces (see torch.compiler.assume_constant_result): it can't trace a warning.
+_warn_of_the_torch_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _log_once(message: str) -> None:
