@@ -8,6 +8,7 @@ The formulas are in `ortho_kernels.reference`; names that existing code imports 
 """
 
 from .backends.registry import use_backend
+from .convolutions import convolution_orthogonality
 from .functional import soft_orthogonality, srip
 from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
 from .penalty import OrthogonalityPenalty, paper_gamma
@@ -15,6 +16,7 @@ from .penalty import OrthogonalityPenalty, paper_gamma
 __version__ = "0.1.0"
 __all__ = [
     "OrthogonalityPenalty",
+    "convolution_orthogonality",
     "paper_gamma",
     "soft_orthogonality",
     "soft_orthogonality_value_and_grad",

@@ -17,6 +17,10 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
 
+Of a convolution (`weights` are kernels of one or two dimensions, or linear), `strides`, `paddings` and `identities` have two
+numbers (y, x) a weight: those of the kernel's convolution with itself, and the place of its output that is held against the
+identity. `residuals` are then half of the derivative by each shift's product, dense; see `kept_entries` of `shifts.py`.
+
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 
 Implementations are registered by the backends, one for each dispatch key.
@@ -33,6 +37,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
+from .shifts import kept_entries
 from .weight_views import (
     ROWS,
     GradientSlots,
@@ -46,6 +51,7 @@ from .weight_views import (
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
+CPU_NAMES = ("convolution_orthogonality", "convolution_orthogonality_backward")  # which no GPU has
 PRECISIONS = ("highest", "high", "medium")
 
 SCHEMAS = (
@@ -58,10 +64,16 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+CPU_SCHEMAS = (
+    "convolution_orthogonality(Tensor[] weights, int[] groups, int[] strides, int[] paddings, int[] identities, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "convolution_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] strides, int[] paddings,"
+    " int[] identities, Tensor residuals, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+)
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, START_SCHEMA):
+for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -148,9 +160,18 @@ def _fake_srip(weights, groups, sides, start, iterations, through, keep):
     return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
 
 
+def _fake_convolution_orthogonality(weights, groups, strides, paddings, identities, keep):
+    pairs = [list(zip(numbers[::2], numbers[1::2], strict=True)) for numbers in (strides, paddings, identities)]
+    described = zip(weights, groups, *pairs, strict=True)
+    kept = sum(count * kept_entries(weight.shape, count, *each) for weight, count, *each in described) if keep else 0
+    like = {"dtype": compute_dtype(weights)}
+    return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
+
+
 torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
 torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward"):
+torch.library.register_fake(f"{NAMESPACE}::convolution_orthogonality", _fake_convolution_orthogonality, lib=library)
+for name in ("soft_orthogonality_backward", "srip_backward", "convolution_orthogonality_backward"):
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
 
 
@@ -177,7 +198,7 @@ def under_vmap(weights: Sequence[Tensor]) -> bool:
     return False
 
 
-for name in NAMES:
+for name in (*NAMES, *CPU_NAMES):
     library.impl(name, refuse_vmap, "FuncTorchBatched")
     library.impl(name, refuse_vmap, "Batched")  # autograd's is_grads_batched
 
@@ -186,15 +207,16 @@ for name in NAMES:
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, constant):
-    """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
+def _differentiable(name, backward, given):
+    """An operator `(weights, *options, keep)`, differentiable by one call of its backward operator.
 
-    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
+    `given(kept, *options)`, called when the gradient is taken, is what the backward operator takes between the weights and
+    the gradients.
     """
     operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward)
 
-    def compute(given, *weights):
-        route, *options = given
+    def compute(constants, *weights):
+        route, *options = constants
         return _operate(name, route, weights, *options)
 
     def remember(ctx, inputs, output):
@@ -203,7 +225,7 @@ def _differentiable(name, backward, constant):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
         ctx.save_for_backward(kept, *weights)
-        ctx.route, (ctx.groups, ctx.sides, *ctx.rest, ctx.keep) = route, options
+        ctx.route, (*ctx.options, ctx.keep) = route, options
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -220,8 +242,7 @@ def _differentiable(name, backward, constant):
             if not ctx.keep:
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
-            given = (factors.contiguous(), weights, ctx.groups, ctx.sides, kept, constant(*ctx.rest))
-            gradients = gradients_of(*given, wanted, ctx.route)
+            gradients = gradients_of(factors.contiguous(), weights, given(kept, *ctx.options), wanted, ctx.route)
             if len(gradients) == len(wanted):
                 return None, *gradients
             remaining = iter(gradients)
@@ -279,9 +300,9 @@ class _SecondDerivative(torch.autograd.Function):
 def _differentiable_no_further(write):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
-    def compute(factors, weights, groups, sides, kept, constant, wanted, route):
+    def compute(factors, weights, given, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        write(factors, weights, groups, sides, kept, constant, gradients, wanted, False, route=route)
+        write(factors, weights, *given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -309,10 +330,18 @@ def _backward(name):
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
 srip_backward = _backward("srip_backward")
+convolution_orthogonality_backward = _backward("convolution_orthogonality_backward")
 soft_orthogonality = _differentiable(
-    "soft_orthogonality", soft_orthogonality_backward, lambda diagonal, off_diagonal: backward_precision()
+    "soft_orthogonality",
+    soft_orthogonality_backward,
+    lambda kept, groups, sides, diagonal, off_diagonal: (groups, sides, kept, backward_precision()),
 )
-srip = _differentiable("srip", srip_backward, _pairs)
+srip = _differentiable(
+    "srip", srip_backward, lambda kept, groups, sides, *iteration: (groups, sides, kept, _pairs(*iteration))
+)
+convolution_orthogonality = _differentiable(
+    "convolution_orthogonality", convolution_orthogonality_backward, lambda kept, *options: (*options, kept)
+)
 
 
 def gradient_name(index: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import SO, SRIP
+from ..options import OCNN, SO, SRIP
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
 from .protocol import Backend, Into
@@ -40,6 +40,9 @@ class TorchBackend(Backend):
             last = [reference.iterate(W, x, options.side, options.iterations) for W, x in matrices]
         return values, torch.cat(last)
 
+    def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
+        return _call(reference.convolution_orthogonality, weights, views, options)
+
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
@@ -59,7 +62,11 @@ class TorchBackend(Backend):
 
 
 def _call(
-    penalty: Callable[..., Tensor], weights: list[Tensor], views: WeightViews, options: SO | SRIP, **start: list[Tensor]
+    penalty: Callable[..., Tensor],
+    weights: list[Tensor],
+    views: WeightViews,
+    options: SO | SRIP | OCNN,
+    **start: list[Tensor],
 ) -> Tensor:
     """Runs a function of `reference.py` as a float32 island: autocast would round the Grams of which R is the difference."""
     _warn_of_low_precision()
