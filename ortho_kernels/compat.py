@@ -85,7 +85,7 @@ def deconv_orth_dist(kernel: Tensor, stride: int | tuple[int, int] = 2, padding:
     paddings = as_pair(padding, flat=False, missing=0, least=0)
     if kernel.dim() != 4 or strides is None or paddings is None:
         raise ValueError(
-            "deconv_orth_dist takes a kernel (out, in, k, k), and an int or a tuple (y, x) for stride (1 or more) and padding; "
+            "kernel must be (out, in, k, k), stride and padding ints or tuples (y, x), of 1 or more and of 0 or more; "
             f"got shape {tuple(kernel.shape)}, stride={stride!r}, padding={padding!r}"
         )
     height, width = output_size(strides, paddings)

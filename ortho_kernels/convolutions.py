@@ -76,7 +76,7 @@ def as_pair(given: object, *, flat: bool, missing: int, least: int) -> Pair | No
     numbers = (given,) * dimensions if isinstance(given, Integral) else given
     if not isinstance(numbers, tuple) or len(numbers) != dimensions:
         return None
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= least for n in numbers):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= least for n in numbers):
         return None
     y, x = (missing, *numbers) if flat else numbers
     return int(y), int(x)
@@ -113,8 +113,8 @@ def _pairs(index: int, weight: Tensor, stride: object, padding: object) -> tuple
         raise ValueError(f"weights[{index}] was given padding={padding!r}; expected None or {form}, 0 or more")
     if any(p > most or p % s for p, most, s in zip(own, full, own_stride, strict=True)):
         raise ValueError(
-            f"weights[{index}], a {size[0]} x {size[1]} kernel, was given padding={padding!r} at stride={stride!r}; expected "
-            f"multiples of the stride up to {full}, which is padding=None, so that the zero shift is met and no filter is "
-            "missed; ortho_kernels.compat.deconv_orth_dist, the released code's form, takes any"
+            f"weights[{index}], a {size[0]} x {size[1]} kernel, was given padding={padding!r} at stride={stride!r}; "
+            f"expected multiples of the stride up to {full}, which is padding=None, so that the zero shift is "
+            "met and filters overlap; ortho_kernels.compat.deconv_orth_dist, the released code's form, takes any"
         )
     return own_stride, own

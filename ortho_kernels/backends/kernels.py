@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -25,7 +25,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking = ("norm", "normalize", "convolution_orthogonality")
+    lacking: Sequence[str] = ("norm", "normalize", "convolution_orthogonality")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
