@@ -70,7 +70,8 @@ struct Convolutions {
       kernel.height = sizes.size() > 3 ? sizes[2] : 1;
       set_strides(kernel, weight);
       const std::vector<Shift> own = ortho::shifts_of(kernel, options);
-      const auto* data = static_cast<const char*>(ortho::address(weight, [w] { return ortho::weight_name(w); }));
+      const auto* data =
+          static_cast<const char*>(ortho::address(weight, [w] { return ortho::weight_name(w); }));
       const std::int64_t group_bytes =
           kernel.filters * kernel.filter_stride * static_cast<std::int64_t>(weight.element_size());
       for (std::int64_t g = 0; g < groups[w]; ++g) {
@@ -108,7 +109,8 @@ std::vector<ConvolutionGradient> view_gradients(const Tensors& weights, const In
     }
     own.accumulate = accumulate;
     set_strides(own, *gradient);
-    auto* data = static_cast<char*>(ortho::mutable_address(*gradient, [w] { return ortho::gradient_name(w); }));
+    auto* data =
+        static_cast<char*>(ortho::mutable_address(*gradient, [w] { return ortho::gradient_name(w); }));
     const std::int64_t group_bytes = gradient->sizes()[0] / groups[w] * own.filter_stride *
                                      static_cast<std::int64_t>(gradient->element_size());
     for (std::int64_t g = 0; g < groups[w]; ++g) {

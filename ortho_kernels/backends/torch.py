@@ -41,7 +41,12 @@ class TorchBackend(Backend):
         return values, torch.cat(last)
 
     def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
-        return _call(reference.convolution_orthogonality, weights, views, options)
+        if views.device.type != "cuda" or torch.compiler.is_compiling():  # Dynamo can't trace what follows
+            return _call(reference.convolution_orthogonality, weights, views, options)
+        cudnn = torch.backends.cudnn
+        kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(**kept, allow_tf32=False):  # its default would round the products of which 1 is taken away
+            return _call(reference.convolution_orthogonality, weights, views, options)
 
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into

@@ -10,8 +10,8 @@
 namespace ortho {
 namespace {
 
-constexpr std::int64_t shift_side = 256;      // the longest side of a tile of a residual
-constexpr std::int64_t gradient_rows = 64;    // of a tile of a gradient,
+constexpr std::int64_t shift_side = 256;    // the longest side of a tile of a residual
+constexpr std::int64_t gradient_rows = 32;  // of a tile of a gradient,
 constexpr std::int64_t gradient_channels = 256;
 constexpr std::int64_t packed_at_once = 64;  // vectors
 
@@ -119,7 +119,9 @@ void shifts_in(const std::vector<Convolution>& kernels, const std::vector<std::v
   const Kernels<T>& level = cpu_kernels_of<T>();
   const PackedKernels<T> filters(
       kernels, workers,
-      [&](std::size_t k) { return taken(k) ? Shape{kernels[k].filters, kernels[k].channels * taps_of(kernels[k])} : Shape{}; },
+      [&](std::size_t k) {
+        return taken(k) ? Shape{kernels[k].filters, kernels[k].channels * taps_of(kernels[k])} : Shape{};
+      },
       level.pack_filters);
   const std::vector<std::int64_t> offsets = residual_offsets(kernels, shifts);
   std::vector<double> values(items.size());
@@ -134,8 +136,8 @@ void shifts_in(const std::vector<Convolution>& kernels, const std::vector<std::v
                   const ShiftItem& item = items[i];
                   const Shift& shift = shifts[item.kernel][item.shift];
                   C* residual = residuals ? residuals + offsets[item.kernel] + shift.residual : nullptr;
-                  const ShiftJob job{kernels[item.kernel], shift,   item.tile, filters.of(item.kernel),
-                                     residual,             std::is_same_v<C, float>};
+                  const ShiftJob job{kernels[item.kernel],    shift,    item.tile,
+                                     filters.of(item.kernel), residual, std::is_same_v<C, float>};
                   values[i] = level.shift_tile(job, static_cast<T*>(scratch));
                 });
   for (std::size_t i = 0; i < items.size(); ++i) totals[items[i].kernel] += values[i];
@@ -160,7 +162,9 @@ std::vector<Shift> shifts_of(const Convolution& kernel, const ConvolutionOptions
     if (found == shifts.end()) found = shifts.insert(found, shift);
     (y == options.identity[0] && x == options.identity[1] ? found->identity : found->zero) += 1;
   };
-  const auto inside = [&](int i) { return options.identity[i] >= first[i] && options.identity[i] <= last[i]; };
+  const auto inside = [&](int i) {
+    return options.identity[i] >= first[i] && options.identity[i] <= last[i];
+  };
   if (!inside(0) || !inside(1)) add(options.identity[0], options.identity[1]);
   for (std::int64_t y = first[0]; y <= last[0]; ++y) {
     for (std::int64_t x = first[1]; x <= last[1]; ++x) add(y, x);
@@ -205,7 +209,8 @@ void convolution_orthogonality_backward(const C* factors, const std::vector<Conv
   const PackedKernels<C> channels(
       kernels, workers,
       [&](std::size_t k) {
-        return gradients[k].data ? Shape{kernels[k].channels, taps_of(kernels[k]) * kernels[k].filters} : Shape{};
+        return gradients[k].data ? Shape{kernels[k].channels, taps_of(kernels[k]) * kernels[k].filters}
+                                 : Shape{};
       },
       level.pack_channels);
   const std::vector<std::int64_t> offsets = residual_offsets(kernels, shifts);
@@ -223,9 +228,9 @@ void convolution_orthogonality_backward(const C* factors, const std::vector<Conv
     const double scale = 2.0 * static_cast<double>(factors[k]);
     for_pieces(kernel.filters, gradient_rows, [&](std::int64_t row, std::int64_t rows) {
       for_pieces(kernel.channels, gradient_channels, [&](std::int64_t channel, std::int64_t own) {
-        const ConvolutionGradientJob job{kernel,  gradients[k], shifts[k].data(), shift_count, row,
-                                         rows,    channel,      own,              channels.of(k),
-                                         residuals + offsets[k], scale};
+        const ConvolutionGradientJob job{
+            kernel, gradients[k],   shifts[k].data(),       shift_count, row, rows, channel,
+            own,    channels.of(k), residuals + offsets[k], scale};
         items.push_back({job, rows * own * kernel.filters * taps_of(kernel) * shift_count});
         memory = std::max(memory, level.convolution_gradient_memory(job));
         work += static_cast<double>(items.back().work) / 16;
@@ -242,10 +247,10 @@ void convolution_orthogonality_backward(const C* factors, const std::vector<Conv
                 });
 }
 
-template void convolution_orthogonality(const std::vector<Convolution>&, const std::vector<std::vector<Shift>>&,
-                                        float*, float*, Workers&);
-template void convolution_orthogonality(const std::vector<Convolution>&, const std::vector<std::vector<Shift>>&,
-                                        double*, double*, Workers&);
+template void convolution_orthogonality(const std::vector<Convolution>&,
+                                        const std::vector<std::vector<Shift>>&, float*, float*, Workers&);
+template void convolution_orthogonality(const std::vector<Convolution>&,
+                                        const std::vector<std::vector<Shift>>&, double*, double*, Workers&);
 template void convolution_orthogonality_backward(const float*, const std::vector<Convolution>&,
                                                  const std::vector<std::vector<Shift>>&, const float*,
                                                  const std::vector<ConvolutionGradient>&, Workers&);

@@ -21,8 +21,8 @@ constexpr std::int64_t interleaved_entries = 256;
 template <class Strides>
 bool is_interleaved(const Convolution& kernel, const Strides& strides) {
   const std::int64_t taps = taps_of(kernel);
-  return taps > 1 && taps <= interleaved_entries && strides.x_stride == 1 && strides.y_stride == kernel.width &&
-         strides.channel_stride == taps;
+  return taps > 1 && taps <= interleaved_entries && strides.x_stride == 1 &&
+         strides.y_stride == kernel.width && strides.channel_stride == taps;
 }
 
 // Calls visit(first channel, channels) for each piece.

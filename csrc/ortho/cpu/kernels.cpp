@@ -13,11 +13,21 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  return {tile_memory<T>,   blocks_memory<T>,       residual_tile<T>,
-          residual_part<T>, residual_from_parts<T>, gradient_tile<PlainPanels<T>>,
-          pass_memory<T>,   gram_times_vector<T>,   rank_update<T>,
-          packed<T>,        pack_filters<T>,        shift_tile<T>,
-          pack_channels<T>, convolution_gradient_memory<T>, convolution_gradient_tile<T>};
+  return {tile_memory<T>,
+          blocks_memory<T>,
+          residual_tile<T>,
+          residual_part<T>,
+          residual_from_parts<T>,
+          gradient_tile<PlainPanels<T>>,
+          pass_memory<T>,
+          gram_times_vector<T>,
+          rank_update<T>,
+          packed<T>,
+          pack_filters<T>,
+          shift_tile<T>,
+          pack_channels<T>,
+          convolution_gradient_memory<T>,
+          convolution_gradient_tile<T>};
 }
 
 }  // namespace

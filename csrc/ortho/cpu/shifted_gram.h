@@ -12,9 +12,7 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-inline std::int64_t numbers_of_filter(const Convolution& kernel) {
-  return taps_of(kernel) * kernel.channels;
-}
+inline std::int64_t numbers_of_filter(const Convolution& kernel) { return taps_of(kernel) * kernel.channels; }
 
 // `filters` filters from `first` on, as panels [panel][tap][channel][lane].
 template <class T>
@@ -24,25 +22,26 @@ void pack_filters(const Convolution& kernel, std::int64_t first, std::int64_t fi
   with_storage<T>(kernel.storage, [&](auto storage) {
     using S = decltype(storage);
     const S* corner = static_cast<const S*>(kernel.data) + first * kernel.filter_stride;
-    for_panels<P>(filters, numbers_of_filter(kernel), panels, [&](std::int64_t filter, std::int64_t count, T* panel) {
-      const S* own = corner + filter * kernel.filter_stride;
-      if (is_interleaved(kernel, kernel)) {
-        pack_interleaved_filters<P>(kernel, own, count, panel);
-        return;
-      }
-      for (std::int64_t tap = 0; tap < taps_of(kernel); ++tap, panel += kernel.channels * width<P>) {
-        const S* base = own + tap_offset(kernel, kernel, tap);
-        if (kernel.channel_stride == 1) {
-          const auto line = [&](std::int64_t i) { return base + i * kernel.filter_stride; };
-          pack_lines<P>(line, count, kernel.channels, panel);
-        } else {
-          const auto element = [&](std::int64_t i, std::int64_t c) {
-            return load_one<T>(base + i * kernel.filter_stride + c * kernel.channel_stride);
-          };
-          pack_elements<P>(element, count, kernel.channels, panel);
-        }
-      }
-    });
+    for_panels<P>(
+        filters, numbers_of_filter(kernel), panels, [&](std::int64_t filter, std::int64_t count, T* panel) {
+          const S* own = corner + filter * kernel.filter_stride;
+          if (is_interleaved(kernel, kernel)) {
+            pack_interleaved_filters<P>(kernel, own, count, panel);
+            return;
+          }
+          for (std::int64_t tap = 0; tap < taps_of(kernel); ++tap, panel += kernel.channels * width<P>) {
+            const S* base = own + tap_offset(kernel, kernel, tap);
+            if (kernel.channel_stride == 1) {
+              const auto line = [&](std::int64_t i) { return base + i * kernel.filter_stride; };
+              pack_lines<P>(line, count, kernel.channels, panel);
+            } else {
+              const auto element = [&](std::int64_t i, std::int64_t c) {
+                return load_one<T>(base + i * kernel.filter_stride + c * kernel.channel_stride);
+              };
+              pack_elements<P>(element, count, kernel.channels, panel);
+            }
+          }
+        });
     return 0;
   });
 }
@@ -60,7 +59,8 @@ ORTHO_INLINE void for_runs(const Convolution& kernel, const Shift& shift, const 
   const std::int64_t pieces = (length + depth_chunk<PlainPanels<T>> - 1) / depth_chunk<PlainPanels<T>>;
   const std::int64_t line = kernel.width * kernel.channels;
   std::int64_t left = (shift.dy > 0 ? shift.dy : 0) * line + (shift.dx > 0 ? shift.dx : 0) * kernel.channels;
-  std::int64_t right = (shift.dy < 0 ? -shift.dy : 0) * line + (shift.dx < 0 ? -shift.dx : 0) * kernel.channels;
+  std::int64_t right =
+      (shift.dy < 0 ? -shift.dy : 0) * line + (shift.dx < 0 ? -shift.dx : 0) * kernel.channels;
   for (std::int64_t run = 0; run < runs; ++run, left += line, right += line) {
     for (std::int64_t piece = 0; piece < pieces; ++piece) {
       const std::int64_t begin = piece * length / pieces, end = (piece + 1) * length / pieces;
@@ -104,7 +104,8 @@ struct ShiftBlocks {
       off(0, smaller(columns, diagonal));
       if (diagonal >= 0 && diagonal < columns) {
         const T entry = entries[diagonal];
-        const auto identity = static_cast<double>(job.shift.identity), zero = static_cast<double>(job.shift.zero);
+        const auto identity = static_cast<double>(job.shift.identity),
+                   zero = static_cast<double>(job.shift.zero);
         const auto z = static_cast<double>(entry), residual = static_cast<double>(entry - T(1));
         on_diagonal += identity * residual * residual + zero * z * z;
         if (kept) kept[diagonal] = static_cast<Kept>(twice * (identity * residual + zero * z));

@@ -1,6 +1,6 @@
-// The gradient of a convolution's penalty, tile by tile: tap t gets the sum over taps u of S_(t - u) K_u, where
-// S_d is the residual of the shift d as it was kept, and S_(-d) its transpose. All taps of some channels of
-// some filters are computed together, so that each number of the gradient is written once.
+// The gradient of a convolution's penalty, tile by tile: tap t gets the sum over taps u of S_(t - u) K_u,
+// where S_d is the residual of the shift d as it was kept, and S_(-d) its transpose. All taps of some
+// channels of some filters are computed together, so that each number of the gradient is written once.
 #pragma once
 
 #include "interleaved.h"
@@ -112,7 +112,8 @@ void write_taps(const ConvolutionGradientJob& job, const GradientMemory<T>& size
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       for (std::int64_t c = 0; c < job.channels; c += block_columns<T>) {
         const std::int64_t block = c / block_columns<T> * row_blocks + r / block_rows;
-        const T* own = sums + tap * sizes.tap_size + block * block_size<T> + r % block_rows * block_columns<T>;
+        const T* own =
+            sums + tap * sizes.tap_size + block * block_size<T> + r % block_rows * block_columns<T>;
         const std::int64_t columns = smaller(block_columns<T>, job.channels - c);
         if (interleaved) {
           for (std::int64_t i = 0; i < columns; ++i) line[(c + i) * taps + tap] = own[i];

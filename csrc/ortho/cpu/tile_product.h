@@ -68,8 +68,9 @@ void block_product(const Panels<P>& left, const Panels<P>& right, std::int64_t d
 
 // As many registers of each row as are needed.
 template <class P>
-ORTHO_INLINE void block_product(int vectors, const Panels<P>& left, const Panels<P>& right, std::int64_t depth,
-                                std::int64_t summed_at_once, typename P::Number* block, bool accumulate) {
+ORTHO_INLINE void block_product(int vectors, const Panels<P>& left, const Panels<P>& right,
+                                std::int64_t depth, std::int64_t summed_at_once, typename P::Number* block,
+                                bool accumulate) {
   if (vectors == block_vectors) {
     block_product<P, block_vectors>(left, right, depth, summed_at_once, block, accumulate);
   } else if (vectors == 2) {
