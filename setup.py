@@ -57,9 +57,13 @@ if IS_X86:
 
 KERNEL_SOURCES = [
     "ortho/cpu/convolution.cpp",
+    "ortho/cpu/cross_gram.cpp",
     "ortho/cpu/dispatch.cpp",
     "ortho/cpu/level.cpp",
     "ortho/cpu/parallel.cpp",
+    "ortho/cpu/residual_norm.cpp",
+    "ortho/cpu/residuals.cpp",
+    "ortho/cpu/scaled_lines.cpp",
     "ortho/cpu/soft_orthogonality.cpp",
     "ortho/cpu/srip.cpp",
     "ortho/cpu/tile_plan.cpp",

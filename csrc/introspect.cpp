@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -86,6 +87,25 @@ PYBIND11_MODULE(_introspect, m) {
       },
       py::arg("shapes"), py::arg("capacity") = usual,
       "Tiles of the residuals of matrices given as (order, depth).");
+  using Triples = std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>;
+  const auto products_from = [](const Triples& shapes) {
+    std::vector<ortho::ProductShape> products;
+    for (const auto& [rows, columns, depth] : shapes) products.push_back({rows, columns, depth});
+    return products;
+  };
+  m.def(
+      "plan_cross_grams",
+      [=](const Triples& shapes, const ortho::Capacity& capacity) {
+        return ortho::plan_cross_grams(products_from(shapes), capacity).tiles;
+      },
+      py::arg("shapes"), py::arg("capacity") = usual,
+      "Tiles of the cross Grams of pairs given as (rows of A, rows of B, depth).");
+  m.def(
+      "plan_products",
+      [=](const Triples& shapes, const ortho::Capacity& capacity) {
+        return ortho::plan_products(products_from(shapes), capacity);
+      },
+      py::arg("shapes"), py::arg("capacity") = usual);
   m.def(
       "plan_gradients",
       [](const Pairs& shapes, const ortho::Capacity& capacity) {

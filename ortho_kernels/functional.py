@@ -17,7 +17,8 @@ from .backends import gpu  # noqa: F401  registers the operators
 from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .distributed import full_tensors
-from .options import SO, SRIP, check_reduction
+from .options import SO, SRIP, CrossGram, check_reduction
+from .pair_views import PairViews, pair_views
 from .weight_checks import PLAIN, check_storage, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
@@ -53,6 +54,7 @@ def soft_orthogonality(
     squared: bool = True,
     norm: str = "fro",
     normalize: str | None = None,
+    against: Sequence[Tensor] | None = None,
     reduction: str = "sum",
 ) -> Tensor:
     """Soft orthogonality ||W W^T - I||_F^2 of every matrix of every weight (arXiv 2411.00392, the SO regularizer).
@@ -77,6 +79,11 @@ def soft_orthogonality(
             row of R is 0; of equal largest entries the first of the lower triangle, row by row, gets it.
         normalize: `"rows"` scales the rows of every matrix to length 1 first, so that the Gram of the rows holds cosines.
             Zero rows stay zero, with zero gradient.
+        against: one other weight B for each weight A: the norm of A B^T in the place of R, the inner products of the rows
+            of both. It has no identity: 0 means that each row of A is orthogonal to each of B (O-LoRA, arXiv 2310.14152;
+            the difference loss of domain separation networks, arXiv 1608.06019, takes transposed features). Both have
+            rows of one length and one dtype. Gradients go to whichever requires them; of equal largest entries the first,
+            row by row, gets it. It goes with groups, norm, normalize and reduction.
         reduction: `"sum"`, `"mean"` over matrices, or `"none"`: one value a matrix, groups of a weight side by side.
             `"entries"` divides each value by the number of entries of its R, and adds: what `.mean()` of each layer gives.
 
@@ -89,6 +96,9 @@ def soft_orthogonality(
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights)
+    if against is not None:
+        tensors, pairs = pair_views(weights, as_list(against, "against"), groups)
+        return reduce(cross_gram_values(tensors, pairs, CrossGram.of(options)), reduction, pairs, side)
     views = weight_views(weights, groups)
     return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
@@ -147,6 +157,13 @@ def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options
     return serving(views, options).soft_orthogonality(weights, views, options)
 
 
+def cross_gram_values(tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
+    """Of the weights and then the others."""
+    if not tensors:
+        return torch.zeros(0)
+    return serving(views, options).cross_gram(tensors, views, options)
+
+
 def srip_values(
     weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -186,10 +203,10 @@ def pack_start(
     return torch.randn(sum(views.orders(side)), dtype=views.dtype, device=device, generator=generator).to(own)
 
 
-def as_list(weights: Sequence[Tensor], *, gather: bool = True) -> list[Tensor]:
+def as_list(weights: Sequence[Tensor], name: str = "weights", *, gather: bool = True) -> list[Tensor]:
     """A list of its own; with sharded weights in full, if `gather`."""
     if isinstance(weights, Tensor):
-        raise TypeError("weights must be a list of tensors; got one tensor: wrap it, [weight]")
+        raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
     weights = list(weights)
     return weights if not gather or PLAIN.issuperset(map(type, weights)) else full_tensors(weights)
 

@@ -17,7 +17,8 @@ from .backends.protocol import Into
 from .backends.registry import serving
 from .functional import as_list, checked, pack_start, reduce
 from .ops import new_gradients
-from .options import SO, SRIP
+from .options import SO, SRIP, CrossGram
+from .pair_views import PairViews, pair_views
 from .weight_checks import PLAIN, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
@@ -32,6 +33,7 @@ def soft_orthogonality_value_and_grad(
     squared: bool = True,
     norm: str = "fro",
     normalize: str | None = None,
+    against: Sequence[Tensor] | None = None,
     reduction: str = "sum",
     scale: float = 1.0,
     accumulate_into: Sequence[Tensor | None] | None = None,
@@ -42,6 +44,7 @@ def soft_orthogonality_value_and_grad(
         scale: the factor of the gradients; the value is without it.
         accumulate_into: one tensor for each weight, of its shape, dtype and device, to which the gradient is added in place;
             None in the place of a weight whose gradient is not wanted. By default new tensors are made, for every weight.
+        against: constants here, which get no gradients.
         reduction: for `"none"` the gradients are those of the sum of all values.
 
     The other arguments, and what is raised, are those of `soft_orthogonality`; but sharded weights are a `ValueError`:
@@ -52,6 +55,14 @@ def soft_orthogonality_value_and_grad(
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
     weights = as_list(weights, gather=False)
+    if against is not None:
+        others = as_list(against, "against", gather=False)
+        tensors, pairs = pair_views(weights, others, groups)
+        gradients = _targets(weights, None, scale, accumulate_into)
+        targets = [*gradients, *(None for _ in others)]
+        into = Into(targets, _factor(scale, reduction, pairs, side), accumulate_into is not None)
+        values = cross_gram_gradients(tensors, pairs, CrossGram.of(options), into)
+        return reduce(values, reduction, pairs, side), gradients
     views = weight_views(weights, groups)
     gradients = _targets(weights, views, scale, accumulate_into)
     accumulate = accumulate_into is not None
@@ -99,6 +110,13 @@ def soft_orthogonality_gradients(weights: list[Tensor], views: WeightViews, opti
     return serving(views, options).soft_orthogonality_gradients(weights, views, options, into)
 
 
+def cross_gram_gradients(tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+    """Of the weights and then the others, which have no targets."""
+    if not tensors:
+        return torch.zeros(0)
+    return serving(views, options).cross_gram_gradients(tensors, views, options, into)
+
+
 def srip_gradients(
     weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -120,7 +138,7 @@ def _factor(scale: float, reduction: str, views: WeightViews, side: str) -> floa
 
 
 def _targets(
-    weights: Sequence[Tensor], views: WeightViews, scale: float, accumulate_into: Sequence[Tensor | None] | None
+    weights: Sequence[Tensor], views: WeightViews | None, scale: float, accumulate_into: Sequence[Tensor | None] | None
 ) -> list[Tensor | None]:
     """The tensors that get the gradients: new ones, or those given, which are checked."""
     check_scale(scale)

@@ -5,10 +5,16 @@
 float64 where any weight is float64, else float32. Tensors of all matrices are packed one after the other:
 
 - `values`     one a matrix
-- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries
+- `residuals`  the lower triangle of each R, row by row, weighted by `diagonal` and `off_diagonal`; n (n + 1) / 2 entries.
+               Of `residual_norm`: that of K, half of the symmetric part of d value / d Gram. Either way the gradient is
+               4 K W
 - `start`      n entries, in the order of the rows or columns of the weight as its shape gives them
+- `kept`       dL/dG of each cross Gram, n x m entries, row by row
 - `vectors`    `pairs x 2 x n`: for each application of R from the last to the first (only the last for the envelope
                gradient) the adjoint `lambda` and the vector `x`; the gradient is `sum (lambda x^T + x lambda^T) W`
+
+`cross_gram` is of pairs: a weight and the other at its place, whose cross Gram is G = A B^T. `norm` counts `options.NORMS`.
+The CPU alone has it. `wanted` and `gradients` of its backward are those of the weights, then those of the others.
 
 A backward operator writes `factors[m]` times the gradient of matrix m to `gradients`, or adds it there if `accumulate`: one
 tensor for each `wanted` weight, of its shape and dtype, with columns in the order of the weight's (see `new_gradient`).
@@ -16,6 +22,9 @@ tensor for each `wanted` weight, of its shape and dtype, with columns in the ord
 
 `precision`, 0 to 2, is torch.get_float32_matmul_precision() (`PRECISIONS`): how far the backward product of float32 weights,
 in which nothing cancels, may be rounded. The forward always keeps float32's digits.
+
+`residual_norm` has the other norms of R, numbered as in `NORMS`, and `unit_rows_norm` all norms of that of weights whose
+rows are scaled to length 1.
 
 Of a convolution (`weights` are kernels of one or two dimensions, or linear), `strides`, `paddings` and `identities` have two
 numbers (y, x) a weight: those of the kernel's convolution with itself, and the place of its output that is held against the
@@ -37,21 +46,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .shifts import kept_entries
-from .weight_views import (
-    ROWS,
-    GradientSlots,
-    WeightViews,
-    compute_dtype,
-    gradient_slots,
-    is_transformed,
-    matrix_shape,
-    new_gradient,
-)
+from .fakes import FAKES, kept_pairs
+from .weight_views import GradientSlots, WeightViews, gradient_slots, is_transformed, new_gradient
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
-CPU_NAMES = ("convolution_orthogonality", "convolution_orthogonality_backward")  # which no GPU has
 PRECISIONS = ("highest", "high", "medium")
 
 SCHEMAS = (
@@ -64,7 +63,25 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+CPU_NAMES = (
+    "residual_norm",
+    "unit_rows_norm",
+    "unit_rows_norm_backward",
+    "cross_gram",
+    "cross_gram_backward",
+    "convolution_orthogonality",
+    "convolution_orthogonality_backward",
+)
 CPU_SCHEMAS = (
+    "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "unit_rows_norm_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor residuals,"
+    " int precision, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+    "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
+    "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
+    " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
     "convolution_orthogonality(Tensor[] weights, int[] groups, int[] strides, int[] paddings, int[] identities, bool keep)"
     " -> (Tensor values, Tensor residuals)",
     "convolution_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] strides, int[] paddings,"
@@ -86,15 +103,6 @@ def wants_gradient(weights: Sequence[Tensor]) -> bool:
 def backward_precision() -> int:
     """What `torch.set_float32_matmul_precision` asks for now; exact in what Dynamo compiles: it cannot trace the getter."""
     return 0 if torch.compiler.is_compiling() else PRECISIONS.index(torch.get_float32_matmul_precision())
-
-
-def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> list[int]:
-    """The order n of every matrix, groups of one weight side by side."""
-    result = []
-    for weight, count, side in zip(weights, groups, sides, strict=True):
-        rows, cols = matrix_shape(weight, count)
-        result += [rows if side == ROWS else cols] * count
-    return result
 
 
 class Route(NamedTuple):
@@ -140,39 +148,8 @@ def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
     return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in slots.slots]
 
 
-# Shapes, for torch.compile and torch.export
-
-
-def _fake_soft_orthogonality(weights, groups, sides, diagonal, off_diagonal, keep):
-    n = orders(weights, groups, sides)
-    kept = sum(order * (order + 1) // 2 for order in n) if keep else 0
-    like = {"dtype": compute_dtype(weights)}
-    return weights[0].new_empty(len(n), **like), weights[0].new_empty(kept, **like)
-
-
-def _pairs(start, iterations, through):
-    """The number of vectors' pairs that are kept for the backward."""
-    return iterations if through else 1
-
-
-def _fake_srip(weights, groups, sides, start, iterations, through, keep):
-    n, pairs = orders(weights, groups, sides), _pairs(start, iterations, through)
-    return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
-
-
-def _fake_convolution_orthogonality(weights, groups, strides, paddings, identities, keep):
-    pairs = [list(zip(numbers[::2], numbers[1::2], strict=True)) for numbers in (strides, paddings, identities)]
-    described = zip(weights, groups, *pairs, strict=True)
-    kept = sum(count * kept_entries(weight.shape, count, *each) for weight, count, *each in described) if keep else 0
-    like = {"dtype": compute_dtype(weights)}
-    return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
-
-
-torch.library.register_fake(f"{NAMESPACE}::soft_orthogonality", _fake_soft_orthogonality, lib=library)
-torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-torch.library.register_fake(f"{NAMESPACE}::convolution_orthogonality", _fake_convolution_orthogonality, lib=library)
-for name in ("soft_orthogonality_backward", "srip_backward", "convolution_orthogonality_backward"):
-    torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
+for name, fake in FAKES.items():
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
 
 
 # vmap would need operators with a batch dimension: matrices of one shape are groups of one weight already.
@@ -207,17 +184,18 @@ for name in (*NAMES, *CPU_NAMES):
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, given):
+def _differentiable(name, backward, given, paired=False):
     """An operator `(weights, *options, keep)`, differentiable by one call of its backward operator.
 
     `given(kept, *options)`, called when the gradient is taken, is what the backward operator takes between the weights and
-    the gradients.
+    the gradients. `paired`: an operator `(weights, others, *options, keep)`, whose gradients are those of both lists.
     """
-    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward)
+    operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, paired)
+    lists = 2 if paired else 1
 
     def compute(constants, *weights):
         route, *options = constants
-        return _operate(name, route, weights, *options)
+        return _operate(name, route, *(_halves(weights) if paired else (weights,)), *options)
 
     def remember(ctx, inputs, output):
         (route, *options), *weights = inputs
@@ -261,19 +239,25 @@ def _differentiable(name, backward, given):
         forward = staticmethod(compute)
         setup_context = staticmethod(remember)
 
-    def autograd_kernel(weights, *options, route=None):
+    def autograd_kernel(*arguments, route=None):
+        weights = [*arguments[0], *arguments[1]] if paired else arguments[0]
         if wants_gradient(weights) or forward_ad._current_level >= 0:  # a tangent must meet jvp, not vanish
             transformed = torch._C._are_functorch_transforms_active()
-            return (Transformable if transformed else Differentiable).apply((route, *options), *weights)
-        return _operate(name, route, weights, *options)
+            return (Transformable if transformed else Differentiable).apply((route, *arguments[lists:]), *weights)
+        return _operate(name, route, *arguments)
 
-    def call(weights, *options, route=None):
+    def call(*arguments, route=None):
         if torch.compiler.is_compiling():
-            return operator(weights, *options)
-        return autograd_kernel(weights, *options, route=route)
+            return operator(*arguments)
+        return autograd_kernel(*arguments, route=route)
 
     library.impl(name, autograd_kernel, "Autograd")
     return call
+
+
+def _halves(weights):
+    """The weights and the others, which follow them."""
+    return weights[: len(weights) // 2], weights[len(weights) // 2 :]
 
 
 class _SecondDerivative(torch.autograd.Function):
@@ -297,12 +281,13 @@ class _SecondDerivative(torch.autograd.Function):
         )
 
 
-def _differentiable_no_further(write):
+def _differentiable_no_further(write, paired):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
     def compute(factors, weights, given, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        write(factors, weights, *given, gradients, wanted, False, route=route)
+        lists = _halves(weights) if paired else (weights,)
+        write(factors, *lists, *given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -329,15 +314,24 @@ def _backward(name):
 
 
 soft_orthogonality_backward = _backward("soft_orthogonality_backward")
+unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
+cross_gram_backward = _backward("cross_gram_backward")
 convolution_orthogonality_backward = _backward("convolution_orthogonality_backward")
-soft_orthogonality = _differentiable(
-    "soft_orthogonality",
-    soft_orthogonality_backward,
-    lambda kept, groups, sides, diagonal, off_diagonal: (groups, sides, kept, backward_precision()),
-)
+
+
+def _of_a_side(kept, groups, sides, *_):
+    return groups, sides, kept, backward_precision()
+
+
+soft_orthogonality = _differentiable("soft_orthogonality", soft_orthogonality_backward, _of_a_side)
+residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, _of_a_side)
+unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, _of_a_side)
 srip = _differentiable(
-    "srip", srip_backward, lambda kept, groups, sides, *iteration: (groups, sides, kept, _pairs(*iteration))
+    "srip", srip_backward, lambda kept, groups, sides, *iteration: (groups, sides, kept, kept_pairs(*iteration))
+)
+cross_gram = _differentiable(
+    "cross_gram", cross_gram_backward, lambda kept, groups, norm: (groups, kept, backward_precision()), paired=True
 )
 convolution_orthogonality = _differentiable(
     "convolution_orthogonality", convolution_orthogonality_backward, lambda kept, *options: (*options, kept)

@@ -62,6 +62,30 @@ class SO:
 
 
 @dataclass(frozen=True)
+class CrossGram:
+    """A `norm` of the cross Gram A B^T of a weight and the other against which it is penalized.
+
+    Of their rows scaled to length 1 if `normalize` is `"rows"`.
+    """
+
+    kind: ClassVar[str] = "against"
+
+    norm: str = "fro"
+    normalize: str | None = None
+
+    @classmethod
+    def of(cls, options: SO) -> CrossGram:
+        """From the options that came with `against`; `ValueError` for one that a cross Gram doesn't have."""
+        for name in ("side", "diagonal", "off_diagonal", "squared"):
+            if (given := getattr(options, name)) != getattr(SO, name):
+                raise ValueError(
+                    f"{name}={given!r} doesn't go with against: a cross Gram A B^T has no sides, no identity and no root; "
+                    f"leave {name} out"
+                )
+        return cls(options.norm, options.normalize)
+
+
+@dataclass(frozen=True)
 class SRIP:
     """SRIP: sigma = |x_m| / |x_(m-1)| with x_i = R x_(i-1) and m = `iterations`, or sigma^2 if `squared`."""
 

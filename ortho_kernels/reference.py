@@ -57,13 +57,19 @@ def soft_orthogonality(
     squared: bool = True,
     norm: str = "fro",
     normalize: str | None = None,
+    against: Sequence[Tensor] | None = None,
     reduction: str = "sum",
 ) -> Tensor:
     """SO: `diagonal * sum_i R_ii^2 + off_diagonal * sum_(i != j) R_ij^2`, or its square root if not `squared`.
 
     Or another of the `NORMS` of R. `normalize="rows"` scales the rows of W to length 1 first: R is then that of cosines.
     `side="both"` adds both sides. `reduction="entries"` adds the means over the entries of every R.
+
+    `against` takes the norm of A B^T instead: A is a matrix of `weights`, B that of `against` at its place.
     """
+    if against is not None:
+        grams = cross_grams(weights, against, groups, normalize)
+        return reduce([measure(G, norm) / (G.numel() if reduction == "entries" else 1) for G in grams], reduction)
     values = []
     for W in matrices(weights, groups):
         if normalize == "rows":
@@ -103,9 +109,31 @@ def largest(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
 NORMS = {"fro": fro, "l1": l1, "l21": l21, "max": largest}
 
 
+def cross_grams(
+    weights: Sequence[Tensor], others: Sequence[Tensor], groups: int | Sequence[int], normalize: str | None
+) -> list[Tensor]:
+    """A B^T of every pair of matrices: the inner products of the rows of A and of B."""
+    counts = [groups] * len(weights) if isinstance(groups, int) else list(groups)
+    Ws = matrices([*weights, *others], counts * 2)
+    if normalize == "rows":
+        Ws = [unit_rows(W) for W in Ws]
+    return [A @ B.T for A, B in zip(Ws[: len(Ws) // 2], Ws[len(Ws) // 2 :], strict=True)]
+
+
+def measure(G: Tensor, norm: str) -> Tensor:
+    """A norm of a cross Gram, which has no diagonal. Of equal largest entries the first gets the gradient."""
+    if norm == "fro":
+        return G.square().sum()
+    if norm == "l1":
+        return G.abs().sum()
+    if norm == "l21":
+        return square_root(G.square().sum(dim=1)).sum()
+    return G.abs().flatten().max(dim=0).values if G.numel() else G.sum()
+
+
 def factors(R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
     """What each entry counts."""
-    return torch.full_like(R, off_diagonal).fill_diagonal_(diagonal)
+    return torch.full(R.shape, off_diagonal, dtype=R.dtype, device=R.device).fill_diagonal_(diagonal)
 
 
 def srip(

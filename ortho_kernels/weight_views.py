@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -121,12 +121,16 @@ def gradient_strides(weight: Tensor) -> tuple[int, ...]:
         return weight.stride()
     dims = column_dims(weight)[::-1]
     if column_stride(weight.shape, weight.stride(), dims[::-1]) is None:  # it is copied
-        return _dense_strides(weight.shape, range(weight.dim() - 1, -1, -1))
+        return contiguous_strides(weight.shape)
     rows_first = _dense_strides(weight.shape, (*dims, 0))
     for dense in (rows_first, _dense_strides(weight.shape, (0, *dims))):  # the latter of a transposed weight
         if all(dense[dim] == weight.stride(dim) for dim in (0, *dims)):
             return weight.stride()
     return rows_first
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return _dense_strides(shape, range(len(shape) - 1, -1, -1))
 
 
 def _dense_strides(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
@@ -217,8 +221,13 @@ class WeightViews:
         """One over the number of entries of each matrix's Gram; 0 for a Gram without entries."""
         constant = self._constants.get(("inverse entries", side))
         if constant is None:
-            constant = self._keep(("inverse entries", side), [1 / n**2 if n else 0.0 for n in self.orders(side)])
+            inverse = [1 / entries if entries else 0.0 for entries in self.entries(side)]
+            constant = self._keep(("inverse entries", side), inverse)
         return constant
+
+    def entries(self, side: str) -> list[int]:
+        """The number of entries of every matrix's Gram."""
+        return [n**2 for n in self.orders(side)]
 
     def _keep(self, name: tuple[str, str], numbers: Sequence[float]) -> Tensor:
         """Made once, in the compute dtype: to copy numbers to a GPU takes a wait, which a CUDA graph can't capture."""
@@ -239,9 +248,13 @@ class WeightViews:
             return weights
         weights = list(weights)
         for index in self._copied:
-            check_storage([weights[index]], [f"weights[{index}]"])
+            check_storage([weights[index]], [self.name(index)])
             weights[index] = weights[index].contiguous()
         return weights
+
+    def name(self, index: int) -> str:
+        """What errors call the weight."""
+        return f"weights[{index}]"
 
 
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
@@ -258,21 +271,34 @@ def is_transformed() -> bool:
     )
 
 
+Views = TypeVar("Views", bound=WeightViews)
+
 _CAPACITY = 256  # a process with more models than that works some of them out again
 _cache: dict[tuple, WeightViews] = {}
 _changing = Lock()
 
 
+@overload
 def weight_views(
     weights: Sequence[Tensor], groups: int | Sequence[int], names: Sequence[str] | None = None
+) -> WeightViews: ...
+@overload
+def weight_views(
+    weights: Sequence[Tensor], groups: int | Sequence[int], names: Sequence[str] | None, form: type[Views]
+) -> Views: ...
+def weight_views(
+    weights: Sequence[Tensor],
+    groups: int | Sequence[int],
+    names: Sequence[str] | None = None,
+    form: type[WeightViews] = WeightViews,
 ) -> WeightViews:
     """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
     counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
-    signature, views = (None, None) if torch.compiler.is_compiling() else _cached(weights, counts)
+    signature, views = (None, None) if torch.compiler.is_compiling() else _cached(weights, counts, form)
     if views is not None:
         return views
     check_weights(weights, counts, names)
-    views = WeightViews(weights, counts)
+    views = form(weights, counts)
     if signature is not None:
         with _changing:
             while len(_cache) >= _CAPACITY:
@@ -281,7 +307,7 @@ def weight_views(
     return views
 
 
-def _cached(weights: Sequence[Tensor], counts: tuple[int, ...]) -> tuple[tuple | None, WeightViews | None]:
+def _cached(weights: Sequence[Tensor], counts: tuple[int, ...], form: type) -> tuple[tuple | None, Any]:
     """All that the checks and the views depend on, and the views that are kept for it.
 
     None for both where a weight can't be asked (the checks say what is wrong).
@@ -289,7 +315,7 @@ def _cached(weights: Sequence[Tensor], counts: tuple[int, ...]) -> tuple[tuple |
     if not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
         return None, None
     try:
-        signature = (counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device) for w in weights])
+        signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device) for w in weights])
         return signature, _cache.get(signature)  # hashed here, once
     except (AttributeError, TypeError, RuntimeError):
         return None, None

@@ -6,7 +6,10 @@ from torch.nn.functional import conv2d
 from truth import near_orthogonal, relative
 
 from ortho_kernels import convolution_orthogonality, reference, soft_orthogonality, use_backend
+from ortho_kernels.backends.cpu import CpuBackend
+from ortho_kernels.backends.registry import BACKENDS
 from ortho_kernels.compat import deconv_orth_dist
+from ortho_kernels.options import OCNN
 from ortho_kernels.shifts import kept_entries
 
 OPERATORS = torch.ops.ortho_kernels
@@ -61,7 +64,7 @@ def test_strides_and_sizes(backend, size, stride):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (40, 33, 3, 3), (130, 3, 2, 5), (70, 64, 1, 1), (9, 1, 3, 3)])
+@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (40, 33, 3, 3), (130, 3, 2, 5), (70, 64, 1, 1), (9, 1, 3, 3), (3, 2, 17, 17)])
 def test_layouts(kernels, layout, shape):
     compare(LAYOUTS[layout](torch.randn(shape) / 8), 1)
 
@@ -350,6 +353,24 @@ def test_operators_refuse_what_no_convolution_has():
     ]:
         with pytest.raises(RuntimeError, match=words):
             OPERATORS.convolution_orthogonality([weight], *described, False)
+
+
+def test_gpu_backends_lack_it():
+    options = OCNN(((1, 1),), ((2, 2),), ((2, 2),))
+    lacks = {name: backend.lacks(options) for name, backend in BACKENDS.items()}
+    own = "convolution_orthogonality"
+    assert lacks == {"cuda": own, "triton": own, "cpu": None, "torch": None}
+
+
+def test_the_reference_serves_a_backend_that_lacks_it(monkeypatch):
+    monkeypatch.setattr(CpuBackend, "lacking", ("convolution_orthogonality",))
+    leaf = torch.randn(5, 4, 3, 2, requires_grad=True)
+    words = "the backend 'cpu' lacks convolution_orthogonality: the torch backend serves"
+    with use_backend("cpu"), pytest.warns(UserWarning, match=words):
+        value = convolution_orthogonality([leaf])
+    assert relative(value, truth(leaf, 1, (2, 1))[0].sum()) < 1e-6
+    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    assert gradient.requires_grad  # autograd's own
 
 
 def test_second_derivatives_are_the_reference_s():

@@ -14,6 +14,10 @@ struct EntryWeights {
   double diagonal = 1, off_diagonal = 1;
 };
 
+// How R is measured, with w the weight of an entry: sum w R_ij^2, sum w |R_ij|, sum_i sqrt(sum_j w R_ij^2),
+// max w |R_ij|.
+enum class Norm : std::int32_t { fro, l1, l21, max };
+
 // torch.get_float32_matmul_precision(): how far the backward product of float32 weights may be rounded.
 // Nothing cancels in that product where the order is at most the depth.
 enum class Precision : std::int32_t { highest, high, medium };

@@ -47,7 +47,7 @@ struct Convolutions {
       const Tensor& weight = weights[w];
       const auto sizes = weight.sizes();
       const auto check = [w](bool right, const char* problem) {
-        if (!right) throw std::runtime_error(ortho::weight_name(w) + ": " + problem);
+        if (!right) throw std::runtime_error(ortho::weight_name({w}) + ": " + problem);
       };
       check(sizes.size() >= 2 && sizes.size() <= 4, "expected 2 to 4 dimensions");
       check(groups[w] > 0 && sizes[0] % groups[w] == 0, "its rows can't be divided into groups");
@@ -63,7 +63,7 @@ struct Convolutions {
               "expected the identity's place within the output");
       }
       Convolution kernel;
-      kernel.storage = ortho::storage_of(weight, w);
+      kernel.storage = ortho::storage_of(weight, {w});
       kernel.filters = sizes[0] / groups[w];
       kernel.channels = sizes[1];
       kernel.width = sizes.size() > 2 ? sizes[sizes.size() - 1] : 1;
@@ -71,7 +71,7 @@ struct Convolutions {
       set_strides(kernel, weight);
       const std::vector<Shift> own = ortho::shifts_of(kernel, options);
       const auto* data =
-          static_cast<const char*>(ortho::address(weight, [w] { return ortho::weight_name(w); }));
+          static_cast<const char*>(ortho::address(weight, [w] { return ortho::weight_name({w}); }));
       const std::int64_t group_bytes =
           kernel.filters * kernel.filter_stride * static_cast<std::int64_t>(weight.element_size());
       for (std::int64_t g = 0; g < groups[w]; ++g) {
@@ -101,7 +101,7 @@ std::vector<ConvolutionGradient> view_gradients(const Tensors& weights, const In
                                                 const Tensors& gradients, const Integers& wanted,
                                                 bool accumulate) {
   std::vector<ConvolutionGradient> result;
-  ortho::for_gradients(weights, gradients, wanted, [&](std::size_t w, const Tensor* gradient) {
+  ortho::for_gradients(weights, gradients, wanted, "weights", [&](std::size_t w, const Tensor* gradient) {
     ConvolutionGradient own;
     if (!gradient) {
       result.insert(result.end(), groups[w], own);
@@ -110,7 +110,7 @@ std::vector<ConvolutionGradient> view_gradients(const Tensors& weights, const In
     own.accumulate = accumulate;
     set_strides(own, *gradient);
     auto* data =
-        static_cast<char*>(ortho::mutable_address(*gradient, [w] { return ortho::gradient_name(w); }));
+        static_cast<char*>(ortho::mutable_address(*gradient, [w] { return ortho::gradient_name({w}); }));
     const std::int64_t group_bytes = gradient->sizes()[0] / groups[w] * own.filter_stride *
                                      static_cast<std::int64_t>(gradient->element_size());
     for (std::int64_t g = 0; g < groups[w]; ++g) {

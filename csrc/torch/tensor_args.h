@@ -116,6 +116,12 @@ inline void check_count(const char* name, std::int64_t count) {
   }
 }
 
+// Likewise where either list has any.
+template <class Body>
+auto in_compute_type(const WeightViews& views, const WeightViews& others, const Body& body) {
+  return in_compute_type(others.has_float64() ? others : views, body);
+}
+
 inline std::int64_t matrix_count(const WeightViews& views) {
   return static_cast<std::int64_t>(views.matrices.size());
 }

@@ -34,19 +34,25 @@ struct WeightView {
   std::int64_t group_stride() const { return rows * row_stride; }
 };
 
-// `index` is the weight's place in its list, for errors.
-WeightView view_weight(const Tensor& weight, std::size_t index, std::int64_t groups, std::int64_t side);
+// A weight's place, for errors: `weights[3]`.
+struct Place {
+  std::size_t index;
+  const char* list = "weights";
+};
+
+WeightView view_weight(const Tensor& weight, Place place, std::int64_t groups, std::int64_t side);
 
 // What errors call a weight, and the tensor that gets its gradient.
-std::string weight_name(std::size_t index);
-std::string gradient_name(std::size_t index);
+std::string weight_name(Place place);
+std::string gradient_name(Place place);
 
-Storage storage_of(const Tensor& weight, std::size_t index);
+Storage storage_of(const Tensor& weight, Place place);
 
 // The matrices of all groups of all weights, in order.
 struct WeightViews {
+  // `list` is what errors call the list.
   WeightViews(const std::vector<Tensor>& weights, const std::vector<std::int64_t>& groups,
-              const std::vector<std::int64_t>& sides);
+              const std::vector<std::int64_t>& sides, const char* list = "weights");
 
   bool has_float64() const;
   // How a caller numbers the entries of each matrix's vector: as the shape of the weight does. Throws for a
@@ -56,22 +62,28 @@ struct WeightViews {
 
   std::vector<WeightView> views;
   std::vector<Matrix> matrices;
+  const char* list;
 };
 
-// Throws unless this has the shape, dtype and device of its weight.
-void check_gradient(const Tensor& gradient, const Tensor& weight, std::size_t index);
+// Throws where a weight and the other of its pair have no cross Gram: it takes one number of groups, one
+// dtype, and columns of one number that lie in memory in one order.
+void check_pairs(const std::vector<Tensor>& weights, const WeightViews& views,
+                 const std::vector<Tensor>& others, const WeightViews& other_views);
 
-// Calls visit(index, gradient) for each weight: null for one that is not wanted.
+// Throws unless this has the shape, dtype and device of its weight.
+void check_gradient(const Tensor& gradient, const Tensor& weight, Place place);
+
+// Calls visit(index, gradient) for each weight of this list: null for one that is not wanted.
 template <class Visit>
 void for_gradients(const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients,
-                   const std::vector<std::int64_t>& wanted, const Visit& visit) {
+                   const std::vector<std::int64_t>& wanted, const char* list, const Visit& visit) {
   if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
   std::size_t given = 0;
   for (const std::int64_t want : wanted) given += want != 0;
   if (given != gradients.size()) throw std::runtime_error("expected one gradient for each wanted weight");
   auto next = gradients.begin();
   for (std::size_t w = 0; w < weights.size(); ++w) {
-    if (wanted[w]) check_gradient(*next, weights[w], w);
+    if (wanted[w]) check_gradient(*next, weights[w], {w, list});
     visit(w, wanted[w] ? &*next++ : nullptr);
   }
 }

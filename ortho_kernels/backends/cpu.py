@@ -40,7 +40,7 @@ class CpuBackend(KernelBackend):
     name = "cpu"
     device_type = "cpu"
     operators = torch.ops.ortho_kernels
-    lacking = ("norm", "normalize")
+    lacking = ()
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         return _against

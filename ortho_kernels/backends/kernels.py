@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import OCNN, SO, SRIP
+from ..options import NORMS, OCNN, SO, SRIP, CrossGram
+from ..pair_views import PairViews, pair_views
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, new_gradient
 from .protocol import Backend, Into
+from .torch import write_by_autograd
 
 
 class KernelBackend(Backend):
@@ -25,7 +27,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking: Sequence[str] = ("norm", "normalize", "convolution_orthogonality")
+    lacking: Sequence[str] = ("norm", "normalize", "against", "convolution_orthogonality")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
@@ -34,15 +36,8 @@ class KernelBackend(Backend):
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
-        values, _ = ops.soft_orthogonality(
-            views.in_place(weights),
-            views.groups,
-            views.sides(side),
-            float(options.diagonal),
-            float(options.off_diagonal),
-            ops.wants_gradient(weights),
-            route=ops.Route(self, views),
-        )
+        layout = (views.in_place(weights), views.groups, views.sides(side))
+        values, _ = _norms(layout, options, ops.wants_gradient(weights), ops.Route(self, views))
         if by_constant:
             values = _on_side(values, views, options)
         return values if options.squared else reference.square_root(values)
@@ -79,13 +74,12 @@ class KernelBackend(Backend):
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        weights = views.in_place(weights)
         by_constant = _differs_by_constant(options)
         side = "small" if by_constant else options.side
+        weights = views.in_place(weights)
         layout = (weights, views.groups, views.sides(side))
         route = ops.Route(self, views)
-        entry_weights = (float(options.diagonal), float(options.off_diagonal))
-        values, residuals = ops.soft_orthogonality(*layout, *entry_weights, True, route=route)
+        values, residuals = _norms(layout, options, True, route)
         factors = torch.ones_like(values).mul_(into.factor)
         if by_constant:
             values = _on_side(values, views, options)
@@ -94,8 +88,31 @@ class KernelBackend(Backend):
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
         given = (factors, *layout, residuals, ops.backward_precision())
-        write = partial(ops.soft_orthogonality_backward, *given, route=route)
+        backward = ops.soft_orthogonality_backward if options.normalize is None else ops.unit_rows_norm_backward
+        write = partial(backward, *given, route=route)
         _write_to(into, weights, views, write)
+        return values
+
+    def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
+        if options.normalize == "rows":
+            tensors = [reference.unit_rows(tensor.to(views.dtype).flatten(1)) for tensor in tensors]
+            tensors, views = pair_views(*views.split(tensors), views.pair_groups)
+        weights, others = views.split(views.in_place(tensors))
+        keep, norm = ops.wants_gradient(tensors), NORMS.index(options.norm)
+        values, _ = ops.cross_gram(weights, others, views.pair_groups, norm, keep, route=ops.Route(self, views))
+        return values
+
+    def cross_gram_gradients(self, tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+        if options.normalize is not None:
+            return write_by_autograd(into, tensors, lambda leaves: self.cross_gram(leaves, views, options))
+        with torch.no_grad():
+            tensors = views.in_place(tensors)
+            layout = (*views.split(tensors), views.pair_groups)
+            route = ops.Route(self, views)
+            values, kept = ops.cross_gram(*layout, NORMS.index(options.norm), True, route=route)
+            factors = torch.ones_like(values).mul_(into.factor)
+            write = partial(ops.cross_gram_backward, factors, *layout, kept, ops.backward_precision(), route=route)
+            _write_to(into, tensors, views, write)
         return values
 
     @torch.no_grad()
@@ -113,9 +130,18 @@ class KernelBackend(Backend):
         return values.square() if options.squared else values, last
 
 
+def _norms(layout: tuple, options: SO, keep: bool, route: ops.Route) -> tuple[Tensor, Tensor]:
+    """The values, and what is kept for `soft_orthogonality_backward`."""
+    entry_weights = (float(options.diagonal), float(options.off_diagonal))
+    if options.norm == "fro" and options.normalize is None:
+        return ops.soft_orthogonality(*layout, *entry_weights, keep, route=route)
+    norms = ops.residual_norm if options.normalize is None else ops.unit_rows_norm
+    return norms(*layout, NORMS.index(options.norm), *entry_weights, keep, route=route)
+
+
 def _differs_by_constant(options: SO) -> bool:
     """Whether the value follows from that of the small side, see `_on_side`."""
-    return options.side != "small" and options.diagonal == options.off_diagonal
+    return options.norm == "fro" and options.side != "small" and options.diagonal == options.off_diagonal
 
 
 def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..options import OCNN, SO, SRIP
+from ..options import OCNN, SO, SRIP, CrossGram
+from ..pair_views import PairViews
 from ..weight_views import WeightViews
 
 
@@ -39,10 +40,10 @@ class Backend(Protocol):
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Why it can't serve weights of this compute dtype on its device, or None if it can."""
 
-    def lacks(self, options: SO | SRIP | OCNN) -> str | None:
+    def lacks(self, options: SO | SRIP | CrossGram | OCNN) -> str | None:
         """The first of these options, as it was given, that it can't serve; None if it can serve all."""
-        if options.kind in self.lacking:
-            return options.kind
+        if isinstance(options, CrossGram | OCNN):
+            return options.kind if options.kind in self.lacking else None
         for name in self.lacking:
             given = getattr(options, name, None)
             if given != getattr(type(options), name, None):
@@ -65,6 +66,12 @@ class Backend(Protocol):
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
         """Values without a graph, and the gradients."""
+
+    def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
+        """Differentiable values of pairs: `tensors` are the weights, then the other of each."""
+
+    def cross_gram_gradients(self, tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+        """Values without a graph, and the gradients of the weights, for which the others are constants."""
 
     def srip_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False

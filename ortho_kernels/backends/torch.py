@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import OCNN, SO, SRIP
+from ..options import OCNN, SO, SRIP, CrossGram
+from ..pair_views import PairViews
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
 from .protocol import Backend, Into
@@ -24,14 +25,14 @@ class TorchBackend(Backend):
         return None
 
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
-        return _call(reference.soft_orthogonality, weights, views, options)
+        return _call(reference.soft_orthogonality, weights, views.groups, options)
 
     def srip(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         packed = zip(start.split(views.vector_sizes(options.side)), views.views, strict=True)
         vectors = [x.view(view.groups, view.order(options.side)) for x, view in packed]
-        values = _call(reference.srip, weights, views, options, start=vectors)
+        values = _call(reference.srip, weights, views.groups, options, start=vectors)
         if not follow:
             return values, None
         with torch.no_grad():
@@ -42,16 +43,24 @@ class TorchBackend(Backend):
 
     def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
         if views.device.type != "cuda" or torch.compiler.is_compiling():  # Dynamo can't trace what follows
-            return _call(reference.convolution_orthogonality, weights, views, options)
+            return _call(reference.convolution_orthogonality, weights, views.groups, options)
         cudnn = torch.backends.cudnn
         kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
         with cudnn.flags(**kept, allow_tf32=False):  # its default would round the products of which 1 is taken away
-            return _call(reference.convolution_orthogonality, weights, views, options)
+            return _call(reference.convolution_orthogonality, weights, views.groups, options)
 
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        return _write_to(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
+        return write_by_autograd(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
+
+    def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
+        check_storage(tensors, list(map(views.name, range(len(tensors)))))
+        weights, others = views.split(tensors)
+        return _call(reference.soft_orthogonality, weights, views.pair_groups, options, against=others)
+
+    def cross_gram_gradients(self, tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
+        return write_by_autograd(into, tensors, lambda leaves: self.cross_gram(leaves, views, options))
 
     def srip_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
@@ -63,24 +72,24 @@ class TorchBackend(Backend):
             values, last = self.srip(leaves, views, options, start, follow)
             return values
 
-        return _write_to(into, weights, compute), last
+        return write_by_autograd(into, weights, compute), last
 
 
 def _call(
     penalty: Callable[..., Tensor],
-    weights: list[Tensor],
-    views: WeightViews,
-    options: SO | SRIP | OCNN,
-    **start: list[Tensor],
+    weights: Sequence[Tensor],
+    groups: list[int],
+    options: SO | SRIP | CrossGram | OCNN,
+    **tensors: Sequence[Tensor],
 ) -> Tensor:
     """Runs a function of `reference.py` as a float32 island: autocast would round the Grams of which R is the difference."""
     _warn_of_low_precision()
     check_storage(weights)
     with torch.autocast(device_type=weights[0].device.type, enabled=False):
-        return penalty(weights, groups=views.groups, reduction="none", **asdict(options), **start)
+        return penalty(weights, groups=groups, reduction="none", **asdict(options), **tensors)
 
 
-def _write_to(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
+def write_by_autograd(into: Into, weights: list[Tensor], compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
     wanted = {ops.gradient_name(index): target for index, target in enumerate(into.targets) if target is not None}
     check_storage(wanted.values(), list(wanted))
     with torch.enable_grad():

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ortho/cpu/convolution.h"
+#include "ortho/cpu/cross_gram.h"
 #include "ortho/cpu/soft_orthogonality.h"
 #include "ortho/cpu/srip.h"
 
@@ -117,6 +118,32 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
       ortho::soft_orthogonality_backward<C>(factors.data(), matrices, residuals.get(), gradients, precision,
                                             workers);
     });
+  }
+  // Each matrix against the first half of its own rows.
+  std::vector<ortho::Pair> pairs;
+  std::vector<std::unique_ptr<S[]>> half_targets;
+  std::vector<ortho::Gradient> half_gradients;
+  std::int64_t products = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    const auto [order, depth] = matrices[m].shape;
+    pairs.push_back({matrices[m], matrices[m]});
+    pairs[m].b.shape.order = order / 2;
+    half_targets.emplace_back(new S[order / 2 * depth]());
+    half_gradients.push_back({half_targets[m].get(), depth, 1});
+    products += order * (order / 2);
+  }
+  for (const ortho::Norm norm : {ortho::Norm::fro, ortho::Norm::l1, ortho::Norm::l21, ortho::Norm::max}) {
+    std::vector<C> values(pairs.size());
+    std::unique_ptr<C[]> kept(new C[products]);
+    ortho::cross_gram<C>(pairs, norm, values.data(), nullptr, workers);
+    ortho::cross_gram<C>(pairs, norm, values.data(), kept.get(), workers);
+    all.insert(all.end(), values.begin(), values.end());
+    all.insert(all.end(), kept.get(), kept.get() + products);
+    ortho::cross_gram_backward<C>(factors.data(), pairs, kept.get(), gradients, half_gradients,
+                                  options.precisions.back(), workers);
+    keep_gradients();
+    for (std::size_t m = 0; m < pairs.size(); ++m)
+      append(all, half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
   }
   for (const bool through : options.through) {
     const ortho::SripOptions srip{3, through};

@@ -62,6 +62,37 @@ def test_gradient_tiles_and_ranges_cover_each_matrix_once():
         assert sum(r.end - r.begin for r in ranges if r.matrix == m) == (depth if order else 0)
 
 
+TRIPLES = [
+    (1, 1, 1),
+    (8, 12, 4096),
+    (600, 1100, 90),
+    (1100, 30, 90),
+    (0, 5, 5),
+    (5, 0, 5),
+    (5, 5, 0),
+    (8, 8, 2_000_000),
+]
+
+
+def test_cross_gram_tiles_cover_each_pair_once():
+    tiles = introspect.plan_cross_grams(TRIPLES)
+    for m, (rows, columns, depth) in enumerate(TRIPLES):
+        own = [t for t in tiles if t.matrix == m]
+        assert sum(t.rows * t.columns for t in own if t.part == 0) == rows * columns
+        assert sum(t.rows * t.columns * (t.depth_end - t.depth) for t in own) == rows * columns * depth
+        assert all(t.row + t.rows <= rows and t.column + t.columns <= columns for t in own)
+
+
+def test_pairs_of_few_rows_are_cut_along_the_depth():
+    assert len(introspect.plan_cross_grams([(8, 8, 2_000_000)])) > 2
+
+
+def test_product_tiles_cover_each_product_once():
+    tiles = introspect.plan_products(TRIPLES)
+    for m, (rows, columns, _) in enumerate(TRIPLES):
+        assert sum(t.rows * t.columns for t in tiles if t.matrix == m) == rows * columns
+
+
 def test_the_largest_comes_first():
     work = [t.rows * t.columns * SHAPES[t.matrix][0] for t in introspect.plan_gradients(SHAPES)]
     assert work == sorted(work, reverse=True)

@@ -7,6 +7,7 @@
 
 #include "../convolution.h"
 #include "../matrix.h"
+#include "../options.h"
 #include "tile_plan.h"
 
 namespace ortho {
@@ -22,12 +23,47 @@ struct ResidualJob {
   double diagonal, off_diagonal;  // factors of the entries that are kept
   void* residual;                 // packed lower triangle of this matrix; null: keep nothing
   bool kept_as_float;             // float entries although the arithmetic is in double
+  double identity;  // what is subtracted from the diagonal of the Gram: 1, or 0 to keep the Gram
 };
 
+// Some rows of a packed lower triangle, which holds the residual of a matrix, or with `inverse_lengths` its
+// Gram: entries times those of their row and column are cosines then, and the diagonal of R is 0, or -1 where
+// a vector has no length.
+struct TriangleJob {
+  void* triangle;
+  std::int64_t begin, end;
+  Norm norm;
+  EntryWeights weights;
+  const double* inverse_lengths;
+};
+
+struct LargestEntry {
+  double value = -1;  // weighted
+  std::int64_t row = 0, column = 0;
+};
+
+struct CrossGramJob {
+  Matrix left, right;
+  ResidualTile tile;
+  Norm norm;
+  double* rows;          // gets what the entries of each row of the tile come to
+  void* kept;            // G's derivative or G, row after row; null: keep nothing
+  std::int64_t columns;  // of G
+  bool kept_as_float;    // float entries although the arithmetic is in double
+};
+
+// What multiplies a matrix in its gradient: a residual, or the derivative of a cross Gram.
+struct Factor {
+  const void* entries;  // packed lower triangle of a symmetric factor, or dense
+  bool dense = false;
+  std::int64_t row_stride = 0, column_stride = 0;  // of a dense factor
+};
+
+// A tile of the gradient, which is scale times factor times matrix.
 struct GradientJob {
   Matrix matrix;
   GradientTile tile;
-  const void* residual;
+  Factor factor;
   Gradient gradient;
   double scale;
   bool non_temporal;  // the gradient's stores bypass the caches
@@ -70,6 +106,16 @@ struct ConvolutionGradientJob {
   double scale;
 };
 
+// Lines at a range of depths of a matrix, each across its order, scaled to length 1: contiguous, one after
+// the other. `derivatives` are those of a function of them, to be overwritten.
+struct UnitLinesJob {
+  Matrix matrix;
+  Gradient gradient;
+  std::int64_t begin, end;
+  void *lines, *derivatives;
+  double* inverse_lengths;
+};
+
 template <class T>
 struct Kernels {
   // In numbers of T, as all sizes. Triangular: a tile on the diagonal of a residual.
@@ -79,7 +125,25 @@ struct Kernels {
   void (*residual_part)(const ResidualJob&, T* memory, T* partial);
   SquaredSums (*residual_from_parts)(const ResidualJob&, T* partials, std::int64_t parts,
                                      std::int64_t part_size);
+  std::int64_t (*cross_gram_memory)(std::int64_t rows, std::int64_t columns);
+  void (*cross_gram_tile)(const CrossGramJob&, T* memory);
+  void (*cross_gram_part)(const CrossGramJob&, T* memory, T* partial);
+  void (*cross_gram_from_parts)(const CrossGramJob&, T* memory, T* partials, std::int64_t parts,
+                                std::int64_t part_size);
   void (*gradient_tile)(const GradientJob&, T* memory);
+
+  // Over a triangle of T. sums[i] += sum over j != i of factors[j] x R_ij^2, or |R_ij| for l1, over the
+  // entries of these rows: each counts for its row and for its column. Null: 1; no sums. Returns the sums
+  // without weights or factors.
+  SquaredSums (*measure_rows)(const TriangleJob&, const double* factors, double* sums);
+  LargestEntry (*largest_entry)(const TriangleJob&);
+  // Replaces entries by those of half of d norm / d Gram, made symmetric. `inverse_rows`: of l21, one over
+  // the length of each row of R. `pulls`: of cosines, the sum over j != i of d norm / d R_ij x R_ij of each
+  // row.
+  void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
+
+  void (*unit_lines)(const UnitLinesJob&);     // makes lines and inverse lengths; 0 of a zero line
+  void (*project_lines)(const UnitLinesJob&);  // makes the gradient out of the derivatives
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

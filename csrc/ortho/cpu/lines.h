@@ -26,6 +26,23 @@ void move_into(double* total, T* part, std::int64_t count) {
   clear(part, count);
 }
 
+// Calls step(read, write) for vector after vector of lines of `count` numbers.
+template <class T, class Step>
+ORTHO_INLINE void along(std::int64_t count, const Step& step) {
+  std::int64_t c = 0;
+  for (; c + lanes<T> <= count; c += lanes<T>) {
+    step([c](const auto* line) { return load<T>(line + c); },
+         [c](auto* line, Vector<T> value) { store<std::decay_t<decltype(*line)>, T>(line + c, value); });
+  }
+  if (c < count) {
+    const std::int64_t rest = count - c;
+    step([c, rest](const auto* line) { return load_some<T>(line + c, rest); },
+         [c, rest](auto* line, Vector<T> value) {
+           store_some<std::decay_t<decltype(*line)>, T>(line + c, value, rest);
+         });
+  }
+}
+
 // How many lines ahead to prefetch: the hardware does not predict lines that are far apart.
 constexpr std::int64_t prefetch_distance = 8;
 

@@ -1,6 +1,6 @@
-// The gradient of soft orthogonality, 4 g R W, tile by tile. The vectors of a block run along the dimension
-// in which the gradient is contiguous, so that blocks are written as they are; the two operands swap roles
-// for that.
+// The gradient of soft orthogonality, 4 g R W, or of a cross Gram, g P B and g P^T A, tile by tile. The
+// vectors of a block run along the dimension in which the gradient is contiguous, so that blocks are written
+// as they are; the two operands swap roles for that.
 #pragma once
 
 #include "kernels.h"
@@ -78,17 +78,25 @@ void gradient_tile(const GradientJob& job, typename P::Number* memory) {
     const Matrix& matrix = job.matrix;
     const GradientTile& tile = job.tile;
     const std::int64_t order = matrix.shape.order;
-    const SymmetricOperand<P> residual{static_cast<const T*>(job.residual)};
     // Here the depth of the product is the order of the matrix.
     const StridedOperand<P, S> weight{static_cast<const S*>(matrix.data), matrix.depth_stride,
                                       matrix.order_stride};
     const std::int64_t along_order = job.gradient.order_stride, along_depth = job.gradient.depth_stride;
-    if (along_depth == 1) {
-      product_tile<P, S>(residual, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order}, job,
-                         along_order, along_depth, memory);
+    const auto product_with = [&](const auto& factor) {
+      if (along_depth == 1) {
+        product_tile<P, S>(factor, weight, {tile.row, tile.rows, tile.column, tile.columns, 0, order}, job,
+                           along_order, along_depth, memory);
+      } else {
+        product_tile<P, S>(weight, factor, {tile.column, tile.columns, tile.row, tile.rows, 0, order}, job,
+                           along_depth, along_order, memory);
+      }
+    };
+    const Factor& factor = job.factor;
+    const auto* entries = static_cast<const T*>(factor.entries);
+    if (factor.dense) {
+      product_with(StridedOperand<P, T>{entries, factor.row_stride, factor.column_stride});
     } else {
-      product_tile<P, S>(weight, residual, {tile.column, tile.columns, tile.row, tile.rows, 0, order}, job,
-                         along_depth, along_order, memory);
+      product_with(SymmetricOperand<P>{entries});
     }
     return 0;
   });

@@ -11,7 +11,7 @@
 namespace ortho::ORTHO_LEVEL {
 namespace {
 
-// How many vectors of packed channels one tap has, and how far the next tap is.
+// How many numbers the packed channels of one tap take.
 template <class T>
 std::int64_t tap_distance(const Convolution& kernel) {
   return packed<T>(kernel.channels) * kernel.filters;

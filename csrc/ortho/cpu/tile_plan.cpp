@@ -13,7 +13,7 @@ std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(
 constexpr std::int64_t alignment = 64;
 
 std::int64_t work(const ResidualTile& t) {
-  const std::int64_t products = t.rows * t.columns * (t.depth_end - t.depth);
+  const std::int64_t products = product_work(t);
   return on_diagonal(t) ? products / 2 : products;
 }
 
@@ -39,15 +39,23 @@ std::vector<ResidualTile> whole_tiles(const std::vector<Shape>& shapes, std::int
   return tiles;
 }
 
-}  // namespace
-
-std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
-  if (whole <= longest) return longest;
-  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
+std::vector<ResidualTile> whole_tiles(const std::vector<ProductShape>& shapes, std::int64_t longest) {
+  std::vector<ResidualTile> tiles;
+  for (std::size_t m = 0; m < shapes.size(); ++m) {
+    const auto [rows, columns, depth] = shapes[m];
+    const std::int64_t height = even_length(rows, longest), width = even_length(columns, longest);
+    for (std::int64_t row = 0; row < rows; row += height) {
+      for (std::int64_t column = 0; column < columns; column += width) {
+        tiles.push_back({static_cast<std::int32_t>(m), 0, 0, 1, row, std::min(height, rows - row), column,
+                         std::min(width, columns - column), 0, depth, false});
+      }
+    }
+  }
+  return tiles;
 }
 
-ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity) {
-  std::vector<ResidualTile> whole = whole_tiles(shapes, capacity.tile);
+// Cuts the depth of large tiles into parts.
+ResidualPlan plan_of(std::vector<ResidualTile> whole, const Capacity& capacity) {
   largest_first(whole, work);
   ResidualPlan plan;
   std::int64_t total = 0;
@@ -76,19 +84,42 @@ ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& ca
   return plan;
 }
 
+}  // namespace
+
+std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
+  if (whole <= longest) return longest;
+  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
+}
+
+ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity) {
+  return plan_of(whole_tiles(shapes, capacity.tile), capacity);
+}
+
+ResidualPlan plan_cross_grams(const std::vector<ProductShape>& shapes, const Capacity& capacity) {
+  return plan_of(whole_tiles(shapes, capacity.tile), capacity);
+}
+
 std::vector<GradientTile> plan_gradients(const std::vector<Shape>& shapes, const Capacity& capacity) {
+  std::vector<ProductShape> products;
+  products.reserve(shapes.size());
+  for (const auto& [order, depth] : shapes) products.push_back({order, depth, order});
+  return plan_products(products, capacity);
+}
+
+std::vector<GradientTile> plan_products(const std::vector<ProductShape>& shapes, const Capacity& capacity) {
   std::vector<GradientTile> tiles;
   for (std::size_t m = 0; m < shapes.size(); ++m) {
-    const auto [order, depth] = shapes[m];
-    const std::int64_t rows = even_length(order, capacity.tile), columns = even_length(depth, capacity.tile);
-    for (std::int64_t row = 0; row < order; row += rows) {
-      for (std::int64_t column = 0; column < depth; column += columns) {
-        tiles.push_back({static_cast<std::int32_t>(m), row, std::min(rows, order - row), column,
-                         std::min(columns, depth - column)});
+    const ProductShape& shape = shapes[m];
+    const std::int64_t rows = even_length(shape.rows, capacity.tile),
+                       columns = even_length(shape.columns, capacity.tile);
+    for (std::int64_t row = 0; row < shape.rows; row += rows) {
+      for (std::int64_t column = 0; column < shape.columns; column += columns) {
+        tiles.push_back({static_cast<std::int32_t>(m), row, std::min(rows, shape.rows - row), column,
+                         std::min(columns, shape.columns - column)});
       }
     }
   }
-  largest_first(tiles, [&](const GradientTile& t) { return t.rows * t.columns * shapes[t.matrix].order; });
+  largest_first(tiles, [&](const GradientTile& t) { return t.rows * t.columns * shapes[t.matrix].depth; });
   return tiles;
 }
 

@@ -9,8 +9,8 @@
 
 namespace ortho {
 
-// A tile of the lower triangle of a residual, for a range of the depth. Where the depth is cut into parts,
-// the thread that finishes the last part of a tile sums all of them, in a fixed order.
+// A tile of a residual's lower triangle, or of a cross Gram, for a range of the depth. Where the depth is cut
+// into parts, the thread that finishes the last part of a tile sums all of them, in a fixed order.
 struct ResidualTile {
   std::int32_t matrix;
   std::int32_t group;  // all parts of one tile of the residual have the same group
@@ -18,9 +18,26 @@ struct ResidualTile {
   std::int64_t row, rows;
   std::int64_t column, columns;
   std::int64_t depth, depth_end;
+  bool symmetric = true;  // of a residual
 };
 
-static constexpr bool on_diagonal(const ResidualTile& tile) { return tile.row == tile.column; }
+static constexpr bool on_diagonal(const ResidualTile& tile) {
+  return tile.symmetric && tile.row == tile.column;
+}
+
+inline std::vector<Shape> shapes_of(const std::vector<Matrix>& matrices) {
+  std::vector<Shape> shapes;
+  shapes.reserve(matrices.size());
+  for (const Matrix& matrix : matrices) shapes.push_back(matrix.shape);
+  return shapes;
+}
+
+// How many products take as long as this tile, with blocks above the diagonal. Of a pair of few rows, packing
+// takes most of the time: of one number about as long as 16 products.
+static constexpr std::int64_t product_work(const ResidualTile& tile) {
+  const std::int64_t packing = tile.symmetric ? 0 : 16 * (tile.rows + tile.columns);
+  return (tile.rows * tile.columns + packing) * (tile.depth_end - tile.depth);
+}
 
 // A tile of a gradient: rows count along the order, columns along the depth.
 struct GradientTile {
@@ -33,6 +50,11 @@ struct GradientTile {
 struct DepthRange {
   std::int32_t matrix;
   std::int64_t begin, end;
+};
+
+// Of a product of rows x depth and depth x columns.
+struct ProductShape {
+  std::int64_t rows = 0, columns = 0, depth = 0;
 };
 
 struct ResidualPlan {
@@ -54,7 +76,10 @@ struct Capacity {
 std::int64_t even_length(std::int64_t whole, std::int64_t longest);
 
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity = {});
+ResidualPlan plan_cross_grams(const std::vector<ProductShape>& shapes, const Capacity& capacity = {});
 std::vector<GradientTile> plan_gradients(const std::vector<Shape>& shapes, const Capacity& capacity = {});
+std::vector<GradientTile> plan_products(const std::vector<ProductShape>& shapes,
+                                        const Capacity& capacity = {});
 std::vector<DepthRange> plan_ranges(const std::vector<Shape>& shapes, const Capacity& capacity = {});
 
 }  // namespace ortho

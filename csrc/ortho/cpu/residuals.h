@@ -1,0 +1,20 @@
+// The residuals R = Gram - I of a list of matrices: their lower triangles, and the sums of their squares.
+#pragma once
+
+#include <vector>
+
+#include "../matrix.h"
+#include "../options.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace ortho {
+
+// C is the type of residuals. `residuals` gets the packed lower triangles of the weighted residuals, one
+// matrix after the other; null: keep nothing. `identities` has for each matrix what is subtracted from the
+// diagonal of its Gram: 1, or 0 for the Gram itself, which keeps the digits of short vectors.
+template <class C>
+std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<double>& identities,
+                                   EntryWeights weights, C* residuals, Workers& workers);
+
+}  // namespace ortho
