@@ -40,9 +40,7 @@ class SO:
             if not 0 <= factor < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
         if self.norm != "fro" and not self.squared:
-            raise ValueError(
-                f"squared=False goes with norm='fro' alone: norm={self.norm!r} squares nothing, so leave it out"
-            )
+            raise ValueError(f"squared=False goes with norm='fro' alone; got norm={self.norm!r}: leave squared out")
         if self.side == "both" and (self.norm != "fro" or not self.squared or self.diagonal != self.off_diagonal):
             raise ValueError(
                 "side='both' goes with norm='fro', squared=True and equal diagonal and off_diagonal: else take side='rows' "

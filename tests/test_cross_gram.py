@@ -8,7 +8,6 @@ from truth import as_matrices, relative
 from ortho_kernels import reference, soft_orthogonality, soft_orthogonality_value_and_grad
 from ortho_kernels.backends.cpu import CpuBackend
 from ortho_kernels.backends.cuda import CudaBackend
-from ortho_kernels.options import CrossGram
 
 ops = torch.ops.ortho_kernels
 
@@ -426,9 +425,11 @@ def test_the_operator_checks_what_it_is_given(kernels, arguments, words):
         ops.cross_gram(*arguments)
 
 
-def test_who_lacks_it():
-    assert CpuBackend().lacks(CrossGram("l1", "rows")) is None
-    assert CudaBackend().lacks(CrossGram()) == "against"
+def test_where_a_backend_lacks_it_the_torch_backend_serves_with_a_warning(kernels, monkeypatch):
+    monkeypatch.setattr(CpuBackend, "lacking", CudaBackend.lacking)
+    As, Bs = pairs(shapes=[((3, 23), (5, 23))])  # shapes of their own: the choice is kept
+    with pytest.warns(UserWarning, match=r"the backend 'cpu' lacks against: the torch backend serves"):
+        check(As, Bs, "l1")
 
 
 def test_the_reference_has_o_loras_term():

@@ -34,13 +34,27 @@ class KernelBackend(Backend):
         return getattr(self.operators, name)(*arguments)
 
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
-        by_constant = _differs_by_constant(options)
-        side = "small" if by_constant else options.side
-        layout = (views.in_place(weights), views.groups, views.sides(side))
-        values, _ = _norms(layout, options, ops.wants_gradient(weights), ops.Route(self, views))
-        if by_constant:
-            values = _on_side(values, views, options)
+        values, _, _ = self._norms(weights, views, options, ops.wants_gradient(weights))
         return values if options.squared else reference.square_root(values)
+
+    def _norms(
+        self, weights: list[Tensor], views: WeightViews, options: SO, keep: bool
+    ) -> tuple[Tensor, Tensor, tuple[list[Tensor], list[int], list[int]]]:
+        """The values before the root, and what was kept for the gradients of which weights, groups and sides.
+
+        With squares and equal factors all sides have the same gradient, and the value follows from that of the small side.
+        """
+        by_constant = options.side != "small" and options.norm == "fro" and options.diagonal == options.off_diagonal
+        layout = (views.in_place(weights), views.groups, views.sides("small" if by_constant else options.side))
+        given: tuple = (float(options.diagonal), float(options.off_diagonal), keep)
+        if options.norm == "fro" and options.normalize is None:
+            norms = ops.soft_orthogonality
+        else:
+            norms, given = ops.residual_norm, (NORMS.index(options.norm), *given)
+            if options.normalize is not None:
+                norms = ops.unit_rows_norm
+        values, kept = norms(*layout, *given, route=ops.Route(self, views))
+        return _on_side(values, views, options) if by_constant else values, kept, layout
 
     def srip(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
@@ -74,23 +88,14 @@ class KernelBackend(Backend):
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
-        by_constant = _differs_by_constant(options)
-        side = "small" if by_constant else options.side
-        weights = views.in_place(weights)
-        layout = (weights, views.groups, views.sides(side))
-        route = ops.Route(self, views)
-        values, residuals = _norms(layout, options, True, route)
-        factors = torch.ones_like(values).mul_(into.factor)
-        if by_constant:
-            values = _on_side(values, views, options)
-            factors = 2 * factors if options.side == "both" else factors
+        values, kept, layout = self._norms(weights, views, options, True)
+        factors = torch.full_like(values, 2 if options.side == "both" else 1).mul_(into.factor)
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
-        given = (factors, *layout, residuals, ops.backward_precision())
+        given = (factors, *layout, kept, ops.backward_precision())
         backward = ops.soft_orthogonality_backward if options.normalize is None else ops.unit_rows_norm_backward
-        write = partial(backward, *given, route=route)
-        _write_to(into, weights, views, write)
+        _write_to(into, layout[0], views, partial(backward, *given, route=ops.Route(self, views)))
         return values
 
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
@@ -128,20 +133,6 @@ class KernelBackend(Backend):
         _write_to(into, layout[0], views, write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last
-
-
-def _norms(layout: tuple, options: SO, keep: bool, route: ops.Route) -> tuple[Tensor, Tensor]:
-    """The values, and what is kept for `soft_orthogonality_backward`."""
-    entry_weights = (float(options.diagonal), float(options.off_diagonal))
-    if options.norm == "fro" and options.normalize is None:
-        return ops.soft_orthogonality(*layout, *entry_weights, keep, route=route)
-    norms = ops.residual_norm if options.normalize is None else ops.unit_rows_norm
-    return norms(*layout, NORMS.index(options.norm), *entry_weights, keep, route=route)
-
-
-def _differs_by_constant(options: SO) -> bool:
-    """Whether the value follows from that of the small side, see `_on_side`."""
-    return options.norm == "fro" and options.side != "small" and options.diagonal == options.off_diagonal
 
 
 def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:

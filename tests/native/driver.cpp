@@ -12,6 +12,7 @@
 
 #include "ortho/cpu/convolution.h"
 #include "ortho/cpu/cross_gram.h"
+#include "ortho/cpu/residual_norm.h"
 #include "ortho/cpu/soft_orthogonality.h"
 #include "ortho/cpu/srip.h"
 
@@ -39,9 +40,15 @@ struct Strided {
 struct Options {
   std::vector<ortho::Precision> precisions;
   std::vector<bool> accumulate, through;
+  std::vector<ortho::Norm> norms;
+  std::vector<ortho::Unit> units;
 };
-const Options every{{ortho::Precision::highest, ortho::Precision::medium}, {false, true}, {true, false}};
-const Options few{{ortho::Precision::highest}, {false}, {true}};
+const Options every{{ortho::Precision::highest, ortho::Precision::medium},
+                    {false, true},
+                    {true, false},
+                    {ortho::Norm::fro, ortho::Norm::l1, ortho::Norm::l21, ortho::Norm::max},
+                    {ortho::Unit::none, ortho::Unit::vectors, ortho::Unit::lines}};
+const Options few{{ortho::Precision::highest}, {false}, {true}, {ortho::Norm::l21}, {ortho::Unit::lines}};
 
 // Some number within 0.2.
 template <class S>
@@ -132,7 +139,7 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     half_gradients.push_back({half_targets[m].get(), depth, 1});
     products += order * (order / 2);
   }
-  for (const ortho::Norm norm : {ortho::Norm::fro, ortho::Norm::l1, ortho::Norm::l21, ortho::Norm::max}) {
+  for (const ortho::Norm norm : options.norms) {
     std::vector<C> values(pairs.size());
     std::unique_ptr<C[]> kept(new C[products]);
     ortho::cross_gram<C>(pairs, norm, values.data(), nullptr, workers);
@@ -144,6 +151,19 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     keep_gradients();
     for (std::size_t m = 0; m < pairs.size(); ++m)
       append(all, half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
+  }
+  for (const ortho::Unit unit : options.units) {
+    for (const ortho::Norm norm : options.norms) {
+      const std::vector<ortho::Unit> units(matrices.size(), unit);
+      std::vector<C> values(matrices.size());
+      ortho::residual_norm<C>(matrices, norm, units, {0.5, 2}, true, values.data(), residuals.get(), workers);
+      all.insert(all.end(), values.begin(), values.end());
+      all.insert(all.end(), residuals.get(), residuals.get() + entries);
+      overwrite_and_add([&] {
+        ortho::residual_norm_backward<C>(factors.data(), matrices, units, residuals.get(), gradients,
+                                         ortho::Precision::highest, workers);
+      });
+    }
   }
   for (const bool through : options.through) {
     const ortho::SripOptions srip{3, through};

@@ -121,7 +121,7 @@ void cross_gram_tile(const CrossGramJob& job, T* memory) {
   T* panels = memory + tile.rows * lanes<T>;
   T* sums = panels + panels_memory<T>(tile.rows, tile.columns, false);
   with_storage<T>(job.left.storage, [&](auto storage) {
-    gram_tile<T, decltype(storage)>(job.left, job.right, tile, panels, sums, blocks);
+    gram_tile<T, decltype(storage)>(job.left, job.right, nullptr, tile, panels, sums, blocks);
     return 0;
   });
   blocks.finish_rows();
@@ -129,7 +129,7 @@ void cross_gram_tile(const CrossGramJob& job, T* memory) {
 
 template <class T>
 void cross_gram_part(const CrossGramJob& job, T* memory, T* partial) {
-  gram_part(job.left, job.right, job.tile, memory, partial);
+  gram_part(job.left, job.right, nullptr, job.tile, memory, partial);
 }
 
 template <class T>

@@ -37,7 +37,7 @@ struct ResidualBlocks {
         if (kept) kept[c] = static_cast<Kept>(entries[c] * static_cast<T>(job.off_diagonal));
       }
       if (c == row - column && c < columns) {
-        const T entry = entries[c] - static_cast<T>(job.identity);
+        const T entry = entries[c] - static_cast<T>(job.form.identity);
         sums.diagonal += static_cast<double>(entry) * static_cast<double>(entry);
         if (kept) kept[c] = static_cast<Kept>(entry * static_cast<T>(job.diagonal));
       }
@@ -51,7 +51,7 @@ SquaredSums whole_residual_tile(const ResidualJob& job, T* memory) {
   const TileExtent tile = extent_of(job.tile);
   ResidualBlocks<T, Kept> blocks{job, tile};
   T* sums = memory + panels_memory<T>(tile.rows, tile.columns, tile.triangular);
-  gram_tile<T, S>(job.matrix, job.matrix, tile, memory, sums, blocks);
+  gram_tile<T, S>(job.matrix, job.matrix, job.form.line_scales, tile, memory, sums, blocks);
   return blocks.sums;
 }
 
@@ -68,7 +68,7 @@ SquaredSums residual_tile(const ResidualJob& job, T* memory) {
 
 template <class T>
 void residual_part(const ResidualJob& job, T* memory, T* partial) {
-  gram_part(job.matrix, job.matrix, job.tile, memory, partial);
+  gram_part(job.matrix, job.matrix, job.form.line_scales, job.tile, memory, partial);
 }
 
 template <class T>

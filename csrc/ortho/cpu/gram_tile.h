@@ -14,12 +14,14 @@ TileExtent extent_of(const ResidualTile& tile) {
   return {tile.row, tile.rows, tile.column, tile.columns, tile.depth, tile.depth_end, on_diagonal(tile)};
 }
 
+// `scales` has a factor of both matrices for each depth; null: 1.
 template <class T, class S, class Finish>
-void gram_tile(const Matrix& left, const Matrix& right, const TileExtent& tile, T* memory, T* blocks,
-               Finish& finish) {
+void gram_tile(const Matrix& left, const Matrix& right, const double* scales, const TileExtent& tile,
+               T* memory, T* blocks, Finish& finish) {
   using P = PlainPanels<T>;
-  const auto vectors = [](const Matrix& matrix) {
-    return StridedOperand<P, S>{static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride};
+  const auto vectors = [&](const Matrix& matrix) {
+    return ScaledOperand<P, StridedOperand<P, S>>{
+        {static_cast<const S*>(matrix.data), matrix.order_stride, matrix.depth_stride}, scales};
   };
   T* right_panels = memory + packed<T>(tile.rows) * depth_chunk<P>;
   tile_product<P>(vectors(left), vectors(right), tile, {memory, right_panels, blocks}, gram_summed_at_once,
@@ -34,10 +36,11 @@ struct KeepBlocks {
 
 // The Gram blocks of a part of the depth only; `partial` has room for the blocks of the whole tile.
 template <class T>
-void gram_part(const Matrix& left, const Matrix& right, const ResidualTile& tile, T* memory, T* partial) {
+void gram_part(const Matrix& left, const Matrix& right, const double* scales, const ResidualTile& tile,
+               T* memory, T* partial) {
   with_storage<T>(left.storage, [&](auto storage) {
     KeepBlocks keep;
-    gram_tile<T, decltype(storage)>(left, right, extent_of(tile), memory, partial, keep);
+    gram_tile<T, decltype(storage)>(left, right, scales, extent_of(tile), memory, partial, keep);
     return 0;
   });
 }

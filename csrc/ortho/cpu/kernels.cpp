@@ -29,6 +29,7 @@ constexpr Kernels<T> kernels() {
           measure_rows<T>,
           largest_entry<T>,
           differentiate_rows<T>,
+          invert_lengths<T>,
           unit_lines<T>,
           project_lines<T>,
           pass_memory<T>,

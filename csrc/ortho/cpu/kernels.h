@@ -17,13 +17,20 @@ struct SquaredSums {
   double below_diagonal = 0;
 };
 
+// Of a matrix: what is subtracted from the diagonal of its Gram, 1 or, to keep the Gram itself, 0; and
+// factors of its lines across the order, one at each depth. Null: 1.
+struct GramForm {
+  double identity = 1;
+  const double* line_scales = nullptr;
+};
+
 struct ResidualJob {
   Matrix matrix;
   ResidualTile tile;
+  GramForm form;
   double diagonal, off_diagonal;  // factors of the entries that are kept
   void* residual;                 // packed lower triangle of this matrix; null: keep nothing
   bool kept_as_float;             // float entries although the arithmetic is in double
-  double identity;  // what is subtracted from the diagonal of the Gram: 1, or 0 to keep the Gram
 };
 
 // Some rows of a packed lower triangle, which holds the residual of a matrix, or with `inverse_lengths` its
@@ -106,14 +113,14 @@ struct ConvolutionGradientJob {
   double scale;
 };
 
-// Lines at a range of depths of a matrix, each across its order, scaled to length 1: contiguous, one after
-// the other. `derivatives` are those of a function of them, to be overwritten.
-struct UnitLinesJob {
+// Lines of a matrix across its order, from one depth to another. `lines` and `derivatives` of a function of
+// them are contiguous, one after the other.
+struct LinesJob {
   Matrix matrix;
-  Gradient gradient;
   std::int64_t begin, end;
-  void *lines, *derivatives;
   double* inverse_lengths;
+  Gradient gradient;
+  void *lines, *derivatives;
 };
 
 template <class T>
@@ -142,8 +149,9 @@ struct Kernels {
   // row.
   void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
 
-  void (*unit_lines)(const UnitLinesJob&);     // makes lines and inverse lengths; 0 of a zero line
-  void (*project_lines)(const UnitLinesJob&);  // makes the gradient out of the derivatives
+  void (*invert_lengths)(const LinesJob&);  // 0 of a zero line, NaN where the square overflows
+  void (*unit_lines)(const LinesJob&);      // makes `lines` of length 1
+  void (*project_lines)(const LinesJob&);   // makes the gradient out of the derivatives, which it overwrites
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

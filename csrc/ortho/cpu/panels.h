@@ -204,6 +204,24 @@ struct StridedOperand {
   }
 };
 
+// Those of an operand, with a factor at each depth; null: 1.
+template <class P, class Operand>
+struct ScaledOperand {
+  Operand operand;
+  const double* scales;
+
+  void pack(std::int64_t first, std::int64_t vectors, std::int64_t from, std::int64_t depth,
+            typename P::Entry* out) const {
+    using T = typename P::Number;
+    operand.pack(first, vectors, from, depth, out);
+    if (!scales) return;
+    for_panels<P>(vectors, depth, out, [&](std::int64_t, std::int64_t, T* panel) {
+      for (std::int64_t d = 0; d < depth; ++d, panel += lanes<T>)
+        store<T, T>(panel, load<T>(panel) * broadcast(static_cast<T>(scales[from + d])));
+    });
+  }
+};
+
 // Rows of a symmetric matrix of which only the packed lower triangle is stored. Left of the diagonal a row
 // lies in one piece; right of it, it is a column of the triangle, whose numbers lie next to those of the
 // neighboring rows.

@@ -232,10 +232,17 @@ std::vector<bool> with_unit(const std::vector<Unit>& units, Unit which) {
 template <class C>
 void residual_norm(const std::vector<Matrix>& matrices, Norm norm, const std::vector<Unit>& units,
                    EntryWeights weights, bool keep, C* values, C* residuals, Workers& workers) {
-  std::vector<double> identities;
-  for (const Unit unit : units) identities.push_back(unit == Unit::vectors ? 0 : 1);
-  const ScaledLines<C> scaled(matrices, with_unit(units, Unit::lines), workers);
-  ortho::residuals(scaled.matrices(), identities, {1, 1}, residuals, workers);
+  const std::vector<bool> of_lines = with_unit(units, Unit::lines);
+  const std::vector<double> inverse_lengths = inverse_line_lengths<C>(matrices, of_lines, workers);
+  std::vector<GramForm> forms(matrices.size());
+  std::int64_t line = 0;
+  for (std::size_t m = 0; m < matrices.size(); ++m) {
+    if (units[m] == Unit::vectors) forms[m].identity = 0;
+    if (!of_lines[m]) continue;
+    forms[m].line_scales = inverse_lengths.data() + line;
+    line += matrices[m].shape.depth;
+  }
+  ortho::residuals(matrices, forms, {1, 1}, residuals, workers);
   Triangles<C> all{matrices, norm, units, weights, residuals, workers};
   if (std::find(units.begin(), units.end(), Unit::vectors) != units.end()) all.invert_lengths();
   if (norm == Norm::max) {

@@ -13,7 +13,7 @@ namespace {
 // All matrices of which T is the type of the arithmetic; the others have the order zero in `shapes`.
 template <class T, class C>
 void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>& shapes,
-                  const std::vector<double>& identities, const std::vector<std::int64_t>& offsets,
+                  const std::vector<GramForm>& forms, const std::vector<std::int64_t>& offsets,
                   EntryWeights weights, SquaredSums* totals, C* residuals, Workers& workers) {
   const ResidualPlan plan = plan_residuals(shapes);
   if (plan.tiles.empty()) return;
@@ -21,9 +21,8 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
   std::vector<SquaredSums> sums(plan.groups);
   const auto job = [&](const ResidualTile& tile) {
     C* residual = residuals ? residuals + offsets[tile.matrix] : nullptr;
-    return ResidualJob{matrices[tile.matrix],  tile,     weights.diagonal,
-                       weights.off_diagonal,   residual, std::is_same_v<C, float>,
-                       identities[tile.matrix]};
+    return ResidualJob{matrices[tile.matrix], tile,     forms[tile.matrix],      weights.diagonal,
+                       weights.off_diagonal,  residual, std::is_same_v<C, float>};
   };
   run_gram_tiles(
       plan, kernels, workers,
@@ -49,7 +48,7 @@ void residuals_in(const std::vector<Matrix>& matrices, const std::vector<Shape>&
 }  // namespace
 
 template <class C>
-std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<double>& identities,
+std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<GramForm>& forms,
                                    EntryWeights weights, C* residuals, Workers& workers) {
   const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   std::vector<Shape> all = shapes_of(matrices);
@@ -63,16 +62,15 @@ std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const st
       (is_small ? all : small)[m] = Shape{};
     }
     if (any_small)
-      residuals_in<double, C>(matrices, small, identities, offsets, weights, totals.data(), residuals,
-                              workers);
+      residuals_in<double, C>(matrices, small, forms, offsets, weights, totals.data(), residuals, workers);
   }
-  residuals_in<C, C>(matrices, all, identities, offsets, weights, totals.data(), residuals, workers);
+  residuals_in<C, C>(matrices, all, forms, offsets, weights, totals.data(), residuals, workers);
   return totals;
 }
 
-template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<double>&,
+template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<GramForm>&,
                                             EntryWeights, float*, Workers&);
-template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<double>&,
+template std::vector<SquaredSums> residuals(const std::vector<Matrix>&, const std::vector<GramForm>&,
                                             EntryWeights, double*, Workers&);
 
 }  // namespace ortho

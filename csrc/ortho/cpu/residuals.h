@@ -11,10 +11,10 @@
 namespace ortho {
 
 // C is the type of residuals. `residuals` gets the packed lower triangles of the weighted residuals, one
-// matrix after the other; null: keep nothing. `identities` has for each matrix what is subtracted from the
-// diagonal of its Gram: 1, or 0 for the Gram itself, which keeps the digits of short vectors.
+// matrix after the other; null: keep nothing. `forms` has one for each matrix: the Gram itself keeps the
+// digits of short vectors.
 template <class C>
-std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<double>& identities,
+std::vector<SquaredSums> residuals(const std::vector<Matrix>& matrices, const std::vector<GramForm>& forms,
                                    EntryWeights weights, C* residuals, Workers& workers);
 
 }  // namespace ortho

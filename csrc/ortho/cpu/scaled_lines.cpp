@@ -9,9 +9,10 @@
 namespace ortho {
 namespace {
 
-// Some lines of one matrix, few enough that they and their derivatives stay in a cache.
+// Some lines of one matrix: few enough that they and their derivatives stay in a cache, and enough for a
+// tile.
 std::vector<DepthRange> plan_lines(const std::vector<Matrix>& matrices, const std::vector<bool>& wanted) {
-  constexpr std::int64_t entries = 32'768, fewest = 16;
+  constexpr std::int64_t entries = 32'768, fewest = 256;
   std::vector<DepthRange> ranges;
   for (std::size_t m = 0; m < matrices.size(); ++m) {
     const auto [order, depth] = matrices[m].shape;
@@ -32,29 +33,25 @@ Matrix contiguous_lines(const C* lines, const Shape& shape) {
 }  // namespace
 
 template <class C>
-ScaledLines<C>::ScaledLines(const std::vector<Matrix>& matrices, const std::vector<bool>& wanted,
-                            Workers& workers)
-    : matrices_(matrices) {
+std::vector<double> inverse_line_lengths(const std::vector<Matrix>& matrices, const std::vector<bool>& wanted,
+                                         Workers& workers) {
   const std::vector<DepthRange> ranges = plan_lines(matrices, wanted);
-  if (ranges.empty()) return;
-  std::vector<std::int64_t> offsets(matrices.size());
-  std::int64_t total = 0, longest = 0;
+  std::vector<std::int64_t> offsets;
+  std::int64_t total = 0;
+  double work = 0;
   for (std::size_t m = 0; m < matrices.size(); ++m) {
-    offsets[m] = total;
-    if (wanted[m]) total += matrices[m].shape.order * matrices[m].shape.depth;
+    offsets.push_back(total);
+    if (!wanted[m]) continue;
+    total += matrices[m].shape.depth;
+    work += static_cast<double>(matrices[m].shape.depth) * matrices[m].shape.order / 4;
   }
-  for (const DepthRange& range : ranges) longest = std::max(longest, range.end - range.begin);
-  lines_.reset(new C[total]);
-  for_each_item(workers, static_cast<std::int64_t>(ranges.size()), static_cast<double>(total),
-                longest * sizeof(double), [&](std::int64_t item, void* memory) {
-                  const auto [m, begin, end] = ranges[item];
-                  C* lines = lines_.get() + offsets[m] + begin * matrices[m].shape.order;
-                  cpu_kernels_of<C>().unit_lines(
-                      {matrices[m], {}, begin, end, lines, nullptr, static_cast<double*>(memory)});
-                });
-  for (std::size_t m = 0; m < matrices.size(); ++m) {
-    if (wanted[m]) matrices_[m] = contiguous_lines(lines_.get() + offsets[m], matrices[m].shape);
-  }
+  std::vector<double> inverse(total);
+  for_each_item(workers, static_cast<std::int64_t>(ranges.size()), work, 0, [&](std::int64_t item, void*) {
+    const auto [m, begin, end] = ranges[item];
+    cpu_kernels_of<C>().invert_lengths(
+        {matrices[m], begin, end, &inverse[offsets[m] + begin], {}, nullptr, nullptr});
+  });
+  return inverse;
 }
 
 template <class C>
@@ -85,7 +82,8 @@ void scaled_lines_backward(const C* factors, const std::vector<Matrix>& matrices
         C* lines = own + product;
         C* derivatives = lines + entries;
         auto* inverse_lengths = reinterpret_cast<double*>(derivatives + entries);
-        const UnitLinesJob job{matrices[m], gradients[m], begin, end, lines, derivatives, inverse_lengths};
+        const LinesJob job{matrices[m], begin, end, inverse_lengths, gradients[m], lines, derivatives};
+        kernels.invert_lengths(job);
         kernels.unit_lines(job);
         const Matrix scaled = contiguous_lines(lines, {order, length});
         for (std::int64_t row = 0; row < order; row += tile) {
@@ -101,8 +99,10 @@ void scaled_lines_backward(const C* factors, const std::vector<Matrix>& matrices
       });
 }
 
-template class ScaledLines<float>;
-template class ScaledLines<double>;
+template std::vector<double> inverse_line_lengths<float>(const std::vector<Matrix>&, const std::vector<bool>&,
+                                                         Workers&);
+template std::vector<double> inverse_line_lengths<double>(const std::vector<Matrix>&,
+                                                          const std::vector<bool>&, Workers&);
 template void scaled_lines_backward(const float*, const std::vector<Matrix>&, const float*,
                                     const std::vector<Gradient>&, Workers&);
 template void scaled_lines_backward(const double*, const std::vector<Matrix>&, const double*,

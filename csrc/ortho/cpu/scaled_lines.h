@@ -1,8 +1,6 @@
-// Matrices whose lines across the order, one at each depth, are scaled to length 1, and the way back.
+// Matrices whose lines across the order, one at each depth, are scaled to length 1.
 #pragma once
 
-#include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "../matrix.h"
@@ -10,19 +8,11 @@
 
 namespace ortho {
 
-// A copy, of numbers of C, of those matrices that are `wanted`.
+// One over the length of each line of those matrices that are `wanted`, one matrix after the other: 0 of a
+// zero line. C is the type of the arithmetic.
 template <class C>
-class ScaledLines {
- public:
-  ScaledLines(const std::vector<Matrix>& matrices, const std::vector<bool>& wanted, Workers& workers);
-
-  // All matrices, with the copies in their places.
-  const std::vector<Matrix>& matrices() const { return matrices_; }
-
- private:
-  std::vector<Matrix> matrices_;
-  std::unique_ptr<C[]> lines_;
-};
+std::vector<double> inverse_line_lengths(const std::vector<Matrix>& matrices, const std::vector<bool>& wanted,
+                                         Workers& workers);
 
 // With x the scaled lines of a matrix and K its residual: 4 g K x, taken through the scaling. A matrix whose
 // gradient has no data is passed over.

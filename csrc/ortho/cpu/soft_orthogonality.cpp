@@ -11,8 +11,8 @@ namespace ortho {
 template <class C>
 void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weights, C* values, C* residuals,
                         Workers& workers) {
-  const std::vector<double> identities(matrices.size(), 1.0);
-  const std::vector<SquaredSums> totals = ortho::residuals(matrices, identities, weights, residuals, workers);
+  const std::vector<GramForm> forms(matrices.size());
+  const std::vector<SquaredSums> totals = ortho::residuals(matrices, forms, weights, residuals, workers);
   for (std::size_t m = 0; m < matrices.size(); ++m) {
     values[m] = static_cast<C>(weights.diagonal * totals[m].diagonal +
                                2 * weights.off_diagonal * totals[m].below_diagonal);

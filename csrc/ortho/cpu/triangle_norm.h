@@ -69,7 +69,7 @@ SquaredSums measure_rows(const TriangleJob& job, const double* factors, double* 
     return total;
   };
   return with_cosines(job, [&](auto cosines) {
-    return job.norm == Norm::l1 ? over_rows(cosines, magnitude<Doubles>)
+    return job.norm == Norm::l1 ? over_rows(cosines, [](Doubles entry) { return magnitude(entry); })
                                 : over_rows(cosines, [](Doubles entry) { return entry * entry; });
   });
 }

@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "lines.h"
+#include "panels.h"
 
 namespace ortho::ORTHO_LEVEL {
 namespace {
@@ -19,60 +20,82 @@ ORTHO_INLINE T fold_lanes(Lanes<T, N> v) {
   }
 }
 
-// The sum of term(first, read, write) over all vectors of a line of `count` numbers; `first` numbers come
-// before what is read and written.
+// A vector of a line of `count` numbers, zeros beyond its end.
+template <class T, class S>
+ORTHO_INLINE Vector<T> load_of_line(const S* line, std::int64_t stride, std::int64_t from,
+                                    std::int64_t count) {
+  const std::int64_t some = smaller(lanes<T>, count - from);
+  if (stride == 1) return some == lanes<T> ? load<T>(line + from) : load_some<T>(line + from, some);
+  T padded[lanes<T>] = {};
+  for (std::int64_t i = 0; i < some; ++i) padded[i] = load_one<T>(line + (from + i) * stride);
+  return load<T>(padded);
+}
+
+// The sum of term(from) over all vectors of a line.
 template <class T, class Term>
 ORTHO_INLINE double sum_along(std::int64_t count, const Term& term) {
   constexpr std::int64_t at_once = 512;  // so that no sum of T gets long
   double total = 0;
   for (std::int64_t first = 0; first < count; first += at_once) {
     Vector<T> sum{};
-    along<T>(count - first < at_once ? count - first : at_once,
-             [&](const auto& read, const auto& write) { sum += term(first, read, write); });
+    for (std::int64_t c = first; c < smaller(first + at_once, count); c += lanes<T>) sum += term(c);
     total += static_cast<double>(fold_lanes<lanes<T>, T>(sum));
   }
   return total;
 }
 
 template <class T>
-void unit_lines(const UnitLinesJob& job) {
+void invert_lengths(const LinesJob& job) {
   with_storage<T>(job.matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     const std::int64_t order = job.matrix.shape.order, stride = job.matrix.order_stride;
-    T* line = static_cast<T*>(job.lines);
-    for (std::int64_t d = job.begin; d < job.end; ++d, line += order) {
+    for (std::int64_t d = job.begin; d < job.end; ++d) {
       const S* source = static_cast<const S*>(job.matrix.data) + d * job.matrix.depth_stride;
-      if (stride != 1) {
-        for (std::int64_t i = 0; i < order; ++i) line[i] = load_one<T>(source + i * stride);
-      }
-      const double square = sum_along<T>(order, [&](std::int64_t first, const auto& read, const auto& write) {
-        const Vector<T> numbers = stride == 1 ? read(source + first) : read(line + first);
-        write(line + first, numbers);
+      const double square = sum_along<T>(order, [&](std::int64_t c) {
+        const Vector<T> numbers = load_of_line<T>(source, stride, c, order);
         return numbers * numbers;
       });
-      const double zero_or_nan = square - square;  // NaN also where the square overflows
-      const double inverse = square == 0 ? 0 : 1 / __builtin_sqrt(square) + zero_or_nan;
-      job.inverse_lengths[d - job.begin] = inverse;
-      along<T>(order, [&](const auto& read, const auto& write) {
-        write(line, read(line) * broadcast(static_cast<T>(inverse)));
-      });
+      const double zero_or_nan = square - square;
+      job.inverse_lengths[d - job.begin] = square == 0 ? 0 : 1 / __builtin_sqrt(square) + zero_or_nan;
     }
     return 0;
   });
 }
 
 template <class T>
-void project_lines(const UnitLinesJob& job) {
+void unit_lines(const LinesJob& job) {
+  with_storage<T>(job.matrix.storage, [&](auto storage) {
+    using S = decltype(storage);
+    const std::int64_t order = job.matrix.shape.order, stride = job.matrix.order_stride;
+    T* line = static_cast<T*>(job.lines);
+    for (std::int64_t d = job.begin; d < job.end; ++d, line += order) {
+      const S* source = static_cast<const S*>(job.matrix.data) + d * job.matrix.depth_stride;
+      const Vector<T> scale = broadcast(static_cast<T>(job.inverse_lengths[d - job.begin]));
+      for (std::int64_t c = 0; c < order; c += lanes<T>) {
+        const Vector<T> scaled = load_of_line<T>(source, stride, c, order) * scale;
+        if (c + lanes<T> <= order) {
+          store<T, T>(line + c, scaled);
+        } else {
+          store_some<T, T>(line + c, scaled, order - c);
+        }
+      }
+    }
+    return 0;
+  });
+}
+
+template <class T>
+void project_lines(const LinesJob& job) {
   with_storage<T>(job.matrix.storage, [&](auto storage) {
     using S = decltype(storage);
     const std::int64_t order = job.matrix.shape.order;
     const T* line = static_cast<const T*>(job.lines);
     T* derivative = static_cast<T*>(job.derivatives);
     for (std::int64_t d = job.begin; d < job.end; ++d, line += order, derivative += order) {
-      const Vector<T> along_line = broadcast(
-          static_cast<T>(sum_along<T>(order, [&](std::int64_t first, const auto& read, const auto&) {
-            return read(line + first) * read(derivative + first);
-          })));
+      const double pull = sum_along<T>(order, [&](std::int64_t c) {
+        return load_of_line<T>(line, 1, c, order) * load_of_line<T>(derivative, 1, c, order);
+      });
+      const Vector<T> along_line = broadcast(static_cast<T>(pull));
       along<T>(order, [&](const auto& read, const auto& write) {
         write(derivative, read(derivative) - along_line * read(line));
       });
