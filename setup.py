@@ -56,6 +56,7 @@ if IS_X86:
     LEVELS |= {"avx2": AVX2, "avx512": AVX512}
 
 KERNEL_SOURCES = [
+    "ortho/cpu/convolution.cpp",
     "ortho/cpu/cross_gram.cpp",
     "ortho/cpu/dispatch.cpp",
     "ortho/cpu/level.cpp",
@@ -67,7 +68,7 @@ KERNEL_SOURCES = [
     "ortho/cpu/srip.cpp",
     "ortho/cpu/tile_plan.cpp",
 ]
-OPERATOR_SOURCES = ["torch/cpu.cpp", "torch/weight_views.cpp"]
+OPERATOR_SOURCES = ["torch/convolution.cpp", "torch/cpu.cpp", "torch/weight_views.cpp"]
 INTROSPECTION_SOURCES = [
     "introspect.cpp",
     "introspect_cuda.cpp",

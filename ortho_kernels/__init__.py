@@ -8,6 +8,7 @@ The formulas are in `ortho_kernels.reference`; names that existing code imports 
 """
 
 from .backends.registry import use_backend
+from .convolutions import convolution_orthogonality
 from .functional import soft_orthogonality, srip
 from .gradients import soft_orthogonality_value_and_grad, srip_value_and_grad
 from .low_rank import low_rank_soft_orthogonality
@@ -20,6 +21,7 @@ __all__ = [
     "OrthogonalityPenalty",
     "Schedule",
     "StepSchedule",
+    "convolution_orthogonality",
     "low_rank_soft_orthogonality",
     "paper_gamma",
     "soft_orthogonality",

@@ -1,7 +1,7 @@
 """The names that existing training scripts carry, with their exact semantics: swap the import, keep the results.
 
 from ortho_kernels.compat import l2_reg_ortho, l2_reg_ortho_imagenet  # Bansal, Chen and Wang, NeurIPS 2018
-from ortho_kernels.compat import orth_dist                             # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
+from ortho_kernels.compat import orth_dist, deconv_orth_dist           # OCNN: Wang, Chen, Chakraborty and Yu, CVPR 2020
 from ortho_kernels.compat import compute_orth_regu                     # AdaLoRA: Zhang et al., ICLR 2023
 from ortho_kernels.compat import svdo, svmo, of_penalty                # ABD-Net: Chen et al., ICCV 2019
 
@@ -15,10 +15,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from . import functional
+from . import convolutions, functional
+from .convolutions import as_pair
 from .extremes import extreme_eigenvalues
+from .options import OCNN
+from .shifts import output_size
 from .weight_checks import check_weights
-from .weight_views import compute_dtype, view_weight
+from .weight_views import compute_dtype, view_weight, weight_views
 
 _STARTS = ("uniform", "normal")
 
@@ -80,6 +83,43 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
     Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py:42-46.
     """
     return functional.soft_orthogonality([mat], squared=False)
+
+
+def deconv_orth_dist(kernel: Tensor, stride: int | tuple[int, int] = 2, padding: int | tuple[int, int] = 1) -> Tensor:
+    """||Conv(K, K) - I||_F of OCNN as released, which holds the middle of the output against the identity.
+
+    `kernel` is `(out, in, k, k)`. The output has floor(2 padding / stride) + 1 places a side; its middle is the place
+    (ct, ct) with ct = floor(its width / 2). Two quirks are kept:
+
+    - At stride 1, padding 1 it checks 9 of the 25 shifts of a 3 x 3 kernel.
+    - At its defaults the shifts are (+-1, +-1): the zero shift is never met, and the identity is held against (1, 1).
+
+    `ortho_kernels.convolution_orthogonality` checks all shifts, the zero shift against the identity. The gradient is 0
+    where the value is 0, as there.
+
+    Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py.
+
+    Raises:
+        TypeError, ValueError: for a kernel that is none, and for a stride or padding that conv2d does not take or whose
+            output has no place (ct, ct).
+    """
+    weights = functional.as_list([kernel])
+    views = weight_views(weights, 1, ["kernel"])
+    strides = as_pair(stride, flat=False, missing=1, least=1)
+    paddings = as_pair(padding, flat=False, missing=0, least=0)
+    if kernel.dim() != 4 or strides is None or paddings is None:
+        raise ValueError(
+            "kernel must be (out, in, k, k), stride and padding ints or tuples (y, x), of 1 or more and of 0 or more; "
+            f"got shape {tuple(kernel.shape)}, stride={stride!r}, padding={padding!r}"
+        )
+    height, width = output_size(strides, paddings)
+    if (ct := width // 2) >= height:
+        raise ValueError(
+            f"kernel convolved with itself at stride={stride!r}, padding={padding!r} is {height} x {width}: it has no place "
+            f"({ct}, {ct}) for the identity; take equal strides and paddings for both dimensions"
+        )
+    options = OCNN((strides,), (paddings,), ((ct, ct),), squared=False)
+    return convolutions.values(weights, views, options).sum()
 
 
 def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: str = "") -> Tensor:

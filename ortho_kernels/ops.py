@@ -26,6 +26,10 @@ in which nothing cancels, may be rounded. The forward always keeps float32's dig
 `residual_norm` has the other norms of R, numbered as in `NORMS`; `unit_rows_norm` has all norms, of weights whose rows are
 scaled to length 1.
 
+Of a convolution (`weights` are kernels of one or two dimensions, or linear), `strides`, `paddings` and `identities` have two
+numbers (y, x) a weight: those of the kernel's convolution with itself, and the place of its output that is held against the
+identity. `residuals` are then half of the derivative by each shift's product, dense; see `kept_entries` of `shifts.py`.
+
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 `copy_now` copies a tensor that may change before the backward: compiled, that applies torch's own operators to it anew.
 
@@ -43,16 +47,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .weight_views import (
-    ROWS,
-    GradientSlots,
-    WeightViews,
-    compute_dtype,
-    gradient_slots,
-    is_transformed,
-    matrix_shape,
-    new_gradient,
-)
+from .fakes import FAKES, kept_pairs
+from .weight_views import GradientSlots, WeightViews, gradient_slots, is_transformed, new_gradient
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
@@ -68,7 +64,15 @@ SCHEMAS = (
     "srip_backward(Tensor factors, Tensor[] weights, int[] groups, int[] sides, Tensor vectors, int pairs,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
-CPU_NAMES = ("residual_norm", "unit_rows_norm", "unit_rows_norm_backward", "cross_gram", "cross_gram_backward")
+CPU_NAMES = (
+    "residual_norm",
+    "unit_rows_norm",
+    "unit_rows_norm_backward",
+    "cross_gram",
+    "cross_gram_backward",
+    "convolution_orthogonality",
+    "convolution_orthogonality_backward",
+)
 CPU_SCHEMAS = (
     "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
     " -> (Tensor values, Tensor residuals)",
@@ -79,6 +83,10 @@ CPU_SCHEMAS = (
     "cross_gram(Tensor[] weights, Tensor[] others, int[] groups, int norm, bool keep) -> (Tensor values, Tensor kept)",
     "cross_gram_backward(Tensor factors, Tensor[] weights, Tensor[] others, int[] groups, Tensor kept, int precision,"
     " Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+    "convolution_orthogonality(Tensor[] weights, int[] groups, int[] strides, int[] paddings, int[] identities, bool keep)"
+    " -> (Tensor values, Tensor residuals)",
+    "convolution_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] strides, int[] paddings,"
+    " int[] identities, Tensor residuals, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 COPY_SCHEMA = "copy_now(Tensor tensor) -> Tensor"
@@ -97,15 +105,6 @@ def wants_gradient(weights: Sequence[Tensor]) -> bool:
 def backward_precision() -> int:
     """What `torch.set_float32_matmul_precision` asks for now; exact in what Dynamo compiles: it cannot trace the getter."""
     return 0 if torch.compiler.is_compiling() else PRECISIONS.index(torch.get_float32_matmul_precision())
-
-
-def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> list[int]:
-    """The order n of every matrix, groups of one weight side by side."""
-    result = []
-    for weight, count, side in zip(weights, groups, sides, strict=True):
-        rows, cols = matrix_shape(weight, count)
-        result += [rows if side == ROWS else cols] * count
-    return result
 
 
 class Route(NamedTuple):
@@ -151,40 +150,8 @@ def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
     return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in slots.slots]
 
 
-# Shapes, for torch.compile and torch.export
-
-
-def _fake_triangles(weights, groups, sides, *options):
-    *_, keep = options
-    n = orders(weights, groups, sides)
-    kept = sum(order * (order + 1) // 2 for order in n) if keep else 0
-    like = {"dtype": compute_dtype(weights)}
-    return weights[0].new_empty(len(n), **like), weights[0].new_empty(kept, **like)
-
-
-def _pairs(start, iterations, through):
-    """The number of vectors' pairs that are kept for the backward."""
-    return iterations if through else 1
-
-
-def _fake_srip(weights, groups, sides, start, iterations, through, keep):
-    n, pairs = orders(weights, groups, sides), _pairs(start, iterations, through)
-    return start.new_empty(len(n)), start.new_empty(pairs * 2 * sum(n) if keep else 0)
-
-
-def _fake_cross_gram(weights, others, groups, norm, keep):
-    rows = [orders(each, groups, [ROWS] * len(groups)) for each in (weights, others)]
-    kept = sum(n * m for n, m in zip(*rows, strict=True)) if keep else 0
-    like = {"dtype": compute_dtype([*weights, *others])}
-    return weights[0].new_empty(sum(groups), **like), weights[0].new_empty(kept, **like)
-
-
-for name in ("soft_orthogonality", "residual_norm", "unit_rows_norm"):
-    torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_triangles, lib=library)
-torch.library.register_fake(f"{NAMESPACE}::cross_gram", _fake_cross_gram, lib=library)
-torch.library.register_fake(f"{NAMESPACE}::srip", _fake_srip, lib=library)
-for name in ("soft_orthogonality_backward", "unit_rows_norm_backward", "srip_backward", "cross_gram_backward"):
-    torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *arguments: None, lib=library)
+for name, fake in FAKES.items():
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
 
 
 # vmap would need operators with a batch dimension: matrices of one shape are groups of one weight already.
@@ -219,17 +186,17 @@ for name in (*NAMES, *CPU_NAMES):
 # because only there torch.func transforms know it. What is being compiled sees the operator itself.
 
 
-def _differentiable(name, backward, constant, paired=False):
-    """An operator `(weights, groups, sides, *rest, keep)`, differentiable by one call of its backward operator.
+def _differentiable(name, backward, given, paired=False):
+    """An operator `(weights, *options, keep)`, differentiable by one call of its backward operator.
 
-    `constant(*rest)`, called when the gradient is taken, is what the backward operator takes after the kept tensor.
-    `paired`: an operator `(weights, others, groups, *rest, keep)`, whose gradients are those of both lists.
+    `given(kept, *options)`, called when the gradient is taken, is what the backward operator takes between the weights and
+    the gradients. `paired`: an operator `(weights, others, *options, keep)`, whose gradients are those of both lists.
     """
     operator, gradients_of = getattr(_operators, name).default, _differentiable_no_further(backward, paired)
-    lists, layout = (2, 1) if paired else (1, 2)  # of weights, and of options that say how these are seen
+    lists = 2 if paired else 1
 
-    def compute(given, *weights):
-        route, *options = given
+    def compute(constants, *weights):
+        route, *options = constants
         return _operate(name, route, *(_halves(weights) if paired else (weights,)), *options)
 
     def remember(ctx, inputs, output):
@@ -238,7 +205,7 @@ def _differentiable(name, backward, constant, paired=False):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
         ctx.save_for_backward(kept, *weights)
-        ctx.route, ctx.layout, ctx.rest, ctx.keep = route, options[:layout], options[layout:-1], options[-1]
+        ctx.route, (*ctx.options, ctx.keep) = route, options
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -255,8 +222,7 @@ def _differentiable(name, backward, constant, paired=False):
             if not ctx.keep:
                 raise RuntimeError("computed with keep=False: nothing was kept from which to take a gradient")
             kept, *weights = ctx.saved_tensors
-            given = (factors.contiguous(), weights, ctx.layout, kept, constant(*ctx.rest))
-            gradients = gradients_of(*given, wanted, ctx.route)
+            gradients = gradients_of(factors.contiguous(), weights, given(kept, *ctx.options), wanted, ctx.route)
             if len(gradients) == len(wanted):
                 return None, *gradients
             remaining = iter(gradients)
@@ -320,10 +286,10 @@ class _SecondDerivative(torch.autograd.Function):
 def _differentiable_no_further(write, paired):
     """New gradients of the `wanted` weights, by a backward operator that writes them."""
 
-    def compute(factors, weights, layout, kept, constant, wanted, route):
+    def compute(factors, weights, given, wanted, route):
         gradients = new_gradients(weights, wanted, route and route.views)
-        given = (*(_halves(weights) if paired else (weights,)), *layout, kept, constant)
-        write(factors, *given, gradients, wanted, False, route=route)
+        lists = _halves(weights) if paired else (weights,)
+        write(factors, *lists, *given, gradients, wanted, False, route=route)
         return gradients
 
     def gradients_of(factors, weights, *rest):
@@ -353,13 +319,25 @@ soft_orthogonality_backward = _backward("soft_orthogonality_backward")
 unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
 cross_gram_backward = _backward("cross_gram_backward")
-soft_orthogonality = _differentiable(
-    "soft_orthogonality", soft_orthogonality_backward, lambda *options: backward_precision()
+convolution_orthogonality_backward = _backward("convolution_orthogonality_backward")
+
+
+def _of_a_side(kept, groups, sides, *_):
+    return groups, sides, kept, backward_precision()
+
+
+soft_orthogonality = _differentiable("soft_orthogonality", soft_orthogonality_backward, _of_a_side)
+residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, _of_a_side)
+unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, _of_a_side)
+srip = _differentiable(
+    "srip", srip_backward, lambda kept, groups, sides, *iteration: (groups, sides, kept, kept_pairs(*iteration))
 )
-residual_norm = _differentiable("residual_norm", soft_orthogonality_backward, lambda *options: backward_precision())
-unit_rows_norm = _differentiable("unit_rows_norm", unit_rows_norm_backward, lambda *options: backward_precision())
-srip = _differentiable("srip", srip_backward, _pairs)
-cross_gram = _differentiable("cross_gram", cross_gram_backward, lambda *options: backward_precision(), paired=True)
+cross_gram = _differentiable(
+    "cross_gram", cross_gram_backward, lambda kept, groups, norm: (groups, kept, backward_precision()), paired=True
+)
+convolution_orthogonality = _differentiable(
+    "convolution_orthogonality", convolution_orthogonality_backward, lambda kept, *options: (*options, kept)
+)
 
 
 def gradient_name(index: int) -> str:

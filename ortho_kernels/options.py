@@ -110,10 +110,28 @@ class SRIP:
         return self.iterations if self.gradient == "through" else 1
 
 
+@dataclass(frozen=True)
+class OCNN:
+    """Orthogonality of convolutions: ||Conv(K, K) - I||_F^2, or its root if not `squared`.
+
+    Attributes:
+        stride, padding: `(y, x)` of each weight.
+        identity: the place `(y, x)` of the output that is held against the identity; the others are held against zero.
+    """
+
+    kind: ClassVar[str] = "convolution_orthogonality"
+    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "none")
+
+    stride: tuple[tuple[int, int], ...]
+    padding: tuple[tuple[int, int], ...]
+    identity: tuple[tuple[int, int], ...]
+    squared: bool = True
+
+
 PENALTIES: dict[str, type[SO] | type[SRIP]] = {penalty.kind: penalty for penalty in (SO, SRIP)}
 
 
-def check_reduction(reduction: str, options: SO | SRIP) -> None:
+def check_reduction(reduction: str, options: SO | SRIP | OCNN) -> None:
     check_choice("reduction", reduction, options.reductions)
     if reduction == "entries" and isinstance(options, SO):
         options.check_entries()

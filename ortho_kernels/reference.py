@@ -2,7 +2,8 @@
 
 He, Du and Ma, "Preventing Dimensional Collapse in Self-Supervised Learning via Orthogonality Regularization" (NeurIPS
 2024, arXiv 2411.00392), add `gamma * sum over encoder weights of penalty(W)` to a self-supervised loss. W holds one filter
-a row. `paper_so` and `paper_srip` are the paper's formulas, of one matrix.
+a row. `paper_so` and `paper_srip` are the paper's formulas, of one matrix. `paper_ocnn` is that of Wang, Chen, Chakraborty
+and Yu, "Orthogonal Convolutional Neural Networks" (CVPR 2020, arXiv 1911.12207), of one kernel K.
 
 `soft_orthogonality` and `srip` are the same over lists of weights, with options. They compute the smaller of W W^T and
 W^T W by default: both have the same nonzero eigenvalues. The larger one has a null space, on which R is -1 whatever W is.
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 
 def paper_so(W: Tensor) -> Tensor:
@@ -34,6 +36,15 @@ def paper_srip(W: Tensor, v: Tensor) -> Tensor:
     u = R @ v
     w = R @ u
     return w.norm() / u.norm()
+
+
+def paper_ocnn(K: Tensor, stride: int = 1) -> Tensor:
+    """Orthogonality of a convolution (OCNN, CVPR 2020), by all shifts of a kernel of k x k numbers a channel."""
+    P = (K.shape[-1] - 1) // stride * stride
+    Z = conv2d(K, K, stride=stride, padding=P)
+    I = torch.zeros_like(Z)  # noqa: E741
+    I[:, :, P // stride, P // stride] = torch.eye(len(K))
+    return (Z - I).square().sum()
 
 
 def soft_orthogonality(
@@ -173,6 +184,40 @@ def low_rank_soft_orthogonality(
         M = (B * s) @ A
         values.append(soft_orthogonality([M]) - (min(M.shape) - len(A)))
     return reduce(values, reduction)
+
+
+def convolution_orthogonality(
+    weights: Sequence[Tensor],
+    *,
+    stride: Sequence[tuple[int, int]],
+    padding: Sequence[tuple[int, int]],
+    identity: Sequence[tuple[int, int]],
+    groups: int | Sequence[int] = 1,
+    squared: bool = True,
+    reduction: str = "sum",
+) -> Tensor:
+    """||Conv(K, K) - I||_F^2, or its root if not `squared`; I is the identity at the place `identity`, else zero."""
+    values = []
+    for index, K in kernels(weights, groups):
+        Z = conv2d(K, K, stride=stride[index], padding=padding[index])
+        y, x = identity[index]
+        I = torch.zeros_like(Z)  # noqa: E741
+        I[:, :, y, x] = torch.eye(len(K), dtype=K.dtype, device=K.device)
+        value = (Z - I).square().sum()
+        values.append(value if squared else square_root(value))
+    return reduce(values, reduction)
+
+
+def kernels(weights: Sequence[Tensor], groups: int | Sequence[int] = 1) -> list[tuple[int, Tensor]]:
+    """Every kernel `(out / groups, in / groups, height, width)`, with the place of its weight in the list."""
+    counts = [groups] * len(weights) if isinstance(groups, int) else groups
+    dtype = torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
+    result = []
+    for index, (weight, count) in enumerate(zip(weights, counts, strict=True)):
+        height, width = (1, 1, *weight.shape[2:])[-2:]
+        shape = count, weight.shape[0] // count, weight.shape[1], height, width
+        result += [(index, K) for K in weight.to(dtype).reshape(shape)]
+    return result
 
 
 def matrices(

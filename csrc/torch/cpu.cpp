@@ -5,39 +5,26 @@
 #include <vector>
 
 #include "../ortho/cpu/cross_gram.h"
-#include "../ortho/cpu/parallel.h"
 #include "../ortho/cpu/residual_norm.h"
 #include "../ortho/cpu/soft_orthogonality.h"
 #include "../ortho/cpu/srip.h"
 #include "../ortho/cpu/start_vectors.h"
 #include "tensor_args.h"
+#include "workers.h"
 
 namespace {
 
 using ortho::in_compute_type;
 using ortho::Integers;
 using ortho::matrix_count;
+using ortho::new_cpu_numbers;
 using ortho::numbers;
 using ortho::Tensor;
 using ortho::Tensors;
+using ortho::TorchWorkers;
 using ortho::total_order;
 using ortho::total_triangle;
 using ortho::WeightViews;
-
-class TorchWorkers final : public ortho::Workers {
- public:
-  std::int64_t count() const override { return torch::stable::get_num_threads(); }
-  void start(std::int64_t workers, void (*run)(void*), void* context) override {
-    torch::stable::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t worker = begin; worker < end; ++worker) run(context);
-    });
-  }
-};
-
-template <class C>
-Tensor new_numbers(std::int64_t count) {
-  return ortho::new_numbers<C>(count, aoti_torch_device_type_cpu(), 0);
-}
 
 std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Integers& groups,
                                               const Integers& sides, double diagonal, double off_diagonal,
@@ -46,8 +33,8 @@ std::tuple<Tensor, Tensor> soft_orthogonality(const Tensors& weights, const Inte
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    Tensor residuals = new_numbers<C>(keep ? total_triangle(views) : 0);
+    Tensor values = new_cpu_numbers<C>(matrix_count(views));
+    Tensor residuals = new_cpu_numbers<C>(keep ? total_triangle(views) : 0);
     ortho::soft_orthogonality<C>(views.matrices, {diagonal, off_diagonal},
                                  static_cast<C*>(values.mutable_data_ptr()),
                                  keep ? static_cast<C*>(residuals.mutable_data_ptr()) : nullptr, workers);
@@ -67,11 +54,12 @@ std::tuple<Tensor, Tensor> norms(const WeightViews& views, const std::vector<ort
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views)), residuals = new_numbers<C>(total_triangle(views));
+    Tensor values = new_cpu_numbers<C>(matrix_count(views)),
+           residuals = new_cpu_numbers<C>(total_triangle(views));
     ortho::residual_norm<C>(views.matrices, norm_of(norm), units, {diagonal, off_diagonal}, keep,
                             static_cast<C*>(values.mutable_data_ptr()),
                             static_cast<C*>(residuals.mutable_data_ptr()), workers);
-    return std::make_tuple(values, keep ? residuals : new_numbers<C>(0));
+    return std::make_tuple(values, keep ? residuals : new_cpu_numbers<C>(0));
   });
 }
 
@@ -136,8 +124,8 @@ std::tuple<Tensor, Tensor> srip(const Tensors& weights, const Integers& groups, 
   TorchWorkers workers;
   return in_compute_type(views, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views));
-    Tensor vectors = new_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
+    Tensor values = new_cpu_numbers<C>(matrix_count(views));
+    Tensor vectors = new_cpu_numbers<C>(keep ? 2 * ortho::pairs_of(options) * total_order(views) : 0);
     ortho::srip<C>(views.matrices, views.column_permutations(weights),
                    numbers<C>(start, total_order(views), "start"), options,
                    static_cast<C*>(values.mutable_data_ptr()),
@@ -186,8 +174,8 @@ std::tuple<Tensor, Tensor> cross_gram(const Tensors& weights, const Tensors& oth
   TorchWorkers workers;
   return in_compute_type(views.weights, views.others, [&](auto number) {
     using C = decltype(number);
-    Tensor values = new_numbers<C>(matrix_count(views.weights));
-    Tensor kept = new_numbers<C>(keep ? views.entries : 0);
+    Tensor values = new_cpu_numbers<C>(matrix_count(views.weights));
+    Tensor kept = new_cpu_numbers<C>(keep ? views.entries : 0);
     ortho::cross_gram<C>(views.pairs, norm_of(norm), static_cast<C*>(values.mutable_data_ptr()),
                          keep ? static_cast<C*>(kept.mutable_data_ptr()) : nullptr, workers);
     return std::make_tuple(values, kept);
@@ -221,7 +209,7 @@ void cross_gram_backward(const Tensor& factors, const Tensors& weights, const Te
 }
 
 Tensor start_vectors(const Tensor& keys, const Tensor& step) {
-  Tensor vectors = new_numbers<float>(keys.numel());
+  Tensor vectors = new_cpu_numbers<float>(keys.numel());
   ortho::start_vectors(numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
                        *numbers<std::int64_t>(step, 1, "step"),
                        static_cast<float*>(vectors.mutable_data_ptr()));

@@ -8,14 +8,16 @@
 #include "tensor_args.h"
 
 namespace ortho {
-namespace {
-
-// Asked for once a tensor: each question to torch is a call into another library.
-using Lengths = torch::headeronly::IntHeaderOnlyArrayRef;
 
 std::string weight_name(Place place) {
   return std::string(place.list) + "[" + std::to_string(place.index) + "]";
 }
+std::string gradient_name(Place place) { return "the gradient of " + weight_name(place); }
+
+namespace {
+
+// Asked for once a tensor: each question to torch is a call into another library.
+using Lengths = torch::headeronly::IntHeaderOnlyArrayRef;
 
 std::runtime_error bad_weight(Place place, const std::string& problem) {
   return std::runtime_error(weight_name(place) + ": " + problem);
@@ -165,8 +167,6 @@ void check_pairs(const std::vector<Tensor>& weights, const WeightViews& views,
 
 namespace {
 
-std::string gradient_name(Place place) { return "the gradient of " + weight_name(place); }
-
 bool same_kind(const Tensor& a, const Tensor& b) {
   const auto kind = [](const Tensor& tensor) {
     std::array<std::int32_t, 3> own{};
@@ -179,11 +179,8 @@ bool same_kind(const Tensor& a, const Tensor& b) {
 }
 
 // The matrices of one weight's gradient.
-void append_gradients(const Tensor& gradient, const Tensor& weight, const WeightView& view, Place place,
-                      bool accumulate, std::vector<Gradient>& gradients) {
-  if (!same_kind(gradient, weight)) {
-    throw std::runtime_error(gradient_name(place) + ": expected the weight's shape, dtype and device");
-  }
+void append_gradients(const Tensor& gradient, const WeightView& view, Place place, bool accumulate,
+                      std::vector<Gradient>& gradients) {
   const Lengths sizes = gradient.sizes(), strides = gradient.strides();
   const std::int64_t row = strides[0], column = common_stride(sizes, strides, view.dims);
   if (column < 0 && view.rows * view.columns != 0) {
@@ -201,24 +198,25 @@ void append_gradients(const Tensor& gradient, const Tensor& weight, const Weight
 
 }  // namespace
 
+void check_gradient(const Tensor& gradient, const Tensor& weight, Place place) {
+  if (!same_kind(gradient, weight)) {
+    throw std::runtime_error(gradient_name(place) + ": expected the weight's shape, dtype and device");
+  }
+}
+
 std::vector<Gradient> view_gradients(const std::vector<Tensor>& weights, const WeightViews& views,
                                      const std::vector<Tensor>& gradients,
                                      const std::vector<std::int64_t>& wanted, bool accumulate) {
-  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
-  const auto is_wanted = [](std::int64_t want) { return want != 0; };
-  if (std::count_if(wanted.begin(), wanted.end(), is_wanted) != static_cast<std::ptrdiff_t>(gradients.size()))
-    throw std::runtime_error("expected one gradient for each wanted weight");
   std::vector<Gradient> result;
   result.reserve(views.matrices.size());
-  auto next = gradients.begin();
-  for (std::size_t w = 0; w < weights.size(); ++w) {
+  for_gradients(weights, gradients, wanted, views.list, [&](std::size_t w, const Tensor* gradient) {
     const WeightView& view = views.views[w];
-    if (!wanted[w]) {
+    if (gradient) {
+      append_gradients(*gradient, view, {w, views.list}, accumulate, result);
+    } else {
       result.insert(result.end(), view.groups, Gradient{});
-      continue;
     }
-    append_gradients(*next++, weights[w], view, {w, views.list}, accumulate, result);
-  }
+  });
   return result;
 }
 

@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../ortho/matrix.h"
@@ -40,6 +42,10 @@ struct Place {
 
 WeightView view_weight(const Tensor& weight, Place place, std::int64_t groups, std::int64_t side);
 
+// What errors call a weight, and the tensor that gets its gradient.
+std::string weight_name(Place place);
+std::string gradient_name(Place place);
+
 Storage storage_of(const Tensor& weight, Place place);
 
 // The matrices of all groups of all weights, in order.
@@ -63,6 +69,24 @@ struct WeightViews {
 // dtype, and columns of one number that lie in memory in one order.
 void check_pairs(const std::vector<Tensor>& weights, const WeightViews& views,
                  const std::vector<Tensor>& others, const WeightViews& other_views);
+
+// Throws unless this has the shape, dtype and device of its weight.
+void check_gradient(const Tensor& gradient, const Tensor& weight, Place place);
+
+// Calls visit(index, gradient) for each weight of this list: null for one that is not wanted.
+template <class Visit>
+void for_gradients(const std::vector<Tensor>& weights, const std::vector<Tensor>& gradients,
+                   const std::vector<std::int64_t>& wanted, const char* list, const Visit& visit) {
+  if (wanted.size() != weights.size()) throw std::runtime_error("expected one `wanted` for each weight");
+  std::size_t given = 0;
+  for (const std::int64_t want : wanted) given += want != 0;
+  if (given != gradients.size()) throw std::runtime_error("expected one gradient for each wanted weight");
+  auto next = gradients.begin();
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    if (wanted[w]) check_gradient(*next, weights[w], {w, list});
+    visit(w, wanted[w] ? &*next++ : nullptr);
+  }
+}
 
 // The given tensors as gradients of those weights that are wanted, one each, to be overwritten or added to. A
 // gradient has the shape, dtype and device of its weight and its columns at one stride in the same order.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import NORMS, SO, SRIP, CrossGram
+from ..options import NORMS, OCNN, SO, SRIP, CrossGram
 from ..pair_views import PairViews, pair_views
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews, new_gradient
@@ -26,7 +27,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking: Sequence[str] = ("norm", "normalize", "against")
+    lacking: Sequence[str] = ("norm", "normalize", "against", "convolution_orthogonality")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""
@@ -70,6 +71,18 @@ class KernelBackend(Backend):
         )
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None
         return values.square() if options.squared else values, last
+
+    def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
+        values, _ = ops.convolution_orthogonality(
+            weights,
+            views.groups,
+            list(chain(*options.stride)),
+            list(chain(*options.padding)),
+            list(chain(*options.identity)),
+            ops.wants_gradient(weights),
+            route=ops.Route(self, views),
+        )
+        return values if options.squared else reference.square_root(values)
 
     @torch.no_grad()
     def soft_orthogonality_gradients(

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..options import SO, SRIP, CrossGram
+from ..options import OCNN, SO, SRIP, CrossGram
 from ..pair_views import PairViews
 from ..weight_views import WeightViews
 
@@ -34,14 +34,14 @@ class Into(NamedTuple):
 class Backend(Protocol):
     name: str
     device_type: str | None  # None: any
-    lacking: Sequence[str] = ()  # the options that it has at their defaults alone
+    lacking: Sequence[str] = ()  # penalties that it lacks, and options that it has at their defaults alone
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Why it can't serve weights of this compute dtype on its device, or None if it can."""
 
-    def lacks(self, options: SO | SRIP | CrossGram) -> str | None:
+    def lacks(self, options: SO | SRIP | CrossGram | OCNN) -> str | None:
         """The first of these options, as it was given, that it can't serve; None if it can serve all."""
-        if isinstance(options, CrossGram):
+        if isinstance(options, CrossGram | OCNN):
             return options.kind if options.kind in self.lacking else None
         for name in self.lacking:
             given = getattr(options, name, None)
@@ -76,3 +76,6 @@ class Backend(Protocol):
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Likewise."""
+
+    def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
+        """Differentiable values."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..options import SO, SRIP, CrossGram
+from ..options import OCNN, SO, SRIP, CrossGram
 from ..pair_views import PairViews
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
@@ -40,6 +40,14 @@ class TorchBackend(Backend):
             matrices = zip(reference.matrices(weights, views.groups), starts, strict=True)
             last = [reference.iterate(W, x, options.side, options.iterations) for W, x in matrices]
         return values, torch.cat(last)
+
+    def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
+        if views.device.type != "cuda" or torch.compiler.is_compiling():  # Dynamo can't trace what follows
+            return _call(reference.convolution_orthogonality, weights, views.groups, options)
+        cudnn = torch.backends.cudnn
+        kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(**kept, allow_tf32=False):  # its default would round the products of which 1 is taken away
+            return _call(reference.convolution_orthogonality, weights, views.groups, options)
 
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
@@ -71,7 +79,7 @@ def _call(
     penalty: Callable[..., Tensor],
     weights: Sequence[Tensor],
     groups: list[int],
-    options: SO | SRIP | CrossGram,
+    options: SO | SRIP | CrossGram | OCNN,
     **tensors: Sequence[Tensor],
 ) -> Tensor:
     """Runs a function of `reference.py` as a float32 island: autocast would round the Grams of which R is the difference."""

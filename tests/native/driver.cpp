@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "ortho/cpu/convolution.h"
 #include "ortho/cpu/cross_gram.h"
 #include "ortho/cpu/residual_norm.h"
 #include "ortho/cpu/soft_orthogonality.h"
@@ -49,6 +50,33 @@ const Options every{{ortho::Precision::highest, ortho::Precision::medium},
                     {ortho::Unit::none, ortho::Unit::vectors, ortho::Unit::lines}};
 const Options few{{ortho::Precision::highest}, {false}, {true}, {ortho::Norm::l21}, {ortho::Unit::lines}};
 
+// Some number within 0.2.
+template <class S>
+void fill(S* numbers, std::int64_t count, ortho::Storage storage, std::mt19937& random) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float value = (static_cast<std::int32_t>(random()) >> 8) * (0.2f / (1 << 23));
+    if constexpr (sizeof(S) == 2) {
+      std::uint32_t bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      numbers[i].bits = static_cast<std::uint16_t>(bits >> 16);  // for float16 just some number
+      if (storage == ortho::Storage::float16) numbers[i].bits &= 0xbbff;
+    } else {
+      numbers[i] = static_cast<S>(value);
+    }
+  }
+}
+
+template <class S, class C>
+void append(std::vector<C>& all, const S* numbers, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if constexpr (sizeof(S) == 2) {
+      all.push_back(static_cast<C>(numbers[i].bits));
+    } else {
+      all.push_back(static_cast<C>(numbers[i]));
+    }
+  }
+}
+
 // All results of one run, to be compared bit by bit.
 template <class S, class C>
 std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, const Options& options,
@@ -65,17 +93,7 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     const std::int64_t span =
         l.order && l.depth ? 1 + (l.order - 1) * l.order_stride + (l.depth - 1) * l.depth_stride : 0;
     data.emplace_back(new S[span]);
-    for (std::int64_t i = 0; i < span; ++i) {
-      const float value = (static_cast<std::int32_t>(random()) >> 8) * (0.2f / (1 << 23));  // within 0.2
-      if constexpr (sizeof(S) == 2) {
-        std::uint32_t bits;
-        std::memcpy(&bits, &value, sizeof(bits));
-        data.back()[i].bits = static_cast<std::uint16_t>(bits >> 16);  // for float16 just some number
-        if (storage == ortho::Storage::float16) data.back()[i].bits &= 0xbbff;
-      } else {
-        data.back()[i] = static_cast<S>(value);
-      }
-    }
+    fill(data.back().get(), span, storage, random);
     matrices.push_back({data.back().get(), storage, {l.order, l.depth}, l.order_stride, l.depth_stride});
     targets.emplace_back(new S[l.order * l.depth]);
     const bool upright = l.order_stride >= l.depth_stride;
@@ -87,18 +105,9 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     permutations.push_back(l.order % 2 ? ortho::ColumnPermutation{} : halves);
   }
   std::vector<C> all(matrices.size()), factors(matrices.size(), C(1));
-  const auto keep_numbers = [&](const S* numbers, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      if constexpr (sizeof(S) == 2) {
-        all.push_back(static_cast<C>(numbers[i].bits));
-      } else {
-        all.push_back(static_cast<C>(numbers[i]));
-      }
-    }
-  };
   const auto keep_gradients = [&] {
     for (std::size_t m = 0; m < matrices.size(); ++m)
-      keep_numbers(targets[m].get(), layouts[m].order * layouts[m].depth);
+      append(all, targets[m].get(), layouts[m].order * layouts[m].depth);
   };
   std::unique_ptr<C[]> residuals(new C[entries]);
   ortho::soft_orthogonality<C>(matrices, {}, all.data(), residuals.get(), workers);
@@ -141,7 +150,7 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
                                   options.precisions.back(), workers);
     keep_gradients();
     for (std::size_t m = 0; m < pairs.size(); ++m)
-      keep_numbers(half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
+      append(all, half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
   }
   for (const ortho::Unit unit : options.units) {
     for (const ortho::Norm norm : options.norms) {
@@ -174,16 +183,78 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
   return all;
 }
 
+struct Kernel {
+  std::int64_t filters, channels, height, width;
+  std::int64_t stride, padding;
+  bool channels_last;
+};
+
 template <class S, class C>
-bool check(const char* name, const std::vector<Strided>& layouts, ortho::Storage storage,
-           const Options& options = every) {
-  const std::vector<C> alone = run<S, C>(layouts, storage, options, 1),
-                       together = run<S, C>(layouts, storage, options, 3);
+std::vector<C> run_convolutions(ortho::Storage storage, std::int64_t threads) {
+  const std::vector<Kernel> given = {
+      {1, 1, 1, 1, 1, 0, false},  {13, 5, 3, 3, 1, 2, false}, {13, 5, 3, 3, 1, 2, true},
+      {70, 3, 2, 5, 2, 4, false}, {70, 17, 3, 3, 2, 1, true}, {130, 9, 3, 3, 1, 1, false},
+      {5, 0, 3, 3, 1, 2, false},  {0, 4, 3, 3, 1, 2, false},  {9, 40, 1, 1, 2, 1, false},
+  };
+  Threads workers(threads);
+  std::mt19937 random(7);
+  std::vector<std::unique_ptr<S[]>> data, targets;
+  std::vector<ortho::Convolution> kernels;
+  std::vector<ortho::ConvolutionGradient> gradients;
+  std::vector<std::vector<ortho::Shift>> shifts;
+  std::vector<std::int64_t> sizes;
+  std::int64_t entries = 0;
+  for (const Kernel& k : given) {
+    const std::int64_t taps = k.height * k.width, size = k.filters * k.channels * taps;
+    data.emplace_back(new S[size]);
+    targets.emplace_back(new S[size]);
+    sizes.push_back(size);
+    fill(data.back().get(), size, storage, random);
+    ortho::Convolution kernel{data.back().get(), storage, k.filters, k.channels, k.height, k.width};
+    kernel.filter_stride = k.channels * taps;
+    kernel.channel_stride = k.channels_last ? 1 : taps;
+    kernel.x_stride = k.channels_last ? k.channels : 1;
+    kernel.y_stride = k.width * kernel.x_stride;
+    kernels.push_back(kernel);
+    gradients.push_back({targets.back().get(), kernel.filter_stride, kernel.channel_stride, kernel.y_stride,
+                         kernel.x_stride});
+    const std::int64_t middle = k.padding / k.stride;
+    shifts.push_back(
+        ortho::shifts_of(kernel, {{k.stride, k.stride}, {k.padding, k.padding}, {middle, middle}}));
+    entries += ortho::residual_size(kernel, shifts.back());
+  }
+  std::vector<C> all(kernels.size()), factors(kernels.size(), C(1));
+  std::unique_ptr<C[]> residuals(new C[entries]);
+  ortho::convolution_orthogonality<C>(kernels, shifts, all.data(), nullptr, workers);
+  ortho::convolution_orthogonality<C>(kernels, shifts, all.data(), residuals.get(), workers);
+  append(all, residuals.get(), entries);
+  for (const bool accumulate : {false, true}) {
+    for (ortho::ConvolutionGradient& gradient : gradients) gradient.accumulate = accumulate;
+    ortho::convolution_orthogonality_backward<C>(factors.data(), kernels, shifts, residuals.get(), gradients,
+                                                 workers);
+    for (std::size_t k = 0; k < targets.size(); ++k) append(all, targets[k].get(), sizes[k]);
+  }
+  return all;
+}
+
+template <class C>
+bool agree(const char* name, const std::vector<C>& alone, const std::vector<C>& together) {
   bool same = alone.size() == together.size();
   for (std::size_t i = 0; same && i < alone.size(); ++i)
     same = alone[i] == together[i] && std::isfinite(alone[i]);
   std::printf("%s: %zu numbers %s\n", name, alone.size(), same ? "agree" : "DIFFER");
   return same;
+}
+
+template <class S, class C>
+bool check(const char* name, const std::vector<Strided>& layouts, ortho::Storage storage,
+           const Options& options = every) {
+  return agree(name, run<S, C>(layouts, storage, options, 1), run<S, C>(layouts, storage, options, 3));
+}
+
+template <class S, class C>
+bool check_convolutions(const char* name, ortho::Storage storage) {
+  return agree(name, run_convolutions<S, C>(storage, 1), run_convolutions<S, C>(storage, 3));
 }
 
 }  // namespace
@@ -200,5 +271,9 @@ int main() {
   good &= check<ortho::float16, float>("float16", layouts, ortho::Storage::float16);
   // Large enough that the depth is cut into parts, and that all threads share the passes of power iteration.
   good &= check<float, float>("shared", {{16, 262'200, 262'200, 1}}, ortho::Storage::float32, few);
+  good &= check_convolutions<float, float>("float32 convolutions", ortho::Storage::float32);
+  good &= check_convolutions<double, double>("float64 convolutions", ortho::Storage::float64);
+  good &= check_convolutions<ortho::bfloat16, float>("bfloat16 convolutions", ortho::Storage::bfloat16);
+  good &= check_convolutions<ortho::float16, float>("float16 convolutions", ortho::Storage::float16);
   return good ? 0 : 1;
 }

@@ -31,11 +31,12 @@ RUN_TESTS = (
 )
 def test_each_level_is_right(level):
     """The last is that of all other tests."""
-    tests = Path(__file__).with_name("test_cpu_kernels.py")
+    tests = [Path(__file__).with_name("test_cpu_kernels.py"), SOURCE / "tests" / "test_convolutions.py"]
     chosen = (
         "soft_orthogonality and not float64 or srip and 2-through or half_number or threads or nan or medium or added"
+        " or layouts"
     )
-    done = run_at(level, "-c", RUN_TESTS, "-q", "-x", "-p", "no:cacheprovider", str(tests), "-k", chosen)
+    done = run_at(level, "-c", RUN_TESTS, "-q", "-x", "-p", "no:cacheprovider", *map(str, tests), "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"level: {level}\n")
 

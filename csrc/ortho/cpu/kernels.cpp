@@ -5,6 +5,8 @@
 #include "gram_residual.h"
 #include "power_iteration.h"
 #include "residual_product.h"
+#include "shifted_gram.h"
+#include "shifted_product.h"
 #include "triangle_norm.h"
 #include "unit_lines.h"
 
@@ -32,7 +34,13 @@ constexpr Kernels<T> kernels() {
           project_lines<T>,
           pass_memory<T>,
           gram_times_vector<T>,
-          rank_update<T>};
+          rank_update<T>,
+          packed<T>,
+          pack_filters<T>,
+          shift_tile<T>,
+          pack_channels<T>,
+          convolution_gradient_memory<T>,
+          convolution_gradient_tile<T>};
 }
 
 }  // namespace

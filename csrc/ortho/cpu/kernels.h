@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../convolution.h"
 #include "../matrix.h"
 #include "../options.h"
 #include "tile_plan.h"
@@ -85,6 +86,33 @@ struct RankUpdateJob {
   bool non_temporal;  // the gradient's stores bypass the caches
 };
 
+// A tile of the product of one shift of a convolution: rows and columns count filters.
+struct ShiftTile {
+  std::int64_t row, rows;
+  std::int64_t column, columns;
+};
+
+struct ShiftJob {
+  const Convolution& kernel;
+  Shift shift;
+  ShiftTile tile;
+  const void* filters;  // packed by pack_filters
+  void* residual;       // of this shift; null: keep nothing
+  bool kept_as_float;   // float entries although the arithmetic is in double
+};
+
+struct ConvolutionGradientJob {
+  const Convolution& kernel;
+  const ConvolutionGradient& gradient;
+  const Shift* shifts;
+  std::int64_t shift_count;
+  std::int64_t row, rows;  // filters
+  std::int64_t channel, channels;
+  const void* packed_channels;  // by pack_channels
+  const void* residuals;        // of all shifts
+  double scale;
+};
+
 // Lines of a matrix across its order, from one depth to another. `lines` and `derivatives` of a function of
 // them are contiguous, one after the other.
 struct LinesJob {
@@ -130,6 +158,14 @@ struct Kernels {
   void (*gram_times_vector)(const Matrix&, std::int64_t begin, std::int64_t end, const T* vector,
                             double* product, T* memory);
   void (*rank_update)(const RankUpdateJob&, T* memory);
+
+  // Of convolutions.
+  std::int64_t (*packed)(std::int64_t vectors);  // so many vectors are packed
+  void (*pack_filters)(const Convolution&, std::int64_t first, std::int64_t filters, T* panels);
+  double (*shift_tile)(const ShiftJob&, T* memory);
+  void (*pack_channels)(const Convolution&, std::int64_t first, std::int64_t channels, T* panels);
+  std::int64_t (*convolution_gradient_memory)(const ConvolutionGradientJob&);
+  void (*convolution_gradient_tile)(const ConvolutionGradientJob&, T* memory);
 };
 
 // As Kernels<float>::gradient_tile, with operands rounded to bfloat16 and sums in float.

@@ -12,12 +12,6 @@ std::int64_t multiple(std::int64_t value, std::int64_t step) { return divide_up(
 // Pieces begin at multiples of this, so that no two of them write to one cache line.
 constexpr std::int64_t alignment = 64;
 
-// The length of pieces of nearly the same size, none longer than `longest`.
-std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
-  if (whole <= longest) return longest;
-  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
-}
-
 std::int64_t work(const ResidualTile& t) {
   const std::int64_t products = product_work(t);
   return on_diagonal(t) ? products / 2 : products;
@@ -91,6 +85,11 @@ ResidualPlan plan_of(std::vector<ResidualTile> whole, const Capacity& capacity) 
 }
 
 }  // namespace
+
+std::int64_t even_length(std::int64_t whole, std::int64_t longest) {
+  if (whole <= longest) return longest;
+  return std::min(longest, multiple(divide_up(whole, divide_up(whole, longest)), alignment));
+}
 
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity) {
   return plan_of(whole_tiles(shapes, capacity.tile), capacity);

@@ -72,6 +72,9 @@ struct Capacity {
   std::int64_t range_length = 512;        // and its length
 };
 
+// The length of pieces of nearly the same size, none longer than `longest`. They begin at multiples of 64.
+std::int64_t even_length(std::int64_t whole, std::int64_t longest);
+
 ResidualPlan plan_residuals(const std::vector<Shape>& shapes, const Capacity& capacity = {});
 ResidualPlan plan_cross_grams(const std::vector<ProductShape>& shapes, const Capacity& capacity = {});
 std::vector<GradientTile> plan_gradients(const std::vector<Shape>& shapes, const Capacity& capacity = {});

@@ -14,15 +14,30 @@ constexpr int block_columns = block_vectors * lanes<T>;
 template <class T>
 constexpr int block_size = block_rows * block_columns<T>;
 
-// block[r][c] (+)= sum over d of a[d][r] * b[d][c], from the panels of which a and b are the first. Of each
-// row of the block the first `Vectors` registers are computed. The rounding error of a sum grows with its
-// length: sums of `summed_at_once` products are formed apart and then added.
+// A vector's place in its panel, and how far the next panel is.
+template <class P>
+struct Panels {
+  const typename P::Entry* first;
+  std::int64_t stride;
+};
+
+// From this vector on, in panels [panel][entries][lanes].
+template <class P>
+ORTHO_INLINE Panels<P> panels_from(const typename P::Entry* panels, std::int64_t vector,
+                                   std::int64_t entries) {
+  const std::int64_t offset = vector % width<P>;
+  return {panels + (vector - offset) * entries + offset, entries * width<P>};
+}
+
+// block[r][c] (+)= sum over d of a[d][r] * b[d][c]. Of each row of the block the first `Vectors` registers
+// are computed. The rounding error of a sum grows with its length: sums of `summed_at_once` products are
+// formed apart and then added.
 template <class P, int Vectors>
-void block_product(const typename P::Entry* a, const typename P::Entry* b, std::int64_t depth,
+void block_product(const Panels<P>& left, const Panels<P>& right, std::int64_t depth,
                    std::int64_t summed_at_once, typename P::Number* block, bool accumulate) {
   using T = typename P::Number;
+  const typename P::Entry *a = left.first, *b = right.first;
   std::int64_t entries = entries_of<P>(depth);
-  const std::int64_t panel = entries * width<P>;
   do {
     const std::int64_t some = smaller(entries, summed_at_once);
     Vector<T> sums[block_rows][Vectors] = {};
@@ -31,8 +46,8 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
       for (int r = 0; r < block_rows; ++r) {
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) {
-          const auto factor = a[r / width<P> * panel + r % width<P>];
-          sums[r][v] = P::multiply_add(factor, b + v * panel, sums[r][v]);
+          const auto factor = a[r / width<P> * left.stride + r % width<P>];
+          sums[r][v] = P::multiply_add(factor, b + v * right.stride, sums[r][v]);
         }
       }
       a += width<P>;
@@ -49,6 +64,20 @@ void block_product(const typename P::Entry* a, const typename P::Entry* b, std::
     accumulate = true;
     entries -= some;
   } while (entries > 0);
+}
+
+// As many registers of each row as are needed.
+template <class P>
+ORTHO_INLINE void block_product(int vectors, const Panels<P>& left, const Panels<P>& right,
+                                std::int64_t depth, std::int64_t summed_at_once, typename P::Number* block,
+                                bool accumulate) {
+  if (vectors == block_vectors) {
+    block_product<P, block_vectors>(left, right, depth, summed_at_once, block, accumulate);
+  } else if (vectors == 2) {
+    block_product<P, 2>(left, right, depth, summed_at_once, block, accumulate);
+  } else {
+    block_product<P, 1>(left, right, depth, summed_at_once, block, accumulate);
+  }
 }
 
 struct TileExtent {
@@ -127,18 +156,11 @@ void tile_product(const Left& left, const Right& right, const TileExtent& tile, 
       right_panels = memory.right;
     }
     for_blocks<T>(tile, [&](const Block& block) {
-      const std::int64_t offset = block.row % width<P>;
-      const typename P::Entry* a = memory.left + (block.row - offset) * entries + offset;
-      const typename P::Entry* b = right_panels + block.column * entries;
+      const Panels<P> a = panels_from<P>(memory.left, block.row, entries);
+      const Panels<P> b = panels_from<P>(right_panels, block.column, entries);
       T* sums = memory.blocks + block.index * block_size<T>;
       if (last) finish.prepare(block);
-      if (block.vectors == block_vectors) {
-        block_product<P, block_vectors>(a, b, chunk, summed_at_once, sums, c > 0);
-      } else if (block.vectors == 2) {
-        block_product<P, 2>(a, b, chunk, summed_at_once, sums, c > 0);
-      } else {
-        block_product<P, 1>(a, b, chunk, summed_at_once, sums, c > 0);
-      }
+      block_product<P>(block.vectors, a, b, chunk, summed_at_once, sums, c > 0);
       if (last) finish(block, sums);
     });
   }
