@@ -64,7 +64,9 @@ def test_strides_and_sizes(backend, size, stride):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (40, 33, 3, 3), (130, 3, 2, 5), (70, 64, 1, 1), (9, 1, 3, 3), (3, 2, 17, 17)])
+@pytest.mark.parametrize(
+    "shape", [(6, 5, 3, 3), (40, 33, 3, 3), (130, 3, 2, 5), (70, 64, 1, 1), (9, 1, 3, 3), (3, 2, 17, 17)]
+)
 def test_layouts(kernels, layout, shape):
     compare(LAYOUTS[layout](torch.randn(shape) / 8), 1)
 
