@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import convolutions, functional
-from .convolutions import as_pair
+from .convolutions import as_spatial
 from .extremes import extreme_eigenvalues
 from .options import OCNN
 from .shifts import output_size
@@ -105,8 +105,8 @@ def deconv_orth_dist(kernel: Tensor, stride: int | tuple[int, int] = 2, padding:
     """
     weights = functional.as_list([kernel])
     views = weight_views(weights, 1, ["kernel"])
-    strides = as_pair(stride, flat=False, missing=1, least=1)
-    paddings = as_pair(padding, flat=False, missing=0, least=0)
+    strides = as_spatial(stride, flat=False, missing=1, least=1)
+    paddings = as_spatial(padding, flat=False, missing=0, least=0)
     if kernel.dim() != 4 or strides is None or paddings is None:
         raise ValueError(
             "kernel must be (out, in, k, k), stride and padding ints or tuples (y, x), of 1 or more and of 0 or more; "

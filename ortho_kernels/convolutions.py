@@ -11,7 +11,7 @@ from torch import Tensor
 from .backends.registry import serving
 from .functional import as_list, reduce
 from .options import OCNN, check_reduction
-from .shifts import Pair, full_padding, kernel_size
+from .shifts import Spatial, full_padding, kernel_size
 from .weight_views import WeightViews, weight_views
 
 
@@ -51,10 +51,12 @@ def convolution_orthogonality(
     weights = as_list(weights)
     views = weight_views(weights, groups)
     strides, paddings = _one_each("stride", stride, len(weights)), _one_each("padding", padding, len(weights))
-    pairs = [_pairs(*each) for each in zip(range(len(weights)), weights, strides, paddings, strict=True)]
-    centers = [(padding[0] // stride[0], padding[1] // stride[1]) for stride, padding in pairs]
+    resolved = [
+        _stride_and_padding(*each) for each in zip(range(len(weights)), weights, strides, paddings, strict=True)
+    ]
+    centers = [(padding[0] // stride[0], padding[1] // stride[1]) for stride, padding in resolved]
     options = OCNN(
-        tuple(stride for stride, _ in pairs), tuple(padding for _, padding in pairs), tuple(centers), squared
+        tuple(stride for stride, _ in resolved), tuple(padding for _, padding in resolved), tuple(centers), squared
     )
     check_reduction(reduction, options)
     return reduce(values(weights, views, options), reduction, views, "rows")
@@ -67,7 +69,7 @@ def values(weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
     return serving(views, options).convolution_orthogonality(weights, views, options)
 
 
-def as_pair(given: object, *, flat: bool, missing: int, least: int) -> Pair | None:
+def as_spatial(given: object, *, flat: bool, missing: int, least: int) -> Spatial | None:
     """`(y, x)` of an int or a tuple; None where it is neither, or less than `least`.
 
     A `flat` kernel has no y, and takes a tuple of one.
@@ -93,7 +95,7 @@ def _one_each(name: str, given: object, weights: int) -> list:
     return given
 
 
-def _pairs(index: int, weight: Tensor, stride: object, padding: object) -> tuple[Pair, Pair]:
+def _stride_and_padding(index: int, weight: Tensor, stride: object, padding: object) -> tuple[Spatial, Spatial]:
     """Stride and padding of this weight, checked."""
     if weight.dim() > 4:
         raise ValueError(
@@ -102,13 +104,13 @@ def _pairs(index: int, weight: Tensor, stride: object, padding: object) -> tuple
         )
     flat, size = weight.dim() == 3, kernel_size(weight.shape)
     form = "an int or a tuple of one" if flat else "an int or a tuple (y, x)"
-    own_stride = as_pair(stride, flat=flat, missing=1, least=1)
+    own_stride = as_spatial(stride, flat=flat, missing=1, least=1)
     if own_stride is None:
         raise ValueError(f"weights[{index}] was given stride={stride!r}; expected {form}, 1 or more")
     full = full_padding(size, own_stride)
     if padding is None:
         return own_stride, full
-    own = as_pair(padding, flat=flat, missing=0, least=0)
+    own = as_spatial(padding, flat=flat, missing=0, least=0)
     if own is None:
         raise ValueError(f"weights[{index}] was given padding={padding!r}; expected None or {form}, 0 or more")
     if any(p > most or p % s for p, most, s in zip(own, full, own_stride, strict=True)):
