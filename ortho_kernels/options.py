@@ -24,7 +24,7 @@ class SO:
     """
 
     kind: ClassVar[str] = "so"
-    reductions: ClassVar[tuple[str, ...]] = (*REDUCTIONS, "entries")
+    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "entries", "none")
 
     side: str = "small"
     diagonal: float = 1.0
