@@ -120,7 +120,7 @@ class OCNN:
     """
 
     kind: ClassVar[str] = "convolution_orthogonality"
-    reductions: ClassVar[tuple[str, ...]] = ("sum", "mean", "none")
+    reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
 
     stride: tuple[tuple[int, int], ...]
     padding: tuple[tuple[int, int], ...]
