@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.measure import errors, interleave
 from benchmarks.rivals import Penalty
 from benchmarks.weight_sets import weights_of
-from ortho_kernels import reference, soft_orthogonality
+from ortho_kernels import compat, reference, soft_orthogonality
 
 BASE = "so"
 VALUE_ERROR, GRADIENT_ERROR = 1e-5, 1e-4  # relative; of a gradient in norm
@@ -64,6 +64,15 @@ def against(compute: Callable[..., Tensor], products: int) -> Member:
     return Member(*both, products=lambda rows, cols: products * rows * rows * cols)
 
 
+def of_extremes(penalty: Callable[..., Tensor]) -> Member:
+    """A penalty of the extreme eigenvalues, from start vectors that stay; its definition is itself, in float64."""
+
+    def compute(weights: Sequence[Tensor]) -> Tensor:
+        return penalty(weights, start=[torch.linspace(0.1, 1.0, 2 * len(weight)).view(2, -1).T for weight in weights])
+
+    return Member(compute, compute)
+
+
 MEMBERS = {
     BASE: so(),
     "both sides": so(side="both"),
@@ -77,6 +86,8 @@ MEMBERS = {
     "cosines, l1": so(normalize="rows", norm="l1", gradient_error=SIGNS),
     "cosines, l21": so(normalize="rows", norm="l21"),
     "cosines, max": so(normalize="rows", norm="max"),
+    "ABD-Net's svmo": of_extremes(compat.svmo),
+    "ABD-Net's svdo": of_extremes(compat.svdo),
     "against constants": against(against_constants, 2),
     "against weights": against(against_weights, 3),
 }

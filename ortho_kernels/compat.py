@@ -10,7 +10,8 @@ docs/recipes.md has every formula beside its released source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from .extremes import extreme_eigenvalues
 from .options import OCNN
 from .shifts import output_size
 from .weight_checks import check_weights
-from .weight_views import compute_dtype, view_weight, weight_views
+from .weight_views import view_weight, weight_views
 
 _STARTS = ("uniform", "normal")
 
@@ -155,17 +156,18 @@ def compute_orth_regu(model: nn.Module, regu_weight: float = 0.1, *, adapter: st
     return regu_weight * torch.cat(norms).mean()
 
 
-def svmo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
+def svmo(kernel: Tensor | Sequence[Tensor], *, start: Tensor | Sequence[Tensor] | None = None) -> Tensor:
     """10 (l_max - l_min)^2 of W W^T, `kernel` flattened to W: the penalty on weights (OW) that ABD-Net trains with.
 
     The eigenvalues are estimates of one power iteration each. A zero or an orthogonal kernel has value 0 and gradient 0.
 
     Args:
-        kernel: a floating-point tensor `(n, ...)` with 2 dimensions or more.
-        start: `(n, 2)`, the vectors of l_max and l_min; uniform in [0, 1) by default, as there.
+        kernel: a floating-point tensor `(n, ...)` with 2 dimensions or more. Or a list of them, all served together, whose
+            values are added.
+        start: `(n, 2)`, the vectors of l_max and l_min; uniform in [0, 1) by default, as there. Of a list, a list.
 
     Returns:
-        A float32 tensor (float64 for float64), without the strength beta.
+        A float32 tensor (float64 where a kernel is float64), without the strength beta; differentiable once.
 
     Raises:
         TypeError, ValueError: for a kernel that is no weight, a start of another shape.
@@ -173,11 +175,11 @@ def svmo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
     Source: TAMU-VITA/ABD-Net at 502305e, torchreid/regularizers/SVMO.py:20-73. There a kernel of one filter is 0 by a case
     of its own; here it is so by the formula. A zero kernel gives NaN there.
     """
-    largest, smallest = _extremes(kernel, start)
-    return (10 * (largest - smallest).square()).to(compute_dtype([kernel]))
+    largest, smallest, dtype = _extremes(kernel, start)
+    return (10 * (largest - smallest).square()).sum().to(dtype)
 
 
-def svdo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
+def svdo(kernel: Tensor | Sequence[Tensor], *, start: Tensor | Sequence[Tensor] | None = None) -> Tensor:
     """(l_max / l_min - 1)^2 of W W^T, `kernel` flattened to W: the ratio is that of the squared singular values.
 
     Arguments, result and errors are those of `svmo`. A kernel with more rows than columns has a singular Gram and a huge
@@ -185,10 +187,10 @@ def svdo(kernel: Tensor, *, start: Tensor | None = None) -> Tensor:
 
     Source: TAMU-VITA/ABD-Net at 502305e, torchreid/regularizers/SVDO.py:27-75, which no option of that code selects.
     """
-    largest, smallest = _extremes(kernel, start)
+    largest, smallest, dtype = _extremes(kernel, start)
     equal = largest == smallest
     ratio = torch.where(equal, 1, largest / torch.where(equal, 1, smallest))
-    return (ratio - 1).square().to(compute_dtype([kernel]))
+    return (ratio - 1).square().sum().to(dtype)
 
 
 def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
@@ -199,7 +201,7 @@ def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
         start: `(batch, channels, 2)`, the vectors of l_max and l_min; Gaussian by default, as there.
 
     Returns:
-        A float32 tensor (float64 for float64), without the strength beta.
+        A float32 tensor (float64 for float64), without the strength beta; differentiable once.
 
     Raises:
         ValueError: for features or a start of another shape.
@@ -209,21 +211,40 @@ def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
     """
     if features.dim() < 3 or not len(features):
         raise ValueError(f"features must be (batch, channels, ...) with a sample or more; got {tuple(features.shape)}")
-    F = features.flatten(2)
-    largest, smallest = extreme_eigenvalues(F, _start_vectors(start, F, torch.randn))
-    return ((largest - smallest).sum() * (32 / len(features))).to(compute_dtype([features]))
+    F, batch = features.flatten(2).flatten(0, 1), len(features)
+    views = weight_views([F], [batch], ["features"])
+    start = _start_vectors(start, (batch, features.shape[1], 2), features.device, torch.randn)
+    largest, smallest = extreme_eigenvalues([F], views, [start])
+    return ((largest - smallest).sum() * (32 / batch)).to(views.dtype)
 
 
-def _extremes(kernel: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    check_weights([kernel], [1], ["kernel"])
-    W = kernel.flatten(1)
-    return extreme_eigenvalues(W, _start_vectors(start, W, torch.rand))
+def _extremes(
+    kernel: Tensor | Sequence[Tensor], start: Tensor | Sequence[Tensor] | None
+) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Of every kernel, and the dtype of the value."""
+    starts: list[Any]
+    if isinstance(kernel, Tensor):
+        kernels, names, starts = [kernel], ["kernel"], [start]
+    else:
+        kernels = list(kernel)
+        names = [f"kernel[{index}]" for index in range(len(kernels))]
+        starts = [None] * len(kernels) if start is None else list(start)
+        if len(starts) != len(kernels):
+            raise ValueError(
+                f"start must have one tensor for each kernel: got {len(starts)} for {len(kernels)} kernels"
+            )
+    views = weight_views(kernels, [1] * len(kernels), names)
+    vectors = [
+        _start_vectors(given, (len(W), 2), W.device, torch.rand) for given, W in zip(starts, kernels, strict=True)
+    ]
+    return *extreme_eigenvalues(kernels, views, vectors), views.dtype
 
 
-def _start_vectors(start: Tensor | None, W: Tensor, draw: Callable[..., Tensor]) -> Tensor:
-    shape = (*W.shape[:-1], 2)
+def _start_vectors(
+    start: Tensor | None, shape: tuple[int, ...], device: torch.device, draw: Callable[..., Tensor]
+) -> Tensor:
     if start is None:
-        return draw(shape, device=W.device)
+        return draw(shape, device=device)
     if tuple(start.shape) != shape:
         raise ValueError(f"start must have shape {shape}, two vectors a matrix; got {tuple(start.shape)}")
     return start

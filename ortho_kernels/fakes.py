@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .shifts import kept_entries
@@ -48,6 +49,10 @@ def _convolution_orthogonality(weights, groups, strides, paddings, identities, k
     return _new(weights, sum(groups), kept)
 
 
+def _gram_times_vectors(weights, groups, vectors):
+    return vectors.new_empty(len(vectors), dtype=torch.float64)
+
+
 def _new(weights, values, kept):
     like = {"dtype": compute_dtype(weights)}
     return weights[0].new_empty(values, **like), weights[0].new_empty(kept, **like)
@@ -65,6 +70,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "unit_rows_norm_backward": _nothing,
     "srip": _srip,
     "srip_backward": _nothing,
+    "gram_times_vectors": _gram_times_vectors,
     "cross_gram": _cross_gram,
     "cross_gram_backward": _nothing,
     "convolution_orthogonality": _convolution_orthogonality,

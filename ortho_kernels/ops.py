@@ -30,6 +30,7 @@ Of a convolution (`weights` are kernels of one or two dimensions, or linear), `s
 numbers (y, x) a weight: those of the kernel's convolution with itself, and the place of its output that is held against the
 identity. `residuals` are then half of the derivative by each shift's product, dense; see `kept_entries` of `shifts.py`.
 
+`gram_times_vectors` is W W^T x of every matrix, float64, from packed vectors x of the compute dtype.
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 `copy_now` copies a tensor that may change before the backward: compiled, that applies torch's own operators to it anew.
 
@@ -88,11 +89,12 @@ CPU_SCHEMAS = (
     "convolution_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] strides, int[] paddings,"
     " int[] identities, Tensor residuals, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
 )
+PRODUCT_SCHEMA = "gram_times_vectors(Tensor[] weights, int[] groups, Tensor vectors) -> Tensor"
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
 COPY_SCHEMA = "copy_now(Tensor tensor) -> Tensor"
 
 library = torch.library.Library(NAMESPACE, "DEF")
-for schema in (*SCHEMAS, *CPU_SCHEMAS, START_SCHEMA, COPY_SCHEMA):
+for schema in (*SCHEMAS, *CPU_SCHEMAS, PRODUCT_SCHEMA, START_SCHEMA, COPY_SCHEMA):
     library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 _operators = torch.ops.ortho_kernels
@@ -350,6 +352,8 @@ def last_vectors(vectors: Tensor, orders: Sequence[int], pairs: int) -> Tensor:
     # Of the pairs kept for a matrix the first begins with x_m.
     return torch.cat(vectors.split([size for n in orders for size in (n, (2 * pairs - 1) * n)])[::2])
 
+
+gram_times_vectors = _operators.gram_times_vectors.default
 
 # Start vectors: the definition serves where a backend has no operator of its own
 

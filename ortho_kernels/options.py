@@ -128,6 +128,13 @@ class OCNN:
     squared: bool = True
 
 
+@dataclass(frozen=True)
+class ExtremeEigenvalues:
+    """The largest and the smallest eigenvalue of W W^T, by one power iteration each."""
+
+    kind: ClassVar[str] = "extreme_eigenvalues"
+
+
 PENALTIES: dict[str, type[SO] | type[SRIP]] = {penalty.kind: penalty for penalty in (SO, SRIP)}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ortho_kernels import use_backend
 from ortho_kernels.compat import of_penalty, svdo, svmo
 
 
@@ -44,6 +45,55 @@ def test_gradients_of_extreme_eigenvalues(penalty):
     assert torch.autograd.gradcheck(lambda features: of_penalty(features, start=start), features)
 
 
+@pytest.mark.parametrize("penalty", [svdo, svmo])
+def test_a_list_is_the_sum(penalty):
+    kernels = [torch.randn(shape, requires_grad=True) for shape in [*KERNELS, (200, 130)]]
+    starts = [torch.rand(len(kernel), 2) for kernel in kernels]
+    alone = sum(penalty(kernel, start=start).double() for kernel, start in zip(kernels, starts, strict=True))
+    together = penalty(kernels, start=starts)
+    torch.testing.assert_close(together.double(), alone, rtol=1e-6, atol=0)
+    expected = torch.autograd.grad(alone, kernels)
+    torch.testing.assert_close(torch.autograd.grad(together, kernels), expected, rtol=1e-5, atol=1e-5)
+    assert penalty([]) == 0
+    with pytest.raises(ValueError, match="start must have one tensor for each kernel: got 1 for 4 kernels"):
+        penalty(kernels, start=starts[:1])
+    with pytest.raises(ValueError, match=r"kernel\[1\] has shape \(8,\)"):
+        penalty([kernels[0], torch.zeros(8)])
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1e3])
+@pytest.mark.parametrize("shape", [(20, 60), (300, 150)])
+def test_kernels_of_any_size_keep_their_digits(shape, size):
+    kernel = (size * torch.randn(shape)).requires_grad_()
+    start = torch.rand(shape[0], 2)
+    largest, smallest = published_extremes(kernel.double(), start.double())
+    value, truth = svdo(kernel, start=start), (largest / smallest - 1) ** 2
+    torch.testing.assert_close(value.double(), truth, rtol=1e-5, atol=0)
+    gradient, true = (torch.autograd.grad(each, kernel)[0] for each in (value, truth))
+    assert (gradient - true).norm() <= 1e-5 * true.norm()
+
+
+def test_the_kernels_and_the_reference_agree():
+    kernels = [torch.randn(shape, requires_grad=True) for shape in KERNELS]
+    starts = [torch.rand(len(kernel), 2) for kernel in kernels]
+    value = svmo(kernels, start=starts)
+    with use_backend("torch"):
+        defined = svmo(kernels, start=starts)
+    torch.testing.assert_close(value, defined)
+    for gradient, true in zip(*(torch.autograd.grad(each, kernels) for each in (value, defined)), strict=True):
+        assert (gradient - true).norm() <= 1e-6 * true.norm()
+
+
+def test_the_product_is_an_operator():
+    weights = [torch.randn(6, 4, 3), torch.randn(9, 5).t()]
+    torch.library.opcheck(torch.ops.ortho_kernels.gram_times_vectors.default, (weights, [2, 1], torch.randn(11)))
+    x = torch.randn(11)
+    product = torch.ops.ortho_kernels.gram_times_vectors(weights, [2, 1], x)
+    matrices = [*weights[0].double().reshape(2, 3, 12), weights[1].double()]
+    truth = torch.cat([W @ (W.T @ v) for W, v in zip(matrices, x.double().split([3, 3, 5]), strict=True)])
+    torch.testing.assert_close(product, truth)
+
+
 DEGENERATE = {
     "zero": torch.zeros(6, 8),
     "identity": torch.eye(6, 8),
@@ -64,7 +114,7 @@ def test_equal_eigenvalues_cost_nothing(penalty, name):
     batch = DEGENERATE[name].expand(2, -1, -1).clone().requires_grad_()
     value = of_penalty(batch)
     (gradient,) = torch.autograd.grad(value, batch)
-    assert abs(value) < 1e-5
+    assert abs(value) < 1e-4
     assert gradient.isfinite().all()
 
 

@@ -208,6 +208,18 @@ void cross_gram_backward(const Tensor& factors, const Tensors& weights, const Te
   });
 }
 
+Tensor gram_times_vectors(const Tensors& weights, const Integers& groups, const Tensor& vectors) {
+  const WeightViews views(weights, groups, Integers(weights.size()));
+  TorchWorkers workers;
+  return in_compute_type(views, [&](auto number) {
+    using C = decltype(number);
+    Tensor products = new_cpu_numbers<double>(total_order(views));
+    ortho::gram_times_vectors<C>(views.matrices, numbers<C>(vectors, total_order(views), "vectors"),
+                                 static_cast<double*>(products.mutable_data_ptr()), workers);
+    return products;
+  });
+}
+
 Tensor start_vectors(const Tensor& keys, const Tensor& step) {
   Tensor vectors = new_cpu_numbers<float>(keys.numel());
   ortho::start_vectors(numbers<std::int64_t>(keys, keys.numel(), "keys"), keys.numel(),
@@ -228,5 +240,6 @@ STABLE_TORCH_LIBRARY_IMPL(ortho_kernels, CPU, m) {
   m.impl("srip_backward", TORCH_BOX(&srip_backward));
   m.impl("cross_gram", TORCH_BOX(&cross_gram));
   m.impl("cross_gram_backward", TORCH_BOX(&cross_gram_backward));
+  m.impl("gram_times_vectors", TORCH_BOX(&gram_times_vectors));
   m.impl("start_vectors", TORCH_BOX(&start_vectors));
 }

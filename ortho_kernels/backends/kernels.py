@@ -27,7 +27,7 @@ class KernelBackend(Backend):
     """
 
     operators: Any
-    lacking: Sequence[str] = ("norm", "normalize", "against", "convolution_orthogonality")
+    lacking: Sequence[str] = ("norm", "normalize", "against", "convolution_orthogonality", "extreme_eigenvalues")
 
     def operate(self, name: str, views: WeightViews, *arguments: Any) -> Any:
         """An operator of `ops.py`. `views` are those of the weights, for a backend that keeps more with them."""

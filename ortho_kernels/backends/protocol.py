@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..options import OCNN, SO, SRIP, CrossGram
+from ..options import OCNN, SO, SRIP, CrossGram, ExtremeEigenvalues
 from ..pair_views import PairViews
 from ..weight_views import WeightViews
 
@@ -39,9 +39,9 @@ class Backend(Protocol):
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Why it can't serve weights of this compute dtype on its device, or None if it can."""
 
-    def lacks(self, options: SO | SRIP | CrossGram | OCNN) -> str | None:
+    def lacks(self, options: SO | SRIP | CrossGram | OCNN | ExtremeEigenvalues) -> str | None:
         """The first of these options, as it was given, that it can't serve; None if it can serve all."""
-        if isinstance(options, CrossGram | OCNN):
+        if isinstance(options, CrossGram | OCNN | ExtremeEigenvalues):
             return options.kind if options.kind in self.lacking else None
         for name in self.lacking:
             given = getattr(options, name, None)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..options import OCNN, SO, SRIP, CrossGram
+from ..options import OCNN, SO, SRIP, CrossGram, ExtremeEigenvalues
 from ..weight_views import WeightViews
 from . import gpu_choice, triton
 from .cpu import CpuBackend
@@ -65,7 +65,7 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32, step: Step | No
     return serving[0]
 
 
-def serving(views: WeightViews, options: SO | SRIP | CrossGram | OCNN) -> Backend:
+def serving(views: WeightViews, options: SO | SRIP | CrossGram | OCNN | ExtremeEigenvalues) -> Backend:
     """The backend for these options and weights: chosen once, and kept with their views.
 
     Where the chosen one lacks an option, the torch backend serves.

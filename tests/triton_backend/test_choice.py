@@ -12,6 +12,7 @@ from ortho_kernels.backends import gpu, registry, triton
 from ortho_kernels.backends.cuda import CudaBackend
 from ortho_kernels.backends.gpu_choice import Step
 from ortho_kernels.backends.triton import TritonBackend
+from ortho_kernels.options import SO
 from ortho_kernels.weight_views import WeightViews
 
 
@@ -125,7 +126,7 @@ def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch
         ]  # fmt: skip
         calls.clear()
         monkeypatch.setattr(registry, "choose", None)  # a second call must not ask
-    assert views[4096].backends[registry.asked, "so"].name == "triton"
+    assert views[4096].backends[registry.asked, SO()].name == "triton"
 
 
 def test_the_products_of_a_step():

@@ -192,6 +192,50 @@ void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutati
 }
 
 template <class C>
+void gram_times_vectors(const std::vector<Matrix>& matrices, const C* vectors, double* products,
+                        Workers& workers) {
+  const std::vector<std::int64_t> offsets = order_offsets(matrices);
+  std::vector<Shape> shapes;
+  std::size_t memory = 0;
+  double work = 0;
+  for (const Matrix& matrix : matrices) {
+    shapes.push_back(matrix.shape);
+    work += static_cast<double>(entries(matrix)) / 4;
+    memory = std::max(memory, in_arithmetic<C>(matrix, [&](auto number) {
+                        using T = decltype(number);
+                        return sizeof(T) * (matrix.shape.order + cpu_kernels_of<T>().pass_memory(matrix, 1));
+                      }));
+  }
+  Capacity capacity;
+  capacity.range_entries = least_part_entries;
+  const std::vector<DepthRange> ranges = plan_ranges(shapes, capacity);
+  std::vector<std::int64_t> part_offsets;
+  std::int64_t total = 0;
+  for (const DepthRange& range : ranges) {
+    part_offsets.push_back(total);
+    total += shapes[range.matrix].order;
+  }
+  const std::unique_ptr<double[]> parts(new double[total]());
+  for_each_item(
+      workers, static_cast<std::int64_t>(ranges.size()), work, memory, [&](std::int64_t item, void* own) {
+        const auto [m, begin, end] = ranges[item];
+        in_arithmetic<C>(matrices[m], [&](auto number) {
+          using T = decltype(number);
+          T* vector = static_cast<T*>(own);
+          std::copy_n(vectors + offsets[m], shapes[m].order, vector);
+          cpu_kernels_of<T>().gram_times_vector(matrices[m], begin, end, vector,
+                                                parts.get() + part_offsets[item], vector + shapes[m].order);
+        });
+      });
+  for (std::size_t m = 0; m < matrices.size(); ++m) std::fill_n(products + offsets[m], shapes[m].order, 0.0);
+  for (std::size_t item = 0; item < ranges.size(); ++item) {
+    const std::int64_t m = ranges[item].matrix;
+    for (std::int64_t i = 0; i < shapes[m].order; ++i)
+      products[offsets[m] + i] += parts[part_offsets[item] + i];
+  }
+}
+
+template <class C>
 void srip_backward(const C* factors, const std::vector<Matrix>& matrices,
                    const std::vector<ColumnPermutation>& permutations, const C* vectors, std::int64_t pairs,
                    const std::vector<Gradient>& gradients, Workers& workers) {
@@ -232,6 +276,8 @@ template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutati
                    SripOptions, float*, float*, Workers&);
 template void srip(const std::vector<Matrix>&, const std::vector<ColumnPermutation>&, const double*,
                    SripOptions, double*, double*, Workers&);
+template void gram_times_vectors(const std::vector<Matrix>&, const float*, double*, Workers&);
+template void gram_times_vectors(const std::vector<Matrix>&, const double*, double*, Workers&);
 template void srip_backward(const float*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,
                             const float*, std::int64_t, const std::vector<Gradient>&, Workers&);
 template void srip_backward(const double*, const std::vector<Matrix>&, const std::vector<ColumnPermutation>&,

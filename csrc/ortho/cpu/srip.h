@@ -19,6 +19,11 @@ template <class C>
 void srip(const std::vector<Matrix>& matrices, const std::vector<ColumnPermutation>& permutations,
           const C* start, SripOptions options, C* values, C* vectors, Workers& workers);
 
+// One pass by itself: products = G x for each matrix's vector x, where G is the Gram without the identity.
+template <class C>
+void gram_times_vectors(const std::vector<Matrix>& matrices, const C* vectors, double* products,
+                        Workers& workers);
+
 // gradient = factor * sum over pairs (p, x) of (p x^T + x p^T) W. A matrix whose gradient has no data is
 // passed over.
 template <class C>
