@@ -41,7 +41,7 @@ def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -
                 dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
                 parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
                 made.append(parameter)
-            target = same_view(parameter.grad, parameter, matrix)
+            target = parameter.grad if matrix is parameter else same_view(parameter.grad, parameter, matrix)
         if target is None:
             target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
         targets.append(target)

@@ -46,8 +46,6 @@ class MatrixForm(NamedTuple):
 
 def same_view(gradient: Tensor, parameter: Tensor, weight: Tensor) -> Tensor | None:
     """The gradient of a parameter, seen as `weight`, a view of the parameter, sees it; None where its strides are others."""
-    if weight is parameter:
-        return gradient
     if gradient.stride() != parameter.stride():
         return None
     first = weight.storage_offset() - parameter.storage_offset() + gradient.storage_offset()
