@@ -145,7 +145,7 @@ class OrthogonalityPenalty(Weighting):
         self.start = choose_start(options) if kind == "srip" else None
         self._start = (self.start,)  # as `_calls` is
         self.options: Any = PENALTIES[kind](**options)
-        check_reduction(reduction, self.options)
+        check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self._tree: ModuleTree | None = None
@@ -296,7 +296,7 @@ class OrthogonalityPenalty(Weighting):
             self.train(moving)
         layers = zip(self.names, matrices, views.views, values.split(views.groups), self._gammas(), strict=True)
         rows = [LayerReport.of(*layer) for layer in layers]
-        return PenaltyReport(self.kind, self.gamma, rows, total, self.uncovered)
+        return PenaltyReport(self.kind, self._strength.gamma, rows, total, self.uncovered)
 
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
