@@ -12,11 +12,11 @@ from ..batches import check_batch
 from ..weight_checks import is_integer
 from .adapters import no_adapter, reasons_against
 from .cuts import Cutter
-from .matching import Sites, matchers, matches_name
+from .matching import Sites, check_order, matchers, matches_name
 from .matrix_form import MatrixForm
 from .named_parameters import check_named, holds_named_parameters, vectors
 from .weight_sites import Site, find_sites, quantized_layers
-from .words import abridged, described
+from .words import abridged, described, shown
 
 GROUPS = ("split", "whole")
 
@@ -79,7 +79,7 @@ class Selector:
         """
         found = Sites(find_sites(self._encoder[0]))
         sites = found.all
-        batches = self._batches(sites)
+        batches = self._batches(sites, again)
         default, uncovered = self._default(sites)
         names = [site.name for site in default.values()]
         added = self._added(found, batches, uncovered)
@@ -144,7 +144,8 @@ class Selector:
         for matcher in self._extra:
             hits = matcher.hits(found)
             if not hits:
-                raise ValueError(_no_match("extra", matcher.description, list(uncovered), [], {}))
+                others = list(uncovered) or ["none, all of two or more dimensions are covered"]
+                raise ValueError(_no_match("extra", matcher.description, others, [], {}))
             for site in hits:
                 if site.weight.dim() > 2 and not (site.is_layer or self._takes_all or site.identity in batches):
                     raise ValueError(f"extra can't add {site.name}: {uncovered[site.name]}")
@@ -154,17 +155,22 @@ class Selector:
                 added.setdefault(site.identity, site)
         return added
 
-    def _batches(self, sites: list[Site]) -> dict[Hashable, int]:
+    def _batches(self, sites: list[Site], again: bool) -> dict[Hashable, int]:
         """The batch dimensions of the weights that a pattern gives any; the first pattern that matches counts.
 
         Raises:
-            ValueError: for a pattern that matches nothing, or a weight that is no batch of matrices.
+            ValueError: for a pattern that matches nothing or never counts, or a weight that is no batch of matrices.
         """
         batches: dict[Hashable, int] = {}
-        for pattern in self._batch_dims:
-            if not any(matches_name(site, pattern) for site in sites):
+        matched = {
+            pattern: [site.name for site in sites if matches_name(site, pattern)] for pattern in self._batch_dims
+        }
+        for pattern, found in matched.items():
+            if not found:
                 names = abridged([site.name for site in sites])
                 raise ValueError(f"batch_dims pattern {pattern!r} matches none of the weights: {names}")
+        if not again:
+            check_order("batch_dims", matched)
         for site in sites:
             pattern = next((pattern for pattern in self._batch_dims if matches_name(site, pattern)), "")
             dims = self._batch_dims.get(pattern, 0)
@@ -213,7 +219,7 @@ def _checked_batch_dims(given: Any) -> dict[str, int]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
-        raise TypeError(f"batch_dims must be numbers of dimensions by patterns of names; got {given!r:.60}")
+        raise TypeError(f"batch_dims must be numbers of dimensions by patterns of names; got {shown(given)}")
     for pattern, dims in given.items():
         if not is_integer(dims) or dims < 0:
             raise ValueError(f"batch_dims has {dims!r} for {pattern!r}; expected an int, 0 or more")
