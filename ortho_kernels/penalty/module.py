@@ -108,11 +108,8 @@ class OrthogonalityPenalty(Weighting):
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
-    __jit_unused_properties__ = (
-        "encoder",
-        "gamma",
-        "every",
-    )  # torch.jit.script compiles what a model's parts have, used or not
+    # torch.jit.script compiles what a model's parts have, used or not.
+    __jit_unused_properties__ = ("encoder", "gamma", "every", "reduction")
 
     def __init__(
         self,
@@ -307,13 +304,13 @@ class OrthogonalityPenalty(Weighting):
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
-        sites, keys, forms = zip(*covered, strict=True)
+        sites, keys, forms, names = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
         self._keys, self._forms = keys, forms
         self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
         self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
-        self._assign([site.names for site in sites], again=again)
+        self._assign(names, again=again)
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
             _log.warning(

@@ -22,11 +22,12 @@ GROUPS = ("split", "whole")
 
 
 class CoveredWeight(NamedTuple):
-    """Where a weight is found, what its vectors are kept under, and how it holds its matrices."""
+    """Where a weight is found, what its vectors are kept under, how it holds its matrices, and its names in all places."""
 
     site: Site
     key: str
     form: MatrixForm
+    names: tuple[str, ...]
 
 
 class Selection(NamedTuple):
@@ -108,7 +109,10 @@ class Selector:
         for site in sites:
             if site.identity in chosen:  # under whatever name it is covered
                 uncovered.pop(site.name, None)
-        return Selection(self._covered(kept, batches, again), uncovered)
+        names_of: dict[Hashable, tuple[str, ...]] = {}
+        for site in (*kept, *sites):
+            names_of[site.identity] = (*names_of.get(site.identity, ()), *site.names)
+        return Selection(self._covered(kept, batches, names_of, again), uncovered)
 
     def _default(self, sites: list[Site]) -> tuple[dict[Hashable, Site], dict[str, str]]:
         """What is covered where nothing is asked for, and the reasons against the rest."""
@@ -185,7 +189,13 @@ class Selector:
             batches.setdefault(site.identity, dims)
         return batches
 
-    def _covered(self, kept: list[Site], batches: Mapping[Hashable, int], again: bool) -> list[CoveredWeight]:
+    def _covered(
+        self,
+        kept: list[Site],
+        batches: Mapping[Hashable, int],
+        names_of: Mapping[Hashable, tuple[str, ...]],
+        again: bool,
+    ) -> list[CoveredWeight]:
         forms = {
             site.name: MatrixForm(
                 batches.get(site.identity, int(site.batch is not None)),
@@ -199,7 +209,12 @@ class Selector:
             if forms[name].cuts == 1:
                 forms[name] = forms[name]._replace(cuts=cuts)
         keys = Counter(site.key for site in kept)
-        return [CoveredWeight(site, site.key if keys[site.key] == 1 else site.name, forms[site.name]) for site in kept]
+        return [
+            CoveredWeight(
+                site, site.key if keys[site.key] == 1 else site.name, forms[site.name], names_of[site.identity]
+            )
+            for site in kept
+        ]
 
     def _nothing_left(self, default: list[str], uncovered: dict[str, str]) -> str:
         if self._only_lora and not default:

@@ -40,7 +40,7 @@ class Weighting(nn.Module):
 
     @gamma.setter
     def gamma(self, gamma: Any) -> None:
-        strength = Strength(gamma, self._strength.reduction)
+        strength = Strength(gamma, self.reduction)
         strength.assign(self._all_names)
         self._use(strength)
 
@@ -56,8 +56,13 @@ class Weighting(nn.Module):
         """The number of calls in training mode of which one is computed, for all of them."""
         return self._every
 
+    @property
+    def reduction(self) -> str:
+        """What a matrix counts beside gamma, for all calls."""
+        return self._strength.reduction
+
     def extra_repr(self) -> str:
-        gamma, reduction = self._strength.gamma, self._strength.reduction
+        gamma, reduction = self._strength.gamma, self.reduction
         gamma = f"{gamma:g}" if is_number(gamma) else f"{gamma!r}"
         return f"gamma={gamma}" + (f", reduction={reduction!r}" if reduction != "sum" else "")
 

@@ -250,6 +250,21 @@ def values_of_two(model):
     return [[so_from_spectrum(W).item() for W in as_matrices([model[index].weight], index + 1)] for index in (0, 1)]
 
 
+@pytest.mark.parametrize("name", ["a", "b", "b.weight"])
+def test_a_shared_weight_has_the_gamma_of_any_of_its_names(name):
+    model = nn.ModuleDict({"a": nn.Linear(4, 5), "b": nn.Linear(4, 5), "c": nn.Linear(3, 2)})
+    model["b"].weight = model["a"].weight
+    report = OrthogonalityPenalty(model, gamma={name: 2.0, "*": 3.0}).report()
+    assert [(row.name, row.gamma) for row in report] == [("a.weight", 2.0), ("c.weight", 3.0)]
+
+
+def test_the_reduction_is_for_all_calls():
+    penalty = OrthogonalityPenalty(encoder(), reduction="mean")
+    assert penalty.reduction == "mean"
+    with pytest.raises(AttributeError, match="reduction"):
+        penalty.reduction = "sum"
+
+
 def test_patterns_see_through_wrappers():
     penalty = OrthogonalityPenalty(nn.DataParallel(encoder()), gamma={"0": 1.0, "module.1": 2.0, "*": 3.0})
     assert [row.gamma for row in penalty.report()] == [1, 2, 3]
