@@ -138,8 +138,9 @@ class ExtremeEigenvalues:
 PENALTIES: dict[str, type[SO] | type[SRIP]] = {penalty.kind: penalty for penalty in (SO, SRIP)}
 
 
-def check_reduction(reduction: str, options: SO | SRIP | OCNN) -> None:
-    check_choice("reduction", reduction, options.reductions)
+def check_reduction(reduction: str, options: SO | SRIP | OCNN, *, to_one: bool = False) -> None:
+    """Raises where these options have no such reduction; `to_one` leaves out "none", which gives a value for each matrix."""
+    check_choice("reduction", reduction, [name for name in options.reductions if not (to_one and name == "none")])
     if reduction == "entries" and isinstance(options, SO):
         options.check_entries()
 

@@ -33,6 +33,10 @@ class Advancing(nn.Module):
         finally:
             self.held, self._last_call = False, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy made within a hold is not held: nobody would release it."""
+        return self.__dict__ | {"held": False, "_last_call": None}
+
     def refuse_recomputation(self) -> None:
         """While autograd is at work, a penalty is computed only to have again what a checkpoint dropped."""
         if (

@@ -12,10 +12,10 @@ from .computed_weights import unmoved
 from .fused_gates import GATE_UP
 from .fused_projections import QKV, Fusion, UnknownCut, fused_weights
 from .heads import head_rows
-from .matching import matches_name
+from .matching import check_order, matches_name
 from .matrix_form import MatrixForm
 from .weight_sites import Site
-from .words import abridged
+from .words import abridged, shown
 
 Cuts = Mapping[str, int | str]  # by the name of the weight: equal blocks of rows, or why it is not cut so
 _NEEDED = {
@@ -51,7 +51,7 @@ class Cutter:
         with unmoved(self._encoder[0]):
             found = {fusion.option: self._fused(kept, forms, fusion, patterns) for fusion, patterns in self._fusions}
             if self._by_head or self._heads:
-                by_heads = {**self._known_heads(kept, forms), **self._declared_heads(kept, forms, found)}
+                by_heads = {**self._known_heads(kept, forms), **self._declared_heads(kept, forms, found, again)}
                 found = {option: {n: c for n, c in cuts.items() if n not in by_heads} for option, cuts in found.items()}
                 found["split_heads"] = by_heads
         for option, cuts in found.items():
@@ -86,13 +86,16 @@ class Cutter:
         return {name: _blocks(known[name], rows) for name, rows in outputs.items()}
 
     def _declared_heads(
-        self, kept: list[Site], forms: Mapping[str, MatrixForm], found: Mapping[str, Cuts]
+        self, kept: list[Site], forms: Mapping[str, MatrixForm], found: Mapping[str, Cuts], again: bool
     ) -> dict[str, int | str]:
         """So many heads in each of q, k and v where they are fused in equal parts, as is known or declared."""
         fused = {**fused_weights(self._encoder[0], QKV), **found.get("split_qkv", {})}
         blocks: dict[str, int | str] = {}
+        matched = {pattern: _hits("split_heads", pattern, kept) for pattern in self._heads}
+        if not again:
+            check_order("split_heads", {pattern: [site.name for site in hits] for pattern, hits in matched.items()})
         for pattern, heads in self._heads.items():
-            for site in _hits("split_heads", pattern, kept):
+            for site in matched[pattern]:
                 cut = fused.get(site.name, 1)
                 if site.name in blocks:
                     continue
@@ -132,13 +135,13 @@ def _patterns(option: str, given: Any) -> tuple[str, ...]:
         return ()
     patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f"{option} must be True, False or patterns of names; got {given!r:.60}")
+        raise TypeError(f"{option} must be True, False or patterns of names; got {shown(given)}")
     return patterns
 
 
 def _checked_heads(given: Any) -> dict[str, int]:
     if not isinstance(given, Mapping) or not given or not all(isinstance(pattern, str) for pattern in given):
-        raise TypeError(f"split_heads must be True, False or numbers of heads by patterns of names; got {given!r:.60}")
+        raise TypeError(f"split_heads must be True, False or numbers of heads by patterns of names; got {shown(given)}")
     for pattern, heads in given.items():
         if not is_count(heads):
             raise ValueError(f"split_heads has {heads!r} for {pattern!r}; expected a positive int, the number of heads")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..ops import copy_now
 from ..options import check_choice
 from ..weight_views import WeightViews
-from .matching import is_within
+from .matching import check_order, is_within
 from .schedules import Schedule, is_number
-from .words import abridged
+from .words import abridged, shown
 
 REDUCTIONS = ("sum", "mean", "entries")
 
@@ -35,7 +35,7 @@ class Strength:
 
     def __init__(self, gamma: Any, reduction: str) -> None:
         check_choice("reduction", reduction, REDUCTIONS)
-        self.gamma, self.reduction = gamma, reduction
+        self.gamma, self.reduction = dict(gamma) if isinstance(gamma, Mapping) else gamma, reduction
         self.views: WeightViews | None = None
         self._patterns: tuple[str, ...] = ()
         self._gammas: list[Any] = [gamma]
@@ -45,7 +45,7 @@ class Strength:
                 raise ValueError('gamma is an empty dict; expected patterns of names, as {"layer4.*": 1e-5, "*": 1e-6}')
             for pattern in gamma:
                 if not isinstance(pattern, str):
-                    raise TypeError(f"gamma takes patterns of names; got {pattern!r:.60}")
+                    raise TypeError(f"gamma takes patterns of names; got {shown(pattern)}")
             self._patterns, self._gammas = tuple(gamma), list(gamma.values())
         for name, given in zip(self._labels(), self._gammas, strict=True):
             _check(name, given)
@@ -58,7 +58,8 @@ class Strength:
         """Finds the gamma of each weight, whose names these are; `again` if the model has changed.
 
         Raises:
-            ValueError: for a pattern that matches no weight, unless `again`, or a weight that no pattern matches.
+            ValueError: for a pattern that matches no weight, or none for which it counts, unless `again`; for a weight that
+                no pattern matches.
         """
         self.views = None
         if not self._patterns:
@@ -66,9 +67,14 @@ class Strength:
             return
         hits = [[is_within(own, pattern) for pattern in self._patterns] for own in names]
         if not again:
-            for pattern, *matched in zip(self._patterns, *hits, strict=True):
-                if not any(matched):
+            matched = {
+                pattern: [own[0] for own, hit in zip(names, column, strict=True) if hit]
+                for pattern, *column in zip(self._patterns, *hits, strict=True)
+            }
+            for pattern, found in matched.items():
+                if not found:
                     raise ValueError(f"gamma pattern {pattern!r} matches none of the weights: {_listed(names)}")
+            check_order("gamma", matched)
         left = [own for own, matched in zip(names, hits, strict=True) if not any(matched)]
         if left:
             raise ValueError(f'no gamma pattern matches {_listed(left)}; "*" as the last pattern is for all others')
@@ -78,9 +84,12 @@ class Strength:
         """Works out what changes with the weights alone.
 
         Raises:
-            ValueError: for a tensor on another device than the weights.
+            TypeError, ValueError: for a tensor on another device than the weights, also of a schedule, or a schedule that
+                gives no tensor without dimensions.
         """
         for name, gamma in zip(self._labels(), self._gammas, strict=True):
+            if isinstance(gamma, Schedule):
+                name, gamma = _first_of_schedule(name, gamma, torch.zeros((), dtype=views.dtype, device=views.device))
             if isinstance(gamma, Tensor) and gamma.device != views.device:
                 raise ValueError(f"{name} is on {gamma.device}, but the weights are on {views.device}: make it there")
         fixed = [None if isinstance(gamma, (Tensor, Schedule)) else float(gamma) for gamma in self._gammas]
@@ -117,7 +126,7 @@ class Strength:
     def _at(self, gamma: Any, step: Tensor | None) -> Any:
         if isinstance(gamma, Schedule):
             assert step is not None
-            return gamma.at(copy_now(step).to(self._dtype))
+            return gamma.at(copy_now(step).to(self._dtype)).to(self._dtype)
         return copy_now(gamma).to(self._dtype) if isinstance(gamma, Tensor) else gamma
 
     def _shares(self, views: WeightViews, side: str) -> list[float]:
@@ -152,9 +161,18 @@ def _check(name: str, gamma: Any) -> None:
             raise ValueError(f"{name} {problem}")
     elif not is_number(gamma):
         raise ValueError(
-            f"{name} must be a finite number; got {gamma!r:.60}. It may be a tensor without dimensions or a schedule too, "
+            f"{name} must be a finite number; got {shown(gamma)}. It may be a tensor without dimensions or a schedule too, "
             "and gamma a dict of these by patterns of names"
         )
+
+
+def _first_of_schedule(name: str, schedule: Schedule, step: Tensor) -> tuple[str, Tensor]:
+    """What a schedule gives at step 0, and its name. A schedule of one's own may give anything."""
+    name, first = f"{name}: what {type(schedule).__name__}.at returns", schedule.at(step)
+    if not isinstance(first, Tensor):
+        raise TypeError(f"{name} must be a tensor, made of the step by tensor operations; got {shown(first)}")
+    _check(name, first)
+    return name, first
 
 
 def _listed(names: Sequence[Sequence[str]]) -> str:

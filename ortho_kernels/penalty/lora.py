@@ -5,8 +5,6 @@ It is no option of `OrthogonalityPenalty`, where every value belongs to one weig
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any
 
 import torch
@@ -18,8 +16,9 @@ from ..low_rank import low_rank_values
 from .adapters import find_adapters
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
+from .schedules import is_number
 from .selection import Selector
-from .words import abridged, described
+from .words import abridged, described, shown
 
 
 class LoraPenalty(nn.Module):
@@ -35,7 +34,8 @@ class LoraPenalty(nn.Module):
         model: holds the adapters: PEFT's LoRA, DoRA and AdaLoRA, or any layer with `lora_A` and `lora_B`; `scaling` of the
             layer is the scale, 1 where it has none. DoRA's magnitudes are no part of the product; AdaLoRA's singular
             values are, and get gradients. Adapters are covered of which a factor requires a gradient.
-        gamma: the factor; an attribute, change it to schedule it. No paper gives one for products.
+        gamma: the factor, a finite number: an attribute, which may be set at each step. No paper gives one for products.
+            Tensors, schedules, patterns, `every`, `hold` and `step_` are `OrthogonalityPenalty`'s alone.
         include, exclude: as in `OrthogonalityPenalty`, matched against the factors.
 
     Attributes:
@@ -50,8 +50,11 @@ class LoraPenalty(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module; got a {type(model).__name__}")
-        if not isinstance(gamma, (float, Real)) or isinstance(gamma, bool) or not math.isfinite(gamma):
-            raise ValueError(f"gamma must be a finite number; got {gamma!r}")
+        if not is_number(gamma):
+            raise ValueError(
+                f"gamma must be a finite number; got {shown(gamma)}. LoraPenalty takes nothing else: to change it over "
+                "time, set penalty.gamma at each step"
+            )
         self.gamma = gamma
         self._referred = (model,)  # in a tuple, lest it be registered
         try:

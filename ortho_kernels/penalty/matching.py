@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .weight_sites import Site
+from .words import abridged, shown
 
 
 class Sites:
@@ -92,7 +93,7 @@ def matchers(
             path = paths[id(one)]
             found.append(ObjectMatcher(f"module {path!r}", one, (path,)))
         elif callable(one):
-            found.append(Matcher(f"{one!r:.60}", partial(_passes, test=one)))
+            found.append(Matcher(shown(one), partial(_passes, test=one)))
         else:
             raise TypeError(
                 f"{option} takes patterns of names, parameters, modules, module types and callables of a name and a weight; "
@@ -114,6 +115,22 @@ def matches_within(site: Site, pattern: str) -> bool:
 def is_within(names: Iterable[str], pattern: str) -> bool:
     """As `matches_within`, for the names of one weight."""
     return _matches(names, pattern, _prefixes)
+
+
+def check_order(option: str, matched: Mapping[str, Sequence[str]]) -> None:
+    """Raises for a pattern that never counts: the first that matches a weight does. `"*"` may be left with none.
+
+    Args:
+        matched: the weights that each pattern matches, in the order of the patterns.
+    """
+    taken: set[str] = set()
+    for pattern, names in matched.items():
+        if names and pattern != "*" and taken.issuperset(names):
+            raise ValueError(
+                f"{option} pattern {pattern!r} never counts: patterns before it match {abridged(names)}, and the first that "
+                "matches counts; put it before them"
+            )
+        taken.update(names)
 
 
 def _matches(names: Iterable[str], pattern: str, parts: Callable[[str], Iterable[str]]) -> bool:

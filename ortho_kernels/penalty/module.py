@@ -108,11 +108,8 @@ class OrthogonalityPenalty(Weighting):
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
-    __jit_unused_properties__ = (
-        "encoder",
-        "gamma",
-        "every",
-    )  # torch.jit.script compiles what a model's parts have, used or not
+    # torch.jit.script compiles what a model's parts have, used or not.
+    __jit_unused_properties__ = ("encoder", "gamma", "every", "reduction")
 
     def __init__(
         self,
@@ -145,7 +142,7 @@ class OrthogonalityPenalty(Weighting):
         self.start = choose_start(options) if kind == "srip" else None
         self._start = (self.start,)  # as `_calls` is
         self.options: Any = PENALTIES[kind](**options)
-        check_reduction(reduction, self.options)
+        check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
         self._tree: ModuleTree | None = None
@@ -296,7 +293,7 @@ class OrthogonalityPenalty(Weighting):
             self.train(moving)
         layers = zip(self.names, matrices, views.views, values.split(views.groups), self._gammas(), strict=True)
         rows = [LayerReport.of(*layer) for layer in layers]
-        return PenaltyReport(self.kind, self.gamma, rows, total, self.uncovered)
+        return PenaltyReport(self.kind, self._strength.gamma, rows, total, self.uncovered)
 
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
@@ -307,13 +304,13 @@ class OrthogonalityPenalty(Weighting):
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
-        sites, keys, forms = zip(*covered, strict=True)
+        sites, keys, forms, names = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
         self._keys, self._forms = keys, forms
         self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
         self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
-        self._assign([site.names for site in sites], again=again)
+        self._assign(names, again=again)
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
             _log.warning(

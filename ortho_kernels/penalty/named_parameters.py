@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .words import shown
+
 
 class NamedParameters(nn.Module):
     """Parameters under the names that they were given, which may hold dots."""
@@ -29,8 +31,8 @@ def as_encoder(given: Any) -> nn.Module:
     if isinstance(given, nn.Module):
         return given
     if isinstance(given, str | bytes | Tensor) or not isinstance(given, Iterable):
-        shown = "one tensor: wrap it, [weight]" if isinstance(given, Tensor) else f"{given!r:.60}"
-        raise TypeError(f"encoder must be an nn.Module, named parameters or a list of parameters; got {shown}")
+        got = "one tensor: wrap it, [weight]" if isinstance(given, Tensor) else shown(given)
+        raise TypeError(f"encoder must be an nn.Module, named parameters or a list of parameters; got {got}")
     entries = list(given.items() if isinstance(given, Mapping) else given)
     if not entries:
         raise ValueError("encoder has no parameters: it is empty, or an iterator that was consumed before")
@@ -41,7 +43,7 @@ def as_encoder(given: Any) -> nn.Module:
         ):
             raise TypeError(
                 "encoder must be an nn.Module, named parameters (a dict, or pairs of a name and a parameter) or a list of "
-                f"parameters; it holds {pair!r:.60}"
+                f"parameters; it holds {shown(pair)}"
             )
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
@@ -58,9 +60,9 @@ def check_named(option: str, given: Any) -> None:
     """Raises `TypeError` for modules and types of them, which named parameters have none of."""
     for one in given if isinstance(given, list | tuple | set | frozenset) else (given,):
         if isinstance(one, nn.Module | type):
-            shown = one.__name__ if isinstance(one, type) else f"a {type(one).__name__}"
+            kind = one.__name__ if isinstance(one, type) else f"a {type(one).__name__}"
             raise TypeError(
-                f"{option} was given {shown}, but named parameters have no modules: give patterns of names, parameters or "
+                f"{option} was given {kind}, but named parameters have no modules: give patterns of names, parameters or "
                 "callables"
             )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..weight_checks import is_count
+from .words import shown
 
 
 def is_number(given: object) -> bool:
@@ -28,7 +29,7 @@ class Schedule:
 
     def at(self, step: Tensor) -> Tensor:
         """gamma at a step: a tensor without dimensions, and so is the result, of the same dtype and device."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define at(step), which gives gamma at a step")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class StepSchedule(Schedule):
     def __post_init__(self) -> None:
         _check_number("StepSchedule", "gamma", self.gamma)
         if not isinstance(self.factors, Mapping):
-            raise TypeError(f"StepSchedule: factors must be a dict of factors by step; got {self.factors!r:.60}")
+            raise TypeError(f"StepSchedule: factors must be a dict of factors by step; got {shown(self.factors)}")
         for step, factor in self.factors.items():
             if not is_count(step):
                 raise ValueError(f"StepSchedule: a step must be a positive int; got {step!r}")

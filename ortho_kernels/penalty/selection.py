@@ -12,21 +12,22 @@ from ..batches import check_batch
 from ..weight_checks import is_integer
 from .adapters import no_adapter, reasons_against
 from .cuts import Cutter
-from .matching import Sites, matchers, matches_name
+from .matching import Sites, check_order, matchers, matches_name
 from .matrix_form import MatrixForm
 from .named_parameters import check_named, holds_named_parameters, vectors
 from .weight_sites import Site, find_sites, quantized_layers
-from .words import abridged, described
+from .words import abridged, described, shown
 
 GROUPS = ("split", "whole")
 
 
 class CoveredWeight(NamedTuple):
-    """Where a weight is found, what its vectors are kept under, and how it holds its matrices."""
+    """Where a weight is found, what its vectors are kept under, how it holds its matrices, and its names in all places."""
 
     site: Site
     key: str
     form: MatrixForm
+    names: tuple[str, ...]
 
 
 class Selection(NamedTuple):
@@ -79,7 +80,7 @@ class Selector:
         """
         found = Sites(find_sites(self._encoder[0]))
         sites = found.all
-        batches = self._batches(sites)
+        batches = self._batches(sites, again)
         default, uncovered = self._default(sites)
         names = [site.name for site in default.values()]
         added = self._added(found, batches, uncovered)
@@ -108,7 +109,10 @@ class Selector:
         for site in sites:
             if site.identity in chosen:  # under whatever name it is covered
                 uncovered.pop(site.name, None)
-        return Selection(self._covered(kept, batches, again), uncovered)
+        names_of: dict[Hashable, tuple[str, ...]] = {}
+        for site in (*kept, *sites):
+            names_of[site.identity] = (*names_of.get(site.identity, ()), *site.names)
+        return Selection(self._covered(kept, batches, names_of, again), uncovered)
 
     def _default(self, sites: list[Site]) -> tuple[dict[Hashable, Site], dict[str, str]]:
         """What is covered where nothing is asked for, and the reasons against the rest."""
@@ -144,7 +148,8 @@ class Selector:
         for matcher in self._extra:
             hits = matcher.hits(found)
             if not hits:
-                raise ValueError(_no_match("extra", matcher.description, list(uncovered), [], {}))
+                others = list(uncovered) or ["none, all of two or more dimensions are covered"]
+                raise ValueError(_no_match("extra", matcher.description, others, [], {}))
             for site in hits:
                 if site.weight.dim() > 2 and not (site.is_layer or self._takes_all or site.identity in batches):
                     raise ValueError(f"extra can't add {site.name}: {uncovered[site.name]}")
@@ -154,17 +159,22 @@ class Selector:
                 added.setdefault(site.identity, site)
         return added
 
-    def _batches(self, sites: list[Site]) -> dict[Hashable, int]:
+    def _batches(self, sites: list[Site], again: bool) -> dict[Hashable, int]:
         """The batch dimensions of the weights that a pattern gives any; the first pattern that matches counts.
 
         Raises:
-            ValueError: for a pattern that matches nothing, or a weight that is no batch of matrices.
+            ValueError: for a pattern that matches nothing or never counts, or a weight that is no batch of matrices.
         """
         batches: dict[Hashable, int] = {}
-        for pattern in self._batch_dims:
-            if not any(matches_name(site, pattern) for site in sites):
+        matched = {
+            pattern: [site.name for site in sites if matches_name(site, pattern)] for pattern in self._batch_dims
+        }
+        for pattern, found in matched.items():
+            if not found:
                 names = abridged([site.name for site in sites])
                 raise ValueError(f"batch_dims pattern {pattern!r} matches none of the weights: {names}")
+        if not again:
+            check_order("batch_dims", matched)
         for site in sites:
             pattern = next((pattern for pattern in self._batch_dims if matches_name(site, pattern)), "")
             dims = self._batch_dims.get(pattern, 0)
@@ -179,7 +189,13 @@ class Selector:
             batches.setdefault(site.identity, dims)
         return batches
 
-    def _covered(self, kept: list[Site], batches: Mapping[Hashable, int], again: bool) -> list[CoveredWeight]:
+    def _covered(
+        self,
+        kept: list[Site],
+        batches: Mapping[Hashable, int],
+        names_of: Mapping[Hashable, tuple[str, ...]],
+        again: bool,
+    ) -> list[CoveredWeight]:
         forms = {
             site.name: MatrixForm(
                 batches.get(site.identity, int(site.batch is not None)),
@@ -193,7 +209,12 @@ class Selector:
             if forms[name].cuts == 1:
                 forms[name] = forms[name]._replace(cuts=cuts)
         keys = Counter(site.key for site in kept)
-        return [CoveredWeight(site, site.key if keys[site.key] == 1 else site.name, forms[site.name]) for site in kept]
+        return [
+            CoveredWeight(
+                site, site.key if keys[site.key] == 1 else site.name, forms[site.name], names_of[site.identity]
+            )
+            for site in kept
+        ]
 
     def _nothing_left(self, default: list[str], uncovered: dict[str, str]) -> str:
         if self._only_lora and not default:
@@ -213,7 +234,7 @@ def _checked_batch_dims(given: Any) -> dict[str, int]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
-        raise TypeError(f"batch_dims must be numbers of dimensions by patterns of names; got {given!r:.60}")
+        raise TypeError(f"batch_dims must be numbers of dimensions by patterns of names; got {shown(given)}")
     for pattern, dims in given.items():
         if not is_integer(dims) or dims < 0:
             raise ValueError(f"batch_dims has {dims!r} for {pattern!r}; expected an int, 0 or more")

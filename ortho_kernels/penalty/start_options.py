@@ -9,6 +9,7 @@ import torch
 
 from .start import GeneratorStart, SeededStart, Start
 from .warm_start import WarmStart
+from .words import shown
 
 
 def choose_start(options: dict[str, Any]) -> Start:
@@ -22,7 +23,7 @@ def choose_start(options: dict[str, Any]) -> Start:
     if generator is None:
         return (WarmStart if warm_start else SeededStart)(side, int(seed or 0))
     if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
+        raise TypeError(f"generator must be a torch.Generator; got {shown(generator)}")
     for name, given in (("warm_start", warm_start), ("seed", seed is not None)):
         if given:
             raise ValueError(f"{name} makes the start vectors, so a generator has nothing to draw: give one of the two")

@@ -1,6 +1,7 @@
 """What a call of a penalty counts: gamma and the reduction, and whether `every` leaves it out."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,12 +34,13 @@ class Weighting(nn.Module):
 
     @property
     def gamma(self) -> Any:
-        """As it was given. It can be set to anything that the constructor takes."""
-        return self._strength.gamma
+        """As it was given; a dict can be read alone. It can be set to anything that the constructor takes."""
+        gamma = self._strength.gamma
+        return MappingProxyType(gamma) if isinstance(gamma, dict) else gamma
 
     @gamma.setter
     def gamma(self, gamma: Any) -> None:
-        strength = Strength(gamma, self._strength.reduction)
+        strength = Strength(gamma, self.reduction)
         strength.assign(self._all_names)
         self._use(strength)
 
@@ -54,9 +56,14 @@ class Weighting(nn.Module):
         """The number of calls in training mode of which one is computed, for all of them."""
         return self._every
 
+    @property
+    def reduction(self) -> str:
+        """What a matrix counts beside gamma, for all calls."""
+        return self._strength.reduction
+
     def extra_repr(self) -> str:
-        gamma = f"{self.gamma:g}" if is_number(self.gamma) else f"{self.gamma!r}"
-        reduction = self._strength.reduction
+        gamma, reduction = self._strength.gamma, self.reduction
+        gamma = f"{gamma:g}" if is_number(gamma) else f"{gamma!r}"
         return f"gamma={gamma}" + (f", reduction={reduction!r}" if reduction != "sum" else "")
 
     def _use(self, strength: Strength) -> None:

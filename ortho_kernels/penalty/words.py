@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+
+def shown(given: Any, most: int = 60) -> str:
+    """What was given, in one short line."""
+    line = " ".join(repr(given).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def abridged(names: Sequence[str], most: int = 6) -> str:

@@ -100,6 +100,11 @@ def test_without_it_the_reason_says_how():
         ),
         ({"experts": 2}, ValueError, r"experts has shape \(3, 6, 4\), of which batch_dims=2 leaves 1"),
         ({"*": 1}, ValueError, r"gate has shape \(3, 4\), of which batch_dims=1 leaves 1"),
+        (
+            {"expert*": 1, "experts": 0},
+            ValueError,
+            "batch_dims pattern 'experts' never counts: patterns before",
+        ),
         ({"experts": -1}, ValueError, "batch_dims has -1 for 'experts'; expected an int, 0 or more"),
         ({"experts": True}, ValueError, "batch_dims has True for 'experts'"),
         (1, TypeError, "batch_dims must be numbers of dimensions by patterns of names; got 1"),

@@ -1,5 +1,6 @@
 """How much each weight counts: gamma as a number, by pattern, as a tensor; the reduction; what a report shows of it."""
 
+import copy
 import os
 import sys
 
@@ -46,7 +47,8 @@ def weighted(model, factors):
     ("gamma", "factors"),
     [
         ({"0": 0.5, "*": 0.25}, (0.5, 0.25, 0.25)),
-        ({"*": 0.25, "0": 0.5}, (0.25, 0.25, 0.25)),  # the first that matches counts
+        ({"0.weight": 0.5, "[01]": 0.25, "*": 1}, (0.5, 0.25, 1)),  # the first that matches counts
+        ({"[013]": 0.5, "*": 1}, (0.5, 0.5, 0.5)),  # "*" may have none left
         ({"3.weight": 0.0, "[01]*": np.float32(2)}, (2, 2, 0)),
         (lambda: {"1": torch.tensor(3.0), "*": 1}, (1, 3, 1)),
         (lambda: {"1": torch.tensor(3.0), "0": CosineSchedule(0.5, 0, 10), "*": 0.1}, (0.5, 3, 0.1)),
@@ -140,6 +142,8 @@ def test_gamma_can_be_set_at_any_time():
     [
         ({"0": 1.0, "3.weight": 1.0}, r'no gamma pattern matches 1\.weight; "\*" as the last pattern'),
         ({"layer9.*": 1.0, "*": 1.0}, r"gamma pattern 'layer9\.\*' matches none of the weights: 0\.weight, 1\.weight"),
+        ({"*": 0.25, "0": 0.5}, r"gamma pattern '0' never counts: patterns before it match 0\.weight"),
+        ({"0": 1.0, "1": 2.0, "[01]": 3.0, "*": 1.0}, r"gamma pattern '\[01\]' never counts: .*0\.weight, 1\.weight"),
         ({}, "gamma is an empty dict"),
         ({"0": "1", "*": 1.0}, "gamma of '0' must be a finite number; got '1'"),
         ({"0": {"*": 1.0}, "*": 1.0}, "gamma of '0' must be a finite number"),
@@ -163,10 +167,70 @@ def test_other_options_that_can_not_be():
         OrthogonalityPenalty(encoder(), gamma={nn.Linear: 1.0})
     with pytest.raises(ValueError, match="reduction must be one of 'sum', 'mean', 'entries'; got 'none'"):
         OrthogonalityPenalty(encoder(), reduction="none")
+    with pytest.raises(ValueError, match="reduction must be one of 'sum', 'mean'; got 'entries'"):
+        OrthogonalityPenalty(encoder(), "srip", reduction="entries")
     with pytest.raises(ValueError, match="'entries' is the mean over the entries of one Gram, and squared=False"):
         OrthogonalityPenalty(encoder(), reduction="entries", squared=False)
-    with pytest.raises(ValueError, match="reduction must be one of 'sum', 'mean', 'none'; got 'entries'"):
-        OrthogonalityPenalty(encoder(), "srip", reduction="entries")
+
+
+class Returning(Schedule):
+    """A schedule that returns something else than it should."""
+
+    def __init__(self, returned):
+        self.returned = returned
+
+    def at(self, step):
+        return self.returned
+
+
+@pytest.mark.parametrize("pattern", [None, "0"])
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (0.5, TypeError, r"must be a tensor, made of the step by tensor operations; got 0\.5"),
+        (None, TypeError, "must be a tensor.*; got None"),
+        (torch.ones(2), ValueError, r"has shape \(2,\); expected a tensor without dimensions"),
+        (torch.tensor(1), ValueError, "has dtype torch.int64; expected a floating-point tensor"),
+        (torch.ones((), device="meta"), ValueError, "is on meta, but the weights are on cpu: make it there"),
+    ],
+)
+def test_what_no_schedule_can_return(returned, error, message, pattern):
+    gamma, name = Returning(returned), "gamma"
+    if pattern is not None:
+        gamma, name = {pattern: gamma, "*": 1.0}, f"gamma of {pattern!r}"
+    with pytest.raises(error, match=f"^{name}: what Returning.at returns {message}"):
+        OrthogonalityPenalty(encoder(), gamma=gamma)
+
+
+@pytest.mark.parametrize("gamma", [Schedule(), {"0": Schedule(), "*": 1.0}])
+def test_a_schedule_without_at_says_so(gamma):
+    with pytest.raises(NotImplementedError, match=r"Schedule must define at\(step\)"):
+        OrthogonalityPenalty(encoder(), gamma=gamma)
+
+
+@pytest.mark.parametrize("by_pattern", [False, True])
+def test_a_schedule_in_float64_leaves_the_penalty_in_float32(by_pattern):
+    gamma = Returning(torch.tensor(0.5, dtype=torch.float64))
+    model = encoder(torch.float32)
+    value = OrthogonalityPenalty(model, gamma={"0": gamma, "*": gamma} if by_pattern else gamma)()
+    assert value.dtype is torch.float32
+    assert value.item() == pytest.approx(0.5 * OrthogonalityPenalty(model, gamma=1.0)().item())
+
+
+def test_a_dict_is_changed_by_setting_gamma_alone():
+    """What were written into it would not be seen."""
+    model, given = encoder(), {"0": 1.0, "*": 0.0}
+    penalty = OrthogonalityPenalty(model, gamma=given)
+    first = penalty()
+    given["0"] = 5.0
+    assert penalty() == first
+    assert penalty.gamma == {"0": 1.0, "*": 0.0}
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        penalty.gamma["0"] = 2.0
+    penalty.gamma = penalty.gamma | {"0": 2.0}
+    assert penalty().item() == pytest.approx(2 * first.item())
+    for whole in (penalty, penalty.report()):
+        assert copy.deepcopy(whole).gamma == {"0": 2.0, "*": 0.0}
 
 
 def test_a_weight_that_comes_later_needs_a_gamma_and_one_may_go():
@@ -184,6 +248,21 @@ def test_a_weight_that_comes_later_needs_a_gamma_and_one_may_go():
 
 def values_of_two(model):
     return [[so_from_spectrum(W).item() for W in as_matrices([model[index].weight], index + 1)] for index in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["a", "b", "b.weight"])
+def test_a_shared_weight_has_the_gamma_of_any_of_its_names(name):
+    model = nn.ModuleDict({"a": nn.Linear(4, 5), "b": nn.Linear(4, 5), "c": nn.Linear(3, 2)})
+    model["b"].weight = model["a"].weight
+    report = OrthogonalityPenalty(model, gamma={name: 2.0, "*": 3.0}).report()
+    assert [(row.name, row.gamma) for row in report] == [("a.weight", 2.0), ("c.weight", 3.0)]
+
+
+def test_the_reduction_is_for_all_calls():
+    penalty = OrthogonalityPenalty(encoder(), reduction="mean")
+    assert penalty.reduction == "mean"
+    with pytest.raises(AttributeError, match="reduction"):
+        penalty.reduction = "sum"
 
 
 def test_patterns_see_through_wrappers():

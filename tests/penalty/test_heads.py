@@ -121,6 +121,11 @@ def test_heads_are_declared_by_patterns():
             ValueError,
             "q_proj.weight, whose output of 8 is no multiple of 3: .* 3 heads",
         ),
+        (
+            {"split_heads": {"*_proj": 2, "q_proj": 4}},
+            ValueError,
+            "split_heads pattern 'q_proj' never counts: patterns b",
+        ),
         ({"split_heads": {"q_proj": 0}}, ValueError, "split_heads has 0 for 'q_proj'; expected a positive int"),
         (
             {"split_heads": {"qkv": 2}},

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from truth import so_from_spectrum
 
-from ortho_kernels import LoraPenalty, OrthogonalityPenalty, soft_orthogonality, srip
+from ortho_kernels import CosineSchedule, LoraPenalty, OrthogonalityPenalty, soft_orthogonality, srip
 
 FACTORS = (
     "q.lora_A.default.weight", "q.lora_B.default.weight", "conv.lora_A.default.weight", "conv.lora_B.default.weight",
@@ -220,9 +220,9 @@ def test_bad_factors_are_named():
         LoraPenalty(nn.ModuleDict({"q": layer}), gamma=1.0)
 
 
-@pytest.mark.parametrize("gamma", [float("nan"), True, "1"])
+@pytest.mark.parametrize("gamma", [float("nan"), True, "1", {"*": 1.0}, torch.tensor(1.0), CosineSchedule(1.0, 0.0, 9)])
 def test_gamma_is_a_finite_number(gamma):
-    with pytest.raises(ValueError, match="gamma must be a finite number"):
+    with pytest.raises(ValueError, match=r"gamma must be a finite number; got .*set penalty\.gamma at each step"):
         LoraPenalty(network(), gamma=gamma)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -145,6 +146,8 @@ def test_modules_and_their_types_do_not_apply(option, given):
         ([], ValueError, "no parameters: it is empty, or an iterator that was consumed before"),
         ([nn.Linear(2, 2)], TypeError, r"it holds Linear\("),
         ({0: torch.randn(3, 3)}, TypeError, r"it holds \(0, tensor"),
+        ({"a": {"b": torch.zeros(3, 3)}}, TypeError, r"it holds \('a', {'b': tensor\(\[\[0\., 0\., 0\.\], \[.*\.\.\.$"),
+        ([np.zeros((3, 3))], TypeError, r"it holds array\(\[\[0\., 0\., 0\.\], \[.*\]\)$"),
         ([("a", torch.randn(2, 2)), ("a", torch.randn(2, 2))], ValueError, "two parameters of the name 'a'"),
     ],
 )

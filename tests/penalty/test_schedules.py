@@ -288,6 +288,18 @@ def test_a_hold_that_an_exception_ends_moves_on_once_too(case):
     assert held() == plain()
 
 
+@pytest.mark.parametrize("case", [case for case in KINDS if case != "generator"])  # torch copies no generator
+def test_a_copy_made_within_a_hold_is_not_held(case):
+    model = encoder()
+    held, plain = build(case, model), build(case, model)
+    with held.hold():
+        held()
+        copied = copy.deepcopy(held)
+    for _ in range(3):
+        assert copied() == plain()
+    torch.testing.assert_close(copied.state_dict(), plain.state_dict())
+
+
 def test_a_warm_start_takes_the_vectors_of_the_last_call():
     model = encoder()
     held, plain = build("warm", model), build("warm", model)
