@@ -82,6 +82,7 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
 
     Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py:42-46.
     """
+    check_weights([mat], [1], ["mat"])
     return functional.soft_orthogonality([mat], squared=False)
 
 
@@ -202,11 +203,12 @@ def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
         A float32 tensor (float64 for float64), without the strength beta.
 
     Raises:
-        ValueError: for features or a start of another shape.
+        TypeError, ValueError: for features that are none, a start of another shape.
 
     Source: TAMU-VITA/ABD-Net at 502305e, torchreid/losses/of_penalty.py:26-67. There the features of its
     position "intermediate" count 0.01.
     """
+    check_weights([features], [1], ["features"])
     if features.dim() < 3 or not len(features):
         raise ValueError(f"features must be (batch, channels, ...) with a sample or more; got {tuple(features.shape)}")
     F = features.flatten(2)
@@ -224,6 +226,8 @@ def _start_vectors(start: Tensor | None, W: Tensor, draw: Callable[..., Tensor])
     shape = (*W.shape[:-1], 2)
     if start is None:
         return draw(shape, device=W.device)
+    if not isinstance(start, Tensor):
+        raise TypeError(f"start must be a tensor of shape {shape}; got a {type(start).__name__}")
     if tuple(start.shape) != shape:
         raise ValueError(f"start must have shape {shape}, two vectors a matrix; got {tuple(start.shape)}")
     return start

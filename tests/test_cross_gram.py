@@ -356,7 +356,7 @@ GOOD, OTHER = torch.randn(4, 6), torch.randn(3, 6)
         (
             [OTHER, torch.randn(3, 2, 2)],
             ValueError,
-            r"weights\[1\] has shape \(4, 6\) and rows of 6 numbers, against\[1\] shape \(3, 2, 2\) and rows of 4",
+            r"weights\[1\], seen as 4 x 6, has rows of 6 numbers, against\[1\], seen as 3 x 4, rows of 4",
         ),
         (
             [OTHER, OTHER.bfloat16()],

@@ -109,6 +109,10 @@ def test_bad_kernels_features_and_start_vectors():
         svmo(torch.zeros(6, 8), start=torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"features must be \(batch, channels, ...\) .* got \(6, 8\)"):
         of_penalty(torch.zeros(6, 8))
+    with pytest.raises(TypeError, match=r"features is a list; expected a torch\.Tensor"):
+        of_penalty([torch.zeros(6, 8, 2)])
+    with pytest.raises(TypeError, match=r"start must be a tensor of shape \(6, 2\); got a list"):
+        svmo(torch.zeros(6, 8), start=[torch.zeros(6, 2)])
 
 
 @pytest.mark.parametrize("penalty", [svdo, svmo, of_penalty])

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ..ops import copy_now
 from ..options import check_choice
+from ..weight_checks import is_number
 from ..weight_views import WeightViews
 from .matching import is_within
-from .schedules import Schedule, is_number
+from .schedules import Schedule
 from .words import abridged
 
 REDUCTIONS = ("sum", "mean", "entries")
