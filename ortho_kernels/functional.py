@@ -85,7 +85,7 @@ def soft_orthogonality(
             sum w |R_ij|, `"l21"` sum_i sqrt(sum_j w R_ij^2), `"max"` max w |R_ij|. The gradient at |R_ij| = 0 or at a zero
             row of R is 0; of equal largest entries the first of the lower triangle, row by row, gets it.
         normalize: `"rows"` scales the rows of every matrix to length 1 first, so that the Gram of the rows holds cosines.
-            Zero rows stay zero, with zero gradient; so are rows shorter than 3e-16 (float64: 3e-146), whose squares
+            Zero rows stay zero, with zero gradient; so are rows shorter than 3e-16 (float64: 1e-146), whose squares
             underflow.
         against: one other weight B for each weight A: the norm of A B^T in the place of R, the inner products of the rows
             of both. It has no identity: 0 means that each row of A is orthogonal to each of B (O-LoRA, arXiv 2310.14152;

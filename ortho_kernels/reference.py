@@ -258,9 +258,15 @@ def residual(W: Tensor, side: str) -> Tensor:
 
 
 def unit_rows(W: Tensor) -> Tensor:
-    """Rows of length 1; a zero row stays zero, with zero gradient."""
-    lengths = torch.linalg.vector_norm(W, dim=1, keepdim=True)
-    return torch.where(lengths == 0, 0, W / torch.where(lengths == 0, 1, lengths))
+    """Rows of length 1; a zero row stays zero, with zero gradient.
+
+    A row whose squares underflow counts as zero: its length has lost digits. One whose square overflows becomes NaN.
+    """
+    lengths = torch.linalg.vector_norm(W, dim=-1, keepdim=True)
+    numbers = torch.finfo(W.dtype)
+    zero = lengths < (numbers.tiny / numbers.eps) ** 0.5
+    lengths = torch.where(zero, 1, torch.where(lengths.isinf(), torch.nan, lengths))
+    return torch.where(zero, 0, W / lengths)
 
 
 def apply_residual(W: Tensor, x: Tensor, side: str) -> Tensor:
