@@ -82,8 +82,9 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
 
     Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py:42-46.
     """
-    check_weights([mat], [1], ["mat"])
-    return functional.soft_orthogonality([mat], squared=False)
+    weights = functional.as_list([mat])
+    check_weights(weights, [1], ["mat"])
+    return functional.soft_orthogonality(weights, squared=False)
 
 
 def deconv_orth_dist(kernel: Tensor, stride: int | tuple[int, int] = 2, padding: int | tuple[int, int] = 1) -> Tensor:
