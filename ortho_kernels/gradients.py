@@ -6,7 +6,9 @@ It is the forward operator and the backward operator, which writes to the gradie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from .functional import as_list, checked, pack_start, reduce
 from .ops import new_gradients
 from .options import SO, SRIP, CrossGram
 from .pair_views import PairViews, pair_views
-from .weight_checks import PLAIN, is_number, wraps_tensors
+from .weight_checks import PLAIN, wraps_tensors
 from .weight_views import WeightViews, is_transformed, weight_views
 
 
@@ -129,7 +131,7 @@ def srip_gradients(
 
 
 def check_scale(scale: object) -> None:
-    if not is_number(scale):
+    if not isinstance(scale, (int, float, Real)) or not math.isfinite(scale):
         raise ValueError(f"scale must be a finite number; got {scale!r}")
 
 
