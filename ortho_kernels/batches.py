@@ -25,6 +25,8 @@ def fold_batches(
     Raises:
         TypeError, ValueError: naming the weight, as `check_weights` does, and for batch dimensions that it can't have.
     """
+    if type(batch_dims) is int and batch_dims == 0:
+        return weights, groups
     dims = check_batch_dims(batch_dims, len(weights))
     if not any(dims):
         return weights, groups
@@ -52,7 +54,7 @@ def fold_pairs(
     Raises:
         TypeError, ValueError: as `fold_batches`, and where the two of a pair hold different numbers of matrices.
     """
-    if batch_dims == 0 or len(weights) != len(others):
+    if len(weights) != len(others):
         return weights, others, groups
     folded, counts = fold_batches(weights, groups, batch_dims)
     folded_others, other_counts = fold_batches(others, groups, batch_dims, "against")

@@ -83,7 +83,9 @@ def orth_dist(mat: Tensor, stride: int | None = None) -> Tensor:
 
     Source: samaonline/Orthogonal-Convolutional-Neural-Networks at aa7f569, imagenet/utils.py:42-46.
     """
-    return functional.soft_orthogonality([mat], squared=False)
+    weights = functional.as_list([mat])
+    check_weights(weights, [1], ["mat"])
+    return functional.soft_orthogonality(weights, squared=False)
 
 
 def deconv_orth_dist(kernel: Tensor, stride: int | tuple[int, int] = 2, padding: int | tuple[int, int] = 1) -> Tensor:
@@ -204,11 +206,12 @@ def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
         A float32 tensor (float64 for float64), without the strength beta; differentiable once.
 
     Raises:
-        ValueError: for features or a start of another shape.
+        TypeError, ValueError: for features that are none, a start of another shape.
 
     Source: TAMU-VITA/ABD-Net at 502305e, torchreid/losses/of_penalty.py:26-67. There the features of its
     position "intermediate" count 0.01.
     """
+    check_weights([features], [1], ["features"])
     if features.dim() < 3 or not len(features):
         raise ValueError(f"features must be (batch, channels, ...) with a sample or more; got {tuple(features.shape)}")
     F, batch = features.flatten(2).flatten(0, 1), len(features)
@@ -245,6 +248,8 @@ def _start_vectors(
 ) -> Tensor:
     if start is None:
         return draw(shape, device=device)
+    if not isinstance(start, Tensor):
+        raise TypeError(f"start must be a tensor of shape {shape}; got a {type(start).__name__}")
     if tuple(start.shape) != shape:
         raise ValueError(f"start must have shape {shape}, two vectors a matrix; got {tuple(start.shape)}")
     return start

@@ -5,12 +5,12 @@ The formulas stand in `reference.py`, which has the same signatures; arXiv 2411.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ops
 from .backends import gpu  # noqa: F401  registers the operators
@@ -85,7 +85,8 @@ def soft_orthogonality(
             sum w |R_ij|, `"l21"` sum_i sqrt(sum_j w R_ij^2), `"max"` max w |R_ij|. The gradient at |R_ij| = 0 or at a zero
             row of R is 0; of equal largest entries the first of the lower triangle, row by row, gets it.
         normalize: `"rows"` scales the rows of every matrix to length 1 first, so that the Gram of the rows holds cosines.
-            Zero rows stay zero, with zero gradient.
+            Zero rows stay zero, with zero gradient; so are rows shorter than 3e-16 (float64: 1e-146), whose squares
+            underflow.
         against: one other weight B for each weight A: the norm of A B^T in the place of R, the inner products of the rows
             of both. It has no identity: 0 means that each row of A is orthogonal to each of B (O-LoRA, arXiv 2310.14152;
             the difference loss of domain separation networks, arXiv 1608.06019, takes transposed features). Both have
@@ -107,8 +108,7 @@ def soft_orthogonality(
         weights, others, groups = fold_pairs(weights, as_list(against, "against"), groups, batch_dims)
         tensors, pairs = pair_views(weights, others, groups)
         return reduce(cross_gram_values(tensors, pairs, CrossGram.of(options)), reduction, pairs, side)
-    if batch_dims != 0:
-        weights, groups = fold_batches(weights, groups, batch_dims)
+    weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
@@ -154,8 +154,7 @@ def srip(
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     # Each process would draw its own start for a sharded weight, which is refused then.
     weights = as_list(weights, gather=start is not None or generator is not None)
-    if batch_dims != 0:
-        weights, groups = fold_batches(weights, groups, batch_dims)
+    weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
     return reduce(values, reduction, views, side)
@@ -206,6 +205,7 @@ def pack_start(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator; got {generator!r:.60}")
     if start is not None:
+        start = start if isinstance(start, Tensor) else list(start)
         _check_start(start, weights, views, side)
         check_storage(start, [f"start[{index}]" for index in range(len(start))])
         return torch.cat([x.detach().reshape(-1).to(views.dtype) for x in start]) if start else torch.zeros(0)
@@ -220,6 +220,9 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, gather: bool = 
     """A list of its own; with sharded weights in full, if `gather`."""
     if isinstance(weights, Tensor):
         raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
+    if not isinstance(weights, Iterable):
+        cure = "; OrthogonalityPenalty takes a module" if isinstance(weights, nn.Module) else ""
+        raise TypeError(f"{name} must be a list of tensors; got a {type(weights).__name__}{cure}")
     weights = list(weights)
     return weights if not gather or PLAIN.issuperset(map(type, weights)) else full_tensors(weights)
 

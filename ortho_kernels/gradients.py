@@ -21,7 +21,7 @@ from .ops import new_gradients
 from .options import SO, SRIP, CrossGram
 from .pair_views import PairViews, pair_views
 from .weight_checks import PLAIN, wraps_tensors
-from .weight_views import WeightViews, weight_views
+from .weight_views import WeightViews, is_transformed, weight_views
 
 
 def soft_orthogonality_value_and_grad(
@@ -66,7 +66,7 @@ def soft_orthogonality_value_and_grad(
         into = into._replace(targets=[*into.targets, *(None for _ in others)], fit=False)
         values = cross_gram_gradients(tensors, pairs, CrossGram.of(options), into)
         return reduce(values, reduction, pairs, side), targets.filled()
-    matrices, groups = (weights, groups) if batch_dims == 0 else fold_batches(weights, groups, batch_dims)
+    matrices, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
     into = targets.into(_factor(scale, reduction, views, side))
@@ -96,7 +96,7 @@ def srip_value_and_grad(
     """
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     weights = as_list(weights, gather=False)
-    matrices, groups = (weights, groups) if batch_dims == 0 else fold_batches(weights, groups, batch_dims)
+    matrices, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)
     packed = pack_start(start, matrices, views, side, generator)
@@ -152,15 +152,29 @@ def _targets(
     check_scale(scale)
     if accumulate_into is None:
         return NewTargets(new_gradients(matrices, views=views), weights, matrices)
-    if isinstance(accumulate_into, Tensor) or len(accumulate_into) != len(weights):
-        count = "one tensor" if isinstance(accumulate_into, Tensor) else f"{len(accumulate_into)} tensors"
+    given = None if isinstance(accumulate_into, Tensor) else list(accumulate_into)
+    if given is None or len(given) != len(weights):
+        count = "one tensor" if given is None else f"{len(given)} tensors"
         raise ValueError(
             f"accumulate_into must be a list with one tensor, or None, a weight: got {count} for {len(weights)} weights"
         )
-    if not PLAIN.issuperset(map(type, accumulate_into)) or _kinds(accumulate_into) != _kinds(weights):
-        for index, (target, weight) in enumerate(zip(accumulate_into, weights, strict=True)):
+    if not PLAIN.issuperset(map(type, given)) or _kinds(given) != _kinds(weights):
+        for index, (target, weight) in enumerate(zip(given, weights, strict=True)):
             _check_target(index, target, weight)
-    return GivenTargets(list(accumulate_into), weights, matrices)
+    if not is_transformed():
+        _check_memory(given, weights)
+    return GivenTargets(given, weights, matrices)
+
+
+def _check_memory(targets: list[Tensor | None], weights: list[Tensor]) -> None:
+    """Weights are read while gradients are written."""
+    read = {weight.data_ptr() for weight in weights if weight.numel()}
+    for index, target in enumerate(targets):
+        if target is not None and target.numel() and target.data_ptr() in read:
+            raise ValueError(
+                f"accumulate_into[{index}] shares its memory with a weight, which is read while gradients are written; give "
+                "tensors of their own, and add them to the weights afterwards"
+            )
 
 
 def _kinds(tensors: Sequence[Tensor | None]) -> list[tuple]:

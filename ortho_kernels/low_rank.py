@@ -8,7 +8,7 @@ P - I is a small difference: therefore all r x r matrices are float64. It is pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -130,9 +130,10 @@ def _alike(lefts: list[Tensor], rights: list[Tensor], scales: list[Scale]) -> It
 
 
 def _pairs(products: Sequence[Product]) -> list[Product]:
-    if isinstance(products, Tensor) or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in products):
+    pairs = list(products) if isinstance(products, Iterable) and not isinstance(products, Tensor) else [products]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise TypeError("products must be a list of pairs (B, A), the factors of each product B A in this order")
-    return [(B, A) for B, A in products]
+    return [(B, A) for B, A in pairs]
 
 
 def _check_ranks(B: Tensor, A: Tensor, names: tuple[str, str]) -> None:
@@ -149,18 +150,20 @@ def _check_ranks(B: Tensor, A: Tensor, names: tuple[str, str]) -> None:
 
 def _scales(scale: Scale | Sequence[Scale], ranks: list[int]) -> list[Scale]:
     """A float or a tensor `(r,)` for each product."""
-    if isinstance(scale, (float, Real, Tensor)):
+    if isinstance(scale, Tensor) or not isinstance(scale, Iterable):
         scales: list[Scale] = [scale] * len(ranks)
     else:
         scales = list(scale)
         if len(scales) != len(ranks):
             raise ValueError(f"scale must be one number, or one a product: got {len(scales)} for {len(ranks)} products")
     for index, (given, rank) in enumerate(zip(scales, ranks, strict=True)):
-        if isinstance(given, Tensor):
+        if isinstance(given, Tensor) and not given.is_complex():
             if tuple(given.shape) != (rank,):
                 raise ValueError(
                     f"the scale of products[{index}] has shape {tuple(given.shape)}; expected a number or ({rank},)"
                 )
         elif not isinstance(given, Real) or isinstance(given, bool):
-            raise TypeError(f"scale must be a number or a tensor (r,) for each product; got {given!r:.60}")
+            raise TypeError(
+                f"the scale of products[{index}] must be a number or a real tensor ({rank},); got {given!r:.60}"
+            )
     return [given if isinstance(given, Tensor) else float(given) for given in scales]

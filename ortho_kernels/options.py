@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .weight_checks import is_count
+from .weight_checks import is_count, is_number
 
 SIDES = ("small", "large", "rows", "cols")
 REDUCTIONS = ("sum", "mean", "none")
@@ -37,8 +36,9 @@ class SO:
         check_choice("side", self.side, (*SIDES, "both"))
         check_choice("norm", self.norm, NORMS)
         check_choice("normalize", self.normalize, NORMALIZED)
+        check_choice("squared", self.squared, (True, False))
         for name, factor in (("diagonal", self.diagonal), ("off_diagonal", self.off_diagonal)):
-            if not 0 <= factor < math.inf:
+            if not is_number(factor) or factor < 0:
                 raise ValueError(f"{name} must be a finite number, 0 or more; got {factor!r}")
         if self.norm != "fro" and not self.squared:
             raise ValueError(f"squared=False goes with norm='fro' alone; got norm={self.norm!r}: leave squared out")
@@ -99,6 +99,7 @@ class SRIP:
     def __post_init__(self) -> None:
         check_choice("side", self.side, SIDES)
         check_choice("gradient", self.gradient, GRADIENTS)
+        check_choice("squared", self.squared, (True, False))
         if not is_count(self.iterations):
             raise ValueError(
                 f"iterations must be a positive int, the number of applications of R; got {self.iterations!r}"
@@ -127,6 +128,9 @@ class OCNN:
     identity: tuple[tuple[int, int], ...]
     squared: bool = True
 
+    def __post_init__(self) -> None:
+        check_choice("squared", self.squared, (True, False))
+
 
 @dataclass(frozen=True)
 class ExtremeEigenvalues:
@@ -145,6 +149,6 @@ def check_reduction(reduction: str, options: SO | SRIP | OCNN, *, to_one: bool =
         options.check_entries()
 
 
-def check_choice(name: str, given: str | None, accepted: Sequence[str | None]) -> None:
+def check_choice(name: str, given: object, accepted: Sequence[object]) -> None:
     if given not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {given!r}")

@@ -41,11 +41,11 @@ class PairViews(WeightViews):
     def _check(self, index: int, tensors: Sequence[Tensor]) -> None:
         other = index + self.pair_count
         a, b = tensors[index], tensors[other]
-        if self.views[index].cols != self.views[other].cols:
+        view, other_view = self.views[index], self.views[other]
+        if view.cols != other_view.cols:
             raise ValueError(
-                f"{self.name(index)} has shape {tuple(a.shape)} and rows of {self.views[index].cols} numbers, "
-                f"{self.name(other)} shape {tuple(b.shape)} and rows of {self.views[other].cols}; a cross Gram A B^T needs "
-                "rows of one length"
+                f"{self.name(index)}, seen as {view}, has rows of {view.cols} numbers, {self.name(other)}, seen as "
+                f"{other_view}, rows of {other_view.cols}; a cross Gram A B^T needs rows of one length"
             )
         if a.dtype != b.dtype:
             raise TypeError(

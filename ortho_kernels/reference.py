@@ -69,7 +69,7 @@ def soft_orthogonality(
     `against` takes the norm of A B^T instead: A is a matrix of `weights`, B that of `against` at its place.
     """
     if against is not None:
-        grams = cross_grams(weights, against, groups, normalize)
+        grams = cross_grams(weights, against, groups, batch_dims, normalize)
         return reduce([measure(G, norm) / (G.numel() if reduction == "entries" else 1) for G in grams], reduction)
     values = []
     for W in matrices(weights, groups, batch_dims):
@@ -111,11 +111,16 @@ NORMS = {"fro": fro, "l1": l1, "l21": l21, "max": largest}
 
 
 def cross_grams(
-    weights: Sequence[Tensor], others: Sequence[Tensor], groups: int | Sequence[int], normalize: str | None
+    weights: Sequence[Tensor],
+    others: Sequence[Tensor],
+    groups: int | Sequence[int],
+    batch_dims: int | Sequence[int],
+    normalize: str | None,
 ) -> list[Tensor]:
     """A B^T of every pair of matrices: the inner products of the rows of A and of B."""
     counts = [groups] * len(weights) if isinstance(groups, int) else list(groups)
-    Ws = matrices([*weights, *others], counts * 2)
+    batches = [batch_dims] * len(weights) if isinstance(batch_dims, int) else list(batch_dims)
+    Ws = matrices([*weights, *others], counts * 2, batches * 2)
     if normalize == "rows":
         Ws = [unit_rows(W) for W in Ws]
     return [A @ B.T for A, B in zip(Ws[: len(Ws) // 2], Ws[len(Ws) // 2 :], strict=True)]
@@ -275,9 +280,15 @@ def residual(W: Tensor, side: str) -> Tensor:
 
 
 def unit_rows(W: Tensor) -> Tensor:
-    """Rows of length 1; a zero row stays zero, with zero gradient."""
-    lengths = torch.linalg.vector_norm(W, dim=1, keepdim=True)
-    return torch.where(lengths == 0, 0, W / torch.where(lengths == 0, 1, lengths))
+    """Rows of length 1; a zero row stays zero, with zero gradient.
+
+    A row whose squares underflow counts as zero: its length has lost digits. One whose square overflows becomes NaN.
+    """
+    lengths = torch.linalg.vector_norm(W, dim=-1, keepdim=True)
+    numbers = torch.finfo(W.dtype)
+    zero = lengths < (numbers.tiny / numbers.eps) ** 0.5
+    lengths = torch.where(zero, 1, torch.where(lengths.isinf(), torch.nan, lengths))
+    return torch.where(zero, 0, W / lengths)
 
 
 def apply_residual(W: Tensor, x: Tensor, side: str) -> Tensor:

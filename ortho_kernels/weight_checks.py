@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TypeGuard
 
 import torch
@@ -24,6 +25,11 @@ def is_integer(number: object) -> TypeGuard[int]:
 def is_count(number: object) -> TypeGuard[int]:
     """Whether this is a positive integer."""
     return is_integer(number) and int(number) > 0
+
+
+def is_number(number: object) -> TypeGuard[float]:
+    """Whether this is a finite number, of Python or of numpy; True and False are none, and no tensor is."""
+    return isinstance(number, (int, float, Real)) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:

@@ -62,11 +62,37 @@ def test_options(penalty, options, words):
         penalty([GOOD], **options)
 
 
-@pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "factor", [-1.0, float("nan"), float("inf"), "1", None, 1j, torch.tensor(1.0, requires_grad=True), torch.ones(2)]
+)
 @pytest.mark.parametrize("name", ["diagonal", "off_diagonal"])
 def test_factors(name, factor):
     with pytest.raises(ValueError, match=f"{name} must be a finite number"):
         soft_orthogonality([GOOD], **{name: factor})
+
+
+@pytest.mark.parametrize("penalty", [*PENALTIES, ortho_kernels.convolution_orthogonality])
+@pytest.mark.parametrize("squared", ["no", None, 2])
+def test_squared(penalty, squared):
+    with pytest.raises(ValueError, match="squared must be one of True, False"):
+        penalty([GOOD], squared=squared)
+
+
+@pytest.mark.parametrize("penalty", [*PENALTIES, ortho_kernels.convolution_orthogonality])
+def test_what_is_no_list(penalty):
+    with pytest.raises(
+        TypeError, match="weights must be a list of tensors; got a Linear; OrthogonalityPenalty takes a"
+    ):
+        penalty(torch.nn.Linear(4, 6))
+    with pytest.raises(TypeError, match="weights must be a list of tensors; got a NoneType"):
+        penalty(None)
+
+
+def test_iterators_count_as_lists():
+    A, B = torch.randn(2, 4, 6)
+    assert soft_orthogonality(iter([A]), against=iter([B])) == soft_orthogonality([A], against=[B])
+    start = torch.randn(1, 4)
+    assert srip(iter([A]), start=iter([start])) == srip([A], start=[start])
 
 
 @pytest.mark.parametrize("iterations", [0, -1, 1.5, True, None])

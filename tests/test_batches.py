@@ -143,6 +143,7 @@ def test_a_contiguous_batch_is_not_copied():
         ([(4, 4)], {"batch_dims": 5}, r"weights\[0\] has shape \(4, 4\), of which batch_dims=5 leaves 0"),
         ([(4, 3, 4)], {"batch_dims": -1}, r"weights\[0\] was given batch_dims=-1; expected an int, 0 or more"),
         ([(4, 3, 4)], {"batch_dims": True}, r"weights\[0\] was given batch_dims=True"),
+        ([(4, 3, 4)], {"batch_dims": False}, r"weights\[0\] was given batch_dims=False"),
         ([(4, 3, 4)], {"batch_dims": [1, 1]}, "one int a weight: got 2 for 1 weights"),
         ([(4, 4, 4), (0, 3, 4)], {"batch_dims": 1}, r"weights\[1\] has shape \(0, 3, 4\): its batch is empty"),
     ],
@@ -152,6 +153,22 @@ def test_what_is_no_batch_is_refused(shapes, options, words):
     for function in (soft_orthogonality, srip, soft_orthogonality_value_and_grad, srip_value_and_grad):
         with pytest.raises(ValueError, match=words):
             function(Ws, **options)
+
+
+def test_words_for_pairs_show_the_matrices_of_a_batch():
+    words = (
+        r"weights\[0\], seen as 2 x \(3 x 4\), has rows of 4 numbers, against\[0\], seen as 2 x \(5 x 3\), rows of 3"
+    )
+    with pytest.raises(ValueError, match=words):
+        soft_orthogonality([torch.randn(2, 3, 4)], against=[torch.randn(2, 5, 3)], batch_dims=1)
+
+
+def test_dimensions_may_come_as_an_array():
+    import numpy as np
+
+    Ws = [torch.randn(2, 3, 4), torch.randn(3, 4)]
+    dims = np.array([1, 0])
+    assert soft_orthogonality(Ws, batch_dims=dims) == soft_orthogonality(Ws, batch_dims=[1, 0])
 
 
 def test_start_vectors_of_a_batch_are_one_a_matrix():

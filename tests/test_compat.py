@@ -78,6 +78,11 @@ def test_orth_dist(backend, shape):
     assert orth_dist(kernel, stride=2) == value
 
 
+def test_orth_dist_names_its_argument():
+    with pytest.raises(ValueError, match=r"mat has shape \(8,\); expected at least 2 dimensions"):
+        orth_dist(torch.zeros(8))
+
+
 def test_orth_dist_at_orthogonality(backend):
     kernel = torch.eye(4, 6, requires_grad=True)
     (gradient,) = torch.autograd.grad(orth_dist(kernel), kernel)

@@ -312,6 +312,20 @@ def test_one_operator_forward_and_one_backward(kernels):
     assert counts["ortho_kernels::cross_gram"] == counts["ortho_kernels::cross_gram_backward"] == 1
 
 
+def test_rows_of_many_pairs_are_scaled_together(kernels):
+    """Two shapes, of which each takes a few operations forward and backward, however many pairs there are."""
+    counts = []
+    for pairs_of_a_shape in (2, 20):
+        As = [torch.randn(shape, requires_grad=True) for shape in [(3, 8), (5, 7)] * pairs_of_a_shape]
+        Bs = [torch.randn(2, A.shape[1]) for A in As]
+        with torch.profiler.profile() as profile:
+            value = soft_orthogonality(As, against=Bs, normalize="rows")
+            torch.autograd.grad(value, As)
+        events = profile.events()
+        counts.append(sum(event.name in ("aten::linalg_vector_norm", "aten::div", "aten::where") for event in events))
+    assert counts[0] == counts[1] > 0
+
+
 def test_threads_do_not_change_a_bit(kernels):
     As, Bs = pairs(shapes=[((300, 700), (530, 700)), ((8, 300_000), (12, 300_000)), ((8, 4096), (8, 4096))])
     before, results = torch.get_num_threads(), []
@@ -356,7 +370,7 @@ GOOD, OTHER = torch.randn(4, 6), torch.randn(3, 6)
         (
             [OTHER, torch.randn(3, 2, 2)],
             ValueError,
-            r"weights\[1\] has shape \(4, 6\) and rows of 6 numbers, against\[1\] shape \(3, 2, 2\) and rows of 4",
+            r"weights\[1\], seen as 4 x 6, has rows of 6 numbers, against\[1\], seen as 3 x 4, rows of 4",
         ),
         (
             [OTHER, OTHER.bfloat16()],

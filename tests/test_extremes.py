@@ -97,7 +97,7 @@ def test_the_product_is_an_operator():
 DEGENERATE = {
     "zero": torch.zeros(6, 8),
     "identity": torch.eye(6, 8),
-    "orthogonal": torch.nn.init.orthogonal_(torch.empty(6, 8)),
+    "orthogonal": torch.nn.init.orthogonal_(torch.empty(6, 8), generator=torch.Generator().manual_seed(0)),
     "scaled": 3 * torch.eye(6, 8),
     "one filter": torch.linspace(-1, 2, 8)[None],
 }
@@ -159,6 +159,10 @@ def test_bad_kernels_features_and_start_vectors():
         svmo(torch.zeros(6, 8), start=torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"features must be \(batch, channels, ...\) .* got \(6, 8\)"):
         of_penalty(torch.zeros(6, 8))
+    with pytest.raises(TypeError, match=r"features is a list; expected a torch\.Tensor"):
+        of_penalty([torch.zeros(6, 8, 2)])
+    with pytest.raises(TypeError, match=r"start must be a tensor of shape \(6, 2\); got a list"):
+        svmo(torch.zeros(6, 8), start=[torch.zeros(6, 2)])
 
 
 @pytest.mark.parametrize("penalty", [svdo, svmo, of_penalty])

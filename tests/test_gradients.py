@@ -143,6 +143,8 @@ def test_bad_targets(backend):
     for fused in (soft_orthogonality_value_and_grad, srip_value_and_grad):
         with pytest.raises(ValueError, match="one tensor, or None, a weight: got 2 tensors for 1 weights"):
             fused([W], accumulate_into=[W, W])
+        with pytest.raises(ValueError, match=r"accumulate_into\[1\] shares its memory with a weight"):
+            fused([W, W + 1], accumulate_into=[None, W.detach()])  # a step in place would read what it wrote
         with pytest.raises(
             ValueError, match=r"accumulate_into\[0\] .* shape \(4, 3\).*like weights\[0\]: shape \(3, 4\)"
         ):

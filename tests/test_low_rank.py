@@ -144,9 +144,15 @@ def test_vmap():
 
 
 def test_no_products_add_up_to_zero_and_nan_propagates():
-    assert low_rank_soft_orthogonality([]) == 0
+    assert low_rank_soft_orthogonality([]) == 0 == low_rank_soft_orthogonality(iter([]))
     B, A = torch.randn(4, 2), torch.full((2, 4), torch.nan)
     assert low_rank_soft_orthogonality([(B, A)]).isnan()
+
+
+def test_pairs_may_come_from_an_iterator():
+    Bs, As = torch.randn(3, 6, 2), torch.randn(3, 2, 5)
+    expected = low_rank_soft_orthogonality(list(zip(Bs, As, strict=True)))
+    assert low_rank_soft_orthogonality(zip(Bs, As, strict=True)) == expected > 0
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,10 @@ def test_no_products_add_up_to_zero_and_nan_propagates():
             {"scale": torch.ones(3)},
             r"shape \(3,\); expected a number or \(2,\)",
         ),
-        ([(torch.ones(3, 2), torch.ones(2, 4))], {"scale": ["two"]}, "must be a number or a tensor"),
+        ([(torch.ones(3, 2), torch.ones(2, 4))], {"scale": ["two"]}, "must be a number or a real tensor"),
+        ([(torch.ones(3, 2), torch.ones(2, 4))], {"scale": None}, r"scale of products\[0\] must be .*got None"),
+        ([(torch.ones(3, 2), torch.ones(2, 4))], {"scale": 1j * torch.ones(2)}, "must be a number or a real tensor"),
+        (None, {}, r"products must be a list of pairs \(B, A\)"),
         ([(torch.ones(3, 2), torch.ones(2, 4))], {"reduction": "entries"}, "reduction must be one of"),
     ],
 )

@@ -35,3 +35,12 @@ def assert_same(value, general, W):
     torch.testing.assert_close(value, general)
     [gradient], [expected] = torch.autograd.grad(value, W), torch.autograd.grad(general, W)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_other_weights_of_a_batch():
+    """Seen as convolutions they would be 3 x 20 matrices, of one width too."""
+    A, B = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    single = torch.stack([(a @ b.T).square().sum() for a, b in zip(A, B, strict=True)])
+    batch = reference.soft_orthogonality([A], against=[B], batch_dims=1, reduction="none")
+    torch.testing.assert_close(batch, single)
+    torch.testing.assert_close(reference.soft_orthogonality([A], against=[B], batch_dims=[1]), single.sum())

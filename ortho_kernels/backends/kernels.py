@@ -100,7 +100,7 @@ class KernelBackend(Backend):
 
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
         if options.normalize == "rows":
-            tensors = [reference.unit_rows(tensor.to(views.dtype).flatten(1)) for tensor in tensors]
+            tensors = _unit_rows([tensor.to(views.dtype).flatten(1) for tensor in tensors])
             tensors, views = pair_views(*views.split(tensors), views.pair_groups)
         weights, others = views.split(views.in_place(tensors))
         keep, norm = ops.wants_gradient(tensors), NORMS.index(options.norm)
@@ -135,13 +135,26 @@ class KernelBackend(Backend):
         return values.square() if options.squared else values, last
 
 
+def _unit_rows(Ws: list[Tensor]) -> list[Tensor]:
+    """Those of one shape are scaled together: many small ones, such as LoRA's factors, take few operations."""
+    alike: dict[tuple, list[int]] = {}
+    for index, W in enumerate(Ws):
+        alike.setdefault((W.shape, W.requires_grad), []).append(index)
+    scaled = list(Ws)
+    for indices in alike.values():
+        units = reference.unit_rows(torch.stack([Ws[index] for index in indices])).unbind()
+        for index, unit in zip(indices, units, strict=True):
+            scaled[index] = unit
+    return scaled
+
+
 def _on_side(values: Tensor, views: WeightViews, options: SO) -> Tensor:
     """From the values of the small side, with equal factors.
 
     Each eigenvalue -1 of the larger Gram's null space adds its square.
     """
     if options.side == "both":
-        return (2 * values).add(views.null_space("large"), alpha=float(options.diagonal))
+        return (views.null_space("large") * float(options.diagonal)).add(values, alpha=2)
     return values.add(views.null_space(options.side), alpha=float(options.diagonal))
 
 

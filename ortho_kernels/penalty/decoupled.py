@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import new_gradients
-from ..weight_checks import is_sharded
+from ..weight_checks import is_number, is_sharded
 from ..weight_views import WeightViews
 from .computed_weights import trained_sources
-from .schedules import is_number
 from .words import abridged
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ..ops import copy_now
 from ..options import check_choice
+from ..weight_checks import is_number
 from ..weight_views import WeightViews
 from .matching import check_order, is_within
-from .schedules import Schedule, is_number
+from .schedules import Schedule
 from .words import abridged, shown
 
 REDUCTIONS = ("sum", "mean", "entries")

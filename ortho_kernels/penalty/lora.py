@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..distributed import Shards, explained
 from ..gradients import check_scale
 from ..low_rank import low_rank_values
+from ..weight_checks import is_number
 from .adapters import find_adapters
 from .gradient_scaling import scale_factor
 from .module_tree import ModuleTree
-from .schedules import is_number
 from .selection import Selector
 from .words import abridged, described, shown
 

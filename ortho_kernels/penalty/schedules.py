@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..weight_checks import is_count
+from ..weight_checks import is_count, is_number
 from .words import shown
-
-
-def is_number(given: object) -> bool:
-    """Whether this is a finite number, of Python or of numpy."""
-    return isinstance(given, (int, float, Real)) and not isinstance(given, bool) and math.isfinite(given)
 
 
 class Schedule:

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..weight_checks import is_count
+from ..weight_checks import is_count, is_number
 from ..weight_views import compute_dtype
 from .calls import Calls
 from .gamma import Strength
-from .schedules import is_number
 
 
 class Weighting(nn.Module):

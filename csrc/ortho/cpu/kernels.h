@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "../convolution.h"
 #include "../matrix.h"
@@ -43,6 +44,12 @@ struct TriangleJob {
   EntryWeights weights;
   const double* inverse_lengths;
 };
+
+// A vector with a smaller square counts as zero where vectors are scaled to length 1: its numbers' squares
+// have lost digits, and factors of its gradient come near overflow.
+template <class T>
+constexpr double smallest_square =
+    static_cast<double>(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon();
 
 struct LargestEntry {
   double value = -1;  // weighted
@@ -149,9 +156,10 @@ struct Kernels {
   // row.
   void (*differentiate_rows)(const TriangleJob&, const double* inverse_rows, const double* pulls);
 
-  void (*invert_lengths)(const LinesJob&);  // 0 of a zero line, NaN where the square overflows
-  void (*unit_lines)(const LinesJob&);      // makes `lines` of length 1
-  void (*project_lines)(const LinesJob&);   // makes the gradient out of the derivatives, which it overwrites
+  // 0 of a zero line (see smallest_square), NaN where the square overflows.
+  void (*invert_lengths)(const LinesJob&);
+  void (*unit_lines)(const LinesJob&);     // makes `lines` of length 1
+  void (*project_lines)(const LinesJob&);  // makes the gradient out of the derivatives, which it overwrites
 
   std::int64_t (*pass_memory)(const Matrix&, std::int64_t vectors);  // for the two passes over W below
   // product += W_b (W_b^T vector), where W_b is W from `begin` to `end` of its depth

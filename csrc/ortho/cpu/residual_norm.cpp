@@ -79,8 +79,8 @@ struct Triangles {
                   [&](std::int64_t r, void*) { body(static_cast<std::size_t>(r)); });
   }
 
-  // One over each length, the root of the Gram's diagonal: 0 of a zero vector, NaN where the square
-  // overflows.
+  // One over each length, the root of the Gram's diagonal: 0 of a zero vector (see smallest_square),
+  // NaN where the square overflows.
   void invert_lengths() {
     inverse_lengths.resize(total_order());
     for (std::size_t m = 0; m < matrices.size(); ++m) {
@@ -88,7 +88,7 @@ struct Triangles {
         const double square = static_cast<double>(*entry(m, i, i));
         const double inverse =
             std::isinf(square) ? std::numeric_limits<double>::quiet_NaN() : 1 / std::sqrt(square);
-        inverse_lengths[rows[m] + i] = square == 0 ? 0 : inverse;
+        inverse_lengths[rows[m] + i] = square < smallest_square<C> ? 0 : inverse;
       }
     }
   }

@@ -56,7 +56,8 @@ void invert_lengths(const LinesJob& job) {
         return numbers * numbers;
       });
       const double zero_or_nan = square - square;
-      job.inverse_lengths[d - job.begin] = square == 0 ? 0 : 1 / __builtin_sqrt(square) + zero_or_nan;
+      job.inverse_lengths[d - job.begin] =
+          square < smallest_square<T> ? 0 : 1 / __builtin_sqrt(square) + zero_or_nan;
     }
     return 0;
   });
