@@ -108,7 +108,8 @@ def soft_orthogonality(
         weights, others, groups = fold_pairs(weights, as_list(against, "against"), groups, batch_dims)
         tensors, pairs = pair_views(weights, others, groups)
         return reduce(cross_gram_values(tensors, pairs, CrossGram.of(options)), reduction, pairs, side)
-    weights, groups = fold_batches(weights, groups, batch_dims)
+    if type(batch_dims) is not int or batch_dims:
+        weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     return reduce(soft_orthogonality_values(weights, views, options), reduction, views, side)
 
@@ -154,7 +155,8 @@ def srip(
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     # Each process would draw its own start for a sharded weight, which is refused then.
     weights = as_list(weights, gather=start is not None or generator is not None)
-    weights, groups = fold_batches(weights, groups, batch_dims)
+    if type(batch_dims) is not int or batch_dims:
+        weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
     values, _ = srip_values(weights, views, options, pack_start(start, weights, views, side, generator))
     return reduce(values, reduction, views, side)

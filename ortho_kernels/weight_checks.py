@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,10 @@ def is_count(number: object) -> TypeGuard[int]:
     return is_integer(number) and int(number) > 0
 
 
-def is_number(number: object) -> TypeGuard[float]:
+def is_number(number: Any) -> TypeGuard[float]:
     """Whether this is a finite number, of Python or of numpy; True and False are none, and no tensor is."""
-    return isinstance(number, (int, float, Real)) and not isinstance(number, bool) and math.isfinite(number)
+    is_real = isinstance(number, (int, float, Real)) and not isinstance(number, bool)
+    return is_real and -math.inf < number < math.inf  # Dynamo can't trace isfinite
 
 
 def check_groups(groups: int | Sequence[int], weights: int) -> tuple[int, ...]:

@@ -40,15 +40,23 @@ struct Strided {
 struct Options {
   std::vector<ortho::Precision> precisions;
   std::vector<bool> accumulate, through;
-  std::vector<ortho::Norm> norms;
-  std::vector<ortho::Unit> units;
+  std::vector<ortho::Norm> norms;  // of cross Grams
+  std::vector<std::pair<ortho::Unit, ortho::Norm>> residual_norms;
 };
 const Options every{{ortho::Precision::highest, ortho::Precision::medium},
                     {false, true},
                     {true, false},
                     {ortho::Norm::fro, ortho::Norm::l1, ortho::Norm::l21, ortho::Norm::max},
-                    {ortho::Unit::none, ortho::Unit::vectors, ortho::Unit::lines}};
-const Options few{{ortho::Precision::highest}, {false}, {true}, {ortho::Norm::l21}, {ortho::Unit::lines}};
+                    {{ortho::Unit::none, ortho::Norm::l1},
+                     {ortho::Unit::none, ortho::Norm::max},
+                     {ortho::Unit::vectors, ortho::Norm::l21},
+                     {ortho::Unit::vectors, ortho::Norm::fro},
+                     {ortho::Unit::lines, ortho::Norm::l21}}};
+const Options few{{ortho::Precision::highest},
+                  {false},
+                  {true},
+                  {ortho::Norm::l21},
+                  {{ortho::Unit::lines, ortho::Norm::l21}}};
 
 // Some number within 0.2.
 template <class S>
@@ -146,24 +154,24 @@ std::vector<C> run(const std::vector<Strided>& layouts, ortho::Storage storage, 
     ortho::cross_gram<C>(pairs, norm, values.data(), kept.get(), workers);
     all.insert(all.end(), values.begin(), values.end());
     all.insert(all.end(), kept.get(), kept.get() + products);
+    if (norm != options.norms.back()) continue;  // the gradients of all norms are one product
     ortho::cross_gram_backward<C>(factors.data(), pairs, kept.get(), gradients, half_gradients,
                                   options.precisions.back(), workers);
     keep_gradients();
     for (std::size_t m = 0; m < pairs.size(); ++m)
       append(all, half_targets[m].get(), layouts[m].order / 2 * layouts[m].depth);
   }
-  for (const ortho::Unit unit : options.units) {
-    for (const ortho::Norm norm : options.norms) {
-      const std::vector<ortho::Unit> units(matrices.size(), unit);
-      std::vector<C> values(matrices.size());
-      ortho::residual_norm<C>(matrices, norm, units, {0.5, 2}, true, values.data(), residuals.get(), workers);
-      all.insert(all.end(), values.begin(), values.end());
-      all.insert(all.end(), residuals.get(), residuals.get() + entries);
-      overwrite_and_add([&] {
-        ortho::residual_norm_backward<C>(factors.data(), matrices, units, residuals.get(), gradients,
-                                         ortho::Precision::highest, workers);
-      });
-    }
+  for (const auto& [unit, norm] : options.residual_norms) {
+    const std::vector<ortho::Unit> units(matrices.size(), unit);
+    std::vector<C> values(matrices.size());
+    ortho::residual_norm<C>(matrices, norm, units, {0.5, 2}, true, values.data(), residuals.get(), workers);
+    all.insert(all.end(), values.begin(), values.end());
+    all.insert(all.end(), residuals.get(), residuals.get() + entries);
+    if (unit != ortho::Unit::lines) continue;  // its gradients are those of soft orthogonality
+    overwrite_and_add([&] {
+      ortho::residual_norm_backward<C>(factors.data(), matrices, units, residuals.get(), gradients,
+                                       ortho::Precision::highest, workers);
+    });
   }
   for (const bool through : options.through) {
     const ortho::SripOptions srip{3, through};
