@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from . import convolutions, functional
+from .backends.registry import serving
 from .convolutions import as_spatial
-from .extremes import extreme_eigenvalues
-from .options import OCNN
+from .options import OCNN, ExtremeEigenvalues
 from .shifts import output_size
 from .weight_checks import check_weights
 from .weight_views import view_weight, weight_views
@@ -217,7 +217,7 @@ def of_penalty(features: Tensor, *, start: Tensor | None = None) -> Tensor:
     F, batch = features.flatten(2).flatten(0, 1), len(features)
     views = weight_views([F], [batch], ["features"])
     start = _start_vectors(start, (batch, features.shape[1], 2), features.device, torch.randn)
-    largest, smallest = extreme_eigenvalues([F], views, [start])
+    largest, smallest = serving(views, ExtremeEigenvalues()).extreme_eigenvalues([F], views, [start])
     return ((largest - smallest).sum() * (32 / batch)).to(views.dtype)
 
 
@@ -240,7 +240,10 @@ def _extremes(
     vectors = [
         _start_vectors(given, (len(W), 2), W.device, torch.rand) for given, W in zip(starts, kernels, strict=True)
     ]
-    return *extreme_eigenvalues(kernels, views, vectors), views.dtype
+    if not kernels:
+        return torch.zeros(0), torch.zeros(0), views.dtype
+    largest, smallest = serving(views, ExtremeEigenvalues()).extreme_eigenvalues(kernels, views, vectors)
+    return largest, smallest, views.dtype
 
 
 def _start_vectors(

@@ -30,6 +30,9 @@ Of a convolution (`weights` are kernels of one or two dimensions, or linear), `s
 numbers (y, x) a weight: those of the kernel's convolution with itself, and the place of its output that is held against the
 identity. `residuals` are then half of the derivative by each shift's product, dense; see `kept_entries` of `shifts.py`.
 
+`extreme_eigenvalues` are the largest and the smallest of each W W^T, `(2, matrices)` in float64, from two vectors of each,
+`(entries, 2)`. `vectors` are then 4 pairs, `(8, entries)`.
+
 `gram_times_vectors` is W W^T x of every matrix, float64, from packed vectors x of the compute dtype.
 `start_vectors` draws SRIP's start: one standard Gaussian float32 for each int64 of `keys`, at this `step` (0-d int64).
 `copy_now` copies a tensor that may change before the backward: compiled, that applies torch's own operators to it anew.
@@ -73,6 +76,8 @@ CPU_NAMES = (
     "cross_gram_backward",
     "convolution_orthogonality",
     "convolution_orthogonality_backward",
+    "extreme_eigenvalues",
+    "extreme_eigenvalues_backward",
 )
 CPU_SCHEMAS = (
     "residual_norm(Tensor[] weights, int[] groups, int[] sides, int norm, float diagonal, float off_diagonal, bool keep)"
@@ -88,6 +93,9 @@ CPU_SCHEMAS = (
     " -> (Tensor values, Tensor residuals)",
     "convolution_orthogonality_backward(Tensor factors, Tensor[] weights, int[] groups, int[] strides, int[] paddings,"
     " int[] identities, Tensor residuals, Tensor(a!)[] gradients, int[] wanted, bool accumulate) -> ()",
+    "extreme_eigenvalues(Tensor[] weights, int[] groups, Tensor start, bool keep) -> (Tensor values, Tensor vectors)",
+    "extreme_eigenvalues_backward(Tensor factors, Tensor[] weights, int[] groups, Tensor vectors, Tensor(a!)[] gradients,"
+    " int[] wanted, bool accumulate) -> ()",
 )
 PRODUCT_SCHEMA = "gram_times_vectors(Tensor[] weights, int[] groups, Tensor vectors) -> Tensor"
 START_SCHEMA = "start_vectors(Tensor keys, Tensor step) -> Tensor"
@@ -322,6 +330,7 @@ unit_rows_norm_backward = _backward("unit_rows_norm_backward")
 srip_backward = _backward("srip_backward")
 cross_gram_backward = _backward("cross_gram_backward")
 convolution_orthogonality_backward = _backward("convolution_orthogonality_backward")
+extreme_eigenvalues_backward = _backward("extreme_eigenvalues_backward")
 
 
 def _of_a_side(kept, groups, sides, *_):
@@ -339,6 +348,9 @@ cross_gram = _differentiable(
 )
 convolution_orthogonality = _differentiable(
     "convolution_orthogonality", convolution_orthogonality_backward, lambda kept, *options: (*options, kept)
+)
+extreme_eigenvalues = _differentiable(
+    "extreme_eigenvalues", extreme_eigenvalues_backward, lambda kept, groups, start: (groups, kept)
 )
 
 

@@ -84,6 +84,21 @@ def test_the_kernels_and_the_reference_agree():
         assert (gradient - true).norm() <= 1e-6 * true.norm()
 
 
+def test_once_differentiable_and_under_transforms():
+    kernel, start = torch.randn(5, 8, requires_grad=True), torch.rand(5, 2)
+    (gradient,) = torch.autograd.grad(svmo(kernel, start=start), kernel, create_graph=True)
+    transformed = torch.func.grad(lambda W: svmo(W, start=start))(kernel.detach())
+    assert torch.equal(transformed, gradient)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(gradient.sum(), kernel)
+
+
+def test_they_are_operators():
+    weights = [torch.randn(6, 4, 3, requires_grad=True), torch.randn(5, 9, requires_grad=True)]
+    operator = torch.ops.ortho_kernels.extreme_eigenvalues.default
+    torch.library.opcheck(operator, (weights, [2, 1], torch.rand(11, 2), True))
+
+
 def test_the_product_is_an_operator():
     weights = [torch.randn(6, 4, 3), torch.randn(9, 5).t()]
     torch.library.opcheck(torch.ops.ortho_kernels.gram_times_vectors.default, (weights, [2, 1], torch.randn(11)))

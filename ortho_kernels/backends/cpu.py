@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 
+from .. import extremes  # noqa: F401  registers operators that are made of others
 from .kernels import KernelBackend
 from .library import PACKAGE, Library
 

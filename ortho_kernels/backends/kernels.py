@@ -84,6 +84,14 @@ class KernelBackend(Backend):
         )
         return values if options.squared else reference.square_root(values)
 
+    def extreme_eigenvalues(self, weights: list[Tensor], views: WeightViews, start: list[Tensor]) -> Tensor:
+        packed = torch.cat([x.detach().reshape(-1, 2) for x in start]).to(views.dtype)
+        keep = ops.wants_gradient(weights)
+        values, _ = ops.extreme_eigenvalues(
+            views.in_place(weights), views.groups, packed, keep, route=ops.Route(self, views)
+        )
+        return values
+
     @torch.no_grad()
     def soft_orthogonality_gradients(
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into

@@ -79,3 +79,6 @@ class Backend(Protocol):
 
     def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
         """Differentiable values."""
+
+    def extreme_eigenvalues(self, weights: list[Tensor], views: WeightViews, start: list[Tensor]) -> Tensor:
+        """The largest and the smallest of each W W^T, float64 of `(2, matrices)`, from `(groups, n, 2)` a weight."""

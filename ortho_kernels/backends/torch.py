@@ -41,6 +41,13 @@ class TorchBackend(Backend):
             last = [reference.iterate(W, x, options.side, options.iterations) for W, x in matrices]
         return values, torch.cat(last)
 
+    def extreme_eigenvalues(self, weights: list[Tensor], views: WeightViews, start: list[Tensor]) -> Tensor:
+        check_storage(weights)
+        with torch.autocast(views.device.type, enabled=False):
+            shaped = [weight.reshape(view.shape) for weight, view in zip(weights, views.views, strict=True)]
+            values = [torch.stack(reference.extreme_eigenvalues(W, x)) for W, x in zip(shaped, start, strict=True)]
+        return torch.cat(values, dim=1)
+
     def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
         if views.device.type != "cuda" or torch.compiler.is_compiling():  # Dynamo can't trace what follows
             return _call(reference.convolution_orthogonality, weights, views.groups, options)
