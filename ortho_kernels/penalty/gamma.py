@@ -9,14 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import copy_now
-from ..options import check_choice
 from ..weight_checks import is_number
 from ..weight_views import WeightViews
 from .matching import check_order, is_within
 from .schedules import Schedule
 from .words import abridged, shown
-
-REDUCTIONS = ("sum", "mean", "entries")
 
 
 class Strength:
@@ -25,17 +22,16 @@ class Strength:
     Args:
         gamma: a number, a tensor without dimensions, a schedule, or a dict of these by patterns of names.
         reduction: a matrix counts gamma times 1 (`"sum"`), times 1 over the number of matrices (`"mean"`), or times 1 over
-            the number of entries of its Gram (`"entries"`).
+            the number of entries of its Gram (`"entries"`); `check_reduction` says which a penalty has.
 
     Attributes:
         views: those of the weights for which it was worked out.
 
     Raises:
-        TypeError, ValueError: for a gamma or a reduction that is none of these.
+        TypeError, ValueError: for a gamma that is none of these.
     """
 
     def __init__(self, gamma: Any, reduction: str) -> None:
-        check_choice("reduction", reduction, REDUCTIONS)
         self.gamma, self.reduction = dict(gamma) if isinstance(gamma, Mapping) else gamma, reduction
         self.views: WeightViews | None = None
         self._patterns: tuple[str, ...] = ()

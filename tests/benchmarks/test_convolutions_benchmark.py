@@ -1,4 +1,4 @@
-"""The benchmark of convolutions checks its results and tells a ratio."""
+"""The benchmark of convolutions checks its results and prints a ratio."""
 
 from benchmarks import convolutions
 
