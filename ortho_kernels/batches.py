@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .backends.protocol import Into
-from .weight_checks import check_groups, check_storage, check_weights, is_integer
+from .distributed.sharded_weight import shard
+from .weight_checks import check_groups, check_storage, check_weights, is_integer, sharded_layout
 
 
 def fold_batches(
@@ -96,6 +97,8 @@ def fold(weight: Tensor, dims: int, name: str) -> Tensor:
     """A batch as one weight, its matrices one above the other: `(B, n, k)` becomes `(B n, k)`."""
     if not dims:
         return weight
+    if sharded_layout(weight) is not None:
+        return shard(weight.tensor, name, dims)  # type: ignore[attr-defined, return-value]
     if not folds_in_place(weight, dims):
         check_storage([weight], [name])
     return weight.flatten(0, dims)

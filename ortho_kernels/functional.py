@@ -17,7 +17,8 @@ from .backends import gpu  # noqa: F401  registers the operators
 from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .batches import fold_batches, fold_pairs
-from .distributed import full_tensors
+from .distributed.full import full_tensors
+from .distributed.sharded_weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
 from .weight_checks import PLAIN, check_storage, wraps_tensors
@@ -103,7 +104,7 @@ def soft_orthogonality(
         RuntimeError: for a weight whose storage was freed; under `torch.func.vmap`, unless the torch backend serves.
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
-    weights = as_list(weights)
+    weights = as_list(weights, shards="keep" if against is None else "gather")
     if against is not None:
         weights, others, groups = fold_pairs(weights, as_list(against, "against"), groups, batch_dims)
         tensors, pairs = pair_views(weights, others, groups)
@@ -154,7 +155,7 @@ def srip(
     """
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
     # Each process would draw its own start for a sharded weight, which is refused then.
-    weights = as_list(weights, gather=start is not None or generator is not None)
+    weights = as_list(weights, shards="refuse" if start is None and generator is None else "keep")
     if type(batch_dims) is not int or batch_dims:
         weights, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(weights, groups)
@@ -218,15 +219,22 @@ def pack_start(
     return torch.randn(sum(views.orders(side)), dtype=views.dtype, device=device, generator=generator).to(own)
 
 
-def as_list(weights: Sequence[Tensor], name: str = "weights", *, gather: bool = True) -> list[Tensor]:
-    """A list of its own; with sharded weights in full, if `gather`."""
+def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "gather") -> list[Tensor]:
+    """A list of its own.
+
+    Args:
+        shards: what becomes of sharded weights: `"gather"` takes them in full, and so does `"keep"` where this is traced,
+            else it takes the block that is here. `"refuse"` leaves them to the checks.
+    """
     if isinstance(weights, Tensor):
         raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
     if not isinstance(weights, Iterable):
         cure = "; OrthogonalityPenalty takes a module" if isinstance(weights, nn.Module) else ""
         raise TypeError(f"{name} must be a list of tensors; got a {type(weights).__name__}{cure}")
     weights = list(weights)
-    return weights if not gather or PLAIN.issuperset(map(type, weights)) else full_tensors(weights)
+    if shards == "refuse" or PLAIN.issuperset(map(type, weights)):
+        return weights
+    return full_tensors(weights) if shards == "gather" or torch.compiler.is_compiling() else shard_weights(weights)
 
 
 def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: WeightViews, side: str) -> None:

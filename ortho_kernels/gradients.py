@@ -56,9 +56,9 @@ def soft_orthogonality_value_and_grad(
         The value, and the list of the tensors that hold the gradients.
     """
     options = checked(SO, reduction, side, diagonal, off_diagonal, squared, norm, normalize)
-    weights = as_list(weights, gather=False)
+    weights = as_list(weights, shards="refuse")
     if against is not None:
-        others = as_list(against, "against", gather=False)
+        others = as_list(against, "against", shards="refuse")
         matrices, others, groups = fold_pairs(weights, others, groups, batch_dims)
         tensors, pairs = pair_views(matrices, others, groups)
         targets = _targets(weights, matrices, None, scale, accumulate_into)
@@ -95,7 +95,7 @@ def srip_value_and_grad(
     those of `srip`.
     """
     options = checked(SRIP, reduction, side, iterations, gradient, squared)
-    weights = as_list(weights, gather=False)
+    weights = as_list(weights, shards="refuse")
     matrices, groups = fold_batches(weights, groups, batch_dims)
     views = weight_views(matrices, groups)
     targets = _targets(weights, matrices, views, scale, accumulate_into)

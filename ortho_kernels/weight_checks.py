@@ -62,12 +62,13 @@ def check_weights(weights: Sequence[Tensor], groups: Sequence[int], names: Seque
 
 def _problem(weight: object, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
-    if not isinstance(weight, Tensor):
+    sharded = sharded_layout(weight) is not None
+    if not isinstance(weight, Tensor) and not sharded:
         return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
     if is_sharded(weight):
         return ValueError(
-            "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which gathers it, has the same "
-            "start vectors on every rank and gives each its part of the gradient"
+            "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which has the same start vectors "
+            "on every rank and gives each its part of the gradient"
         )
     if wraps_tensors(weight):
         return TypeError(
@@ -76,7 +77,7 @@ def _problem(weight: object, groups: int) -> Exception | None:
         )
     if weight.dtype not in DTYPES:
         return TypeError(f"has dtype {weight.dtype}; expected float64, float32, bfloat16 or float16")
-    if weight.layout is not torch.strided:
+    if weight.layout is not torch.strided and not sharded:
         return TypeError(f"has layout {weight.layout}; expected a dense tensor (try weight.to_dense())")
     if weight.device.type == "meta":
         return ValueError(
@@ -100,6 +101,11 @@ def is_sharded(tensor: Tensor) -> bool:
     return type(tensor).__name__ == "DTensor"
 
 
+def sharded_layout(weight: object) -> Any:
+    """The `Layout` of a `ShardedWeight`; None for anything else. By its name, as it is of no use without processes."""
+    return weight.layout if type(weight).__name__ == "ShardedWeight" else None  # type: ignore[attr-defined]
+
+
 def wraps_tensors(tensor: Tensor) -> bool:
     """Whether this holds its numbers in other tensors: a `DTensor`, a quantized weight of torchao."""
     return type(tensor) not in PLAIN and is_traceable_wrapper_subclass(tensor)
@@ -114,6 +120,8 @@ def check_storage(tensors: Iterable[Tensor], names: Sequence[str] | None = None)
     if torch.compiler.is_compiling():
         return
     for index, tensor in enumerate(tensors):
+        if sharded_layout(tensor) is not None:
+            continue
         while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             tensor = torch._C._functorch.get_unwrapped(tensor)
         if isinstance(tensor, FakeTensor | FunctionalTensor):

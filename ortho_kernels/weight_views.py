@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import torch
 from torch import Tensor
 
-from .weight_checks import PLAIN, check_groups, check_storage, check_weights
+from .weight_checks import PLAIN, check_groups, check_storage, check_weights, sharded_layout
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
 
@@ -153,6 +153,11 @@ class GradientSlots(NamedTuple):
     nbytes: int
     slots: list[tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int]]
 
+    def of(self, buffer: Tensor) -> list[Tensor]:
+        """The gradients in this buffer of bytes."""
+        typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in self.slots}}
+        return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in self.slots]
+
 
 _ALIGNMENT = 256  # of slots, in bytes: that of torch's own allocations
 
@@ -176,6 +181,7 @@ class WeightViews:
         gradient_forms: strides and dtype of each weight's `new_gradient`.
         gradient_slots: by which weights are wanted, see `GradientSlots`.
         plain: whether all weights are tensors or parameters, of no other class.
+        layouts: which block of each weight is on which rank; None for one that is not sharded.
     """
 
     def __init__(self, weights: Sequence[Tensor], groups: Sequence[int]) -> None:
@@ -188,6 +194,7 @@ class WeightViews:
         self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self.gradient_slots: dict[tuple[bool, ...], GradientSlots] = {}
         self.plain = PLAIN.issuperset(map(type, weights))
+        self.layouts = [None if self.plain else sharded_layout(weight) for weight in weights]
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
@@ -318,7 +325,7 @@ def _cached(weights: Sequence[Tensor], counts: tuple[int, ...], form: type) -> t
     if not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
         return None, None
     try:
-        signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device) for w in weights])
+        signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device, w.layout) for w in weights])
         return signature, _cache.get(signature)  # hashed here, once
     except (AttributeError, TypeError, RuntimeError):
         return None, None

@@ -106,6 +106,22 @@ class KernelBackend(Backend):
         _write_to(into, layout[0], views, partial(backward, *given, route=ops.Route(self, views)))
         return values
 
+    @torch.no_grad()
+    def residuals(self, matrices: list[Tensor], views: WeightViews, sides: list[int]) -> Tensor:
+        layout = (views.in_place(matrices), views.groups, sides)
+        _, R = ops.soft_orthogonality(*layout, 1.0, 1.0, True, route=ops.Route(self, views))
+        return R
+
+    @torch.no_grad()
+    def multiply_residuals(
+        self, matrices: list[Tensor], views: WeightViews, sides: list[int], K: Tensor, into: Into
+    ) -> None:
+        layout = (views.in_place(matrices), views.groups, sides)
+        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        given = (factors, *layout, K, ops.backward_precision())
+        write = partial(ops.soft_orthogonality_backward, *given, route=ops.Route(self, views))
+        _write_to(into, layout[0], views, write)
+
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
         if options.normalize == "rows":
             tensors = _unit_rows([tensor.to(views.dtype).flatten(1) for tensor in tensors])

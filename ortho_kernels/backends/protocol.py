@@ -77,6 +77,14 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Likewise."""
 
+    def residuals(self, matrices: list[Tensor], views: WeightViews, sides: list[int]) -> Tensor:
+        """The lower triangle of R on a side of each matrix, row by row, packed; without a graph. Weights without groups."""
+
+    def multiply_residuals(
+        self, matrices: list[Tensor], views: WeightViews, sides: list[int], K: Tensor, into: Into
+    ) -> None:
+        """The gradients 4 K W, or 4 W K on the side of the columns, of symmetric matrices K, packed as `residuals`."""
+
     def convolution_orthogonality(self, weights: list[Tensor], views: WeightViews, options: OCNN) -> Tensor:
         """Differentiable values."""
 

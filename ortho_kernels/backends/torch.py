@@ -13,8 +13,10 @@ from .. import ops, reference
 from ..options import OCNN, SO, SRIP, CrossGram
 from ..pair_views import PairViews
 from ..weight_checks import check_storage
-from ..weight_views import WeightViews
+from ..weight_views import ROWS, WeightViews
 from .protocol import Backend, Into
+
+_SIDES = ("rows", "cols")  # as the operators number them
 
 
 class TorchBackend(Backend):
@@ -60,6 +62,35 @@ class TorchBackend(Backend):
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
         return write_by_autograd(into, weights, lambda leaves: self.soft_orthogonality(leaves, views, options))
+
+    @torch.no_grad()
+    def residuals(self, matrices: list[Tensor], views: WeightViews, sides: list[int]) -> Tensor:
+        check_storage(matrices)
+        triangles = []
+        with torch.autocast(views.device.type, enabled=False):
+            for W, side in zip(matrices, sides, strict=True):
+                R = reference.residual(W.to(views.dtype), _SIDES[side])
+                triangles.append(R[torch.tril_indices(*R.shape, device=R.device).unbind()])
+        return torch.cat(triangles)
+
+    @torch.no_grad()
+    def multiply_residuals(
+        self, matrices: list[Tensor], views: WeightViews, sides: list[int], K: Tensor, into: Into
+    ) -> None:
+        orders = [view.order(_SIDES[side]) for view, side in zip(views.views, sides, strict=True)]
+        factors = torch.ones(len(matrices), dtype=views.dtype, device=views.device).mul_(into.factor)
+        triangles = K.split([n * (n + 1) // 2 for n in orders])
+        described = zip(matrices, sides, orders, triangles, factors, into.targets, strict=True)
+        for W, side, n, triangle, factor, target in described:
+            if target is None:
+                continue
+            dense = triangle.new_zeros(n, n)
+            rows, cols = torch.tril_indices(n, n, device=W.device)
+            dense[rows, cols] = dense[cols, rows] = triangle
+            with torch.autocast(views.device.type, enabled=False):
+                W = W.to(views.dtype)
+                gradient = 4 * factor * (dense @ W if side == ROWS else W @ dense)
+            target.add_(gradient) if into.accumulate else target.copy_(gradient)
 
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
         check_storage(tensors, list(map(views.name, range(len(tensors)))))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..distributed import full_tensors
+from ..distributed.full import full_tensors
 from ..low_rank import Scale
 from .computed_weights import compute_weight
 from .weight_sites import Site

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.sharded_weight import ShardedWeight, zero_gradient
 from ..ops import new_gradients
-from ..weight_checks import is_number, is_sharded
+from ..weight_checks import is_number
 from ..weight_views import WeightViews
 from .computed_weights import trained_sources
 from .words import abridged
@@ -18,7 +19,8 @@ from .words import abridged
 class DecoupledStep:
     """`W -= lr * gradient` of every weight that requires a gradient, at the learning rate of its parameter group.
 
-    A weight that is computed or sharded passes its gradient on to its parameters, each at its own learning rate.
+    A weight that is computed passes its gradient on to its parameters, each at its own learning rate. Of a sharded one,
+    each process steps with its part.
 
     Args:
         optimizer: what holds the parameter groups; nothing else of it is read, and nothing changes.
@@ -54,7 +56,7 @@ class DecoupledStep:
                 "add it to a group, freeze it, or `exclude` it from the penalty"
             )
         wanted = [bool(own) for own in trained]
-        made = iter(new_gradients(matrices, wanted, views))
+        made = iter(_new_gradients(matrices, wanted, views))
         self.gradients = [next(made) if is_wanted else None for is_wanted in wanted]
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []  # parameters, their views as matrices, and the gradients
         self._computed: list[tuple[Tensor, Tensor]] = []  # weights and theirs
@@ -62,7 +64,9 @@ class DecoupledStep:
         for parameter, matrix, gradient, own in zip(parameters, matrices, self.gradients, trained, strict=True):
             if gradient is None:
                 continue
-            if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
+            if isinstance(matrix, ShardedWeight):
+                self._held.append((parameter, parameter.to_local(), gradient.tensor.to_local()))  # type: ignore[attr-defined]
+            elif parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
                 self._held.append((parameter, matrix, gradient))
             else:
                 self._computed.append((matrix, gradient))
@@ -88,19 +92,20 @@ class DecoupledStep:
                 torch._foreach_sub_(weights, gradients, alpha=rate)
 
     def _passed_on(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        """As `_held`, the parameters of computed and sharded weights; of a sharded one, this process's part of both."""
+        """As `_held`, the parameters of computed weights."""
         if not self._computed:
             return
         sources, (weights, gradients) = list(self._sources.values()), zip(*self._computed, strict=True)
         computed = torch.autograd.grad(weights, sources, gradients, allow_unused=True)
         for source, gradient in zip(sources, computed, strict=True):
-            if gradient is None:
-                continue
-            local: Any = source
-            if is_sharded(source):
-                gradient = gradient.redistribute(local.device_mesh, local.placements).to_local()  # type: ignore[attr-defined]
-                local = local.to_local()
-            yield source, local, gradient
+            if gradient is not None:
+                yield source, source, gradient
+
+
+def _new_gradients(matrices: Sequence[Any], wanted: Sequence[bool], views: WeightViews) -> list[Any]:
+    if views.plain:
+        return new_gradients(matrices, wanted, views)
+    return [zero_gradient(matrix) for matrix, is_wanted in zip(matrices, wanted, strict=True) if is_wanted]
 
 
 def _trained(weight: Tensor, owner: nn.Module, attribute: str) -> list[Tensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..distributed.sharded_weight import ShardedWeight
 from .matrix_form import same_view
 
 
@@ -15,9 +16,9 @@ class GradientTargets(NamedTuple):
     """Tensors to which gradients are added.
 
     Attributes:
-        targets: one for each weight: its `.grad`, or for a weight that is computed or sharded a tensor of its own, which
-            then goes backward from the weight; None where no gradient is wanted.
-        computed: the weights that are computed or sharded, with their targets.
+        targets: one for each weight: its `.grad`, or for a weight that is computed a tensor of its own, which then goes
+            backward from the weight; None where no gradient is wanted.
+        computed: the weights that are computed, with their targets.
         made: the parameters that had no `.grad` before.
     """
 
@@ -36,7 +37,10 @@ def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -
         if not parameter.requires_grad:
             targets.append(None)
             continue
-        if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):  # neither computed nor gathered
+        if isinstance(matrix, ShardedWeight):
+            targets.append(matrix.like(_sharded_target(parameter, computed, made)))
+            continue
+        if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
             if parameter.grad is None:
                 dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
                 parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
@@ -46,3 +50,15 @@ def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -
             target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
         targets.append(target)
     return GradientTargets(targets, computed, made)
+
+
+def _sharded_target(parameter: Any, computed: dict[Tensor, Tensor], made: list[Tensor]) -> Tensor:
+    if not parameter.is_leaf:
+        target = computed[parameter] = torch.zeros_like(parameter, requires_grad=False)
+        return target
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter, requires_grad=False)
+        made.append(parameter)
+    elif parameter.grad.placements != parameter.placements:  # tensor parallelism may leave partial sums
+        parameter.grad = parameter.grad.redistribute(parameter.device_mesh, parameter.placements)
+    return parameter.grad

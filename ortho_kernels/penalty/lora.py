@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed import Shards, explained
+from ..distributed.fsdp import Shards, explained
 from ..gradients import check_scale
 from ..low_rank import low_rank_values
 from ..weight_checks import is_number

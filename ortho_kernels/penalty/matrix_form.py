@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..batches import fold
-from ..weight_checks import check_storage
+from ..distributed.sharded_weight import shard
+from ..weight_checks import check_storage, is_sharded
 
 
 class MatrixForm(NamedTuple):
@@ -32,12 +33,16 @@ class MatrixForm(NamedTuple):
         """The number of matrices, blocks of rows one above the other in `weight`."""
         return math.prod(parameter.shape[: self.batch_dims]) * self.cuts
 
-    def weight(self, parameter: Tensor, name: str) -> Tensor:
+    def weight(self, parameter: Any, name: str) -> Any:
         """The parameter as the functions take it: a view, unless a batch can't be folded in place.
+
+        Of a sharded one a `ShardedWeight`.
 
         Raises:
             RuntimeError: naming the weight, whose storage was freed.
         """
+        if is_sharded(parameter):
+            return shard(parameter, name, self.batch_dims, self.transposed)
         if self.transposed:
             check_storage([parameter], [name])
             parameter = parameter.transpose(-1, -2)

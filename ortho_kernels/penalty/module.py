@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
-from ..distributed import Shards, explained, full_tensors
+from ..distributed.fsdp import Shards, explained
+from ..distributed.full import full_tensors
+from ..distributed.sharded_weight import gathered, shard_weights
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
@@ -161,7 +163,7 @@ class OrthogonalityPenalty(Weighting):
     def weights(self) -> list[tuple[str, Tensor, int]]:
         """`(name, weight, groups)` of everything the penalty covers, as it stands now."""
         _, matrices, views = self._current_weights()
-        return list(zip(self.names, matrices, views.groups, strict=True))
+        return list(zip(self.names, map(gathered, matrices), views.groups, strict=True))
 
     def refresh(self) -> None:
         """Selects the weights anew, as is done by itself when modules or parameters came or went.
@@ -291,7 +293,9 @@ class OrthogonalityPenalty(Weighting):
                 total = weighted_sum(values, self._factor()).item()
         finally:
             self.train(moving)
-        layers = zip(self.names, matrices, views.views, values.split(views.groups), self._gammas(), strict=True)
+        layers = zip(
+            self.names, map(gathered, matrices), views.views, values.split(views.groups), self._gammas(), strict=True
+        )
         rows = [LayerReport.of(*layer) for layer in layers]
         return PenaltyReport(self.kind, self._strength.gamma, rows, total, self.uncovered)
 
@@ -382,12 +386,13 @@ class OrthogonalityPenalty(Weighting):
             parameters.append(parameter)
         if replaced:
             parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
-        matrices = full_tensors(parameters)
+        matrices = full_tensors(parameters) if torch.compiler.is_compiling() else parameters
         if self._reformed:
             matrices = list(matrices)
             for index in self._reformed:
                 matrices[index] = self._forms[index].weight(matrices[index], self.names[index])
         try:
+            matrices = shard_weights(matrices, self.names)
             views = weight_views(matrices, self._groups, self.names)
         except ValueError as error:
             raise explained(error, self.encoder) from None

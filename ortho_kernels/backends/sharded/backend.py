@@ -1,0 +1,134 @@
+"""The backend of weights that are sharded: collectives around another backend, which computes what is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...distributed.sharded_weight import ShardedWeight, zero_gradient
+from ...options import SO, SRIP
+from ...weight_views import WeightViews, weight_views
+from ..protocol import Backend, Into
+from .fleet import Fleet, entry_indices, matrix_indices
+from .held import Held, times
+
+
+class ShardedBackend(Backend):
+    """Serves lists with a `ShardedWeight` among them. Every call is a collective of the groups that shard the weights.
+
+    Gradients are computed along with the values, so no backward needs a collective.
+
+    Args:
+        local: the backend of what is here.
+        views: those of the weights.
+    """
+
+    def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP) -> None:
+        self.name, self.device_type = local.name, local.device_type
+        self._local = local
+        self._here: list[int] = []  # the weights that every rank holds in full, and computes by itself
+        fleets: dict[Any, list[int]] = {}
+        for index, layout in enumerate(views.layouts):
+            if layout is None or not layout.dims:
+                self._here.append(index)
+            else:
+                fleets.setdefault(layout.key, []).append(index)
+        self._indices = matrix_indices(self._here, views)
+        self._entries = entry_indices(self._here, views, options.side) if isinstance(options, SRIP) else None
+        self._fleets = [Fleet(local, views, options, indices) for indices in fleets.values()]
+
+    def soft_orthogonality(self, weights: list[Any], views: WeightViews, options: SO) -> Tensor:
+        def compute(into: Into) -> tuple[Tensor, None]:
+            return self.soft_orthogonality_gradients(weights, views, options, into), None
+
+        values, _ = _differentiable(weights, views, compute)
+        return values
+
+    def srip(
+        self, weights: list[Any], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        def compute(into: Into) -> tuple[Tensor, Tensor | None]:
+            return self.srip_gradients(weights, views, options, start, into, follow)
+
+        return _differentiable(weights, views, compute)
+
+    @torch.no_grad()
+    def soft_orthogonality_gradients(self, weights: list[Any], views: WeightViews, options: SO, into: Into) -> Tensor:
+        held = Held(weights, into)
+        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        values = torch.zeros_like(factors)
+        if self._here:
+            own, own_views, own_into = self._of_here(held, views, factors)
+            values[self._indices] = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
+        for fleet in self._fleets:
+            values[fleet.indices] = fleet.soft_orthogonality(held, factors[fleet.indices])
+        held.finish()
+        return values
+
+    @torch.no_grad()
+    def srip_gradients(
+        self, weights: list[Any], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        held = Held(weights, into)
+        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        values, last = torch.zeros_like(factors), torch.zeros_like(start) if follow else None
+
+        def place(indices: Tensor, entries: Tensor, found: tuple[Tensor, Tensor | None]) -> None:
+            values[indices], end = found
+            if last is not None:
+                last[entries] = end
+
+        if self._here:
+            own, own_views, own_into = self._of_here(held, views, factors)
+            of_own = self._local.srip_gradients(own, own_views, options, start[self._entries], own_into, follow)
+            place(self._indices, self._entries, of_own)
+        for fleet in self._fleets:
+            of_fleet = fleet.srip(held, start[fleet.entries], factors[fleet.indices], follow)
+            place(fleet.indices, fleet.entries, of_fleet)
+        held.finish()
+        return values, last
+
+    def _of_here(self, held: Held, views: WeightViews, factors: Tensor) -> tuple[list[Tensor], WeightViews, Into]:
+        """The weights that are here in full, as the local backend takes them."""
+        own = [held.weights[index].flatten(0, 1) for index in self._here]
+        targets = [held.targets[index] for index in self._here]
+        flat = [target if target is None else target.flatten(0, 1) for target in targets]
+        groups = [views.groups[index] for index in self._here]
+        return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
+
+
+def _differentiable(
+    weights: Sequence[Any], views: WeightViews, compute: Callable[[Into], tuple[Tensor, Tensor | None]]
+) -> tuple[Tensor, Tensor | None]:
+    """The values with a graph: the gradients are computed now, and multiplied by what comes in later."""
+    tensors = [weight.tensor.to_local() if isinstance(weight, ShardedWeight) else weight for weight in weights]
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+        return compute(Into([None] * len(weights)))
+    return _Computed.apply(weights, views.groups, compute, *tensors)
+
+
+class _Computed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Sequence[Any], groups: list[int], compute: Any, *tensors: Tensor) -> Any:
+        targets = [
+            zero_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
+        ]
+        values, last = compute(Into(targets))
+        ctx.weights, ctx.groups, ctx.targets = weights, groups, targets
+        ctx.set_materialize_grads(False)
+        if last is not None:
+            ctx.mark_non_differentiable(last)
+        return values, last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, factors: Tensor | None, _: Any) -> Any:
+        if factors is None:
+            return (None,) * (3 + len(ctx.targets))
+        gradients = []
+        for target, weight, own in zip(ctx.targets, ctx.weights, factors.split(ctx.groups), strict=True):
+            gradients.append(None if target is None else times(target, weight, own))
+        return None, None, None, *gradients

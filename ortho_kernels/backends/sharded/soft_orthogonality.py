@@ -1,0 +1,149 @@
+"""Soft orthogonality of sharded weights, round by round: parts of matrices go to their owners, gradients come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...distributed.exact_sum import exact_sum
+from ...distributed.exchange import Exchange
+from ...distributed.plan import Part, Plan
+from ...distributed.summed_grams import SummedGrams
+from ...options import SO
+from ...reference import square_root
+from ...weight_views import COLS, ROWS, weight_views
+from ..protocol import Backend, Into
+
+
+class ShardedSoftOrthogonality:
+    """The values of a plan's matrices, and the gradients of what this rank holds.
+
+    Args:
+        local: the backend that computes what is here.
+        excess: by how much the value of each matrix is above that of the side from which it is computed.
+        rank: of this process, in the group.
+        dtype, device: of the values.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        local: Backend,
+        options: SO,
+        excess: Sequence[float],
+        rank: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._plan, self._options = plan, options
+        self._count, self._dtype, self._device = len(plan.matrices), dtype, device
+        self._rounds = [_Round(plan, parts, local, options, excess, rank, dtype, device) for parts in plan.rounds]
+
+    def compute(
+        self, weights: Sequence[Any], factors: Tensor, targets: Sequence[Any], accumulate: bool, group: Any
+    ) -> Tensor:
+        """The values of all matrices: a collective.
+
+        Args:
+            weights: what this rank holds of each weight, `(batch, rows, cols)`.
+            factors: of the gradient of each matrix.
+            targets: as `weights`, where the gradients go; None where none is wanted.
+        """
+        own, common = (torch.zeros(self._count, dtype=self._dtype, device=self._device) for _ in range(2))
+        for each in self._rounds:
+            each.compute(weights, factors, targets, accumulate, group, own, common)
+        return exact_sum([own], group)[0] + common
+
+
+class _Round:
+    """What is exchanged and computed at once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        parts: Sequence[Part],
+        local: Backend,
+        options: SO,
+        excess: Sequence[float],
+        rank: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._plan, self._local, self._options = plan, local, options
+        self._exchange = Exchange(plan, parts, rank)
+        self._weight = plan.matrices[parts[0].matrix].weight  # one of the round's dtype
+        owned = self._exchange.owned
+        self._complete = [place for place, part in enumerate(owned) if plan.is_complete(part)]
+        self._cut = [place for place, part in enumerate(owned) if not plan.is_complete(part)]
+        self._complete_indices = _indices([owned[place].matrix for place in self._complete], device)
+        self._own_indices = _indices([owned[place].matrix for place in self._cut], device)
+        self._sides = [ROWS if plan.matrices[owned[place].matrix].by_rows else COLS for place in self._cut]
+        summed = sorted({part.matrix for part in parts if not plan.is_complete(part)})
+        self._grams: SummedGrams | None = None
+        if summed:
+            own = [summed.index(owned[place].matrix) for place in self._cut]
+            self._grams = SummedGrams([plan.matrices[index].order for index in summed], own, dtype, device)
+            self._summed_indices = _indices(summed, device)
+            self._excess = torch.tensor([excess[index] for index in summed], dtype=dtype, device=device)
+
+    def compute(
+        self,
+        weights: Sequence[Any],
+        factors: Tensor,
+        targets: Sequence[Any],
+        accumulate: bool,
+        group: Any,
+        own: Tensor,
+        common: Tensor,
+    ) -> None:
+        """Adds the values to `own` where this rank alone has them, and to `common` where all have them."""
+        parts = self._exchange.gather(weights, weights[self._weight].dtype, factors.device, group)
+        gradients = self._exchange.targets(parts, targets, accumulate) if self._plan.with_gradient else []
+        if self._complete:
+            matrices, into = [parts[place] for place in self._complete], None
+            if gradients:
+                chosen = [gradients[place] for place in self._complete]
+                into = Into(chosen, factors[self._complete_indices], accumulate)
+            own[self._complete_indices] = self._values(matrices, into).to(own.dtype)
+        if self._grams is not None:
+            self._add_cut(self._grams, parts, gradients, factors, accumulate, group, common)
+        if self._plan.with_gradient:
+            self._exchange.scatter(gradients, targets, accumulate, group)
+
+    def _values(self, matrices: list[Tensor], into: Into | None) -> Tensor:
+        views = weight_views(matrices, 1)
+        if into is None:
+            return self._local.soft_orthogonality(matrices, views, self._options)
+        return self._local.soft_orthogonality_gradients(matrices, views, self._options, into)
+
+    def _add_cut(
+        self,
+        grams: SummedGrams,
+        parts: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        factors: Tensor,
+        accumulate: bool,
+        group: Any,
+        common: Tensor,
+    ) -> None:
+        own = [parts[place] for place in self._cut]
+        views = weight_views(own, 1) if own else None
+        R = grams.residuals(self._local.residuals(own, views, self._sides) if views is not None else None, group)
+        options, times = self._options, 2 if self._options.side == "both" else 1
+        values = times * grams.squares(R, options.diagonal, options.off_diagonal) + self._excess
+        if not options.squared:
+            values = square_root(values)
+        common[self._summed_indices] = values
+        if gradients and views is not None:
+            if not options.squared:
+                factors = torch.where(common == 0, 0, factors / (2 * common))
+            K = grams.own_weighted(R, options.diagonal, options.off_diagonal)
+            into = Into([gradients[place] for place in self._cut], times * factors[self._own_indices], accumulate)
+            self._local.multiply_residuals(own, views, self._sides, K, into)
+
+
+def _indices(places: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(places, dtype=torch.int64, device=device)

@@ -1,0 +1,168 @@
+"""Who computes soft orthogonality of which part of which matrix, where the weights are sharded.
+
+A matrix goes to one owner, by all-to-all, or it is cut along its depth into parts whose Grams are added up. A matrix that is
+sharded along its depth is cut already, and its parts stay where they are. Whichever moves less is taken. A matrix that is
+too much work for one rank is cut. Owners get theirs by what each costs, the largest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .assignment import assign, gram_cost
+from .layout import Interval, chunk
+from .pieces import Matrix, Piece, overlap
+
+OVERLOAD = 1.4  # a matrix that costs more than this many fair shares is cut
+ROUND_BYTES = 2**24  # what one rank owns in a round, unless a single part is larger
+
+
+class Part(NamedTuple):
+    """What one rank computes of a matrix: its Gram over an interval of the depth, and the gradient there."""
+
+    matrix: int
+    owner: int
+    depth: Interval
+
+
+class Plan:
+    """The parts of all matrices, in rounds, of which one after the other is exchanged and computed.
+
+    Args:
+        matrices: those of weights that one group shards.
+        sizes: the bytes of an entry of each. Those of different sizes are in different rounds.
+        ranks: how many there are in the group.
+        can_cut: whether Grams may be added up: not where rows are scaled to length 1 first, or R is measured by another
+            norm than Frobenius'.
+        with_gradient: whether gradients go back.
+
+    Attributes:
+        rounds: lists of parts; those of one matrix are in one round.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Matrix], sizes: Sequence[int], ranks: int, can_cut: bool, with_gradient: bool
+    ) -> None:
+        self.matrices, self.sizes, self.ranks = matrices, sizes, ranks
+        self.with_gradient = with_gradient
+        self._loads = [0.0] * ranks
+        fair = sum(gram_cost(matrix.order, matrix.depth) for matrix in matrices) / ranks
+        parts: dict[int, list[Part]] = {}
+        left = []
+        for index, matrix in enumerate(matrices):
+            cut = self._cut(index, OVERLOAD * fair) if can_cut else None
+            if matrix.is_whole:
+                parts[index] = [Part(index, matrix.pieces[0].rank, (0, matrix.depth))]
+            elif cut is not None:
+                parts[index] = cut
+            else:
+                left.append(index)
+                continue
+            for part in parts[index]:
+                self._loads[part.owner] += self.cost(part)
+        costs = [gram_cost(matrices[index].order, matrices[index].depth) for index in left]
+        for index, owner in zip(left, assign(costs, ranks, self._loads), strict=True):
+            parts[index] = [Part(index, owner, (0, matrices[index].depth))]
+            self._loads[owner] += self.cost(parts[index][0])
+        self.rounds = self._in_rounds(parts)
+
+    @property
+    def parts(self) -> list[Part]:
+        return [part for parts in self.rounds for part in parts]
+
+    def is_complete(self, part: Part) -> bool:
+        """Whether the part is all of its matrix."""
+        return part.depth == (0, self.matrices[part.matrix].depth)
+
+    def sources(self, part: Part) -> list[tuple[Piece, Interval]]:
+        """The pieces that hold some of a part, each with the interval of the depth."""
+        matrix = self.matrices[part.matrix]
+        shared = [(piece, overlap(matrix.depth_of(piece), part.depth)) for piece in matrix.pieces]
+        return [(piece, depth) for piece, depth in shared if depth is not None]
+
+    def is_in_place(self, part: Part) -> bool:
+        """Whether its owner holds all of it."""
+        sources = self.sources(part)
+        return len(sources) == 1 and sources[0][0].rank == part.owner and sources[0][1] == part.depth
+
+    # What it takes, counted
+
+    def cost(self, part: Part) -> float:
+        """In multiply-adds, of value and gradient."""
+        return gram_cost(self.matrices[part.matrix].order, part.depth[1] - part.depth[0])
+
+    def loads(self) -> list[float]:
+        """The multiply-adds of every rank."""
+        return list(self._loads)
+
+    def exchanged_bytes(self) -> int:
+        """What all ranks receive from others, there and back, by all-to-all."""
+        there = 0
+        for part in self.parts:
+            matrix = self.matrices[part.matrix]
+            for piece, (begin, end) in self.sources(part):
+                if piece.rank != part.owner:
+                    first, last = matrix.order_of(piece)
+                    there += (last - first) * (end - begin) * self.sizes[part.matrix]
+        return there * (2 if self.with_gradient else 1)
+
+    def summed_bytes(self, entry: int = 4) -> int:
+        """What all ranks receive for the sums of Grams, by a ring: 2 (P - 1) N."""
+        cut = {part.matrix for part in self.parts if not self.is_complete(part)}
+        entries = sum(triangle(self.matrices[index].order) for index in cut)
+        return 2 * (self.ranks - 1) * entries * entry
+
+    def round_bytes(self, parts: Sequence[Part]) -> int:
+        """What the rank with the most to own holds of a round beside its shards: matrices, gradients and residuals."""
+        held = [0] * self.ranks
+        for part in parts:
+            matrix, moved = self.matrices[part.matrix], not self.is_in_place(part)
+            entries = matrix.order * (part.depth[1] - part.depth[0])
+            held[part.owner] += 2 * moved * entries * self.sizes[part.matrix] + 4 * triangle(matrix.order)
+        return max(held)
+
+    def _cut(self, index: int, most: float) -> list[Part] | None:
+        """The parts of a matrix that is better cut; None where it is better whole."""
+        matrix = self.matrices[index]
+        too_large = gram_cost(matrix.order, matrix.depth) > most and self.ranks > 1
+        if matrix.is_cut_along_depth:
+            summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
+            moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
+            if too_large or summed < moved * (2 if self.with_gradient else 1):
+                return [Part(index, piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces]
+        elif too_large:
+            intervals = [chunk(matrix.depth, self.ranks, rank) for rank in range(self.ranks)]
+            return [Part(index, rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
+        return None
+
+    def _in_rounds(self, parts: dict[int, list[Part]]) -> list[list[Part]]:
+        """The largest matrices first, as many of one size of entries as leave each rank's share below `ROUND_BYTES`."""
+        rounds: list[list[Part]] = []
+        held: list[int] = []
+        size = 0
+        order = sorted(parts, key=lambda index: (-self.sizes[index], -self._bytes(parts[index][0]), index))
+        for index in order:
+            more = [0] * self.ranks
+            for part in parts[index]:
+                more[part.owner] += self._bytes(part)
+            fits = rounds and size == self.sizes[index]
+            if not fits or any(extra and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)):
+                rounds.append([])
+                held = [0] * self.ranks
+            rounds[-1] += parts[index]
+            held = [own + extra for own, extra in zip(held, more, strict=True)]
+            size = self.sizes[index]
+        return rounds
+
+    def _bytes(self, part: Part) -> int:
+        """What the owner is sent of a part, or keeps of its Gram."""
+        matrix = self.matrices[part.matrix]
+        if self.is_in_place(part):
+            return 4 * triangle(matrix.order)
+        return matrix.order * (part.depth[1] - part.depth[0]) * self.sizes[part.matrix]
+
+
+def triangle(order: int) -> int:
+    """The entries of the lower triangle of a symmetric matrix."""
+    return order * (order + 1) // 2

@@ -1,0 +1,123 @@
+"""A `DTensor` as the penalties see it: the weight's global shape, and the block of its matrices that is here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..weight_checks import PLAIN, is_sharded
+from .layout import Block, Layout, layout_of
+
+
+class ShardedWeight:
+    """What the views of weights ask of a tensor, answered for the weight as a whole.
+
+    Args:
+        tensor: the `DTensor`.
+        batch_dims: how many leading dimensions count matrices; they are folded, as `batches.fold` does.
+        transposed: whether the last two dimensions are (in, out).
+
+    Attributes:
+        layout: which block each rank holds. It takes the place of `Tensor.layout` in what the views depend on.
+
+    Raises:
+        ValueError: for placements that are not known here, worded to follow the weight's name.
+    """
+
+    is_sparse = False
+
+    def __init__(self, tensor: Any, batch_dims: int = 0, transposed: bool = False) -> None:
+        self.tensor = tensor
+        self.batch_dims, self.transposed = batch_dims, transposed
+        shape = list(tensor.shape)
+        if transposed:
+            shape[-2:] = shape[:-3:-1]
+        self.shape = torch.Size([math.prod(shape[: batch_dims + 1]), *shape[batch_dims + 1 :]])
+        self.dtype, self.device = tensor.dtype, tensor.device
+        self.layout: Layout = layout_of(
+            tensor.device_mesh, tensor.placements, tuple(tensor.shape), batch_dims, transposed
+        )
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.tensor.requires_grad
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Those of the whole weight, as if it lay here without gaps."""
+        strides = [1] * len(self.shape)
+        for place in range(len(strides) - 1, 0, -1):
+            strides[place - 1] = strides[place] * self.shape[place]
+        return tuple(strides) if dim is None else strides[dim]
+
+    def is_contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> bool:
+        return memory_format is torch.contiguous_format
+
+    @property
+    def group(self) -> Any:
+        """The process group over which the weight is sharded."""
+        return self.layout.group(self.tensor.device_mesh)
+
+    @property
+    def block(self) -> Block:
+        """What this rank holds."""
+        return self.layout.blocks[dist.get_rank(self.group) if self.layout.dims else 0]
+
+    def as_matrices(self, local: Tensor) -> Tensor:
+        """A local part of the weight or of a gradient, `(batch, rows, cols)`: a view where its strides allow."""
+        if self.transposed:
+            local = local.mT
+        batch, rows = local.shape[: self.batch_dims].numel(), local.shape[self.batch_dims]
+        return local.reshape(batch, rows, local.shape[self.batch_dims + 1 :].numel())
+
+    def like(self, tensor: Any) -> ShardedWeight:
+        """Another tensor of this placement, a gradient, seen in the same way."""
+        return ShardedWeight(tensor, self.batch_dims, self.transposed)
+
+    def whole(self) -> Tensor:
+        """The weight, gathered on every rank: a collective, for people who look at it."""
+        tensor = self.tensor.full_tensor()
+        return (tensor.transpose(-1, -2) if self.transposed else tensor).flatten(0, self.batch_dims)
+
+
+def shard_weights(weights: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Any]:
+    """The weights, with a `ShardedWeight` in the place of each that is sharded.
+
+    Raises:
+        ValueError: naming the weight, for placements that are not known here.
+    """
+    if PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
+        return list(weights)
+    return [
+        shard(weight, names[index] if names is not None else f"weights[{index}]") if is_sharded(weight) else weight
+        for index, weight in enumerate(weights)
+    ]
+
+
+def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> ShardedWeight:
+    try:
+        return ShardedWeight(weight, batch_dims, transposed)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def zero_gradient(weight: Any) -> Any:
+    """Zeros of the weight's shape and dtype, sharded as it is."""
+    if isinstance(weight, ShardedWeight):
+        return weight.like(torch.zeros_like(weight.tensor, requires_grad=False))
+    return torch.zeros_like(weight, requires_grad=False)
+
+
+def gathered(weight: Any) -> Tensor:
+    """The weight in full, by a collective where it is sharded."""
+    return weight.whole() if isinstance(weight, ShardedWeight) else weight
