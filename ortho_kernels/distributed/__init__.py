@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .weight_checks import PLAIN, is_sharded
+from ..weight_checks import PLAIN, is_sharded
 
 
 def full_tensors(weights: list[Tensor]) -> list[Tensor]:
