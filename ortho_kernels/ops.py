@@ -155,9 +155,7 @@ def new_gradients(
 
 
 def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:
-    buffer = torch.empty(slots.nbytes, dtype=torch.uint8, device=device)
-    typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in slots.slots}}
-    return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in slots.slots]
+    return slots.of(torch.empty(slots.nbytes, dtype=torch.uint8, device=device))
 
 
 for name, fake in FAKES.items():

@@ -153,6 +153,11 @@ class GradientSlots(NamedTuple):
     nbytes: int
     slots: list[tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int]]
 
+    def of(self, buffer: Tensor) -> list[Tensor]:
+        """The gradients in this buffer of bytes."""
+        typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in self.slots}}
+        return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in self.slots]
+
 
 _ALIGNMENT = 256  # of slots, in bytes: that of torch's own allocations
 
