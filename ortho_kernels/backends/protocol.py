@@ -31,7 +31,29 @@ class Into(NamedTuple):
     fit: bool = False
 
 
-class Backend(Protocol):
+class Penalties(Protocol):
+    """SO and SRIP of weights: what `OrthogonalityPenalty` needs, from a backend or from several ranks together."""
+
+    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
+        """Differentiable values."""
+
+    def srip(
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Likewise, from packed start vectors; and if `follow`, the normalized vectors with which the iteration ends."""
+
+    def soft_orthogonality_gradients(
+        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
+    ) -> Tensor:
+        """Values without a graph, and the gradients."""
+
+    def srip_gradients(
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Likewise."""
+
+
+class Backend(Penalties, Protocol):
     name: str
     device_type: str | None  # None: any
     lacking: Sequence[str] = ()  # penalties that it lacks, and options that it has at their defaults alone
@@ -53,29 +75,11 @@ class Backend(Protocol):
         """How it was built, for `doctor`."""
         return {}
 
-    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
-        """Differentiable values."""
-
-    def srip(
-        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Likewise, from packed start vectors; and if `follow`, the normalized vectors with which the iteration ends."""
-
-    def soft_orthogonality_gradients(
-        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
-    ) -> Tensor:
-        """Values without a graph, and the gradients."""
-
     def cross_gram(self, tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
         """Differentiable values of pairs: `tensors` are the weights, then the other of each."""
 
     def cross_gram_gradients(self, tensors: list[Tensor], views: PairViews, options: CrossGram, into: Into) -> Tensor:
         """Values without a graph, and the gradients of the weights, for which the others are constants."""
-
-    def srip_gradients(
-        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Likewise."""
 
     def residuals(self, matrices: list[Tensor], views: WeightViews, sides: list[int]) -> Tensor:
         """The lower triangle of R on a side of each matrix, row by row, packed; without a graph. Weights without groups."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
 from ..distributed.full import full_tensors
 from ..distributed.sharded_weight import gathered, shard_weights
+from ..distributed.sharing import Sharing
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
@@ -21,7 +22,7 @@ from .calls import holding, refuse_tracing_apart
 from .computed_weights import compute_weight
 from .cuts import Cutter
 from .decoupled import DecoupledStep
-from .evaluation import penalty_gradients, penalty_values
+from .evaluation import Weights, penalty_gradients, penalty_values
 from .gamma import weighted_sum
 from .gradient_scaling import scale_factor, skipped_step
 from .gradient_targets import gradient_targets
@@ -37,14 +38,6 @@ from .words import abridged, described
 _OWN_OPTIONS = {"so": (), "srip": ("seed", "generator", "warm_start")}  # those of the class beside its function's
 
 _log = logging.getLogger("ortho_kernels")
-
-
-class Weights(NamedTuple):
-    """All covered weights at one moment: the tensors that the model holds, and the matrices that the functions take."""
-
-    parameters: list[Tensor]
-    matrices: list[Tensor]
-    views: WeightViews
 
 
 class OrthogonalityPenalty(Weighting):
@@ -93,6 +86,9 @@ class OrthogonalityPenalty(Weighting):
         every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
             the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
             were 1.
+        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. Its ranks share out the
+            matrices: each computes its part of a call in training mode, which all must make. In eval mode, and for
+            `report`, a process computes all by itself. None, as WORLD is until it is initialized, shares nothing.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -130,6 +126,7 @@ class OrthogonalityPenalty(Weighting):
         lora: str | None = None,
         reduction: str = "sum",
         every: int = 1,
+        share: Any = None,
         **options: Any,
     ) -> None:
         encoder = as_encoder(encoder)
@@ -147,6 +144,7 @@ class OrthogonalityPenalty(Weighting):
         check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
+        self._sharing = None if share is None else Sharing(share)
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
@@ -193,7 +191,7 @@ class OrthogonalityPenalty(Weighting):
             return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
         [start], factor = self._start, self._factor()
-        values = penalty_values(start, self.options, self.names, matrices, views)
+        values = penalty_values(start, self.options, self.names, matrices, views, self._shared_now())
         self._end_call()
         return weighted_sum(values, factor)
 
@@ -224,7 +222,7 @@ class OrthogonalityPenalty(Weighting):
         targets, computed, made = gradient_targets(parameters, matrices)
         try:
             into = Into(targets, scaled, accumulate=True)
-            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
+            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
         except Exception:
             for parameter in made:
                 parameter.grad = None
@@ -263,7 +261,7 @@ class OrthogonalityPenalty(Weighting):
         step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
         factor = self._factor()
         into = Into(step.gradients, factor)
-        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into)
+        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
         self._end_call()
         step.take(skipped)
         return weighted_sum(values, factor)
@@ -322,6 +320,9 @@ class OrthogonalityPenalty(Weighting):
             )
         self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
         self._fit(self._weights().views)
+
+    def _shared_now(self) -> Sharing | None:
+        return self._sharing if self.training else None
 
     def _fit(self, views: WeightViews) -> None:
         [start], [calls] = self._start, self._calls
@@ -386,6 +387,8 @@ class OrthogonalityPenalty(Weighting):
             parameters.append(parameter)
         if replaced:
             parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
+        if self._sharing is not None:
+            self._sharing.refuse_sharded(self.names, parameters)
         matrices = full_tensors(parameters) if torch.compiler.is_compiling() else parameters
         if self._reformed:
             matrices = list(matrices)

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import ops, reference
-from ..backends.protocol import Into
-from ..functional import srip_values
-from ..gradients import srip_gradients
+from ..backends.protocol import Into, Penalties
 from ..options import SRIP
 from ..weight_views import WeightViews
 from .calls import Advancing, StepCount
@@ -47,7 +45,7 @@ class Start(Advancing):
         """The packed vectors of this step, of the weights that were taken up."""
         raise NotImplementedError
 
-    def values(self, weights: list[Tensor], views: WeightViews, options: SRIP) -> Tensor:
+    def values(self, weights: list[Tensor], views: WeightViews, options: SRIP, penalties: Penalties) -> Tensor:
         """The differentiable penalty of every matrix.
 
         Raises:
@@ -55,14 +53,16 @@ class Start(Advancing):
         """
         self.refuse_recomputation()
         start, follow = self.draw(views), self.follows and self.training
-        values, last = srip_values(weights, views, options, start, follow)
+        values, last = penalties.srip(weights, views, options, start, follow)
         self.end_call(start, values, last)
         return values
 
-    def values_and_gradients(self, weights: list[Tensor], views: WeightViews, options: SRIP, into: Into) -> Tensor:
+    def values_and_gradients(
+        self, weights: list[Tensor], views: WeightViews, options: SRIP, into: Into, penalties: Penalties
+    ) -> Tensor:
         """As `values`, without a graph; the gradients go where `into` says."""
         start, follow = self.draw(views), self.follows and self.training
-        values, last = srip_gradients(weights, views, options, start, into, follow)
+        values, last = penalties.srip_gradients(weights, views, options, start, into, follow)
         self.end_call(start, values, last)
         return values
 
