@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends.protocol import Into
-from .distributed.sharded_weight import shard
+from .distributed.sharded.weight import shard
 from .weight_checks import check_groups, check_storage, check_weights, is_integer, sharded_layout
 
 

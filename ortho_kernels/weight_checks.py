@@ -60,7 +60,7 @@ def check_weights(weights: Sequence[Tensor], groups: Sequence[int], names: Seque
         raise type(problem)(f"{name} {problem}")
 
 
-def _problem(weight: object, groups: int) -> Exception | None:
+def _problem(weight: Any, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
     sharded = sharded_layout(weight) is not None
     if not isinstance(weight, Tensor) and not sharded:

@@ -182,6 +182,8 @@ class WeightViews:
         gradient_slots: by which weights are wanted, see `GradientSlots`.
         plain: whether all weights are tensors or parameters, of no other class.
         layouts: which block of each weight is on which rank; None for one that is not sharded.
+        is_sharded: whether any weight is.
+        sharded: what computes the penalties then, by the backend of what is here and the options.
     """
 
     def __init__(self, weights: Sequence[Tensor], groups: Sequence[int]) -> None:
@@ -194,7 +196,9 @@ class WeightViews:
         self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self.gradient_slots: dict[tuple[bool, ...], GradientSlots] = {}
         self.plain = PLAIN.issuperset(map(type, weights))
-        self.layouts = [None if self.plain else sharded_layout(weight) for weight in weights]
+        self.layouts: list[Any] = [None if self.plain else sharded_layout(weight) for weight in weights]
+        self.is_sharded = any(layout is not None for layout in self.layouts)
+        self.sharded: dict[tuple[str, Any], Any] = {}
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}

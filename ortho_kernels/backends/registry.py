@@ -76,17 +76,8 @@ def serving(views: WeightViews, options: SO | SRIP | CrossGram | OCNN | ExtremeE
         if (lacking := backend.lacks(options)) is not None:
             _warn_of_the_torch_backend(backend.name, lacking)
             backend = BACKENDS["torch"]
-        if not views.plain and any(layout is not None for layout in views.layouts):
-            backend = sharded(backend, views, options)
         views.backends[asked, options] = backend
     return backend
-
-
-def sharded(local: Backend, views: WeightViews, options: SO | SRIP) -> Backend:
-    """Imported where there are processes: `torch.distributed` is not always built."""
-    from .sharded.backend import ShardedBackend
-
-    return ShardedBackend(local, views, options)
 
 
 def explain(device_type: str) -> str:

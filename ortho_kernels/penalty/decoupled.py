@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.sharded_weight import ShardedWeight, zero_gradient
+from ..distributed.sharded.weight import ShardedWeight, zero_gradient
 from ..ops import new_gradients
 from ..weight_checks import is_number
 from ..weight_views import WeightViews
@@ -65,7 +65,7 @@ class DecoupledStep:
             if gradient is None:
                 continue
             if isinstance(matrix, ShardedWeight):
-                self._held.append((parameter, parameter.to_local(), gradient.tensor.to_local()))  # type: ignore[attr-defined]
+                self._held.append((parameter, parameter.to_local(), gradient.tensor.to_local()))
             elif parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
                 self._held.append((parameter, matrix, gradient))
             else:

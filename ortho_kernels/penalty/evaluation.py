@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..backends.protocol import Into, Penalties
-from ..backends.registry import serving
+from ..distributed.serving import penalties_of
 from ..distributed.sharing import Sharing
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
@@ -67,4 +67,4 @@ def penalty_gradients(
 def _penalties(
     options: Any, names: tuple[str, ...], matrices: list[Tensor], views: WeightViews, sharing: Sharing | None
 ) -> Penalties:
-    return serving(views, options) if sharing is None else sharing.penalties(names, matrices, views, options)
+    return penalties_of(views, options) if sharing is None else sharing.penalties(names, matrices, views, options)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..distributed.sharded_weight import ShardedWeight
+from ..distributed.sharded.weight import ShardedWeight
 from .matrix_form import same_view
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..batches import fold
-from ..distributed.sharded_weight import shard
+from ..distributed.sharded.weight import shard
 from ..weight_checks import check_storage, is_sharded
 
 

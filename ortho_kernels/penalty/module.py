@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
 from ..distributed.full import full_tensors
-from ..distributed.sharded_weight import gathered, shard_weights
+from ..distributed.sharded.weight import gathered, shard_weights
 from ..distributed.sharing import Sharing
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction

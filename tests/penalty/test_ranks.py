@@ -136,8 +136,8 @@ def test_sharded_weights_have_the_gradient_of_one_process_whatever_their_number(
     for count in (2, 4):
         for rank in on_ranks(count, tmp_path, two_sharded_steps, count):
             for kind, value in rank.pop("compiled", {}).items():
-                assert value == alone[f"{kind} 0 values"][0]
-            torch.testing.assert_close(rank, alone, rtol=0, atol=0)
+                torch.testing.assert_close(value, alone[f"{kind} 0 values"][0])
+            torch.testing.assert_close(rank, alone, rtol=1e-5, atol=1e-6)
 
 
 def trained_replicas(rank):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..weight_checks import PLAIN, is_sharded
+from ...weight_checks import PLAIN, is_sharded
 from .layout import Block, Layout, layout_of
 
 

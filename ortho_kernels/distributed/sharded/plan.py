@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .assignment import assign, gram_cost
+from ..assignment import assign, gram_cost
 from .layout import Interval, chunk
 from .pieces import Matrix, Piece, overlap
 

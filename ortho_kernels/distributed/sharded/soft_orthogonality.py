@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...distributed.exact_sum import exact_sum
-from ...distributed.exchange import Exchange
-from ...distributed.plan import Part, Plan
-from ...distributed.summed_grams import SummedGrams
+from ...backends.protocol import Backend, Into
 from ...options import SO
 from ...reference import square_root
 from ...weight_views import COLS, ROWS, weight_views
-from ..protocol import Backend, Into
+from ..exact_sum import exact_sum
+from .exchange import Exchange
+from .plan import Part, Plan
+from .summed_grams import SummedGrams
 
 
 class ShardedSoftOrthogonality:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...distributed.sharded_weight import ShardedWeight
-from ..protocol import Into
+from ...backends.protocol import Into
+from .weight import ShardedWeight
 
 
 class Held:

@@ -18,15 +18,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...distributed.exact_sum import exact_sum
-from ...distributed.pieces import Matrix, Piece
 from ...options import SRIP
+from ..exact_sum import exact_sum
+from .held import Held
+from .pieces import Matrix, Piece
 
 
 class _Own(NamedTuple):
     """The piece of a matrix that this rank holds, and its own slices of the packed vectors."""
 
-    index: int
+    place: int
     matrix: Matrix
     piece: Piece
     order: slice
@@ -54,6 +55,9 @@ class _Applied(NamedTuple):
     x: Tensor
     transposed: Tensor
     onward: Tensor
+
+
+_Pair = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class ShardedSRIP:
@@ -105,46 +109,40 @@ class ShardedSRIP:
         self._of_depths = of_matrix.repeat_interleave(torch.tensor(self._depths)).to(device)
 
     def compute(
-        self,
-        weights: Sequence[Any],
-        start: Tensor,
-        factors: Tensor | None,
-        targets: Sequence[Any],
-        accumulate: bool,
-        follow: bool,
-        group: Any,
+        self, held: Held, start: Tensor, factors: Tensor, follow: bool, group: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """The values of all matrices and, if `follow`, the normalized vectors of the end, packed: a collective.
+        """The values of all matrices, the gradients, and the normalized vectors of the end if `follow`: a collective.
 
         Args:
-            weights: what this rank holds of each weight, `(batch, rows, cols)`.
             start: the vectors of all matrices, packed.
-            factors: of the gradient of each matrix; None where no gradient is wanted.
-            targets: as `weights`, where the gradients go; None where none is wanted.
+            factors: of the gradient of each matrix.
         """
         with torch.autocast(self._device.type, enabled=False):
-            return self._compute(weights, start, factors, targets, accumulate, follow, group)
+            return self._compute(held, start, factors, follow, group)
 
-    def _compute(self, weights, start, factors, targets, accumulate, follow, group):
+    def _compute(
+        self, held: Held, start: Tensor, factors: Tensor, follow: bool, group: Any
+    ) -> tuple[Tensor, Tensor | None]:
         options = self._options
+        weights = held.weights
         steps = [self._apply(weights, start.to(self._dtype), group)]
         for _ in range(1, options.iterations):
             steps.append(self._apply(weights, steps[-1].onward, group))
         last = steps[-1].onward
-        if factors is None:
+        if not held.wants_gradients:
             sigma = self._norms(last, group)
-            end = last / _nonzero(sigma)[self._of_orders] if follow else None
+            end = last / _nonzero(sigma)[self._of_orders]
         else:
             steps.append(self._apply(weights, last, group, onward=options.pairs > 1))
             sigma, end = steps[-1].norms, steps[-1].x
             pairs = self._pairs(weights, steps, group)
-            self._write_gradients(pairs, 2 * sigma * factors if options.squared else factors, targets, accumulate)
+            self._write_gradients(pairs, 2 * sigma * factors if options.squared else factors, held)
         values = sigma.square() if options.squared else sigma
         if not follow:
             return values, None
         return values, exact_sum([torch.where(self._counted, end, 0)], group)[0]
 
-    def _pairs(self, weights: Sequence[Any], steps: list[_Applied], group: Any) -> list[tuple[Tensor, ...]]:
+    def _pairs(self, weights: Sequence[Any], steps: list[_Applied], group: Any) -> list[_Pair]:
         """Each lambda with its x, and W^T of both, as in the gradient's sum, from the last to the first."""
         adjoint = steps[-1]
         pairs = [(adjoint.x, adjoint.transposed, steps[-2].x, steps[-2].transposed)]
@@ -159,17 +157,15 @@ class ShardedSRIP:
             onward = adjoint.onward * adjoint.norms[self._of_orders]
         return pairs
 
-    def _write_gradients(
-        self, pairs: list[tuple[Tensor, ...]], factors: Tensor, targets: Sequence[Any], accumulate: bool
-    ) -> None:
+    def _write_gradients(self, pairs: list[_Pair], factors: Tensor, held: Held) -> None:
         for own in self._own:
-            if targets[own.matrix.weight] is None:
+            if held.targets[own.matrix.weight] is None:
                 continue
             lefts = [vector[own.order] for adjoint, _, x, _ in pairs for vector in (adjoint, x)]
             rights = [vector[own.depth] for _, of_adjoint, _, of_x in pairs for vector in (of_x, of_adjoint)]
-            target = own.of(targets)
-            gradient = (factors[own.index] * torch.stack(lefts, 1)) @ torch.stack(rights)
-            target.add_(gradient) if accumulate else target.copy_(gradient)
+            target = own.of(held.targets)
+            gradient = (factors[own.place] * torch.stack(lefts, 1)) @ torch.stack(rights)
+            target.add_(gradient) if held.accumulate else target.copy_(gradient)
 
     def _apply(self, weights: Sequence[Any], x: Tensor, group: Any, onward: bool = True) -> _Applied:
         """A pass over the weights, and one all-reduce. Without `onward` W^T x alone is computed."""

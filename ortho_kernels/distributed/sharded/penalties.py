@@ -1,4 +1,4 @@
-"""The backend of weights that are sharded: collectives around another backend, which computes what is here."""
+"""The penalties of lists with sharded weights: collectives around a backend, which computes what is here."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...distributed.sharded_weight import ShardedWeight, zero_gradient
+from ...backends.protocol import Backend, Into, Penalties
 from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
-from ..protocol import Backend, Into
 from .fleet import Fleet, entry_indices, matrix_indices
 from .held import Held, times
+from .weight import ShardedWeight, zero_gradient
 
 
-class ShardedBackend(Backend):
+class ShardedPenalties(Penalties):
     """Serves lists with a `ShardedWeight` among them. Every call is a collective of the groups that shard the weights.
 
     Gradients are computed along with the values, so no backward needs a collective.
@@ -27,7 +27,6 @@ class ShardedBackend(Backend):
     """
 
     def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP) -> None:
-        self.name, self.device_type = local.name, local.device_type
         self._local = local
         self._here: list[int] = []  # the weights that every rank holds in full, and computes by itself
         fleets: dict[Any, list[int]] = {}
@@ -37,7 +36,7 @@ class ShardedBackend(Backend):
             else:
                 fleets.setdefault(layout.key, []).append(index)
         self._indices = matrix_indices(self._here, views)
-        self._entries = entry_indices(self._here, views, options.side) if isinstance(options, SRIP) else None
+        self._entries = entry_indices(self._here, views, options.side) if isinstance(options, SRIP) else _NONE
         self._fleets = [Fleet(local, views, options, indices) for indices in fleets.values()]
 
     def soft_orthogonality(self, weights: list[Any], views: WeightViews, options: SO) -> Tensor:
@@ -62,9 +61,10 @@ class ShardedBackend(Backend):
         values = torch.zeros_like(factors)
         if self._here:
             own, own_views, own_into = self._of_here(held, views, factors)
-            values[self._indices] = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
+            found = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
+            values[self._indices] = found.to(values.dtype)
         for fleet in self._fleets:
-            values[fleet.indices] = fleet.soft_orthogonality(held, factors[fleet.indices])
+            values[fleet.indices] = fleet.soft_orthogonality(held, options, factors[fleet.indices])
         held.finish()
         return values
 
@@ -74,22 +74,20 @@ class ShardedBackend(Backend):
     ) -> tuple[Tensor, Tensor | None]:
         held = Held(weights, into)
         factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
-        values, last = torch.zeros_like(factors), torch.zeros_like(start) if follow else None
-
-        def place(indices: Tensor, entries: Tensor, found: tuple[Tensor, Tensor | None]) -> None:
-            values[indices], end = found
-            if last is not None:
-                last[entries] = end
-
+        values, last = torch.zeros_like(factors), torch.zeros_like(start)
         if self._here:
             own, own_views, own_into = self._of_here(held, views, factors)
-            of_own = self._local.srip_gradients(own, own_views, options, start[self._entries], own_into, follow)
-            place(self._indices, self._entries, of_own)
+            vectors = start[self._entries].to(own_views.dtype)
+            found, end = self._local.srip_gradients(own, own_views, options, vectors, own_into, follow)
+            values[self._indices] = found.to(values.dtype)
+            if end is not None:
+                last[self._entries] = end.to(last.dtype)
         for fleet in self._fleets:
-            of_fleet = fleet.srip(held, start[fleet.entries], factors[fleet.indices], follow)
-            place(fleet.indices, fleet.entries, of_fleet)
+            values[fleet.indices], end = fleet.srip(held, options, start[fleet.entries], factors[fleet.indices], follow)
+            if end is not None:
+                last[fleet.entries] = end
         held.finish()
-        return values, last
+        return values, last if follow else None
 
     def _of_here(self, held: Held, views: WeightViews, factors: Tensor) -> tuple[list[Tensor], WeightViews, Into]:
         """The weights that are here in full, as the local backend takes them."""
@@ -98,6 +96,9 @@ class ShardedBackend(Backend):
         flat = [target if target is None else target.flatten(0, 1) for target in targets]
         groups = [views.groups[index] for index in self._here]
         return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
+
+
+_NONE = torch.zeros(0, dtype=torch.int64, device="cpu")
 
 
 def _differentiable(
