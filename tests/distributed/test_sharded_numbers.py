@@ -35,7 +35,7 @@ def broken(number):
 
 
 def computed(weights):
-    """Values and gradients, each value times another factor; gamma of a loss may be below what float16 has."""
+    """Values and gradients, each value times another factor."""
     found = {}
     for kind in ("so", "srip"):
         leaves = [weight.detach().requires_grad_() for weight in weights]
@@ -84,7 +84,7 @@ def ranks(tmp_path_factory):
 
 
 def test_dtypes(ranks):
-    """Low precision: twice one process's own error against float64, or that of a rounding more."""
+    """Gradients against float64: twice one process's own error at most."""
     for name, dtypes in DTYPES.items():
         weights = made(SHAPES, dtypes)
         alone, truth = computed(weights), computed([weight.double() for weight in weights])
@@ -92,14 +92,13 @@ def test_dtypes(ranks):
             for case, each in found.items():
                 if case[0] != name:
                     continue
-                for kind, (values, gradients) in truth.items():
+                for kind, (_, gradients) in truth.items():
                     torch.testing.assert_close(each[kind][0], alone[kind][0], rtol=1e-5, atol=1e-6)
                     for index, gradient in enumerate(gradients):
                         ours, theirs = each[kind][1][index], alone[kind][1][index]
                         assert ours.dtype == theirs.dtype == dtypes[index]
                         off, least = ((own.double() - gradient).norm() / gradient.norm() for own in (ours, theirs))
-                        rounding = torch.finfo(dtypes[index]).eps
-                        assert off <= max(2 * least, rounding), f"{case}, {kind}, {index}: {off:.1e}, alone {least:.1e}"
+                        assert off <= max(2 * least, 1e-6), f"{case}, {kind}, {index}: {off:.1e}, alone {least:.1e}"
 
 
 def test_weights_without_entries(ranks):

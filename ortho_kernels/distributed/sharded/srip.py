@@ -208,7 +208,7 @@ class ShardedSRIP:
     def _squares(self, x: Tensor) -> Tensor:
         """This rank's part of |x|^2, one a matrix."""
         squares = torch.where(self._counted, x, 0).square()
-        return torch.segment_reduce(squares, "sum", lengths=self._lengths)
+        return torch.segment_reduce(squares, "sum", lengths=self._lengths, unsafe=True)
 
 
 _NONE = torch.zeros(0, dtype=torch.int64)
