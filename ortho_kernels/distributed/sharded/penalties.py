@@ -63,6 +63,7 @@ class ShardedPenalties(Penalties):
             own, own_views, own_into = self._of_here(held, views, factors)
             found = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
             values[self._indices] = found.to(values.dtype)
+            self._put_back(own_into.targets, held)
         for fleet in self._fleets:
             values[fleet.indices] = fleet.soft_orthogonality(held, options, factors[fleet.indices])
         held.finish()
@@ -80,6 +81,7 @@ class ShardedPenalties(Penalties):
             vectors = start[self._entries].to(own_views.dtype)
             found, end = self._local.srip_gradients(own, own_views, options, vectors, own_into, follow)
             values[self._indices] = found.to(values.dtype)
+            self._put_back(own_into.targets, held)
             if end is not None:
                 last[self._entries] = end.to(last.dtype)
         for fleet in self._fleets:
@@ -96,6 +98,13 @@ class ShardedPenalties(Penalties):
         flat = [target if target is None else target.flatten(0, 1) for target in targets]
         groups = [views.groups[index] for index in self._here]
         return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
+
+    def _put_back(self, written: Sequence[Tensor | None], held: Held) -> None:
+        """The gradients of weights whose matrices can't be folded in place: these were written to copies."""
+        for index, gradient in zip(self._here, written, strict=True):
+            target = held.targets[index]
+            if gradient is not None and target is not None and gradient.data_ptr() != target.data_ptr():
+                target.copy_(gradient.view_as(target))
 
 
 _NONE = torch.zeros(0, dtype=torch.int64, device="cpu")
