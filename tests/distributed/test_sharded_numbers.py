@@ -27,6 +27,12 @@ def made(shapes, dtypes):
     ]
 
 
+def extreme():
+    """R = 0, R = -I, and large numbers."""
+    large = [scale * weight for scale, weight in zip((1e3, 1e6), made(SHAPES[:2], [torch.float32] * 2), strict=True)]
+    return [torch.eye(6, 9), torch.eye(9), torch.zeros(6, 9), torch.zeros(9, 4), *large]
+
+
 def broken(number):
     """Three equal matrices, of which the second holds a NaN or an Inf."""
     weights = [weight.clone() for weight in made([(6, 9)], [torch.float32]) * 3]
@@ -71,6 +77,7 @@ def sharded(rank, count):
             found[name, overload, "sharded"] = computed(placed(made(SHAPES, dtypes)))
             found[name, overload, "one plain"] = computed(placed(made(SHAPES, dtypes), plain=[0]))
         found["empty", overload] = computed(placed(made(EMPTY, [torch.float32] * 4)))
+        found["extreme", overload] = computed(placed(extreme()))
         for number in (math.nan, math.inf):
             found[str(number), overload] = computed(placed(broken(number)))
         plan.OVERLOAD = 0.0
@@ -108,6 +115,20 @@ def test_weights_without_entries(ranks):
         for case, each in found.items():
             if case[0] == "empty":
                 torch.testing.assert_close(each, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_no_residual_and_large_numbers(ranks):
+    alone = computed(extreme())
+    for kind in alone:
+        assert alone[kind][0][:2].tolist() == [0, 0]
+    for found in ranks:
+        for case, each in found.items():
+            if case[0] != "extreme":
+                continue
+            for kind, (values, gradients) in alone.items():
+                torch.testing.assert_close(each[kind][0], values, rtol=1e-5, atol=1e-6)
+                for ours, theirs in zip(each[kind][1], gradients, strict=True):
+                    assert (ours - theirs).norm() <= 1e-5 * theirs.norm(), f"{case}, {kind}, {tuple(theirs.shape)}"
 
 
 def test_nan_and_inf_stay_in_their_matrix(ranks):
