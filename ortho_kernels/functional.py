@@ -18,7 +18,7 @@ from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .batches import fold_batches, fold_pairs
 from .distributed.full import full_tensors
-from .distributed.serving import penalties_of
+from .distributed.sharded.serving import serving_shards
 from .distributed.sharded.weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
@@ -170,7 +170,8 @@ def srip(
 def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return penalties_of(views, options).soft_orthogonality(weights, views, options)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.soft_orthogonality(weights, views, options)
 
 
 def cross_gram_values(tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
@@ -186,7 +187,8 @@ def srip_values(
     """From packed start vectors; with the normalized vectors with which the iteration ends, packed likewise, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return penalties_of(views, options).srip(weights, views, options, start, follow)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.srip(weights, views, options, start, follow)
 
 
 def reduce(values: Tensor, reduction: str, views: WeightViews, side: str) -> Tensor:
