@@ -49,6 +49,11 @@ class SO:
                 f"off_diagonal={self.off_diagonal!r}"
             )
 
+    @property
+    def by_constant(self) -> bool:
+        """Whether the value follows from that of the small side by a constant, and the gradient is the same."""
+        return self.side != "small" and self.norm == "fro" and self.diagonal == self.off_diagonal
+
     def check_entries(self) -> None:
         """Raises where a mean over the entries of R says nothing of the value."""
         for given, reason in (

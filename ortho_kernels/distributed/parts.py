@@ -38,7 +38,7 @@ class Part:
     """
 
     def __init__(self, weights: list[Tensor], views: WeightViews, options: SO | SRIP, rank: int, ranks: int) -> None:
-        costs = [matrix_cost(options, *_order_and_depth(view)) for view in views.views]
+        costs = [_matrix_cost(options, view) for view in views.views]
         ranges = _ranges(views.groups, costs, ranks)
         costs = [own.length * costs[own.weight] for own in ranges]
         owners = assign(costs, ranks)
@@ -94,5 +94,7 @@ def _ranges(groups: Sequence[int], costs: Sequence[float], ranks: int) -> list[R
     return ranges
 
 
-def _order_and_depth(view: WeightView) -> tuple[int, int]:
-    return min(view.rows, view.cols), max(view.rows, view.cols)
+def _matrix_cost(options: SO | SRIP, view: WeightView) -> float:
+    side = "small" if isinstance(options, SO) and options.by_constant else options.side
+    order = view.order(side)
+    return matrix_cost(options, order, view.rows + view.cols - order)

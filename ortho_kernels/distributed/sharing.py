@@ -1,22 +1,21 @@
-"""The penalties of replicated weights (DDP), shared out: each rank computes its part, and one all-reduce makes it whole."""
+"""Which processes share out the penalties of replicated weights (DDP), and whether they can."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..backends.protocol import Backend, Into, Penalties
 from ..backends.registry import serving
 from ..options import SO, SRIP
 from ..weight_checks import PLAIN, is_sharded
 from ..weight_views import WeightViews
 from .agreement import check_agreement
-from .exact_sum import ZerosToSum
 from .parts import Part
+from .shared_penalties import SharedPenalties
 
 
 class Sharing:
@@ -38,7 +37,7 @@ class Sharing:
     def penalties(
         self, names: tuple[str, ...], weights: list[Tensor], views: WeightViews, options: SO | SRIP
     ) -> SharedPenalties:
-        """Those of these weights, shared out: a collective where they are not the weights of a call before.
+        """SO and SRIP of these weights. A collective, in the first call another one, which compares the ranks.
 
         Raises:
             ValueError: where the ranks have different weights.
@@ -47,17 +46,20 @@ class Sharing:
         if torch.compiler.is_compiling():
             _refuse_tracing()
         if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(f"torch.func can't transform what ranks share out: {_CURE}")
+            raise RuntimeError(
+                "torch.func can't transform what ranks share out: call penalty.eval(), with which each rank computes all"
+            )
         local = serving(views, options)  # of all weights, so the result is the same whatever the part
         made_for = (names, views, local, [weight.requires_grad for weight in weights])
         if self._known is not None and self._known[0] == made_for:
             return self._known[1]
         self._agree(names, weights, views, options)
-        penalties = SharedPenalties(self, local, Part(weights, views, options, self.rank, self.ranks))
+        penalties = SharedPenalties(local, Part(weights, views, options, self.rank, self.ranks), self.group)
         self._known = made_for, penalties
         return penalties
 
-    def refuse_sharded(self, names: Sequence[str], weights: Sequence[Tensor]) -> None:
+    @staticmethod
+    def refuse_sharded(names: Sequence[str], weights: Sequence[Tensor]) -> None:
         """Raises `ValueError`, naming the weight, where processes hold parts of it already."""
         if PLAIN.issuperset(map(type, weights)):
             return
@@ -66,7 +68,7 @@ class Sharing:
                 raise ValueError(f"{name} is a DTensor: sharded weights are shared out by themselves; leave share out")
 
     def _agree(self, names: tuple[str, ...], weights: list[Tensor], views: WeightViews, options: SO | SRIP) -> None:
-        """Once for each list of weights, on all ranks in the same call: what is kept elsewhere may differ between them."""
+        """Once for each list of weights, in the same call on all ranks. What a rank keeps of views may differ."""
         forms = zip(names, views.views, views.gradient_forms, weights, strict=True)
         description = (
             repr(options),
@@ -79,125 +81,12 @@ class Sharing:
             check_agreement(description, self.group)
             self._agreed.add(description)
 
+    def __str__(self) -> str:
+        return f"{self.ranks} ranks"
+
     def __deepcopy__(self, _: Any) -> Sharing:
         """A group has no copies."""
         return Sharing(self.group)
-
-
-class SharedPenalties(Penalties):
-    """Values of all matrices, and gradients of all weights, of which this rank computes its part by a local backend.
-
-    In a loss each rank's own gradient is multiplied by the number of ranks, and the others' are left out: the mean over
-    ranks, which DDP takes, is their sum.
-    """
-
-    def __init__(self, sharing: Sharing, local: Backend, part: Part) -> None:
-        self.part = part
-        self._local, self._group, self._ranks = local, sharing.group, sharing.ranks
-
-    def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
-        def compute(own: list[Tensor]) -> tuple[Tensor, None]:
-            return self._local.soft_orthogonality(own, self.part.views, options), None
-
-        values, _ = self._values(weights, views, compute)
-        return values
-
-    def srip(
-        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        def compute(own: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-            return self._local.srip(own, self.part.views, options, self.part.vectors_of(start), follow)
-
-        return self._values(weights, views, compute, start if follow else None)
-
-    def soft_orthogonality_gradients(
-        self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
-    ) -> Tensor:
-        def compute(own: list[Tensor], own_into: Into) -> tuple[Tensor, None]:
-            return self._local.soft_orthogonality_gradients(own, self.part.views, options, own_into), None
-
-        values, _ = self._gradients(weights, views, into, compute)
-        return values
-
-    def srip_gradients(
-        self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        def compute(own: list[Tensor], own_into: Into) -> tuple[Tensor, Tensor | None]:
-            vectors = self.part.vectors_of(start)
-            return self._local.srip_gradients(own, self.part.views, options, vectors, own_into, follow)
-
-        return self._gradients(weights, views, into, compute, start if follow else None)
-
-    def _values(
-        self, weights: list[Tensor], views: WeightViews, compute: Callable[..., Any], start: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Differentiable values, and where the vectors from `start` end: one collective, none backward."""
-        zeros = _zeros(views, start, [])
-        own = self.part.of(weights)
-        values, ends = compute(own) if own else (_none(views), None)
-        self.part.write(zeros.tensors, values.detach(), ends)
-        summed, *rest = zeros.sum_(self._group)
-        values = _OwnGradient.apply(summed, values, self.part.matrices, self._ranks, *weights)
-        return values, rest[0] if start is not None else None
-
-    @torch.no_grad()
-    def _gradients(
-        self,
-        weights: list[Tensor],
-        views: WeightViews,
-        into: Into,
-        compute: Callable[..., Any],
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Likewise, and the gradients of all weights in the same collective."""
-        wanted = [index for index, target in enumerate(into.targets) if target is not None]
-        zeros = _zeros(views, start, [weights[index] for index in wanted])
-        numbers, gradients = zeros.tensors[: -len(wanted) or None], zeros.tensors[len(zeros.tensors) - len(wanted) :]
-        placed: list[Tensor | None] = [None] * len(weights)
-        for index, gradient in zip(wanted, gradients, strict=True):
-            placed[index] = gradient
-        factor = into.factor
-        if isinstance(factor, Tensor) and factor.dim():
-            factor = factor.index_select(0, self.part.matrices)
-        own = self.part.of(weights)
-        values, ends = compute(own, Into(self.part.of(placed), factor)) if own else (_none(views), None)
-        self.part.write(numbers, values, ends)
-        zeros.sum_(self._group)
-        targets = [target for target in into.targets if target is not None]
-        if into.accumulate:
-            torch._foreach_add_(targets, gradients)
-        else:
-            torch._foreach_copy_(targets, gradients)
-        return numbers[0], numbers[1] if start is not None else None
-
-
-class _OwnGradient(torch.autograd.Function):
-    """The values of all ranks, of which this one's alone have a gradient.
-
-    The weights take part without one. DDP waits for all parameters that any rank uses, and is told so of each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, summed: Tensor, own: Tensor, places: Tensor, ranks: int, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.ranks, ctx.weights = ranks, len(weights)
-        return summed.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        [places] = ctx.saved_tensors
-        return None, ctx.ranks * gradient.index_select(0, places), None, None, *[None] * ctx.weights
-
-
-def _zeros(views: WeightViews, start: Tensor | None, gradients: list[Tensor]) -> ZerosToSum:
-    """Of all values, of all vectors where a start follows, and of gradients."""
-    values = torch.empty(views.matrix_count, dtype=views.dtype, device="meta")
-    return ZerosToSum([values, *([] if start is None else [start]), *gradients], views.device)
-
-
-def _none(views: WeightViews) -> Tensor:
-    """The values of a rank that has no work."""
-    return torch.zeros(0, dtype=views.dtype, device=views.device)
 
 
 def _check_group(group: Any) -> None:
@@ -214,9 +103,6 @@ def _check_group(group: Any) -> None:
             "share must be a torch.distributed.ProcessGroup, such as torch.distributed.group.WORLD or mesh.get_group(name); "
             f"got {group!r:.60}"
         )
-
-
-_CURE = "call penalty.eval() for values that each rank computes, or accumulate_gradients outside"
 
 
 def _refuse_tracing() -> bool:

@@ -86,9 +86,9 @@ class OrthogonalityPenalty(Weighting):
         every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
             the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
             were 1.
-        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. Its ranks share out the
-            matrices: each computes its part of a call in training mode, which all must make. In eval mode, and for
-            `report`, a process computes all by itself. None, as WORLD is until it is initialized, shares nothing.
+        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. In training mode each
+            rank then computes a part of the matrices: all must call. In eval mode and for `report` each computes all.
+            None, which WORLD is until it is initialized, shares nothing.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -101,8 +101,7 @@ class OrthogonalityPenalty(Weighting):
         calls: counts the calls in training mode, which a checkpoint keeps; None without a schedule and `every`.
 
     Raises:
-        ValueError: for an unknown kind or option, what matches nothing, a weight without a gamma, an encoder with nothing
-            to penalize.
+        ValueError: for an unknown kind or option, what matches nothing, a weight without a gamma, or nothing to penalize.
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
@@ -300,9 +299,10 @@ class OrthogonalityPenalty(Weighting):
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
         options = "".join(f", {name}={value!r}" for name, value, default in set_options if value != default)
+        share = "" if self._sharing is None else f", share={self._sharing}"
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
-        return f"kind={self.kind!r}, {super().extra_repr()}{options}\n{covered}{uncovered}"
+        return f"kind={self.kind!r}, {super().extra_repr()}{options}{share}\n{covered}{uncovered}"
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
