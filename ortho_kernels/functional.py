@@ -70,7 +70,8 @@ def soft_orthogonality(
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
             one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
             weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first. Sharded
-            weights (`DTensor`) are gathered, a collective; each process gets its part of the gradient.
+            weights (`DTensor`) stay sharded, in a call that all their ranks make; each gets its part of the gradient. With
+            `against`, and compiled, they are gathered.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
         batch_dims: how many leading dimensions of each weight count matrices, or one number for all; each matrix keeps 2
             dimensions or more. A batch whose matrices don't follow each other at one stride of rows is copied first.

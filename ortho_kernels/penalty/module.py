@@ -199,8 +199,8 @@ class OrthogonalityPenalty(Weighting):
 
         To be called between the loss's backward and the optimizer's step, where it does as `(scale * penalty()).backward()`
         does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
-        see what is added. Weights that are frozen get none. Those that are computed (parametrizations) or sharded pass
-        theirs on by a backward of their own, which hooks see.
+        see what is added. Weights that are frozen get none. Those that are computed (parametrizations) pass theirs on by a
+        backward of their own, which hooks see.
 
         With a GradScaler, `.grad` holds scaled gradients until `scaler.unscale_(optimizer)`, which `scaler.step` calls. Call
         this after `unscale_`, or before it with `scaler=scaler`: its scale, which stays on its device, is then a factor too.
