@@ -50,9 +50,9 @@ class SO:
             )
 
     @property
-    def by_constant(self) -> bool:
-        """Whether the value follows from that of the small side by a constant, and the gradient is the same."""
-        return self.side != "small" and self.norm == "fro" and self.diagonal == self.off_diagonal
+    def same_on_all_sides(self) -> bool:
+        """Whether the gradients of all sides are the same, and their values differ by constants."""
+        return self.norm == "fro" and self.diagonal == self.off_diagonal
 
     def check_entries(self) -> None:
         """Raises where a mean over the entries of R says nothing of the value."""

@@ -44,8 +44,8 @@ class KernelBackend(Backend):
 
         With squares and equal factors all sides have the same gradient, and the value follows from that of the small side.
         """
-        side = "small" if options.by_constant else options.side
-        layout = (views.in_place(weights), views.groups, views.sides(side))
+        by_constant = options.side != "small" and options.same_on_all_sides
+        layout = (views.in_place(weights), views.groups, views.sides("small" if by_constant else options.side))
         given: tuple = (float(options.diagonal), float(options.off_diagonal), keep)
         if options.norm == "fro" and options.normalize is None:
             norms = ops.soft_orthogonality
@@ -54,7 +54,7 @@ class KernelBackend(Backend):
             if options.normalize is not None:
                 norms = ops.unit_rows_norm
         values, kept = norms(*layout, *given, route=ops.Route(self, views))
-        return _on_side(values, views, options) if options.by_constant else values, kept, layout
+        return _on_side(values, views, options) if by_constant else values, kept, layout
 
     def srip(
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False

@@ -95,6 +95,6 @@ def _ranges(groups: Sequence[int], costs: Sequence[float], ranks: int) -> list[R
 
 
 def _matrix_cost(options: SO | SRIP, view: WeightView) -> float:
-    side = "small" if isinstance(options, SO) and options.by_constant else options.side
+    side = "small" if isinstance(options, SO) and options.same_on_all_sides else options.side
     order = view.order(side)
     return matrix_cost(options, order, view.rows + view.cols - order)

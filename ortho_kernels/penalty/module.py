@@ -190,7 +190,8 @@ class OrthogonalityPenalty(Weighting):
             return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
         [start], factor = self._start, self._factor()
-        values = penalty_values(start, self.options, self.names, matrices, views, self._shared_now())
+        sharing = self._sharing if self.training else None
+        values = penalty_values(start, self.options, self.names, matrices, views, sharing)
         self._end_call()
         return weighted_sum(values, factor)
 
@@ -216,12 +217,12 @@ class OrthogonalityPenalty(Weighting):
             return zero(self._places)
         with torch.enable_grad():  # for parametrizations
             parameters, matrices, views = self._current_weights()
-        factor = self._factor()
+        factor, sharing = self._factor(), self._sharing if self.training else None
         scaled = scale * factor * scale_factor(scaler, views.device)
         targets, computed, made = gradient_targets(parameters, matrices)
         try:
             into = Into(targets, scaled, accumulate=True)
-            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
+            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         except Exception:
             for parameter in made:
                 parameter.grad = None
@@ -258,9 +259,9 @@ class OrthogonalityPenalty(Weighting):
         with torch.enable_grad():
             parameters, matrices, views = self._current_weights()
         step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
-        factor = self._factor()
+        factor, sharing = self._factor(), self._sharing if self.training else None
         into = Into(step.gradients, factor)
-        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
+        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         self._end_call()
         step.take(skipped)
         return weighted_sum(values, factor)
@@ -320,9 +321,6 @@ class OrthogonalityPenalty(Weighting):
             )
         self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
         self._fit(self._weights().views)
-
-    def _shared_now(self) -> Sharing | None:
-        return self._sharing if self.training else None
 
     def _fit(self, views: WeightViews) -> None:
         [start], [calls] = self._start, self._calls

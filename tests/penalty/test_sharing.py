@@ -141,6 +141,7 @@ GAMMAS = {"0": torch.tensor(0.5), "2": CosineSchedule(0.4, 0.1, steps=4), "*": 0
 CASES = {
     "so": (network, {}),
     "so, a gamma each": (network, {"gamma": GAMMAS}),
+    "so, one gamma in a tensor": (network, {"gamma": torch.tensor(0.2)}),
     "so, the mean": (network, {"reduction": "mean"}),
     "so, the entries": (network, {"reduction": "entries"}),
     "so, every second call": (network, {"every": 2}),
@@ -213,8 +214,26 @@ def group_of_one():
         dist.destroy_process_group()
 
 
+def searched(share):
+    """LBFGS, whose line search calls as often as it likes, on every rank alike."""
+    model = network()
+    penalty = OrthogonalityPenalty(model, "srip", gamma=1.0, warm_start=True, share=share)
+    weights = [weight for weight in model.parameters() if weight.dim() > 1]
+    optimizer = torch.optim.LBFGS(weights, lr=0.1, max_iter=4, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        return penalty.accumulate_gradients()
+
+    for _ in range(2):
+        with penalty.hold():
+            optimizer.step(closure)
+    return {"weights": dict(model.state_dict()), "penalty": dict(penalty.state_dict())}
+
+
 def all_cases(rank):
-    return {case: three_steps(case, dist.group.WORLD) for case in CASES}
+    world = dist.group.WORLD
+    return {case: three_steps(case, world) for case in CASES}, searched(world)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -222,7 +241,11 @@ def test_every_option_has_the_numbers_of_one_process(count, tmp_path):
     first, *others = on_ranks(count, tmp_path, all_cases)
     for other in others:
         torch.testing.assert_close(other, first, rtol=0, atol=0)
-    for case, found in first.items():
+    cases, after_search = first
+    with group_of_one() as group:
+        torch.testing.assert_close(after_search, searched(group), rtol=0, atol=0)
+    torch.testing.assert_close(after_search, searched(None), rtol=1e-3, atol=1e-4)  # a search magnifies the last digit
+    for case, found in cases.items():
         digits = {"rtol": 1e-2, "atol": 1e-2} if "bfloat16" in case else {"rtol": 1e-5, "atol": 1e-6}
         torch.testing.assert_close(
             found, three_steps(case, None), **digits, msg=lambda text, case=case: f"{case}: {text}"
