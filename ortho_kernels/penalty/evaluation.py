@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..backends.protocol import Into, Penalties
 from ..backends.registry import serving
+from ..distributed.replicated.sharing import Sharing
 from ..distributed.sharded.serving import serving_shards
-from ..distributed.sharing import Sharing
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
 from .start import Start

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
 from ..distributed.full import full_tensors
+from ..distributed.replicated.sharing import Sharing
 from ..distributed.sharded.weight import gathered, shard_weights
-from ..distributed.sharing import Sharing
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
@@ -88,7 +88,7 @@ class OrthogonalityPenalty(Weighting):
             were 1.
         share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. In training mode each
             rank then computes a part of the matrices: all must call. In eval mode and for `report` each computes all.
-            None, which WORLD is until it is initialized, shares nothing.
+            False shares nothing.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -125,7 +125,7 @@ class OrthogonalityPenalty(Weighting):
         lora: str | None = None,
         reduction: str = "sum",
         every: int = 1,
-        share: Any = None,
+        share: Any = False,
         **options: Any,
     ) -> None:
         encoder = as_encoder(encoder)
@@ -143,7 +143,7 @@ class OrthogonalityPenalty(Weighting):
         check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
-        self._sharing = None if share is None else Sharing(share)
+        self._sharing = Sharing(share) if share is not False else None
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:

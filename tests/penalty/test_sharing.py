@@ -20,7 +20,7 @@ from benchmarks.model_shapes import MODELS
 from ortho_kernels import CosineSchedule, OrthogonalityPenalty, use_backend
 from ortho_kernels.distributed.assignment import assign
 from ortho_kernels.distributed.exact_sum import exact_sum
-from ortho_kernels.distributed.parts import Part
+from ortho_kernels.distributed.replicated.owned import Owned
 from ortho_kernels.options import SO
 from ortho_kernels.weight_views import weight_views
 
@@ -87,7 +87,7 @@ def test_training_with_ddp_is_that_of_one_process(count, tmp_path):
         torch.testing.assert_close(other, first, rtol=0, atol=0)
     for case, found in first.items():
         way, kind = case.split()
-        expected = trained(network(), kind, way, None, batch)
+        expected = trained(network(), kind, way, False, batch)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         moved = (found["weights"]["4.weight"] - network()[4].weight).abs().max()
         assert moved > 1e-3, case
@@ -183,7 +183,7 @@ def three_steps(case, share):
     for step in range(3):
         value = penalty()
         value.backward()
-        if share is not None and value:
+        if share and value:
             average_gradients(penalty, share)
         found[f"{step} loss"] = value.detach(), gradients_of(model)
         with penalty.hold():
@@ -244,11 +244,11 @@ def test_every_option_has_the_numbers_of_one_process(count, tmp_path):
     cases, after_search = first
     with group_of_one() as group:
         torch.testing.assert_close(after_search, searched(group), rtol=0, atol=0)
-    torch.testing.assert_close(after_search, searched(None), rtol=1e-3, atol=1e-4)  # a search magnifies the last digit
+    torch.testing.assert_close(after_search, searched(False), rtol=1e-3, atol=1e-4)  # a search magnifies the last digit
     for case, found in cases.items():
         digits = {"rtol": 1e-2, "atol": 1e-2} if "bfloat16" in case else {"rtol": 1e-5, "atol": 1e-6}
         torch.testing.assert_close(
-            found, three_steps(case, None), **digits, msg=lambda text, case=case: f"{case}: {text}"
+            found, three_steps(case, False), **digits, msg=lambda text, case=case: f"{case}: {text}"
         )
         if case == "so, of two dtypes":  # a part of float32 alone is computed in it
             continue
@@ -312,7 +312,7 @@ def counted(rank):
     model = network()
     with use_backend("torch"):  # whose operations torch counts
         for kind, options in PENALTIES.items():
-            for share in (dist.group.WORLD, None):
+            for share in (dist.group.WORLD, False):
                 penalty = OrthogonalityPenalty(model, share=share, **options)
                 penalty.accumulate_gradients()  # the first call compares what the ranks have
                 for way, call in (
@@ -322,7 +322,7 @@ def counted(rank):
                     moved.clear()
                     with FlopCounterMode(display=False) as counter:
                         call(penalty)
-                    found[kind, way, share is not None] = counter.get_total_flops(), list(moved)
+                    found[kind, way, bool(share)] = counter.get_total_flops(), list(moved)
     return found
 
 
@@ -347,7 +347,7 @@ def test_products_are_shared_out_and_one_collective_moves_the_values_and_gradien
 def test_a_rank_of_four_computes_little_more_than_a_quarter(model, most):
     weights = [torch.empty(shape) for shape in MODELS[model]()]
     views = weight_views(weights, 1)
-    parts = [Part(weights, views, SO(), rank, 4) for rank in range(4)]
+    parts = [Owned(weights, views, SO(), rank, 4) for rank in range(4)]
     [costs] = {tuple(part.costs) for part in parts}  # all ranks find the same
     orders, depths = zip(*((min(view.rows, view.cols), max(view.rows, view.cols)) for view in views.views), strict=True)
     products = [1.5 * n**2 * k for n, k in zip(orders, depths, strict=True)]
@@ -374,7 +374,7 @@ def test_the_longest_goes_first_to_the_rank_with_the_least(costs, ranks, loads, 
 def test_a_batch_that_exceeds_the_fair_share_is_cut():
     weights = [torch.randn(7 * 12, 9), torch.randn(4, 5)]
     views = weight_views(weights, [7, 1])
-    parts = [Part(weights, views, SO(), rank, 4) for rank in range(4)]
+    parts = [Owned(weights, views, SO(), rank, 4) for rank in range(4)]
     assert [part.matrices.tolist() for part in parts] == [[1, 2], [3, 4], [5, 6], [0, 7]]
     for part in parts:
         for own, first in zip(part.of(weights), part.matrices.tolist(), strict=False):
@@ -455,6 +455,13 @@ def refusals(rank):
     fully_shard(late, mesh=mesh)
     found["sharded later"] = raised(penalty)
     return found
+
+
+def test_no_group_is_refused():
+    """torch's WORLD is None until it is initialized."""
+    assert dist.group.WORLD is None
+    with pytest.raises(RuntimeError, match="call torch.distributed.init_process_group first"):
+        OrthogonalityPenalty(network(), share=dist.group.WORLD)
 
 
 def test_what_is_refused_and_what_one_rank_may_call_alone(tmp_path):

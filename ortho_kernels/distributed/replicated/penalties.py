@@ -9,26 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.protocol import Backend, Into, Penalties
-from ..options import SO, SRIP
-from ..weight_views import WeightViews
-from .exact_sum import ZerosToSum
-from .parts import Part
+from ...backends.protocol import Backend, Into, Penalties
+from ...options import SO, SRIP
+from ...weight_views import WeightViews
+from ..exact_sum import ZerosToSum
+from .owned import Owned
 
 
-class SharedPenalties(Penalties):
+class ReplicatedPenalties(Penalties):
     """Values of all matrices, and gradients of all weights, of which this rank computes its part by a local backend.
 
     In a loss each rank's own gradient is multiplied by the number of ranks, and the others' are left out: the mean over
     ranks, which DDP takes, is their sum.
     """
 
-    def __init__(self, local: Backend, part: Part, group: Any) -> None:
-        self._local, self._part, self._group = local, part, group
+    def __init__(self, local: Backend, owned: Owned, group: Any) -> None:
+        self._local, self._owned, self._group = local, owned, group
 
     def soft_orthogonality(self, weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
         def compute(own: list[Tensor]) -> tuple[Tensor, None]:
-            return self._local.soft_orthogonality(own, self._part.views, options), None
+            return self._local.soft_orthogonality(own, self._owned.views, options), None
 
         values, _ = self._values(weights, views, compute)
         return values
@@ -37,7 +37,7 @@ class SharedPenalties(Penalties):
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         def compute(own: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-            return self._local.srip(own, self._part.views, options, self._part.vectors_of(start), follow)
+            return self._local.srip(own, self._owned.views, options, self._owned.vectors_of(start), follow)
 
         return self._values(weights, views, compute, start if follow else None)
 
@@ -45,7 +45,7 @@ class SharedPenalties(Penalties):
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
         def compute(own: list[Tensor], own_into: Into) -> tuple[Tensor, None]:
-            return self._local.soft_orthogonality_gradients(own, self._part.views, options, own_into), None
+            return self._local.soft_orthogonality_gradients(own, self._owned.views, options, own_into), None
 
         values, _ = self._gradients(weights, views, into, compute)
         return values
@@ -54,8 +54,8 @@ class SharedPenalties(Penalties):
         self, weights: list[Tensor], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         def compute(own: list[Tensor], own_into: Into) -> tuple[Tensor, Tensor | None]:
-            vectors = self._part.vectors_of(start)
-            return self._local.srip_gradients(own, self._part.views, options, vectors, own_into, follow)
+            vectors = self._owned.vectors_of(start)
+            return self._local.srip_gradients(own, self._owned.views, options, vectors, own_into, follow)
 
         return self._gradients(weights, views, into, compute, start if follow else None)
 
@@ -64,11 +64,11 @@ class SharedPenalties(Penalties):
     ) -> tuple[Tensor, Tensor | None]:
         """Differentiable values, and where the vectors from `start` end: one collective, none backward."""
         zeros = _zeros(views, start, [])
-        own = self._part.of(weights)
+        own = self._owned.of(weights)
         values, ends = compute(own) if own else (_none(views), None)
-        self._part.write(zeros.tensors, values.detach(), ends)
+        self._owned.write(zeros.tensors, values.detach(), ends)
         summed, *rest = zeros.sum_(self._group)
-        values = _OwnGradient.apply(summed, values, self._part.matrices, len(self._part.costs), *weights)
+        values = _OwnGradient.apply(summed, values, self._owned.matrices, len(self._owned.costs), *weights)
         return values, rest[0] if start is not None else None
 
     @torch.no_grad()
@@ -89,10 +89,10 @@ class SharedPenalties(Penalties):
         placed = [next(made) if is_wanted else None for is_wanted in wanted]
         factor = into.factor
         if isinstance(factor, Tensor) and factor.dim():
-            factor = factor.index_select(0, self._part.matrices)
-        own = self._part.of(weights)
-        values, ends = compute(own, Into(self._part.of(placed), factor)) if own else (_none(views), None)
-        self._part.write(numbers, values, ends)
+            factor = factor.index_select(0, self._owned.matrices)
+        own = self._owned.of(weights)
+        values, ends = compute(own, Into(self._owned.of(placed), factor)) if own else (_none(views), None)
+        self._owned.write(numbers, values, ends)
         zeros.sum_(self._group)
         targets = [target for target in into.targets if target is not None]
         if into.accumulate:

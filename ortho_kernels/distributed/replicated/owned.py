@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..options import SO, SRIP
-from ..weight_views import WeightView, WeightViews, weight_views
-from .assignment import assign, matrix_cost
+from ...options import SO, SRIP
+from ...weight_views import WeightView, WeightViews, weight_views
+from ..assignment import assign, matrix_cost
 
 T = TypeVar("T", Tensor, Tensor | None)
 
@@ -24,7 +24,7 @@ class Range(NamedTuple):
     length: int
 
 
-class Part:
+class Owned:
     """What one rank owns of these weights.
 
     A weight is owned whole, unless it holds several matrices (a batch of experts) and costs more than a rank's fair share:

@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..backends.registry import serving
-from ..options import SO, SRIP
-from ..weight_checks import PLAIN, is_sharded
-from ..weight_views import WeightViews
+from ...backends.registry import serving
+from ...options import SO, SRIP
+from ...weight_checks import PLAIN, is_sharded
+from ...weight_views import WeightViews
 from .agreement import check_agreement
-from .parts import Part
-from .shared_penalties import SharedPenalties
+from .owned import Owned
+from .penalties import ReplicatedPenalties
 
 
 class Sharing:
@@ -32,11 +32,11 @@ class Sharing:
         _check_group(group)
         self.group, self.rank, self.ranks = group, dist.get_rank(group), dist.get_world_size(group)
         self._agreed: set[tuple[str, ...]] = set()
-        self._known: tuple[tuple, SharedPenalties] | None = None  # the last one, and what it was made for
+        self._known: tuple[tuple, ReplicatedPenalties] | None = None  # the last one, and what it was made for
 
     def penalties(
         self, names: tuple[str, ...], weights: list[Tensor], views: WeightViews, options: SO | SRIP
-    ) -> SharedPenalties:
+    ) -> ReplicatedPenalties:
         """SO and SRIP of these weights. A collective, in the first call another one, which compares the ranks.
 
         Raises:
@@ -54,7 +54,7 @@ class Sharing:
         if self._known is not None and self._known[0] == made_for:
             return self._known[1]
         self._agree(names, weights, views, options)
-        penalties = SharedPenalties(local, Part(weights, views, options, self.rank, self.ranks), self.group)
+        penalties = ReplicatedPenalties(local, Owned(weights, views, options, self.rank, self.ranks), self.group)
         self._known = made_for, penalties
         return penalties
 
