@@ -460,7 +460,7 @@ def refusals(rank):
 def test_no_group_is_refused():
     """torch's WORLD is None until it is initialized."""
     assert dist.group.WORLD is None
-    with pytest.raises(RuntimeError, match="call torch.distributed.init_process_group first"):
+    with pytest.raises(RuntimeError, match="init_process_group first"):
         OrthogonalityPenalty(network(), share=dist.group.WORLD)
 
 
