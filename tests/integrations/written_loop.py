@@ -52,19 +52,22 @@ def linear_weights(model):
 class Formula:
     """The penalty and its gradient by autograd of the formula in float64, as `accumulate_gradients` is called."""
 
-    def __init__(self, model, kind, gamma, covered=linear_weights):
-        self.weights, self.kind, self.gamma = covered(model), kind, gamma
+    def __init__(self, weights, kind, gamma):
+        self.weights, self.kind, self.gamma = weights, kind, gamma
         self.step = 0
 
     def accumulate_gradients(self):
         copies = [weight.detach().double().requires_grad_() for weight in self.weights.values()]
-        value = self.gamma * sum(map(self._one, self.weights, copies))
+        value = self.gamma * self.total(dict(zip(self.weights, copies, strict=True)))
         for weight, gradient in zip(self.weights.values(), torch.autograd.grad(value, copies), strict=True):
             weight.grad += gradient.to(weight.grad)
         self.step += 1
         return value.detach()
 
-    def _one(self, name, W):
+    def total(self, weights):
+        return sum(self._of(name, weight) for name, weight in weights.items())
+
+    def _of(self, name, W):
         if self.kind == "so":
             return residual(W, "small").square().sum()
         keys = entry_keys(0, name, min(W.shape))  # from the vectors of that step
@@ -94,6 +97,12 @@ def train(model, penalty=None, *, steps=STEPS, accumulation=1, clip=0.0, dtype=N
             scaler.step(optimizer)
             scaler.update()
     return values
+
+
+def trained(kind):
+    model = language_model()
+    train(model, Formula(linear_weights(model), kind, GAMMA[kind]))
+    return model
 
 
 def assert_close(model, other, tolerance=1e-5):
