@@ -57,9 +57,9 @@ class Run:
                 if self.accelerator.sync_gradients:
                     if self.clip:
                         self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
+                        self.penalty.accumulate_gradients()
                     else:
-                        self.accelerator.unscale_gradients()
-                    self.penalty.accumulate_gradients()
+                        self.penalty.accumulate_gradients(scaler=self.accelerator.scaler)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         return self
