@@ -68,7 +68,7 @@ class OrthogonalityCallback(TrainerCallback):
     ) -> None:
         assert self.penalty is not None
         scaler = parts["optimizer"].scaler
-        # Clipping has unscaled the gradients, and so has measuring their norm; but neither where they lie on several meshes.
+        # Clipping has unscaled the gradients, and so has measuring their norm, but not where they lie on several meshes.
         if scaler is not None and has_unscaled(scaler):
             scaler = None
         self._sum = self._sum + self.penalty.accumulate_gradients(scaler=scaler)
@@ -127,7 +127,8 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _submodule(model: nn.Module, path: str | None) -> nn.Module:
-    """
+    """The module at a dotted path.
+
     Raises:
         ValueError: naming the first step that leads nowhere, and those that there are.
     """
@@ -143,10 +144,7 @@ def _submodule(model: nn.Module, path: str | None) -> nn.Module:
 
 
 def _refuse(args: TrainingArguments, model: nn.Module) -> None:
-    """
-    Raises:
-        ValueError: where no gradient could be added that the optimizer would see.
-    """
+    """Raises where the optimizer would not see a gradient that is added before its step."""
     if args.deepspeed_plugin is not None:
         raise ValueError(
             "DeepSpeed keeps gradients flat, and clips and steps by itself: train with DDP, or with FSDP2 by "
@@ -159,5 +157,6 @@ def _refuse(args: TrainingArguments, model: nn.Module) -> None:
         )
     if "layerwise" in args.optim or "lomo" in args.optim:
         raise ValueError(
-            f"{OptimizerNames(args.optim).value} steps within the backward, before the penalty's gradient is there: take another `optim`"
+            f"{OptimizerNames(args.optim).value} steps within the backward, before the penalty's gradient is there: take "
+            "another `optim`"
         )

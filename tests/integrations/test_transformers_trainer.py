@@ -1,5 +1,6 @@
 """The callback in transformers' Trainer, against the loop written out."""
 
+import copy
 import logging
 from types import SimpleNamespace
 
@@ -190,12 +191,18 @@ def test_soft_orthogonality_alone_has_nothing_to_resume(tmp_path):
 
 
 def test_each_training_begins_anew(tmp_path):
-    callback = penalized("srip")
-    run = trainer(tmp_path, callback)
-    assert callback.penalty is None
-    for _ in range(2):
-        run.train()
+    """Also its logs, of which the last steps of the first are none."""
+    callbacks = [penalized("srip"), penalized("srip")]
+    run = trainer(tmp_path, callbacks[0], logging_steps=8)
+    assert callbacks[0].penalty is None
+    run.train()
+    other = trainer(tmp_path, callbacks[1], copy.deepcopy(run.model), logging_steps=8)
+    histories = []
+    for one, callback in zip((run, other), callbacks, strict=True):
+        one.train()
         assert callback.penalty.start.step == STEPS
+        histories.append([log.get("penalty") for log in one.state.log_history])
+    assert histories[0] == histories[1]
 
 
 # What is penalized, and what is refused
