@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-import lightning.pytorch
+import lightning.pytorch as pl
 import pytest
 import pytorch_lightning
 import torch
@@ -33,8 +33,8 @@ pytestmark = [
 CASES = list(OPTIONS)
 
 
-@pytest.fixture(params=[lightning.pytorch, pytorch_lightning], ids=lambda package: package.__name__)
-def pl(request):
+@pytest.fixture(params=[pl, pytorch_lightning], ids=lambda package: package.__name__)
+def package(request):
     return request.param
 
 
@@ -46,9 +46,9 @@ def fitted(pl, case, data, optimizer=sgd, **options):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_a_batch(pl, case):
+def test_a_step_a_batch(package, case):
     truth = trained(images(), case)
-    check(fitted(pl, case, images()), truth)
+    check(fitted(package, case, images()), truth)
     without = distances(trained(images(), None), truth)
     assert min(distances(network(), trained(images(), None)).values()) > 1e-3
     assert min(without["backbone.0.weight"], without["backbone.3.weight"]) > 0.01
@@ -59,14 +59,14 @@ def test_a_step_a_batch(pl, case):
 def test_accumulation_and_clipping(case, clip):
     """Once an optimizer step; the last one has fewer batches. Clipped with the loss's gradient."""
     data = images(3 * STEPS)
-    model = fitted(lightning.pytorch, case, data, accumulate_grad_batches=3, gradient_clip_val=clip)
+    model = fitted(pl, case, data, accumulate_grad_batches=3, gradient_clip_val=clip)
     check(model, trained(data, case, accumulate=3, clip=clip))
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_bfloat16(case, clip):
-    model = fitted(lightning.pytorch, case, images(), precision="bf16-mixed", gradient_clip_val=clip)
+    model = fitted(pl, case, images(), precision="bf16-mixed", gradient_clip_val=clip)
     check(model, trained(images(), case, clip=clip, dtype=torch.bfloat16))
 
 
@@ -80,7 +80,7 @@ def scaler():
     [(sgd, None, 1), (sgd, 0.5, 2), (fused_adam, None, 1)],
     ids=["", "clipped", "fused"],
 )
-def test_float16(pl, case, optimizer, clip, accumulate):
+def test_float16(case, optimizer, clip, accumulate):
     """With a step that the scaler skips, whose gradients overflow. Fused optimizers unscale in their step."""
     data = images(accumulate * STEPS)
     data[30] = 1e30
@@ -97,7 +97,7 @@ def test_float16(pl, case, optimizer, clip, accumulate):
 
 
 @pytest.mark.parametrize("case", [*CASES, "every and a schedule"])
-def test_a_resumed_run_is_the_uninterrupted_one(pl, case, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one(case, tmp_path):
     """To the last bit: the state is loaded before there is a penalty."""
     options = OPTIONS.get(case) or OPTIONS["srip"] | {"gamma": CosineSchedule(2.0, 0.0, STEPS), "every": 2}
     data = images(STEPS // 4)
@@ -117,17 +117,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(pl, case, tmp_path):
     assert case == "so" or callback.state_dict()
 
 
-def test_a_state_waits_for_the_penalty(pl):
+def test_a_state_waits_for_the_penalty(package):
     callback = OrthogonalityCallback("srip", module="net.backbone")
     assert callback.penalty is None
     assert callback.state_dict() == {}
     callback.load_state_dict({"start.step": torch.tensor(7)})
     assert callback.state_dict() == {"start.step": 7}
-    trainer(pl, callback).fit(task(pl), loader(images(2)))
+    trainer(package, callback).fit(task(package), loader(images(2)))
     assert callback.state_dict() == {"start.step": 9}
 
 
-def test_fitting_goes_on_or_begins_anew(pl):
+def test_fitting_goes_on_or_begins_anew():
     callback, model = OrthogonalityCallback("srip", module="net.backbone"), task(pl)
     for steps in (2, 4):
         trainer(pl, callback).fit(model, loader(images(2)))
@@ -179,25 +179,25 @@ def trained_adversaries(data, case):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("toggle", [True, False])
-def test_several_optimizers(pl, case, toggle):
+def test_several_optimizers(case, toggle):
     """Once, in the step of the optimizer that holds the covered weights."""
     model = adversaries(pl, toggle)
     trainer(pl, OrthogonalityCallback(module="net.backbone", **OPTIONS[case])).fit(model, loader(images()))
     check(model.net, trained_adversaries(images(), case))
 
 
-def test_a_penalty_for_each_optimizer(pl):
+def test_a_penalty_for_each_optimizer(package):
     """Each with a name in the log and a state of its own."""
     parts = "net.backbone", "net.head"
     callbacks = [OrthogonalityCallback("srip", module=part, log=f"penalty of {part}") for part in parts]
-    runner = trainer(pl, *callbacks)
-    runner.fit(adversaries(pl, True), loader(images(3)))
+    runner = trainer(package, *callbacks)
+    runner.fit(adversaries(package, True), loader(images(3)))
     assert runner.callback_metrics.keys() == {f"penalty of {part}" for part in parts}
     assert len({callback.state_key for callback in callbacks}) == 2
     assert [callback.state_dict() for callback in callbacks] == [{"start.step": 3}] * 2
 
 
-def test_computed_weights_belong_to_the_optimizer_of_their_parameters(pl):
+def test_computed_weights_belong_to_the_optimizer_of_their_parameters():
     model = adversaries(pl, True)
     nn.utils.parametrizations.weight_norm(model.net.backbone[3])
     callback = OrthogonalityCallback(module="net.backbone", gamma=1.0)
@@ -224,11 +224,11 @@ class Watched(OrthogonalityCallback):
 
 
 @pytest.mark.parametrize("options", [{}, {"log": None}])
-def test_the_value_is_logged_and_nothing_waits(pl, options):
+def test_the_value_is_logged_and_nothing_waits(package, options):
     """But for the zeros with which Lightning's metric begins."""
     callback = Watched("srip", module="net.backbone", gamma=1.0, **options)
-    model = task(pl, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
-    trainer(pl, callback).fit(model, loader(images(4)))
+    model = task(package, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    trainer(package, callback).fit(model, loader(images(4)))
     first, *others = callback.waits
     assert all("at result.py" in wait and "torch.tensor" in wait for wait in first)
     assert others == [[], [], []]
@@ -240,13 +240,13 @@ def test_the_value_is_logged_and_nothing_waits(pl, options):
 
 def test_a_callback_of_both_packages():
     """A Trainer takes one callback without a list only where it is one of its package."""
-    for package in (lightning.pytorch, pytorch_lightning):
+    for package in (pl, pytorch_lightning):
         callback = OrthogonalityCallback()
         assert isinstance(callback, package.Callback)
         assert callback in package.Trainer(**QUIET, callbacks=callback).callbacks
 
 
-def test_what_it_cannot_serve_is_refused_by_name(pl):
+def test_what_it_cannot_serve_is_refused_by_name():
     def refused(error, match, optimizer=sgd, model=None, **options):
         with pytest.raises(error, match=match):
             trainer(pl, OrthogonalityCallback(**options)).fit(model or task(pl, optimizer), loader(images(1)))
@@ -274,8 +274,8 @@ def test_what_it_cannot_serve_is_refused_by_name(pl):
 
 
 @pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])
-def test_strategies_that_keep_weights_or_gradients_to_themselves(pl, name):
-    strategy = type("Own", (getattr(pl.strategies, name),), {"__init__": lambda self: None})
+def test_strategies_that_keep_weights_or_gradients_to_themselves(package, name):
+    strategy = type("Own", (getattr(package.strategies, name),), {"__init__": lambda self: None})
     runner = SimpleNamespace(strategy=strategy())
     with pytest.raises(ValueError, match=f"can't serve {name}, which keeps"):
-        OrthogonalityCallback().on_fit_start(runner, task(pl))
+        OrthogonalityCallback().on_fit_start(runner, task(package))
