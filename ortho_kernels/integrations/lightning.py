@@ -66,8 +66,8 @@ class OrthogonalityCallback(Callback):
 
     @property
     def state_key(self) -> str:
-        """A Trainer may have several, each with a state of its own."""
-        return self._generate_state_key(kind=self._kind, module=self._module, log=self._log)
+        """A Trainer may have several: for each module one of each kind has a state of its own."""
+        return self._generate_state_key(kind=self._kind, module=self._module)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Makes the penalty: the strategy has set up the model and the optimizers by now."""

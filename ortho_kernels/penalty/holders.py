@@ -20,7 +20,7 @@ def holder(penalty: OrthogonalityPenalty, optimizers: Sequence[torch.optim.Optim
     """
     held = [{id(parameter) for group in each.param_groups for parameter in group["params"]} for each in optimizers]
     names: list[list[str]] = [[] for _ in optimizers]  # of the weights that each holds
-    missing = []
+    missing: list[str] = []
     for name, parameter in _trained_parameters(penalty):
         holding = [own for own, ids in zip(names, held, strict=True) if id(parameter) in ids]
         for own in holding or [missing]:

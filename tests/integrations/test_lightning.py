@@ -27,11 +27,6 @@ from written_loops import (
 from ortho_kernels import CosineSchedule
 from ortho_kernels.integrations.lightning import OrthogonalityCallback
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .* does not have many workers"),
-]
-CASES = list(OPTIONS)
-
 
 @pytest.fixture(params=[pl, pytorch_lightning], ids=lambda package: package.__name__)
 def package(request):
@@ -45,7 +40,7 @@ def fitted(pl, case, data, optimizer=sgd, **options):
     return model.net
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", OPTIONS)
 def test_a_step_a_batch(package, case):
     truth = trained(images(), case)
     check(fitted(package, case, images()), truth)
@@ -54,16 +49,16 @@ def test_a_step_a_batch(package, case):
     assert min(without["backbone.0.weight"], without["backbone.3.weight"]) > 0.01
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["so", "warm srip"])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_accumulation_and_clipping(case, clip):
     """Once an optimizer step; the last one has fewer batches. Clipped with the loss's gradient."""
-    data = images(3 * STEPS)
+    data = images(3 * STEPS - 1)
     model = fitted(pl, case, data, accumulate_grad_batches=3, gradient_clip_val=clip)
     check(model, trained(data, case, accumulate=3, clip=clip))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["so", "warm srip"])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_bfloat16(case, clip):
     model = fitted(pl, case, images(), precision="bf16-mixed", gradient_clip_val=clip)
@@ -74,7 +69,7 @@ def scaler():
     return torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=5)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["so", "warm srip"])
 @pytest.mark.parametrize(
     ("optimizer", "clip", "accumulate"),
     [(sgd, None, 1), (sgd, 0.5, 2), (fused_adam, None, 1)],
@@ -96,7 +91,7 @@ def test_float16(case, optimizer, clip, accumulate):
     assert own.get_scale() == written.get_scale() != 2.0**10 * 2 ** (STEPS // 5)
 
 
-@pytest.mark.parametrize("case", [*CASES, "every and a schedule"])
+@pytest.mark.parametrize("case", [*OPTIONS, "every and a schedule"])
 def test_a_resumed_run_is_the_uninterrupted_one(case, tmp_path):
     """To the last bit: the state is loaded before there is a penalty."""
     options = OPTIONS.get(case) or OPTIONS["srip"] | {"gamma": CosineSchedule(2.0, 0.0, STEPS), "every": 2}
@@ -177,7 +172,7 @@ def trained_adversaries(data, case):
     return model
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["so", "warm srip"])
 @pytest.mark.parametrize("toggle", [True, False])
 def test_several_optimizers(case, toggle):
     """Once, in the step of the optimizer that holds the covered weights."""
