@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ..penalty import OrthogonalityPenalty
 from ..penalty.holders import holder
+from .submodules import check_path, submodule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -45,23 +45,24 @@ class OrthogonalityCallback(Callback):
         kind: `"so"` or `"srip"`, see `OrthogonalityPenalty`.
         module: the submodule of the LightningModule whose weights are penalized, by its dotted path (`"backbone"`); None
             for all of it.
-        log: the name under which each step's value is logged; None to log nothing.
+        name: the one under which each step's value is logged; None to log nothing.
         options: the other options of `OrthogonalityPenalty` (`gamma`, `include`, `warm_start`, `every`, ...).
 
     Attributes:
         penalty: the OrthogonalityPenalty, from when fitting starts; None before.
 
     Raises:
-        AttributeError: when fitting starts, for a submodule that is not there.
-        ValueError: when fitting starts, for a strategy or an optimizer that it can't serve, for covered weights that no
-            optimizer or more than one holds, and as `OrthogonalityPenalty` does.
+        TypeError: for a module that is no path.
+        ValueError: when fitting starts, for a path that leads nowhere, a strategy or an optimizer that it can't serve,
+            covered weights that no optimizer or more than one holds, and as `OrthogonalityPenalty` does.
     """
 
     def __init__(
-        self, kind: str = "so", *, module: str | None = None, log: str | None = "penalty", **options: Any
+        self, kind: str = "so", *, module: str | None = None, name: str | None = "penalty", **options: Any
     ) -> None:
+        check_path(module)
         self.penalty: OrthogonalityPenalty | None = None
-        self._kind, self._module, self._log, self._options = kind, module, log, options
+        self._kind, self._module, self._name, self._options = kind, module, name, options
         self._loaded: dict[str, Any] = {}  # a state that waits for the penalty
 
     @property
@@ -74,7 +75,7 @@ class OrthogonalityCallback(Callback):
         for base in type(trainer.strategy).__mro__:
             if base.__name__ in _REFUSED:
                 raise ValueError(f"OrthogonalityCallback can't serve {base.__name__}, which {_REFUSED[base.__name__]}")
-        encoder = _submodule(pl_module, self._module)
+        encoder = submodule(pl_module, self._module)
         if self.penalty is None or self.penalty.encoder is not encoder:  # fitting may go on
             self.penalty = OrthogonalityPenalty(encoder, self._kind, **self._options)
         if isinstance(holder(self.penalty, trainer.optimizers), torch.optim.LBFGS):
@@ -98,24 +99,11 @@ class OrthogonalityCallback(Callback):
         unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
         scaler = getattr(trainer.precision_plugin, "scaler", None) if unscales else None
         value = self.penalty.accumulate_gradients(scaler=scaler)
-        if self._log is not None:
-            pl_module.log(self._log, value)
+        if self._name is not None:
+            pl_module.log(self._name, value)
 
     def state_dict(self) -> dict[str, Any]:
         return self._loaded or ({} if self.penalty is None else self.penalty.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict
-
-
-def _submodule(module: nn.Module, path: str | None) -> nn.Module:
-    """Raises: AttributeError: for a path that leads nowhere, with what there is where it ends."""
-    found = module
-    for name in path.split(".") if path else ():
-        children = dict(found.named_children())
-        if name not in children:
-            raise AttributeError(
-                f"module={path!r}: {type(found).__name__} has no submodule {name!r}; it has {', '.join(children) or 'none'}"
-            )
-        found = children[name]
-    return found

@@ -1,7 +1,7 @@
-"""The network of `written_loops` as a LightningModule, of either package, and a Trainer without trimmings."""
+"""The network of `convolution_training` as a LightningModule, of either package, and a Trainer without trimmings."""
 
+from convolution_training import BATCH, loss_of, network, sgd
 from torch.utils.data import DataLoader
-from written_loops import BATCH, loss_of, network, sgd
 
 QUIET = {
     "accelerator": "cpu",

@@ -10,6 +10,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+from convolution_training import OPTIONS, STEPS, WrittenPenalty, check
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead, SimCLRProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
@@ -17,7 +18,6 @@ from lightly.utils.scheduler import cosine_schedule
 from lightning_tasks import trainer
 from torch import nn
 from torch.utils.data import DataLoader
-from written_loops import OPTIONS, STEPS, WrittenPenalty, check
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.integrations.lightning import OrthogonalityCallback

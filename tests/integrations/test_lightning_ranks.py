@@ -3,9 +3,9 @@
 import os
 
 import torch
+from convolution_training import BATCH, OPTIONS, STEPS, check, images, network, trained
 from lightning_tasks import loader, task, trainer
 from ranks import on_ranks
-from written_loops import BATCH, OPTIONS, STEPS, check, images, network, trained
 
 RANKS = 2
 

@@ -12,10 +12,10 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
+from convolution_training import OPTIONS, STEPS, WrittenPenalty, check
 from lightning_tasks import trainer
 from torch import nn
 from torch.utils.data import DataLoader
-from written_loops import OPTIONS, STEPS, WrittenPenalty, check
 
 from ortho_kernels.integrations.lightning import OrthogonalityCallback
 
