@@ -13,7 +13,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.task import ClassificationTask
 from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import nn
-from written_out import matrices, written_penalty
+from written_out import written_penalty
 
 from ortho_kernels import OrthogonalityPenalty
 
@@ -99,7 +99,7 @@ def by_hand(model, kind, *batches, accumulate=1, clip=None, mixed=False, rate=0.
                 with autocast(mixed):
                     loss = nn.functional.cross_entropy(model(images), targets)
                 (loss / accumulate / len(batches)).backward()
-        (GAMMA[kind] * written_penalty(matrices(model, names), kind, update)).backward()
+        (GAMMA[kind] * written_penalty(model, names, kind, update)).backward()
         if clip is not None:
             norm = torch.stack([weight.grad.square().sum() for weight in model.parameters()]).sum().sqrt().item()
             clipped += norm > clip
@@ -132,9 +132,7 @@ def trained(kind, batches, **options):
 @pytest.mark.parametrize("case", CASES)
 def test_the_scripts_parts_train_as_a_loop_by_hand(case, kind):
     options = CASES[case]
-    batches = batches_of(
-        UPDATES * options.get("accumulate", 1), torch.float32 if "mixed" in options else torch.float64
-    )
+    batches = batches_of(UPDATES * options.get("accumulate", 1), torch.float32 if "mixed" in options else torch.float64)
     model, average = trained(kind, batches, **options)
     truth = network(batches[0][0].dtype)
     close(average, by_hand(truth, kind, batches, **options))

@@ -36,7 +36,7 @@ def made(model, kind, **options):
     penalty = OrthogonalityPenalty(model, kind, **{"gamma": GAMMA} | options)
 
     def written(own, step=0, factor=1.0):
-        first, second = (written_penalty({name: own.get_parameter(name)}, kind, step) for name in ("0.weight", "2.weight"))
+        first, second = (written_penalty(own, [name], kind, step) for name in ("0.weight", "2.weight"))
         return factor * (0.05 * first + 0.02 * second)
 
     return penalty, written
