@@ -21,7 +21,6 @@ TESTS = Path(__file__).parent
 # By folder or file: the extras of pyproject.toml whose packages its tests import.
 EXTRAS = {
     TESTS / "trainer": ("trainer",),
-    TESTS / "integrations": ("trainer", "test"),
     TESTS / "benchmarks" / "gpu" / "test_gpu_training.py": ("trainer",),
     TESTS / "integrations": ("trainer", "test"),
     TESTS / "models": ("test",),

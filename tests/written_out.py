@@ -9,12 +9,18 @@ from ortho_kernels.penalty.start import entry_keys
 
 def written_penalty(model, names, kind, step=0):
     """The sum over the weights of these names, with its graph: SO, or SRIP from the class's start vectors of that step."""
-    parts = []
-    for name in names:
-        W = model.get_parameter(name).flatten(1)
-        if kind == "so":
-            parts.append(residual(W, "small").square().sum())
-        else:
-            start = ops.start_vectors(entry_keys(0, name, min(W.shape)), torch.tensor(step, device="cpu"))
-            parts.append(sigma(W, start.to(W)))
-    return torch.stack(parts).sum()
+    return torch.stack([written_value(name, model.get_parameter(name), kind, step) for name in names]).sum()
+
+
+def written_value(name, weight, kind, step):
+    """That of one weight."""
+    W = weight.flatten(1)
+    if kind == "so":
+        return residual(W, "small").square().sum()
+    return sigma(W, start_vector(name, W, step))
+
+
+def start_vector(name, W, step):
+    """Where SRIP begins at that step, by the class's seed."""
+    vector = ops.start_vectors(entry_keys(0, name, min(W.shape)), torch.tensor(step, device="cpu"))
+    return vector.to(W)

@@ -6,9 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 from truth import relative, residual, sigma
-
-from ortho_kernels import ops
-from ortho_kernels.penalty.start import entry_keys
+from written_out import start_vector
 
 STEPS = 20
 BATCH = 4
@@ -62,7 +60,7 @@ class WrittenPenalty:
             return R.square().sum()
         x = self.ends.get(name)
         if x is None:
-            x = ops.start_vectors(entry_keys(0, name, len(R)), torch.tensor(self.step)).double()
+            x = start_vector(name, W, self.step)
         if self.warm:
             self.ends[name] = nn.functional.normalize((R @ (R @ x)).detach(), dim=0)
         return sigma(W, x)

@@ -218,7 +218,7 @@ class Watched(OrthogonalityCallback):
         self.logged.append(trainer.callback_metrics.get("penalty"))
 
 
-@pytest.mark.parametrize("options", [{}, {"log": None}])
+@pytest.mark.parametrize("options", [{}, {"name": None}])
 def test_the_value_is_logged_and_nothing_waits(package, options):
     """But for the zeros with which Lightning's metric begins."""
     callback = Watched("srip", module="net.backbone", gamma=1.0, **options)
