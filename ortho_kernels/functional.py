@@ -227,8 +227,8 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
     """A list of its own.
 
     Args:
-        shards: what becomes of sharded weights: `"gather"` takes them in full, and so does `"keep"` where this is traced,
-            else it takes the block that is here. `"refuse"` leaves them to the checks.
+        shards: what becomes of sharded weights: `"gather"` takes them in full, `"keep"` what is here, `"refuse"` leaves
+            them to the checks.
     """
     if isinstance(weights, Tensor):
         raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
@@ -238,7 +238,7 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
     weights = list(weights)
     if shards == "refuse" or PLAIN.issuperset(map(type, weights)):
         return weights
-    return full_tensors(weights) if shards == "gather" or torch.compiler.is_compiling() else shard_weights(weights)
+    return full_tensors(weights) if shards == "gather" else shard_weights(weights)
 
 
 def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: WeightViews, side: str) -> None:

@@ -86,29 +86,35 @@ class ShardedWeight:
 
     def whole(self) -> Tensor:
         """The weight, gathered on every rank: a collective, for people who look at it."""
-        tensor = self.tensor.full_tensor()
-        return (tensor.transpose(-1, -2) if self.transposed else tensor).flatten(0, self.batch_dims)
+        return _in_form(self.tensor.full_tensor(), self.batch_dims, self.transposed)
 
 
-def shard_weights(weights: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Any]:
-    """The weights, with a `ShardedWeight` in the place of each that is sharded.
+def shard_weights(weights: list[Tensor], names: Sequence[str] | None = None) -> list[Any]:
+    """The weights, with a `ShardedWeight` in the place of each that is sharded. What is traced is gathered.
 
     Raises:
         ValueError: naming the weight, for placements that are not known here.
     """
     if PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
-        return list(weights)
+        return weights
     return [
         shard(weight, names[index] if names is not None else f"weights[{index}]") if is_sharded(weight) else weight
         for index, weight in enumerate(weights)
     ]
 
 
-def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> ShardedWeight:
+def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> Any:
+    """As `shard_weights`, one of a form: see `ShardedWeight`."""
+    if torch.compiler.is_compiling():
+        return _in_form(weight.full_tensor(), batch_dims, transposed)
     try:
         return ShardedWeight(weight, batch_dims, transposed)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
+
+
+def _in_form(tensor: Tensor, batch_dims: int, transposed: bool) -> Tensor:
+    return (tensor.transpose(-1, -2) if transposed else tensor).flatten(0, batch_dims)
 
 
 def empty_gradient(weight: Any) -> Any:
