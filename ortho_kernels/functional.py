@@ -18,7 +18,7 @@ from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .batches import fold_batches, fold_pairs
 from .distributed.full import full_tensors
-from .distributed.serving import penalties_of
+from .distributed.sharded.serving import serving_shards
 from .distributed.sharded.weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
@@ -70,7 +70,8 @@ def soft_orthogonality(
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
             one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
             weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first. Sharded
-            weights (`DTensor`) are gathered, a collective; each process gets its part of the gradient.
+            weights (`DTensor`) stay sharded, in a call that all their ranks make; each gets its part of the gradient. With
+            `against`, and compiled, they are gathered.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
         batch_dims: how many leading dimensions of each weight count matrices, or one number for all; each matrix keeps 2
             dimensions or more. A batch whose matrices don't follow each other at one stride of rows is copied first.
@@ -170,7 +171,8 @@ def srip(
 def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return penalties_of(views, options).soft_orthogonality(weights, views, options)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.soft_orthogonality(weights, views, options)
 
 
 def cross_gram_values(tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
@@ -186,7 +188,8 @@ def srip_values(
     """From packed start vectors; with the normalized vectors with which the iteration ends, packed likewise, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return penalties_of(views, options).srip(weights, views, options, start, follow)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.srip(weights, views, options, start, follow)
 
 
 def reduce(values: Tensor, reduction: str, views: WeightViews, side: str) -> Tensor:
@@ -224,8 +227,8 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
     """A list of its own.
 
     Args:
-        shards: what becomes of sharded weights: `"gather"` takes them in full, and so does `"keep"` where this is traced,
-            else it takes the block that is here. `"refuse"` leaves them to the checks.
+        shards: what becomes of sharded weights: `"gather"` takes them in full, `"keep"` what is here, `"refuse"` leaves
+            them to the checks.
     """
     if isinstance(weights, Tensor):
         raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
@@ -235,7 +238,7 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
     weights = list(weights)
     if shards == "refuse":
         return weights
-    return full_tensors(weights) if shards == "gather" or torch.compiler.is_compiling() else shard_weights(weights)
+    return full_tensors(weights) if shards == "gather" else shard_weights(weights)
 
 
 def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: WeightViews, side: str) -> None:

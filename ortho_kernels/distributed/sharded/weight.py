@@ -94,20 +94,19 @@ class ShardedWeight:
 
     def whole(self) -> Tensor:
         """The weight, gathered on every rank: a collective, for people who look at it."""
-        tensor = self.tensor.full_tensor()
-        return (tensor.transpose(-1, -2) if self.transposed else tensor).flatten(0, self.batch_dims)
+        return _in_form(self.tensor.full_tensor(), self.batch_dims, self.transposed)
 
 
-def shard_weights(weights: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Any]:
-    """The weights, with a `ShardedWeight` in the place of each that is sharded.
+def shard_weights(weights: list[Tensor], names: Sequence[str] | None = None) -> list[Any]:
+    """The weights, with a `ShardedWeight` in the place of each that is sharded. What is traced is gathered.
 
     Raises:
         TypeError, ValueError: naming the weight, as `ShardedWeight` does.
         RuntimeError: naming the weight, where torch.func transforms it.
     """
-    transformed = torch._C._are_functorch_transforms_active()
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     if not transformed and PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
-        return list(weights)
+        return weights
     found = []
     for index, weight in enumerate(weights):
         name = names[index] if names is not None else f"weights[{index}]"
@@ -119,7 +118,10 @@ def shard_weights(weights: Sequence[Tensor], names: Sequence[str] | None = None)
     return found
 
 
-def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> ShardedWeight:
+def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> Any:
+    """As `shard_weights`, one of a form: see `ShardedWeight`."""
+    if torch.compiler.is_compiling():
+        return _in_form(weight.full_tensor(), batch_dims, transposed)
     try:
         return ShardedWeight(weight, batch_dims, transposed)
     except (TypeError, ValueError) as error:
@@ -132,11 +134,15 @@ def _untransformed(tensor: Any) -> Any:
     return tensor
 
 
-def zero_gradient(weight: Any) -> Any:
-    """Zeros of the weight's shape and dtype, sharded as it is."""
+def _in_form(tensor: Tensor, batch_dims: int, transposed: bool) -> Tensor:
+    return (tensor.transpose(-1, -2) if transposed else tensor).flatten(0, batch_dims)
+
+
+def empty_gradient(weight: Any) -> Any:
+    """Uninitialized, of the weight's shape and dtype, and sharded as it is."""
     if isinstance(weight, ShardedWeight):
-        return weight.like(torch.zeros_like(weight.tensor, requires_grad=False))
-    return torch.zeros_like(weight, requires_grad=False)
+        return weight.like(torch.empty_like(weight.tensor, requires_grad=False))
+    return torch.empty_like(weight, requires_grad=False)
 
 
 def gathered(weight: Any) -> Tensor:
