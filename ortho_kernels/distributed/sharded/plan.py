@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..assignment import assign, gram_cost
 from .layout import Interval, chunk
-from .pieces import Matrix, Piece, overlap
+from .pieces import Matrix, Piece, overlap, total
 
 OVERLOAD = 1.4  # a matrix that costs more than this many fair shares is cut
 ROUND_BYTES = 2**24  # what one rank owns in a round, unless a single part is larger
@@ -98,29 +98,49 @@ class Plan:
 
     def exchanged_bytes(self) -> int:
         """What all ranks receive from others, there and back, by all-to-all."""
-        there = 0
-        for part in self.parts:
-            matrix = self.matrices[part.matrix]
-            for piece, (begin, end) in self.sources(part):
-                if piece.rank != part.owner:
-                    first, last = matrix.order_of(piece)
-                    there += (last - first) * (end - begin) * self.sizes[part.matrix]
+        there = sum(size for part in self.parts for rank, size in self._held(part) if rank != part.owner)
         return there * (2 if self.with_gradient else 1)
 
     def summed_bytes(self, entry: int = 4) -> int:
         """What all ranks receive for the sums of Grams, by a ring: 2 (P - 1) N."""
-        cut = {part.matrix for part in self.parts if not self.is_complete(part)}
-        entries = sum(triangle(self.matrices[index].order) for index in cut)
-        return 2 * (self.ranks - 1) * entries * entry
+        return 2 * (self.ranks - 1) * entry * self._summed_entries(self.parts)
 
-    def round_bytes(self, parts: Sequence[Part]) -> int:
-        """What the rank with the most to own holds of a round beside its shards: matrices, gradients and residuals."""
-        held = [0] * self.ranks
+    def memory(self, entry: int = 4) -> list[int]:
+        """What each rank allocates at most, in bytes, beyond weights and gradients: in the round that takes the most.
+
+        These are the matrices that it receives, their gradients, and what it sends or its residuals, whichever is more.
+
+        Args:
+            entry: the bytes of an entry of a residual.
+        """
+        rounds = [self._round_memory(parts, entry) for parts in self.rounds]
+        return [max(held) for held in zip(*rounds, strict=True)] or [0] * self.ranks
+
+    def _round_memory(self, parts: Sequence[Part], entry: int) -> list[int]:
+        received, sent, complete, cut = ([0] * self.ranks for _ in range(4))
         for part in parts:
-            matrix, moved = self.matrices[part.matrix], not self.is_in_place(part)
-            entries = matrix.order * (part.depth[1] - part.depth[0])
-            held[part.owner] += 2 * moved * entries * self.sizes[part.matrix] + 4 * triangle(matrix.order)
-        return max(held)
+            residuals = complete if self.is_complete(part) else cut
+            residuals[part.owner] += entry * triangle(self.matrices[part.matrix].order)
+            if not self.is_in_place(part):
+                for rank, size in self._held(part):
+                    received[part.owner] += size
+                    sent[rank] += size
+        summed, tensors = entry * self._summed_entries(parts), 2 if self.with_gradient else 1
+        return [
+            tensors * received[rank] + max(sent[rank], complete[rank], summed + cut[rank]) for rank in range(self.ranks)
+        ]
+
+    def _held(self, part: Part) -> list[tuple[int, int]]:
+        """The ranks that hold some of a part, each with the bytes of that."""
+        matrix, size = self.matrices[part.matrix], self.sizes[part.matrix]
+        return [
+            (piece.rank, total([matrix.order_of(piece)]) * total([depth]) * size) for piece, depth in self.sources(part)
+        ]
+
+    def _summed_entries(self, parts: Sequence[Part]) -> int:
+        """Of the residuals that are sums over the ranks."""
+        cut = {part.matrix for part in parts if not self.is_complete(part)}
+        return sum(triangle(self.matrices[index].order) for index in cut)
 
     def _cut(self, index: int, most: float) -> list[Part] | None:
         """The parts of a matrix that is better cut; None where it is better whole."""

@@ -56,7 +56,10 @@ class SummedGrams:
         return diagonal * on + off_diagonal * 2 * (lower - on)
 
     def own_weighted(self, R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
-        """K of the parts that are here, R with these factors on and off the diagonal: the gradient is 4 K W. Overwrites R."""
+        """K of the parts that are here, R with these factors on and off the diagonal: the gradient is 4 K W.
+
+        R is overwritten.
+        """
         on = diagonal * R[self._diagonal]
         K = R.mul_(off_diagonal).index_copy_(0, self._diagonal, on)
         return torch.cat([K[place] for place in self._own])
