@@ -18,7 +18,7 @@ from .backends.registry import serving
 from .backends.torch import TorchBackend
 from .batches import fold_batches, fold_pairs
 from .distributed.full import full_tensors
-from .distributed.serving import penalties_of
+from .distributed.sharded.serving import serving_shards
 from .distributed.sharded.weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
@@ -70,7 +70,8 @@ def soft_orthogonality(
         weights: tensors of any shapes `(out, ...)` with 2 dimensions or more, float64, float32, bfloat16 or float16, all on
             one device. Strided weights (channels_last, transposed, ...) are read where they lie; only a convolution
             weight whose columns have no single stride in any order (such as `weight[:, ::2]`) is copied first. Sharded
-            weights (`DTensor`) are gathered, a collective; each process gets its part of the gradient.
+            weights (`DTensor`) stay sharded, in a call that all their ranks make; each gets its part of the gradient. With
+            `against`, and compiled, they are gathered.
         groups: the number of groups of each weight (of a grouped convolution), or one number for all.
         batch_dims: how many leading dimensions of each weight count matrices, or one number for all; each matrix keeps 2
             dimensions or more. A batch whose matrices don't follow each other at one stride of rows is copied first.
@@ -170,7 +171,8 @@ def srip(
 def soft_orthogonality_values(weights: list[Tensor], views: WeightViews, options: SO) -> Tensor:
     if not weights:
         return torch.zeros(0)
-    return penalties_of(views, options).soft_orthogonality(weights, views, options)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.soft_orthogonality(weights, views, options)
 
 
 def cross_gram_values(tensors: list[Tensor], views: PairViews, options: CrossGram) -> Tensor:
@@ -186,7 +188,8 @@ def srip_values(
     """From packed start vectors; with the normalized vectors with which the iteration ends, packed likewise, if `follow`."""
     if not weights:
         return torch.zeros(0), torch.zeros(0)
-    return penalties_of(views, options).srip(weights, views, options, start, follow)
+    penalties = serving_shards(views, options) if views.is_sharded else serving(views, options)
+    return penalties.srip(weights, views, options, start, follow)
 
 
 def reduce(values: Tensor, reduction: str, views: WeightViews, side: str) -> Tensor:

@@ -49,6 +49,11 @@ class SO:
                 f"off_diagonal={self.off_diagonal!r}"
             )
 
+    @property
+    def same_on_all_sides(self) -> bool:
+        """Whether the gradients of all sides are the same, and their values differ by constants."""
+        return self.norm == "fro" and self.diagonal == self.off_diagonal
+
     def check_entries(self) -> None:
         """Raises where a mean over the entries of R says nothing of the value."""
         for given, reason in (

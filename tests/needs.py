@@ -22,6 +22,7 @@ TESTS = Path(__file__).parent
 EXTRAS = {
     TESTS / "trainer": ("trainer",),
     TESTS / "benchmarks" / "gpu" / "test_gpu_training.py": ("trainer",),
+    TESTS / "integrations": ("trainer", "test"),
     TESTS / "models": ("test",),
     TESTS / "test_docs.py": ("trainer", "test"),
 }

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 NOT_RUN = {  # by the page and the block's first words
     "README.md: pip install torch setuptools": "installs, downloads, and runs these tests",
     "benchmarks.md: make figures": "measures for an hour",

@@ -44,7 +44,7 @@ class KernelBackend(Backend):
 
         With squares and equal factors all sides have the same gradient, and the value follows from that of the small side.
         """
-        by_constant = options.side != "small" and options.norm == "fro" and options.diagonal == options.off_diagonal
+        by_constant = options.side != "small" and options.same_on_all_sides
         layout = (views.in_place(weights), views.groups, views.sides("small" if by_constant else options.side))
         given: tuple = (float(options.diagonal), float(options.off_diagonal), keep)
         if options.norm == "fro" and options.normalize is None:

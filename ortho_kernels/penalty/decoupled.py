@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.sharded.weight import ShardedWeight, zero_gradient
+from ..distributed.sharded.weight import ShardedWeight, empty_gradient
 from ..ops import new_gradients
 from ..weight_checks import is_number
 from ..weight_views import WeightViews
@@ -105,7 +105,7 @@ class DecoupledStep:
 def _new_gradients(matrices: Sequence[Any], wanted: Sequence[bool], views: WeightViews) -> list[Any]:
     if views.plain:
         return new_gradients(matrices, wanted, views)
-    return [zero_gradient(matrix) for matrix, is_wanted in zip(matrices, wanted, strict=True) if is_wanted]
+    return [empty_gradient(matrix) for matrix, is_wanted in zip(matrices, wanted, strict=True) if is_wanted]
 
 
 def _trained(weight: Tensor, owner: nn.Module, attribute: str) -> list[Tensor]:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..backends.protocol import Into, Penalties
-from ..distributed.serving import penalties_of
-from ..distributed.sharing import Sharing
+from ..backends.registry import serving
+from ..distributed.replicated.sharing import Sharing
+from ..distributed.sharded.serving import serving_shards
 from ..weight_checks import check_storage
 from ..weight_views import WeightViews
 from .start import Start
@@ -67,4 +68,6 @@ def penalty_gradients(
 def _penalties(
     options: Any, names: tuple[str, ...], matrices: list[Tensor], views: WeightViews, sharing: Sharing | None
 ) -> Penalties:
-    return penalties_of(views, options) if sharing is None else sharing.penalties(names, matrices, views, options)
+    if sharing is not None:
+        return sharing.penalties(names, matrices, views, options)
+    return serving_shards(views, options) if views.is_sharded else serving(views, options)

@@ -18,12 +18,17 @@ def scale_factor(scaler: GradScaler | None, device: torch.device) -> float | Ten
     """
     if not _is_at_work(scaler):
         return 1.0
-    if any(state["stage"] is OptState.UNSCALED for state in scaler._per_optimizer_states.values()):
+    if has_unscaled(scaler):
         raise RuntimeError(
             "the scaler has unscaled the gradients already: call accumulate_gradients(scaler=scaler) before "
             "scaler.unscale_(optimizer), or accumulate_gradients() without a scaler after it"
         )
     return scaler.scale(torch.ones((), dtype=torch.float64, device=device))
+
+
+def has_unscaled(scaler: GradScaler) -> bool:
+    """Whether the scaler has unscaled the gradients of an optimizer that has not stepped since."""
+    return any(state["stage"] is OptState.UNSCALED for state in scaler._per_optimizer_states.values())
 
 
 def skipped_step(scaler: GradScaler | None, optimizer: torch.optim.Optimizer) -> Tensor | None:

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
 from ..distributed.full import full_tensors
+from ..distributed.replicated.sharing import Sharing
 from ..distributed.sharded.weight import gathered, shard_weights
-from ..distributed.sharing import Sharing
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
@@ -86,9 +86,9 @@ class OrthogonalityPenalty(Weighting):
         every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
             the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
             were 1.
-        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. Its ranks share out the
-            matrices: each computes its part of a call in training mode, which all must make. In eval mode, and for
-            `report`, a process computes all by itself. None, as WORLD is until it is initialized, shares nothing.
+        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. In training mode each
+            rank then computes a part of the matrices: all must call. In eval mode and for `report` each computes all.
+            False shares nothing.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -101,8 +101,7 @@ class OrthogonalityPenalty(Weighting):
         calls: counts the calls in training mode, which a checkpoint keeps; None without a schedule and `every`.
 
     Raises:
-        ValueError: for an unknown kind or option, what matches nothing, a weight without a gamma, an encoder with nothing
-            to penalize.
+        ValueError: for an unknown kind or option, what matches nothing, a weight without a gamma, or nothing to penalize.
         TypeError: for a weight that holds no plain floating-point numbers (quantized ones).
     """
 
@@ -126,7 +125,7 @@ class OrthogonalityPenalty(Weighting):
         lora: str | None = None,
         reduction: str = "sum",
         every: int = 1,
-        share: Any = None,
+        share: Any = False,
         **options: Any,
     ) -> None:
         encoder = as_encoder(encoder)
@@ -144,7 +143,7 @@ class OrthogonalityPenalty(Weighting):
         check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
-        self._sharing = None if share is None else Sharing(share)
+        self._sharing = Sharing(share) if share is not False else None
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:
@@ -191,7 +190,8 @@ class OrthogonalityPenalty(Weighting):
             return zero(self._places).requires_grad_(torch.is_grad_enabled())
         _, matrices, views = self._current_weights()
         [start], factor = self._start, self._factor()
-        values = penalty_values(start, self.options, self.names, matrices, views, self._shared_now())
+        sharing = self._sharing if self.training else None
+        values = penalty_values(start, self.options, self.names, matrices, views, sharing)
         self._end_call()
         return weighted_sum(values, factor)
 
@@ -200,8 +200,8 @@ class OrthogonalityPenalty(Weighting):
 
         To be called between the loss's backward and the optimizer's step, where it does as `(scale * penalty()).backward()`
         does, without a graph and with nothing allocated: `.grad` is added to while it is computed. Hooks on parameters don't
-        see what is added. Weights that are frozen get none. Those that are computed (parametrizations) or sharded pass
-        theirs on by a backward of their own, which hooks see.
+        see what is added. Weights that are frozen get none. Those that are computed (parametrizations) pass theirs on by a
+        backward of their own, which hooks see.
 
         With a GradScaler, `.grad` holds scaled gradients until `scaler.unscale_(optimizer)`, which `scaler.step` calls. Call
         this after `unscale_`, or before it with `scaler=scaler`: its scale, which stays on its device, is then a factor too.
@@ -217,12 +217,12 @@ class OrthogonalityPenalty(Weighting):
             return zero(self._places)
         with torch.enable_grad():  # for parametrizations
             parameters, matrices, views = self._current_weights()
-        factor = self._factor()
+        factor, sharing = self._factor(), self._sharing if self.training else None
         scaled = scale * factor * scale_factor(scaler, views.device)
         targets, computed, made = gradient_targets(parameters, matrices)
         try:
             into = Into(targets, scaled, accumulate=True)
-            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
+            values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         except Exception:
             for parameter in made:
                 parameter.grad = None
@@ -259,9 +259,9 @@ class OrthogonalityPenalty(Weighting):
         with torch.enable_grad():
             parameters, matrices, views = self._current_weights()
         step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
-        factor = self._factor()
+        factor, sharing = self._factor(), self._sharing if self.training else None
         into = Into(step.gradients, factor)
-        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, self._shared_now())
+        values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         self._end_call()
         step.take(skipped)
         return weighted_sum(values, factor)
@@ -300,9 +300,10 @@ class OrthogonalityPenalty(Weighting):
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
         options = "".join(f", {name}={value!r}" for name, value, default in set_options if value != default)
+        share = "" if self._sharing is None else f", share={self._sharing}"
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
-        return f"kind={self.kind!r}, {super().extra_repr()}{options}\n{covered}{uncovered}"
+        return f"kind={self.kind!r}, {super().extra_repr()}{options}{share}\n{covered}{uncovered}"
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered = self._selector.select(again=again)
@@ -320,9 +321,6 @@ class OrthogonalityPenalty(Weighting):
             )
         self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
         self._fit(self._weights().views)
-
-    def _shared_now(self) -> Sharing | None:
-        return self._sharing if self.training else None
 
     def _fit(self, views: WeightViews) -> None:
         [start], [calls] = self._start, self._calls

@@ -86,7 +86,7 @@ class Fleet:
     def _plan(self, options: SO, with_gradient: bool, group: dist.ProcessGroup) -> ShardedSoftOrthogonality:
         views = self._views
         side, excess = options.side, [0.0] * views.matrix_count
-        if options.diagonal == options.off_diagonal:  # all sides have one gradient, and values apart by a constant
+        if options.same_on_all_sides:
             other = "large" if side == "both" else side
             sides = zip(views.orders(other), views.orders("small"), strict=True)
             side, excess = "small", [float(options.diagonal) * (n - small) for n, small in sides]

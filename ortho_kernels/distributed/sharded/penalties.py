@@ -13,7 +13,7 @@ from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
 from .fleet import Fleet, entry_indices, matrix_indices
 from .held import Held, times
-from .weight import ShardedWeight, zero_gradient
+from .weight import ShardedWeight, empty_gradient
 
 
 class ShardedPenalties(Penalties):
@@ -115,7 +115,7 @@ class _Computed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Sequence[Any], groups: list[int], compute: Any, *tensors: Tensor) -> Any:
         targets = [
-            zero_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
+            empty_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
         ]
         values, last = compute(Into(targets))
         ctx.weights, ctx.groups, ctx.targets = weights, groups, targets

@@ -111,11 +111,11 @@ def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False)
         raise ValueError(f"{name} {error}") from None
 
 
-def zero_gradient(weight: Any) -> Any:
-    """Zeros of the weight's shape and dtype, sharded as it is."""
+def empty_gradient(weight: Any) -> Any:
+    """Uninitialized, of the weight's shape and dtype, and sharded as it is."""
     if isinstance(weight, ShardedWeight):
-        return weight.like(torch.zeros_like(weight.tensor, requires_grad=False))
-    return torch.zeros_like(weight, requires_grad=False)
+        return weight.like(torch.empty_like(weight.tensor, requires_grad=False))
+    return torch.empty_like(weight, requires_grad=False)
 
 
 def gathered(weight: Any) -> Tensor:

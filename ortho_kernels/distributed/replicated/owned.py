@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..options import SO, SRIP
-from ..weight_views import WeightView, WeightViews, weight_views
-from .assignment import assign, matrix_cost
+from ...options import SO, SRIP
+from ...weight_views import WeightView, WeightViews, weight_views
+from ..assignment import assign, matrix_cost
 
 T = TypeVar("T", Tensor, Tensor | None)
 
@@ -24,7 +24,7 @@ class Range(NamedTuple):
     length: int
 
 
-class Part:
+class Owned:
     """What one rank owns of these weights.
 
     A weight is owned whole, unless it holds several matrices (a batch of experts) and costs more than a rank's fair share:
@@ -38,7 +38,7 @@ class Part:
     """
 
     def __init__(self, weights: list[Tensor], views: WeightViews, options: SO | SRIP, rank: int, ranks: int) -> None:
-        costs = [matrix_cost(options, *_order_and_depth(view)) for view in views.views]
+        costs = [_matrix_cost(options, view) for view in views.views]
         ranges = _ranges(views.groups, costs, ranks)
         costs = [own.length * costs[own.weight] for own in ranges]
         owners = assign(costs, ranks)
@@ -94,5 +94,7 @@ def _ranges(groups: Sequence[int], costs: Sequence[float], ranks: int) -> list[R
     return ranges
 
 
-def _order_and_depth(view: WeightView) -> tuple[int, int]:
-    return min(view.rows, view.cols), max(view.rows, view.cols)
+def _matrix_cost(options: SO | SRIP, view: WeightView) -> float:
+    side = "small" if isinstance(options, SO) and options.same_on_all_sides else options.side
+    order = view.order(side)
+    return matrix_cost(options, order, view.rows + view.cols - order)

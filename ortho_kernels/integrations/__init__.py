@@ -1,0 +1,1 @@
+"""One small file a library: the penalty in other people's trainers."""
