@@ -2,7 +2,7 @@
 
 A matrix goes to one owner, by all-to-all, or it is cut along its depth into parts whose Grams are added up. A matrix that is
 sharded along its depth is cut already, and its parts stay where they are. Whichever moves less is taken. A matrix that is
-too much work for one rank is cut. Owners get theirs by what each costs, the largest first.
+too much work for one rank, beside what stays in place, is cut. Owners get theirs by what each costs, the largest first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..assignment import assign, gram_cost
 from .layout import Interval, chunk
 from .pieces import Matrix, Piece, overlap, total
 
-OVERLOAD = 1.4  # a matrix that costs more than this many fair shares is cut
+OVERLOAD = 1.4  # a matrix is cut that would bring a rank above this many fair shares
 ROUND_BYTES = 2**24  # what one rank owns in a round, unless a single part is larger
 
 
@@ -47,24 +47,21 @@ class Plan:
         self.matrices, self.sizes, self.ranks = matrices, sizes, ranks
         self.with_gradient = with_gradient
         self._loads = [0.0] * ranks
-        fair = sum(gram_cost(matrix.order, matrix.depth) for matrix in matrices) / ranks
+        costs = [gram_cost(matrix.order, matrix.depth) for matrix in matrices]
         parts: dict[int, list[Part]] = {}
         left = []
         for index, matrix in enumerate(matrices):
-            cut = self._cut(index, OVERLOAD * fair) if can_cut else None
-            if matrix.is_whole:
-                parts[index] = [Part(index, matrix.pieces[0].rank, (0, matrix.depth))]
-            elif cut is not None:
-                parts[index] = cut
+            if matrix.is_whole or (can_cut and self._sums_move_less(index)):
+                parts[index] = self._place([(piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces], index)
             else:
                 left.append(index)
-                continue
-            for part in parts[index]:
-                self._loads[part.owner] += self.cost(part)
-        costs = [gram_cost(matrices[index].order, matrices[index].depth) for index in left]
-        for index, owner in zip(left, assign(costs, ranks, self._loads), strict=True):
-            parts[index] = [Part(index, owner, (0, matrices[index].depth))]
-            self._loads[owner] += self.cost(parts[index][0])
+        if can_cut and ranks > 1:
+            for index in sorted(left, key=lambda index: -costs[index]):
+                if costs[index] > OVERLOAD * sum(costs) / ranks - min(self._loads):
+                    parts[index] = self._place(self._cut(index), index)
+                    left.remove(index)
+        for index, owner in zip(left, assign([costs[index] for index in left], ranks, self._loads), strict=True):
+            parts[index] = self._place([(owner, (0, matrices[index].depth))], index)
         self.rounds = self._in_rounds(parts)
 
     @property
@@ -142,19 +139,27 @@ class Plan:
         cut = {part.matrix for part in parts if not self.is_complete(part)}
         return sum(triangle(self.matrices[index].order) for index in cut)
 
-    def _cut(self, index: int, most: float) -> list[Part] | None:
-        """The parts of a matrix that is better cut; None where it is better whole."""
+    def _place(self, owned: Sequence[tuple[int, Interval]], index: int) -> list[Part]:
+        """The parts of a matrix, from who owns which interval of the depth."""
+        parts = [Part(index, owner, depth) for owner, depth in owned]
+        for part in parts:
+            self._loads[part.owner] += self.cost(part)
+        return parts
+
+    def _sums_move_less(self, index: int) -> bool:
+        """Whether a matrix is cut along its depth, and its Grams are less to move than it is itself."""
         matrix = self.matrices[index]
-        too_large = gram_cost(matrix.order, matrix.depth) > most and self.ranks > 1
+        summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
+        moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
+        return matrix.is_cut_along_depth and summed < moved * (2 if self.with_gradient else 1)
+
+    def _cut(self, index: int) -> list[tuple[int, Interval]]:
+        """For each rank an interval of a matrix's depth: where it is cut along that, what the rank holds."""
+        matrix = self.matrices[index]
         if matrix.is_cut_along_depth:
-            summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
-            moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
-            if too_large or summed < moved * (2 if self.with_gradient else 1):
-                return [Part(index, piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces]
-        elif too_large:
-            intervals = [chunk(matrix.depth, self.ranks, rank) for rank in range(self.ranks)]
-            return [Part(index, rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
-        return None
+            return [(piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces]
+        intervals = [chunk(matrix.depth, self.ranks, rank) for rank in range(self.ranks)]
+        return [(rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
 
     def _in_rounds(self, parts: dict[int, list[Part]]) -> list[list[Part]]:
         """The largest matrices first, as many of one size of entries as leave each rank's share below `ROUND_BYTES`."""
