@@ -172,7 +172,7 @@ class Plan:
             for part in parts[index]:
                 more[part.owner] += self._bytes(part)
             fits = rounds and size == self.sizes[index]
-            if not fits or any(extra and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)):
+            if not fits or any(extra and own and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)):
                 rounds.append([])
                 held = [0] * self.ranks
             rounds[-1] += parts[index]
