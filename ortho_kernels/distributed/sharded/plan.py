@@ -91,7 +91,11 @@ class Plan:
 
     def loads(self) -> list[float]:
         """The multiply-adds of every rank."""
-        return list(self._loads)
+        return self._loads_of(self.parts)
+
+    def waiting(self) -> float:
+        """The multiply-adds one after the other: in each round all wait for the rank with most of them."""
+        return sum(max(self._loads_of(parts)) for parts in self.rounds)
 
     def exchanged_bytes(self) -> int:
         """What all ranks receive from others, there and back, by all-to-all."""
@@ -113,11 +117,18 @@ class Plan:
         rounds = [self._round_memory(parts, entry) for parts in self.rounds]
         return [max(held) for held in zip(*rounds, strict=True)] or [0] * self.ranks
 
+    def _loads_of(self, parts: Sequence[Part]) -> list[float]:
+        loads = [0.0] * self.ranks
+        for part in parts:
+            loads[part.owner] += self.cost(part)
+        return loads
+
     def _round_memory(self, parts: Sequence[Part], entry: int) -> list[int]:
         received, sent, complete, cut = ([0] * self.ranks for _ in range(4))
         for part in parts:
             residuals = complete if self.is_complete(part) else cut
-            residuals[part.owner] += entry * triangle(self.matrices[part.matrix].order)
+            order = self.matrices[part.matrix].order
+            residuals[part.owner] += entry * (triangle(order) + order)  # the diagonal is worked on apart
             if not self.is_in_place(part):
                 for rank, size in self._held(part):
                     received[part.owner] += size
@@ -172,7 +183,9 @@ class Plan:
             for part in parts[index]:
                 more[part.owner] += self._bytes(part)
             fits = rounds and size == self.sizes[index]
-            if not fits or any(extra and own and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)):
+            if not fits or any(
+                extra and own and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)
+            ):
                 rounds.append([])
                 held = [0] * self.ranks
             rounds[-1] += parts[index]
