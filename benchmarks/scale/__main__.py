@@ -15,17 +15,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..model_shapes import Shapes
 from ..results import machine
 from . import tables
 from .counted import KINDS, LAYOUTS
-from .goals import MODELS, goals
+from .goals import MODELS, goals, narrow
 from .processes import ERROR, Case, check, did, error, run
-
-
-def narrow(shapes: Shapes, times: int = 8) -> Shapes:
-    """Fewer channels; colors, classes below that many, and kernels stay."""
-    return [tuple(size // times if dim < 2 and size >= times else size for dim, size in enumerate(s)) for s in shapes]
 
 
 def _check(models: Sequence[str], processes: int) -> None:

@@ -33,15 +33,21 @@ class Counts(NamedTuple):
         products: multiply-adds of each rank.
         received: bytes, by all ranks together: all-to-all what crosses, an all-reduce of N bytes 2 (P - 1) N (a ring).
         memory: bytes that each rank allocates at most, beyond weights and gradients.
+        waiting: multiply-adds one after the other, where ranks wait for each other after each round.
     """
 
     products: list[float]
     received: int
     memory: list[int]
+    waiting: float
 
     def share(self, shapes: Shapes, kind: str) -> float:
         """The products of the rank with most of them, relative to one process."""
         return max(self.products) / one_process(shapes, kind)
+
+    def time(self, shapes: Shapes, kind: str) -> float:
+        """Likewise, with what it waits for others."""
+        return self.waiting / one_process(shapes, kind)
 
     def moved(self, shapes: Shapes) -> float:
         """The bytes relative to gathering every weight on every rank; 0 on one rank."""
@@ -90,13 +96,14 @@ def count(shapes: Shapes, layout: str, kind: str, ranks: int) -> Counts:
 def _count_so(matrices: Sequence[Matrix], ranks: int) -> Counts:
     plan = Plan(matrices, [ENTRY] * len(matrices), ranks, can_cut=True, with_gradient=True)
     received = plan.exchanged_bytes() + plan.summed_bytes(ENTRY) + values_bytes(len(matrices), ranks)
-    return Counts(plan.loads(), received, plan.memory(ENTRY))
+    return Counts(plan.loads(), received, plan.memory(ENTRY), plan.waiting())
 
 
 def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
     """Each pass is an all-reduce: of W^T x, or of W (W^T x) where the matrix is cut along its depth, and of |x|^2.
 
-    The last one of `iterations + pairs` needs W^T x alone.
+    The last one of `iterations + pairs` needs W^T x alone. Of each pass two vectors of the order and one of the depth stay,
+    and a pass takes as much twice again while it runs. Gradients are made piece by piece.
     """
     iterations, pairs = KINDS["srip"].iterations, KINDS["srip"].pairs
     products, largest = [0.0] * ranks, [0] * ranks
@@ -114,10 +121,10 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
     depths = sum(matrix.depth for matrix in cut if not matrix.is_cut_along_depth)
     passes = iterations + pairs
     reduced = ENTRY * (passes * (depths + len(cut)) + (passes - 1) * orders)
-    vectors = (passes + 1) * sum(2 * matrix.order + matrix.depth for matrix in cut)
+    vectors = (passes + 2) * sum(2 * matrix.order + matrix.depth for matrix in cut)
     vectors += VECTORS * sum(matrix.order for matrix in whole)
     received = 2 * (ranks - 1) * reduced + values_bytes(len(whole), ranks)
-    return Counts(products, received, [ENTRY * vectors + own for own in largest])
+    return Counts(products, received, [ENTRY * vectors + own for own in largest], max(products))
 
 
 def _count_shared(shapes: Shapes, kind: str, ranks: int) -> Counts:
@@ -129,7 +136,8 @@ def _count_shared(shapes: Shapes, kind: str, ranks: int) -> Counts:
     orders = [own.views.orders("small") for own in owned]
     kept = [sum(triangle(n) if kind == "so" else VECTORS * n for n in own) for own in orders]
     received = 2 * (ranks - 1) * buffer
-    return Counts(owned[0].costs, received, [buffer + ENTRY * entries for entries in kept])
+    costs = owned[0].costs
+    return Counts(costs, received, [buffer + ENTRY * entries for entries in kept], max(costs))
 
 
 def one_process(shapes: Shapes, kind: str) -> float:

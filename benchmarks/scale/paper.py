@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from ..model_shapes import Shapes, transformer
-from .counted import FSDP2, KINDS, count, one_process, weight_bytes
+from .counted import FSDP2, KINDS, count, weight_bytes
 
 TOKENS = 4 * 4096  # a rank and step: four sequences
 LAYERS = transformer(4096, 4096, 11008, 32)
@@ -24,6 +24,7 @@ class Row(NamedTuple):
 
     Attributes:
         fair: the FLOP of the rank with most of them, in fair shares of one process's.
+        waiting: likewise, with what it waits for others.
         of_step: these FLOP relative to a rank's step of training.
         of_gathering: bytes relative to gathering every weight once.
         of_fsdp: bytes relative to what FSDP2 moves of all weights in a step.
@@ -31,6 +32,7 @@ class Row(NamedTuple):
 
     flop: float
     fair: float
+    waiting: float
     of_step: float
     received: float
     of_gathering: float
@@ -45,7 +47,8 @@ def row(shapes: Shapes, kind: str, ranks: int) -> Row:
     fsdp = 3 * (ranks - 1) * weight_bytes(LAYERS + HEAD)
     return Row(
         flop,
-        ranks * max(counts.products) / one_process(shapes, kind),
+        ranks * counts.share(shapes, kind),
+        ranks * counts.time(shapes, kind),
         flop / step,
         counts.received / ranks,
         counts.moved(shapes),

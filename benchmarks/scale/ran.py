@@ -36,11 +36,14 @@ class Ran(TorchDispatchMode):
         super().__init__()
         self.products, self.exchanged, self.reduced, self.peak = 0.0, 0, 0, 0
         self._held, self._known = 0, dict[int, Any]()  # bytes, and storages by their identity
-        self._options, self._rank = options, rank
+        self._options, self._rank, self._has_sent = options, rank, False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name()
-        if name.startswith(_C10D):
+        if self._has_sent:
+            time.sleep(0.02)  # gloo's threads let go of buffers a moment after the call that they served
+        self._has_sent = name.startswith(_C10D)
+        if self._has_sent:
             self._count_collective(name.partition("::")[2], args)
         else:
             self.products += self._products(name.partition("::")[2], args)
@@ -58,8 +61,6 @@ class Ran(TorchDispatchMode):
                 size = storage.nbytes() if made else 0
                 self._known[id(storage)] = weakref.ref(storage, partial(self._forget, id(storage), size))
                 self._held += size
-                if self._held > self.peak:
-                    time.sleep(1e-3)  # gloo's threads free a moment later what they sent
                 self.peak = max(self.peak, self._held)
 
     def _forget(self, key: int, size: int, _: Any) -> None:

@@ -20,22 +20,31 @@ def counts() -> str:
         for kind in KINDS:
             for layout in LAYOUTS:
                 found = [count(shapes, layout, kind, ranks) for ranks in RANKS]
-                cells = [f"{each.share(shapes, kind):.3f}" for each in found]
+                cells = [_work(each.share(shapes, kind), each.time(shapes, kind)) for each in found]
                 cells += [f"{each.moved(shapes):.2g}" for each in found]
                 cells += [f"{max(each.memory) / 2**20:.1f}" for each in found]
                 lines.append([model, _PENALTIES[kind], layout, *cells])
     return _table(["", "", "weights", *head], lines)
 
 
+def _work(share: float, time: float) -> str:
+    """What a rank computes, and in brackets with what it waits for others, where that differs."""
+    return f"{share:.3f}" + (f" ({time:.3f})" if time > 1.005 * share else "")
+
+
 def llama() -> str:
-    head = ["", "", "ranks", "TFLOP a rank", "fair shares", "of a step's FLOP"]
+    head = ["", "", "ranks", "GFLOP a rank", "fair shares", "of a step's FLOP"]
     head += ["MB to a rank", "of gathering", "of FSDP2's bytes", "MiB"]
     lines = [
-        [part, _PENALTIES[kind], str(ranks), f"{row.flop / 1e12:.3g}", f"{row.fair:.2f}", f"{row.of_step:.2%}",
-         f"{row.received / 1e6:.3g}", f"{row.of_gathering:.2%}", f"{row.of_fsdp:.2%}", f"{row.memory / 2**20:.0f}"]
+        [part, _PENALTIES[kind], str(ranks), _digits(row.flop / 1e9), _work(row.fair, row.waiting), f"{row.of_step:.4%}",
+         _digits(row.received / 1e6), f"{row.of_gathering:.2%}", f"{row.of_fsdp:.3%}", f"{row.memory / 2**20:.0f}"]
         for (part, kind, ranks), row in paper.rows().items()
     ]  # fmt: skip
     return _table(head, lines)
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
