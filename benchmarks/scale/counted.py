@@ -94,7 +94,7 @@ def count(shapes: Shapes, layout: str, kind: str, ranks: int) -> Counts:
 
 
 def _count_so(matrices: Sequence[Matrix], ranks: int) -> Counts:
-    plan = Plan(matrices, [torch.float32] * len(matrices), ranks, can_cut=True, with_gradient=True)
+    plan = Plan(matrices, [ENTRY] * len(matrices), ranks, can_cut=True, with_gradient=True)
     received = plan.exchanged_bytes() + plan.summed_bytes(ENTRY) + values_bytes(len(matrices), ranks)
     return Counts(plan.loads(), received, plan.memory(ENTRY), plan.waiting())
 

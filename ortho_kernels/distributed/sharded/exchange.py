@@ -40,17 +40,11 @@ class _Received(NamedTuple):
 class Exchange:
     """One round of a plan, as one rank takes part in it.
 
-    Args:
-        parts: those of the round, of one dtype.
-        rank: of this process, in the group.
-        device: of the weights.
-
     Attributes:
         owned: the parts that this rank owns.
     """
 
-    def __init__(self, plan: Plan, parts: Sequence[Part], rank: int, device: torch.device) -> None:
-        self._dtype, self._device = plan.dtypes[parts[0].matrix], device
+    def __init__(self, plan: Plan, parts: Sequence[Part], rank: int) -> None:
         self.owned = [part for part in parts if part.owner == rank]
         self._shapes = [_shape(plan.matrices[part.matrix], part) for part in self.owned]
         self._in_place: list[Held | None] = []
@@ -76,14 +70,14 @@ class Exchange:
         self._sent_sizes = [sum(map(_entries, held)) for held in self._sent]
         self._received_sizes = [sum(map(_entries, received)) for received in self._received]
 
-    def gather(self, weights: Sequence[Any], group: Any) -> list[Tensor]:
+    def gather(self, weights: Sequence[Any], dtype: torch.dtype, device: torch.device, group: Any) -> list[Tensor]:
         """The parts that this rank owns, of weights `(batch, rows, cols)`; views of these where a part is in place."""
         parts = [
-            held.of(weights) if held is not None else torch.empty(shape, dtype=self._dtype, device=self._device)
+            held.of(weights) if held is not None else torch.empty(shape, dtype=dtype, device=device)
             for held, shape in zip(self._in_place, self._shapes, strict=True)
         ]
         if self._moves:
-            sent = self._packed([held.of(weights) for to in self._sent for held in to])
+            sent = _packed([held.of(weights) for to in self._sent for held in to], dtype, device)
             buffer = _all_to_all(sent, self._sent_sizes, self._received_sizes, group)
             del sent
             _take_apart(buffer, [received.of(parts) for source in self._received for received in source])
@@ -102,7 +96,8 @@ class Exchange:
         """The gradients of parts to those who hold the weights; `targets` that are None drop theirs."""
         if not self._moves:
             return
-        sent = self._packed([received.of(gradients) for source in self._received for received in source])
+        dtype, device = _kind(gradients, targets)
+        sent = _packed([received.of(gradients) for source in self._received for received in source], dtype, device)
         buffer = _all_to_all(sent, self._received_sizes, self._sent_sizes, group)
         del sent
         held = [each for to in self._sent for each in to]
@@ -111,14 +106,6 @@ class Exchange:
                 target = each.of(targets)
                 gradient = gradient.view(target.shape)
                 target.add_(gradient) if accumulate else target.copy_(gradient)
-
-    def _packed(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One after the other, without a copy of any in between."""
-        sizes = [tensor.numel() for tensor in tensors]
-        buffer = torch.empty(sum(sizes), dtype=self._dtype, device=self._device)
-        for place, tensor in zip(buffer.split(sizes), tensors, strict=True):
-            place.view(tensor.shape).copy_(tensor)
-        return buffer
 
 
 def _rectangles(matrix: Matrix, piece: Piece, depth: Interval, part: Part, place: int) -> tuple[Held, _Received]:
@@ -141,9 +128,22 @@ def _entries(rectangle: Held | _Received) -> int:
     return (rectangle.rows[1] - rectangle.rows[0]) * (rectangle.cols[1] - rectangle.cols[0])
 
 
+def _packed(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One after the other, without a copy of any in between."""
+    buffer = torch.empty(sum(tensor.numel() for tensor in tensors), dtype=dtype, device=device)
+    for place, tensor in zip(buffer.split([tensor.numel() for tensor in tensors]), tensors, strict=True):
+        place.view(tensor.shape).copy_(tensor)
+    return buffer
+
+
 def _take_apart(buffer: Tensor, targets: Sequence[Tensor]) -> None:
     for target, received in zip(targets, buffer.split([target.numel() for target in targets]), strict=True):
         target.copy_(received.view(target.shape))
+
+
+def _kind(gradients: Sequence[Tensor], targets: Sequence[Any]) -> tuple[torch.dtype, torch.device]:
+    like = next(tensor for tensor in (*gradients, *targets) if tensor is not None)
+    return like.dtype, like.device
 
 
 def _all_to_all(buffer: Tensor, sent: Sequence[int], received: Sequence[int], group: Any) -> Tensor:

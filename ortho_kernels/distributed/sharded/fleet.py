@@ -36,7 +36,7 @@ class Fleet:
     def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP, weights: Sequence[int]) -> None:
         self._local, self._views, self._weights = local, views, weights
         self.indices = matrix_indices(weights, views)
-        self._dtypes = [views.gradient_forms[index][1] for index in weights for _ in range(views.groups[index])]
+        self._sizes = [views.gradient_forms[index][1].itemsize for index in weights for _ in range(views.groups[index])]
         self._soft_orthogonality: dict[bool, ShardedSoftOrthogonality] = {}
         self._srip: list[tuple[Tensor, Tensor, Any]] | None = None
         self.entries = entry_indices(weights, views, options.side) if isinstance(options, SRIP) else self.indices[:0]
@@ -91,7 +91,7 @@ class Fleet:
             sides = zip(views.orders(other), views.orders("small"), strict=True)
             side, excess = "small", [float(options.diagonal) * (n - small) for n, small in sides]
         can_cut = options.norm == "fro" and options.normalize is None
-        plan = Plan(self._matrices(side), self._dtypes, dist.get_world_size(group), can_cut, with_gradient)
+        plan = Plan(self._matrices(side), self._sizes, dist.get_world_size(group), can_cut, with_gradient)
         own_excess = [excess[index] for index in self.indices.tolist()]
         rank, dtype, device = dist.get_rank(group), views.dtype, views.device
         return ShardedSoftOrthogonality(plan, self._local, options, own_excess, rank, dtype, device)

@@ -73,7 +73,8 @@ class _Round:
         device: torch.device,
     ) -> None:
         self._plan, self._local, self._options = plan, local, options
-        self._exchange = Exchange(plan, parts, rank, device)
+        self._exchange = Exchange(plan, parts, rank)
+        self._weight = plan.matrices[parts[0].matrix].weight  # one of the round's dtype
         owned = self._exchange.owned
         self._complete = [place for place, part in enumerate(owned) if plan.is_complete(part)]
         self._cut = [place for place, part in enumerate(owned) if not plan.is_complete(part)]
@@ -99,7 +100,7 @@ class _Round:
         common: Tensor,
     ) -> None:
         """Adds the values to `own` where this rank alone has them, and to `common` where all have them."""
-        parts = self._exchange.gather(weights, group)
+        parts = self._exchange.gather(weights, weights[self._weight].dtype, factors.device, group)
         gradients = self._exchange.targets(parts, targets, accumulate) if self._plan.with_gradient else []
         if self._complete:
             into = None
