@@ -98,7 +98,7 @@ def fold(weight: Tensor, dims: int, name: str) -> Tensor:
     if not dims:
         return weight
     if sharded_layout(weight) is not None:
-        return shard(weight.tensor, name, dims)  # type: ignore[attr-defined, return-value]
+        return shard(weight.tensor, name, dims)  # type: ignore[attr-defined]
     if not folds_in_place(weight, dims):
         check_storage([weight], [name])
     return weight.flatten(0, dims)

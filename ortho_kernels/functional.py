@@ -22,7 +22,7 @@ from .distributed.sharded.serving import serving_shards
 from .distributed.sharded.weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
-from .weight_checks import PLAIN, check_storage, wraps_tensors
+from .weight_checks import check_storage, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
 Options = TypeVar("Options", SO, SRIP)
@@ -227,8 +227,8 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
     """A list of its own.
 
     Args:
-        shards: what becomes of sharded weights: `"gather"` takes them in full, and so does `"keep"` where this is traced,
-            else it takes the block that is here. `"refuse"` leaves them to the checks.
+        shards: what becomes of sharded weights: `"gather"` takes them in full, `"keep"` what is here, `"refuse"` leaves
+            them to the checks.
     """
     if isinstance(weights, Tensor):
         raise TypeError(f"{name} must be a list of tensors; got one tensor: wrap it, [weight]")
@@ -236,9 +236,9 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
         cure = "; OrthogonalityPenalty takes a module" if isinstance(weights, nn.Module) else ""
         raise TypeError(f"{name} must be a list of tensors; got a {type(weights).__name__}{cure}")
     weights = list(weights)
-    if shards == "refuse" or PLAIN.issuperset(map(type, weights)):
+    if shards == "refuse":
         return weights
-    return full_tensors(weights) if shards == "gather" or torch.compiler.is_compiling() else shard_weights(weights)
+    return full_tensors(weights) if shards == "gather" else shard_weights(weights)
 
 
 def _check_start(start: Sequence[Tensor], weights: Sequence[Tensor], views: WeightViews, side: str) -> None:

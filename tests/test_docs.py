@@ -32,6 +32,7 @@ NOT_RUN = {  # by the page and the block's first words
     "gpu.md: python -m ortho_kernels.tune --seconds": "needs a card",
     "gpu.md: python -m benchmarks.gpu.penalties --model": "needs a card",
     "penalty.md: model = peft.get_peft_model(model, peft.LoraConfig(r=8,": "needs a pretrained model",
+    "torch.md: model.cuda()": "needs a card",
     "trainer.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"

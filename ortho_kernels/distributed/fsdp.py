@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_GATHERED = ("_unsharded_param", "_sharded_post_forward_param")  # attributes of FSDP2's own
+
 
 class Shards:
     """The parameters of an encoder that FSDP2 shards, each with the place in which it puts gathered ones meanwhile.
@@ -26,7 +28,8 @@ class Shards:
         for shard in self._all():
             place = shard._module_info
             current = place.module._parameters.get(place.param_name)
-            if current is not None and current is not shard.sharded_param:
+            # functional_call, and people, put other tensors there.
+            if current is not None and any(current is getattr(shard, name, None) for name in _GATHERED):
                 found[id(current)] = shard.sharded_param
         return found
 

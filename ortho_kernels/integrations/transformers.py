@@ -15,6 +15,7 @@ from transformers.training_args import OptimizerNames
 from ..penalty.gradient_scaling import has_unscaled
 from ..penalty.lora import LoraPenalty
 from ..penalty.module import OrthogonalityPenalty
+from .submodules import check_path, submodule
 
 _log = logging.getLogger("ortho_kernels")
 
@@ -43,10 +44,7 @@ class OrthogonalityCallback(TrainerCallback):
     """
 
     def __init__(self, kind: str = "so", *, module: str | None = None, name: str = "penalty", **options: Any) -> None:
-        if not isinstance(module, str | None):
-            raise TypeError(
-                f"module must be the dotted path of a submodule, or None for all; got a {type(module).__name__}"
-            )
+        check_path(module)
         if options.get("lora") == "products" and kind != "so":
             raise ValueError(f'lora="products" has the kind "so" alone; got {kind!r}')
         self.kind, self.module, self.name, self.options = kind, module, name, options
@@ -59,7 +57,7 @@ class OrthogonalityCallback(TrainerCallback):
     ) -> None:
         _refuse(args, parts["model"])
         self._sum, self._steps = 0.0, 0
-        self.penalty = self._made(_submodule(parts["model"], self.module))
+        self.penalty = self._made(submodule(parts["model"], self.module))
         if state.global_step and self.penalty.state_dict():
             self._resume(args, state)
 
@@ -124,23 +122,6 @@ class OrthogonalityCallback(TrainerCallback):
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     assert args.output_dir is not None
     return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-
-
-def _submodule(model: nn.Module, path: str | None) -> nn.Module:
-    """The module at a dotted path.
-
-    Raises:
-        ValueError: naming the first step that leads nowhere, and those that there are.
-    """
-    steps = [] if path is None else path.split(".")
-    for depth, step in enumerate(steps):
-        parts = {name: child for name, child in model._modules.items() if child is not None}
-        if step not in parts:
-            holder = ".".join(steps[:depth]) or f"the {type(model).__name__}"
-            there = f"has {', '.join(parts)}" if parts else "has no modules"
-            raise ValueError(f"module={path!r}: {holder} has no {step!r}; it {there}")
-        model = parts[step]
-    return model
 
 
 def _refuse(args: TrainingArguments, model: nn.Module) -> None:

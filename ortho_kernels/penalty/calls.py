@@ -101,6 +101,10 @@ class Calls(StepCount):
             return True
         if torch.compiler.is_compiling():
             self._refuse_tracing()
+        if self.step.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"a captured call can't be left out: call a penalty of every={self.every} outside of the CUDA graph"
+            )
         return self._counted % self.every == 0
 
     def times(self) -> int:

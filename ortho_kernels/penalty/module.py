@@ -12,7 +12,6 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
-from ..distributed.full import full_tensors
 from ..distributed.replicated.sharing import Sharing
 from ..distributed.sharded.weight import gathered, shard_weights
 from ..gradients import check_scale
@@ -291,9 +290,8 @@ class OrthogonalityPenalty(Weighting):
                 total = weighted_sum(values, self._factor()).item()
         finally:
             self.train(moving)
-        layers = zip(
-            self.names, map(gathered, matrices), views.views, values.split(views.groups), self._gammas(), strict=True
-        )
+        whole = map(gathered, matrices)
+        layers = zip(self.names, whole, views.views, values.split(views.groups), self._gammas(), strict=True)
         rows = [LayerReport.of(*layer) for layer in layers]
         return PenaltyReport(self.kind, self._strength.gamma, rows, total, self.uncovered)
 
@@ -387,11 +385,9 @@ class OrthogonalityPenalty(Weighting):
             parameters = [replaced.get(id(parameter), parameter) for parameter in parameters]
         if self._sharing is not None:
             self._sharing.refuse_sharded(self.names, parameters)
-        matrices = full_tensors(parameters) if torch.compiler.is_compiling() else parameters
-        if self._reformed:
-            matrices = list(matrices)
-            for index in self._reformed:
-                matrices[index] = self._forms[index].weight(matrices[index], self.names[index])
+        matrices = list(parameters)
+        for index in self._reformed:
+            matrices[index] = self._forms[index].weight(matrices[index], self.names[index])
         try:
             matrices = shard_weights(matrices, self.names)
             views = weight_views(matrices, self._groups, self.names)

@@ -7,15 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 from truth import as_matrices, relative, so_from_spectrum, so_gradient
 
-from ortho_kernels import soft_orthogonality, srip
+from ortho_kernels import CosineSchedule, OrthogonalityPenalty, soft_orthogonality, srip
 
 pytestmark = pytest.mark.gpu
 ops = torch.ops.ortho_kernels
 
 SHAPES = [(64, 3, 7, 7), (256, 64, 1, 1), (64, 256, 1, 1), (300, 700), (33, 5), (1, 9), (2000, 40), (512, 512, 3, 3)]
 PENALTIES = ["so", "srip"]
+TRAINED = {
+    "so": {"kind": "so", "gamma": 0.01},
+    "scheduled srip": {"kind": "srip", "gamma": CosineSchedule(0.05, 0.0, 20)},
+    "warm srip": {"kind": "srip", "gamma": 0.05, "warm_start": True},
+}
 
 
 def leaves():
@@ -41,26 +47,83 @@ def same(left, right):
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
+def after_three(step):
+    """The step, after three calls."""
+    for _ in range(3):
+        step()
+    return step, None
+
+
+def as_graph(step):
+    """What replays the step, after three calls on a side stream, and the tensors into which it writes its results."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        after_three(step)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    return graph.replay, results
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("penalty", [*PENALTIES, "so, larger side"])
 def test_a_captured_step_replays_on_the_weights_of_then(kernels, penalty):
     weights, start = leaves(), starts()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step_of(penalty, weights, start)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step_of(penalty, weights, start)
+    replay, captured = as_graph(lambda: step_of(penalty, weights, start))
     for seed in (1, 2, 3):
         torch.manual_seed(seed)
         with torch.no_grad():
             for weight in weights:
                 weight.normal_(std=max(weight.shape) ** -0.5)
-        graph.replay()
+        replay()
         assert same(captured, step_of(penalty, weights, start))
+
+
+def trained(options, way, prepared):
+    """A model and its penalty after 20 steps: three with the first images, and 17 of what `prepared` makes of the step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 80))
+    penalty = OrthogonalityPenalty(model, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    images = torch.randn(16, 64)
+
+    def step():
+        optimizer.zero_grad()
+        loss = model(images).square().mean()
+        (loss + penalty() if way == "loss" else loss).backward()
+        if way == "accumulate_gradients":
+            penalty.accumulate_gradients()
+        optimizer.step()
+
+    step, _ = prepared(step)
+    for _ in range(17):
+        images.normal_()
+        step()
+    return model, penalty
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("way", ["loss", "accumulate_gradients"])
+@pytest.mark.parametrize("case", TRAINED)
+def test_a_captured_training_step(kernels, case, way):
+    """Forward, penalty, backward and optimizer in one graph, within which counts, vectors and schedules move on."""
+    model, penalty = trained(TRAINED[case], way, as_graph)
+    truth, eager = trained(TRAINED[case], way, after_three)
+    for given, true in zip(model.parameters(), truth.parameters(), strict=True):
+        assert relative(given.detach(), true.detach().double()) < 1e-5
+    torch.testing.assert_close(penalty.state_dict(), eager.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_captured_call_can_not_be_left_out(kernels):
+    penalty = OrthogonalityPenalty(nn.Linear(8, 6), every=2)
+    penalty.accumulate_gradients()
+    with (
+        pytest.raises(RuntimeError, match=r"call a penalty of every=2 outside of the CUDA graph"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        penalty.accumulate_gradients()
 
 
 @pytest.mark.smoke

@@ -6,9 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from ranks import on_ranks
-from torch.utils.data import DataLoader
-from written_loop import (
+from llama_training import (
     BATCH,
     GAMMA,
     LENGTH,
@@ -22,6 +20,8 @@ from written_loop import (
     train,
     trained,
 )
+from ranks import on_ranks
+from torch.utils.data import DataLoader
 
 from ortho_kernels import CosineSchedule, OrthogonalityPenalty
 

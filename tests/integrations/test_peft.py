@@ -3,9 +3,9 @@
 import peft
 import pytest
 import torch
+from llama_training import Formula, assert_close, language_model, train
 from transformers_run import trainer
 from truth import residual
-from written_loop import Formula, assert_close, language_model, train
 
 from ortho_kernels import LoraPenalty, OrthogonalityPenalty
 from ortho_kernels.integrations.transformers import OrthogonalityCallback

@@ -4,11 +4,11 @@ import os
 
 import pytest
 import torch
+from llama_training import BATCH, language_model, trained
 from ranks import on_ranks
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers import TrainerControl, TrainerState
 from transformers_run import arguments, penalized, trainer
-from written_loop import BATCH, language_model, trained
 
 from ortho_kernels.integrations.transformers import OrthogonalityCallback
 

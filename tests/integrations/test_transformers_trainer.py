@@ -6,10 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers_run import arguments, penalized, trainer
-from written_loop import (
+from llama_training import (
     BATCH,
     GAMMA,
     STEPS,
@@ -21,6 +18,9 @@ from written_loop import (
     train,
     trained,
 )
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers_run import arguments, penalized, trainer
 
 from ortho_kernels import CosineSchedule, OrthogonalityPenalty
 from ortho_kernels.integrations.transformers import OrthogonalityCallback

@@ -1,7 +1,7 @@
-"""A run of transformers' Trainer on the small model, with what differs from `written_loop` turned off."""
+"""A run of transformers' Trainer on the small model, with what differs from `llama_training` turned off."""
 
+from llama_training import BATCH, GAMMA, RATE, STEPS, examples, language_model
 from transformers import Trainer, TrainingArguments
-from written_loop import BATCH, GAMMA, RATE, STEPS, examples, language_model
 
 from ortho_kernels.integrations.transformers import OrthogonalityCallback
 

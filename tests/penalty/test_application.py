@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from truth import residual, sigma, so_from_spectrum
+from truth import so_from_spectrum
 from waits import Waits
+from written_out import written_penalty
 
-from ortho_kernels import CosineSchedule, OrthogonalityPenalty, ops
-from ortho_kernels.penalty.start import entry_keys
+from ortho_kernels import CosineSchedule, OrthogonalityPenalty
 
 STEPS = 5
 GAMMA = {"0": 0.05, "*": 0.02}
@@ -36,16 +36,8 @@ def made(model, kind, **options):
     penalty = OrthogonalityPenalty(model, kind, **{"gamma": GAMMA} | options)
 
     def written(own, step=0, factor=1.0):
-        parts = []
-        for index in (0, 2):
-            W = own[index].weight
-            if kind == "so":
-                parts.append(residual(W).square().sum())
-            else:  # from the vectors of that step
-                count = torch.tensor(step, device="cpu")
-                start = ops.start_vectors(entry_keys(0, f"{index}.weight", len(W)), count)
-                parts.append(sigma(W, start.to(W)))
-        return factor * (0.05 * parts[0] + 0.02 * parts[1])
+        first, second = (written_penalty(own, [name], kind, step) for name in ("0.weight", "2.weight"))
+        return factor * (0.05 * first + 0.02 * second)
 
     return penalty, written
 

@@ -92,11 +92,18 @@ class Exchange:
             for held, part in zip(self._in_place, parts, strict=True)
         ]
 
-    def scatter(self, gradients: Sequence[Tensor], targets: Sequence[Any], accumulate: bool, group: Any) -> None:
+    def scatter(
+        self,
+        gradients: Sequence[Tensor],
+        targets: Sequence[Any],
+        accumulate: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        group: Any,
+    ) -> None:
         """The gradients of parts to those who hold the weights; `targets` that are None drop theirs."""
         if not self._moves:
             return
-        dtype, device = _kind(gradients, targets)
         sent = _packed([received.of(gradients) for source in self._received for received in source], dtype, device)
         buffer = _all_to_all(sent, self._received_sizes, self._sent_sizes, group)
         del sent
@@ -139,11 +146,6 @@ def _packed(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device)
 def _take_apart(buffer: Tensor, targets: Sequence[Tensor]) -> None:
     for target, received in zip(targets, buffer.split([target.numel() for target in targets]), strict=True):
         target.copy_(received.view(target.shape))
-
-
-def _kind(gradients: Sequence[Tensor], targets: Sequence[Any]) -> tuple[torch.dtype, torch.device]:
-    like = next(tensor for tensor in (*gradients, *targets) if tensor is not None)
-    return like.dtype, like.device
 
 
 def _all_to_all(buffer: Tensor, sent: Sequence[int], received: Sequence[int], group: Any) -> Tensor:

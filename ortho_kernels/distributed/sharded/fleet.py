@@ -60,9 +60,10 @@ class Fleet:
                 self._srip = self._split(options, group)
         values, last = torch.zeros_like(factors), torch.zeros_like(start)
         for places, entries, computed in self._srip:
-            values[places], end = computed.compute(held, start[entries], factors[places], follow, group)
+            found, end = computed.compute(held, start[entries], factors[places], follow, group)
+            values[places] = found.to(values.dtype)
             if end is not None:
-                last[entries] = end
+                last[entries] = end.to(last.dtype)
         return values, last if follow else None
 
     def _split(self, options: SRIP, group: dist.ProcessGroup) -> list[tuple[Tensor, Tensor, Any]]:

@@ -53,15 +53,15 @@ def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
     """A gradient times the factor of each of its weight's matrices; of a sharded weight, of what is here."""
     local = _local(target)
     if len(factors) == 1:
-        return local * factors[0].to(local.dtype)
+        return (local * factors.view([1] * local.dim())).to(local.dtype)
     if not isinstance(weight, ShardedWeight):
-        return (local.reshape(len(factors), -1) * factors.to(local.dtype)[:, None]).view_as(local)
+        return (local.reshape(len(factors), -1) * factors[:, None]).to(local.dtype).view_as(local)
     layout, block = weight.layout, weight.block
     cuts = len(factors) // layout.sizes[0]
     batch = torch.arange(*block.batch, device=local.device)
     cut = torch.arange(*block.rows, device=local.device) // (layout.sizes[1] // cuts)
-    each = factors[batch[:, None] * cuts + cut].to(local.dtype)
-    return _in_shape(_as_matrices(weight, target) * each[:, :, None], weight, local)
+    each = factors[batch[:, None] * cuts + cut]
+    return _in_shape((_as_matrices(weight, target) * each[:, :, None]).to(local.dtype), weight, local)
 
 
 def _local(tensor: Any) -> Tensor:

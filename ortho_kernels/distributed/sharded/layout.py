@@ -137,10 +137,10 @@ def _order(placements: tuple[Any, ...], sharded: dict[int, int], dim: int) -> li
 
 def _ranks(mesh: Any, dims: tuple[int, ...], placements: tuple[Any, ...]) -> list[int]:
     """The global ranks over which the weight is sharded, in the order of their group."""
+    if mesh.get_coordinate() is None:
+        raise ValueError(f"is on {mesh}, of which rank {dist.get_rank()} is no part; `exclude` it there")
     if not dims:
         return []
-    if mesh.get_coordinate() is None:
-        raise ValueError(f"is sharded over {mesh}, of which rank {dist.get_rank()} is no part; `exclude` it there")
     if len(dims) == 1:
         return dist.get_process_group_ranks(mesh.get_group(dims[0]))
     if len(dims) < mesh.ndim or mesh.size() != dist.get_world_size():

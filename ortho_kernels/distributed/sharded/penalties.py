@@ -29,12 +29,12 @@ class ShardedPenalties(Penalties):
     def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP) -> None:
         self._local = local
         self._here: list[int] = []  # the weights that every rank holds in full, and computes by itself
-        fleets: dict[Any, list[int]] = {}
+        fleets: dict[Any, list[int]] = {}  # by group and dtype: a buffer that is sent has one
         for index, layout in enumerate(views.layouts):
             if layout is None or not layout.dims:
                 self._here.append(index)
             else:
-                fleets.setdefault(layout.key, []).append(index)
+                fleets.setdefault((layout.key, views.gradient_forms[index][1]), []).append(index)
         self._indices = matrix_indices(self._here, views)
         self._entries = entry_indices(self._here, views, options.side) if isinstance(options, SRIP) else _NONE
         self._fleets = [Fleet(local, views, options, indices) for indices in fleets.values()]
@@ -63,6 +63,7 @@ class ShardedPenalties(Penalties):
             own, own_views, own_into = self._of_here(held, views, factors)
             found = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
             values[self._indices] = found.to(values.dtype)
+            self._put_back(own_into.targets, held)
         for fleet in self._fleets:
             values[fleet.indices] = fleet.soft_orthogonality(held, options, factors[fleet.indices])
         held.finish()
@@ -80,6 +81,7 @@ class ShardedPenalties(Penalties):
             vectors = start[self._entries].to(own_views.dtype)
             found, end = self._local.srip_gradients(own, own_views, options, vectors, own_into, follow)
             values[self._indices] = found.to(values.dtype)
+            self._put_back(own_into.targets, held)
             if end is not None:
                 last[self._entries] = end.to(last.dtype)
         for fleet in self._fleets:
@@ -96,6 +98,13 @@ class ShardedPenalties(Penalties):
         flat = [target if target is None else target.flatten(0, 1) for target in targets]
         groups = [views.groups[index] for index in self._here]
         return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
+
+    def _put_back(self, written: Sequence[Tensor | None], held: Held) -> None:
+        """The gradients of weights whose matrices can't be folded in place: these were written to copies."""
+        for index, gradient in zip(self._here, written, strict=True):
+            target = held.targets[index]
+            if gradient is not None and target is not None and gradient.data_ptr() != target.data_ptr():
+                target.copy_(gradient.view_as(target))
 
 
 _NONE = torch.zeros(0, dtype=torch.int64, device="cpu")
@@ -118,18 +127,35 @@ class _Computed(torch.autograd.Function):
             empty_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
         ]
         values, last = compute(Into(targets))
-        ctx.weights, ctx.groups, ctx.targets = weights, groups, targets
+        ctx.weights, ctx.groups, ctx.targets, ctx.tensors = weights, groups, targets, tensors
         ctx.set_materialize_grads(False)
         if last is not None:
             ctx.mark_non_differentiable(last)
         return values, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factors: Tensor | None, _: Any) -> Any:
         if factors is None:
             return (None,) * (3 + len(ctx.targets))
-        gradients = []
-        for target, weight, own in zip(ctx.targets, ctx.weights, factors.split(ctx.groups), strict=True):
-            gradients.append(None if target is None else times(target, weight, own))
+
+        def compute() -> tuple[Tensor | None, ...]:
+            each = zip(ctx.targets, ctx.weights, factors.split(ctx.groups), strict=True)
+            return tuple(None if target is None else times(target, weight, own) for target, weight, own in each)
+
+        gradients = _SecondDerivative.apply(compute, *ctx.tensors) if torch.is_grad_enabled() else compute()
         return None, None, None, *gradients
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """Stands where a gradient's own gradient would be taken, which is not known here."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[[], tuple[Tensor | None, ...]], *_: Tensor) -> tuple[Tensor | None, ...]:
+        return compute()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "penalties of sharded weights can be differentiated once; for second derivatives give their full_tensor(), and "
+            "run the forward under ortho_kernels.use_backend('torch')"
+        )

@@ -100,7 +100,8 @@ class _Round:
         common: Tensor,
     ) -> None:
         """Adds the values to `own` where this rank alone has them, and to `common` where all have them."""
-        parts = self._exchange.gather(weights, weights[self._weight].dtype, factors.device, group)
+        dtype, device = weights[self._weight].dtype, factors.device
+        parts = self._exchange.gather(weights, dtype, device, group)
         gradients = self._exchange.targets(parts, targets, accumulate) if self._plan.with_gradient else []
         if self._complete:
             into = None
@@ -113,7 +114,7 @@ class _Round:
             self._add_cut(self._grams, parts, gradients, factors, accumulate, group, common)
         del parts  # their memory is that of the buffers in which the gradients travel
         if self._plan.with_gradient:
-            self._exchange.scatter(gradients, targets, accumulate, group)
+            self._exchange.scatter(gradients, targets, accumulate, dtype, device, group)
 
     def _values(self, matrices: list[Tensor], into: Into | None) -> Tensor:
         views = weight_views(matrices, 1)
@@ -142,7 +143,7 @@ class _Round:
         if gradients and views is not None:
             if not options.squared:
                 factors = torch.where(common == 0, 0, factors / (2 * common))
-            K = grams.own_weighted(R, options.diagonal, options.off_diagonal)
+            K = grams.own_weighted(R, options.diagonal, options.off_diagonal).to(views.dtype)
             into = Into([gradients[place] for place in self._cut], times * factors[self._own_indices], accumulate)
             self._local.multiply_residuals(own, views, self._sides, K, into)
 

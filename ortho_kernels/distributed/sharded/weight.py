@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...weight_checks import PLAIN, is_sharded
+from ...weight_checks import PLAIN, is_sharded, wraps_tensors
 from .layout import Block, Layout, layout_of
 
 
@@ -26,12 +26,20 @@ class ShardedWeight:
         layout: which block each rank holds. It takes the place of `Tensor.layout` in what the views depend on.
 
     Raises:
-        ValueError: for placements that are not known here, worded to follow the weight's name.
+        ValueError: for placements that are not known here, worded to follow the weight's name, or without a process group.
+        TypeError: where its parts are no plain tensors.
     """
 
     is_sparse = False
 
     def __init__(self, tensor: Any, batch_dims: int = 0, transposed: bool = False) -> None:
+        if not dist.is_initialized():
+            raise ValueError("is a DTensor, but there is no process group: it was destroyed; use full_tensor() before")
+        local = tensor._local_tensor
+        if wraps_tensors(local) and type(local).__name__ != "AsyncCollectiveTensor":  # which is one on its way
+            raise TypeError(
+                f"is a DTensor of {type(local).__name__}, which wraps other tensors; expected plain dense tensors"
+            )
         self.tensor = tensor
         self.batch_dims, self.transposed = batch_dims, transposed
         shape = list(tensor.shape)
@@ -86,29 +94,48 @@ class ShardedWeight:
 
     def whole(self) -> Tensor:
         """The weight, gathered on every rank: a collective, for people who look at it."""
-        tensor = self.tensor.full_tensor()
-        return (tensor.transpose(-1, -2) if self.transposed else tensor).flatten(0, self.batch_dims)
+        return _in_form(self.tensor.full_tensor(), self.batch_dims, self.transposed)
 
 
-def shard_weights(weights: Sequence[Tensor], names: Sequence[str] | None = None) -> list[Any]:
-    """The weights, with a `ShardedWeight` in the place of each that is sharded.
+def shard_weights(weights: list[Tensor], names: Sequence[str] | None = None) -> list[Any]:
+    """The weights, with a `ShardedWeight` in the place of each that is sharded. What is traced is gathered.
 
     Raises:
-        ValueError: naming the weight, for placements that are not known here.
+        TypeError, ValueError: naming the weight, as `ShardedWeight` does.
+        RuntimeError: naming the weight, where torch.func transforms it.
     """
-    if PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
-        return list(weights)
-    return [
-        shard(weight, names[index] if names is not None else f"weights[{index}]") if is_sharded(weight) else weight
-        for index, weight in enumerate(weights)
-    ]
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if not transformed and PLAIN.issuperset(map(type, weights)):  # asked in every step: the usual answer comes first
+        return weights
+    found = []
+    for index, weight in enumerate(weights):
+        name = names[index] if names is not None else f"weights[{index}]"
+        if transformed and is_sharded(_untransformed(weight)):
+            raise RuntimeError(
+                f"{name} is a DTensor, whose penalties torch.func can't transform; give its full_tensor()"
+            )
+        found.append(shard(weight, name) if is_sharded(weight) else weight)
+    return found
 
 
-def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> ShardedWeight:
+def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> Any:
+    """As `shard_weights`, one of a form: see `ShardedWeight`."""
+    if torch.compiler.is_compiling():
+        return _in_form(weight.full_tensor(), batch_dims, transposed)
     try:
         return ShardedWeight(weight, batch_dims, transposed)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} {error}") from None
+
+
+def _untransformed(tensor: Any) -> Any:
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _in_form(tensor: Tensor, batch_dims: int, transposed: bool) -> Tensor:
+    return (tensor.transpose(-1, -2) if transposed else tensor).flatten(0, batch_dims)
 
 
 def empty_gradient(weight: Any) -> Any:

@@ -5,10 +5,7 @@ from contextlib import nullcontext
 import torch
 import transformers
 from torch import nn
-from truth import residual, sigma
-
-from ortho_kernels import ops
-from ortho_kernels.penalty.start import entry_keys
+from written_out import written_value
 
 STEPS, BATCH, LENGTH, RATE = 20, 8, 6, 0.1
 GAMMA = {"so": 0.02, "srip": 0.1}
@@ -65,13 +62,7 @@ class Formula:
         return value.detach()
 
     def total(self, weights):
-        return sum(self._of(name, weight) for name, weight in weights.items())
-
-    def _of(self, name, W):
-        if self.kind == "so":
-            return residual(W, "small").square().sum()
-        keys = entry_keys(0, name, min(W.shape))  # from the vectors of that step
-        return sigma(W, ops.start_vectors(keys, torch.tensor(self.step)).double())
+        return sum(written_value(name, weight, self.kind, self.step) for name, weight in weights.items())
 
 
 def train(model, penalty=None, *, steps=STEPS, accumulation=1, clip=0.0, dtype=None, scaler=None):
