@@ -181,6 +181,7 @@ class ShardedSRIP:
             transposed[own.depth] = W.T @ x[own.order]
             if onward and own.matrix.is_cut_along_depth:
                 product[own.order] = W @ transposed[own.depth]
+            del W  # before the next copy is made
         orders = self._added_orders if onward else self._added_orders[:0]
         squares = self._squares(x)
         sizes = [len(self._added_depths), len(orders), len(squares)]
