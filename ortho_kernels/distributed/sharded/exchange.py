@@ -77,8 +77,9 @@ class Exchange:
             for held, shape in zip(self._in_place, self._shapes, strict=True)
         ]
         if self._moves:
-            sent = [held.of(weights).reshape(-1) for to in self._sent for held in to]
-            buffer = _all_to_all(_joined(sent, dtype, device), self._sent_sizes, self._received_sizes, group)
+            sent = _packed([held.of(weights) for to in self._sent for held in to], dtype, device)
+            buffer = _all_to_all(sent, self._sent_sizes, self._received_sizes, group)
+            del sent
             _take_apart(buffer, [received.of(parts) for source in self._received for received in source])
         return parts
 
@@ -103,8 +104,9 @@ class Exchange:
         """The gradients of parts to those who hold the weights; `targets` that are None drop theirs."""
         if not self._moves:
             return
-        sent = [received.of(gradients).reshape(-1) for source in self._received for received in source]
-        buffer = _all_to_all(_joined(sent, dtype, device), self._received_sizes, self._sent_sizes, group)
+        sent = _packed([received.of(gradients) for source in self._received for received in source], dtype, device)
+        buffer = _all_to_all(sent, self._received_sizes, self._sent_sizes, group)
+        del sent
         held = [each for to in self._sent for each in to]
         for each, gradient in zip(held, buffer.split(list(map(_entries, held))), strict=True):
             if targets[each.weight] is not None:
@@ -133,8 +135,12 @@ def _entries(rectangle: Held | _Received) -> int:
     return (rectangle.rows[1] - rectangle.rows[0]) * (rectangle.cols[1] - rectangle.cols[0])
 
 
-def _joined(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=dtype, device=device)
+def _packed(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One after the other, without a copy of any in between."""
+    buffer = torch.empty(sum(tensor.numel() for tensor in tensors), dtype=dtype, device=device)
+    for place, tensor in zip(buffer.split([tensor.numel() for tensor in tensors]), tensors, strict=True):
+        place.view(tensor.shape).copy_(tensor)
+    return buffer
 
 
 def _take_apart(buffer: Tensor, targets: Sequence[Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 A matrix goes to one owner, by all-to-all, or it is cut along its depth into parts whose Grams are added up. A matrix that is
 sharded along its depth is cut already, and its parts stay where they are. Whichever moves less is taken. A matrix that is
-too much work for one rank is cut. Owners get theirs by what each costs, the largest first.
+too much work for one rank, beside what stays in place, is cut. Owners get theirs by what each costs, the largest first.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from ..assignment import assign, gram_cost
 from .layout import Interval, chunk
-from .pieces import Matrix, Piece, overlap
+from .pieces import Matrix, Piece, overlap, total
 
-OVERLOAD = 1.4  # a matrix that costs more than this many fair shares is cut
+OVERLOAD = 1.4  # a matrix is cut that would bring a rank above this many fair shares
 ROUND_BYTES = 2**24  # what one rank owns in a round, unless a single part is larger
 
 
@@ -47,24 +47,21 @@ class Plan:
         self.matrices, self.sizes, self.ranks = matrices, sizes, ranks
         self.with_gradient = with_gradient
         self._loads = [0.0] * ranks
-        fair = sum(gram_cost(matrix.order, matrix.depth) for matrix in matrices) / ranks
+        costs = [gram_cost(matrix.order, matrix.depth) for matrix in matrices]
         parts: dict[int, list[Part]] = {}
         left = []
         for index, matrix in enumerate(matrices):
-            cut = self._cut(index, OVERLOAD * fair) if can_cut else None
-            if matrix.is_whole:
-                parts[index] = [Part(index, matrix.pieces[0].rank, (0, matrix.depth))]
-            elif cut is not None:
-                parts[index] = cut
+            if matrix.is_whole or (can_cut and self._sums_move_less(index)):
+                parts[index] = self._place([(piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces], index)
             else:
                 left.append(index)
-                continue
-            for part in parts[index]:
-                self._loads[part.owner] += self.cost(part)
-        costs = [gram_cost(matrices[index].order, matrices[index].depth) for index in left]
-        for index, owner in zip(left, assign(costs, ranks, self._loads), strict=True):
-            parts[index] = [Part(index, owner, (0, matrices[index].depth))]
-            self._loads[owner] += self.cost(parts[index][0])
+        if can_cut and ranks > 1:
+            for index in sorted(left, key=lambda index: -costs[index]):
+                if costs[index] > OVERLOAD * sum(costs) / ranks - min(self._loads):
+                    parts[index] = self._place(self._cut(index), index)
+                    left.remove(index)
+        for index, owner in zip(left, assign([costs[index] for index in left], ranks, self._loads), strict=True):
+            parts[index] = self._place([(owner, (0, matrices[index].depth))], index)
         self.rounds = self._in_rounds(parts)
 
     @property
@@ -94,47 +91,86 @@ class Plan:
 
     def loads(self) -> list[float]:
         """The multiply-adds of every rank."""
-        return list(self._loads)
+        return self._loads_of(self.parts)
+
+    def waiting(self) -> float:
+        """The multiply-adds one after the other: in each round all wait for the rank with most of them."""
+        return sum(max(self._loads_of(parts)) for parts in self.rounds)
 
     def exchanged_bytes(self) -> int:
         """What all ranks receive from others, there and back, by all-to-all."""
-        there = 0
-        for part in self.parts:
-            matrix = self.matrices[part.matrix]
-            for piece, (begin, end) in self.sources(part):
-                if piece.rank != part.owner:
-                    first, last = matrix.order_of(piece)
-                    there += (last - first) * (end - begin) * self.sizes[part.matrix]
+        there = sum(size for part in self.parts for rank, size in self._held(part) if rank != part.owner)
         return there * (2 if self.with_gradient else 1)
 
     def summed_bytes(self, entry: int = 4) -> int:
         """What all ranks receive for the sums of Grams, by a ring: 2 (P - 1) N."""
-        cut = {part.matrix for part in self.parts if not self.is_complete(part)}
-        entries = sum(triangle(self.matrices[index].order) for index in cut)
-        return 2 * (self.ranks - 1) * entries * entry
+        return 2 * (self.ranks - 1) * entry * self._summed_entries(self.parts)
 
-    def round_bytes(self, parts: Sequence[Part]) -> int:
-        """What the rank with the most to own holds of a round beside its shards: matrices, gradients and residuals."""
-        held = [0] * self.ranks
+    def memory(self, entry: int = 4) -> list[int]:
+        """What each rank allocates at most, in bytes, beyond weights and gradients: in the round that takes the most.
+
+        These are the matrices that it receives, their gradients, and what it sends or its residuals, whichever is more.
+
+        Args:
+            entry: the bytes of an entry of a residual.
+        """
+        rounds = [self._round_memory(parts, entry) for parts in self.rounds]
+        return [max(held) for held in zip(*rounds, strict=True)] or [0] * self.ranks
+
+    def _loads_of(self, parts: Sequence[Part]) -> list[float]:
+        loads = [0.0] * self.ranks
         for part in parts:
-            matrix, moved = self.matrices[part.matrix], not self.is_in_place(part)
-            entries = matrix.order * (part.depth[1] - part.depth[0])
-            held[part.owner] += 2 * moved * entries * self.sizes[part.matrix] + 4 * triangle(matrix.order)
-        return max(held)
+            loads[part.owner] += self.cost(part)
+        return loads
 
-    def _cut(self, index: int, most: float) -> list[Part] | None:
-        """The parts of a matrix that is better cut; None where it is better whole."""
+    def _round_memory(self, parts: Sequence[Part], entry: int) -> list[int]:
+        received, sent, complete, cut = ([0] * self.ranks for _ in range(4))
+        for part in parts:
+            residuals = complete if self.is_complete(part) else cut
+            order = self.matrices[part.matrix].order
+            residuals[part.owner] += entry * (triangle(order) + order)  # the diagonal is worked on apart
+            if not self.is_in_place(part):
+                for rank, size in self._held(part):
+                    received[part.owner] += size
+                    sent[rank] += size
+        summed, tensors = entry * self._summed_entries(parts), 2 if self.with_gradient else 1
+        return [
+            tensors * received[rank] + max(sent[rank], complete[rank], summed + cut[rank]) for rank in range(self.ranks)
+        ]
+
+    def _held(self, part: Part) -> list[tuple[int, int]]:
+        """The ranks that hold some of a part, each with the bytes of that."""
+        matrix, size = self.matrices[part.matrix], self.sizes[part.matrix]
+        return [
+            (piece.rank, total([matrix.order_of(piece)]) * total([depth]) * size) for piece, depth in self.sources(part)
+        ]
+
+    def _summed_entries(self, parts: Sequence[Part]) -> int:
+        """Of the residuals that are sums over the ranks."""
+        cut = {part.matrix for part in parts if not self.is_complete(part)}
+        return sum(triangle(self.matrices[index].order) for index in cut)
+
+    def _place(self, owned: Sequence[tuple[int, Interval]], index: int) -> list[Part]:
+        """The parts of a matrix, from who owns which interval of the depth."""
+        parts = [Part(index, owner, depth) for owner, depth in owned]
+        for part in parts:
+            self._loads[part.owner] += self.cost(part)
+        return parts
+
+    def _sums_move_less(self, index: int) -> bool:
+        """Whether a matrix is cut along its depth, and its Grams are less to move than it is itself."""
         matrix = self.matrices[index]
-        too_large = gram_cost(matrix.order, matrix.depth) > most and self.ranks > 1
+        summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
+        moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
+        return matrix.is_cut_along_depth and summed < moved * (2 if self.with_gradient else 1)
+
+    def _cut(self, index: int) -> list[tuple[int, Interval]]:
+        """For each rank an interval of a matrix's depth: where it is cut along that, what the rank holds."""
+        matrix = self.matrices[index]
         if matrix.is_cut_along_depth:
-            summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
-            moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
-            if too_large or summed < moved * (2 if self.with_gradient else 1):
-                return [Part(index, piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces]
-        elif too_large:
-            intervals = [chunk(matrix.depth, self.ranks, rank) for rank in range(self.ranks)]
-            return [Part(index, rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
-        return None
+            return [(piece.rank, matrix.depth_of(piece)) for piece in matrix.pieces]
+        intervals = [chunk(matrix.depth, self.ranks, rank) for rank in range(self.ranks)]
+        return [(rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
 
     def _in_rounds(self, parts: dict[int, list[Part]]) -> list[list[Part]]:
         """The largest matrices first, as many of one size of entries as leave each rank's share below `ROUND_BYTES`."""
@@ -147,7 +183,9 @@ class Plan:
             for part in parts[index]:
                 more[part.owner] += self._bytes(part)
             fits = rounds and size == self.sizes[index]
-            if not fits or any(extra and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)):
+            if not fits or any(
+                extra and own and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)
+            ):
                 rounds.append([])
                 held = [0] * self.ranks
             rounds[-1] += parts[index]

@@ -104,13 +104,15 @@ class _Round:
         parts = self._exchange.gather(weights, dtype, device, group)
         gradients = self._exchange.targets(parts, targets, accumulate) if self._plan.with_gradient else []
         if self._complete:
-            matrices, into = [parts[place] for place in self._complete], None
+            into = None
             if gradients:
                 chosen = [gradients[place] for place in self._complete]
                 into = Into(chosen, factors[self._complete_indices], accumulate)
-            own[self._complete_indices] = self._values(matrices, into).to(own.dtype)
+            values = self._values([parts[place] for place in self._complete], into)
+            own[self._complete_indices] = values.to(own.dtype)
         if self._grams is not None:
             self._add_cut(self._grams, parts, gradients, factors, accumulate, group, common)
+        del parts  # their memory is that of the buffers in which the gradients travel
         if self._plan.with_gradient:
             self._exchange.scatter(gradients, targets, accumulate, dtype, device, group)
 

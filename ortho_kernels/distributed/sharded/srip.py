@@ -171,6 +171,7 @@ class ShardedSRIP:
             left = (factors[own.place] * torch.stack(lefts, 1)).to(self._dtype)
             gradient = left @ torch.stack(rights).to(self._dtype)
             target.add_(gradient) if held.accumulate else target.copy_(gradient)
+            del gradient  # before the next one is made
 
     def _apply(self, weights: Sequence[Any], x: Tensor, group: Any, onward: bool = True) -> _Applied:
         """A pass over the weights, and one all-reduce. Without `onward` W^T x alone is computed."""

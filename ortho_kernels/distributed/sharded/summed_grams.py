@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,18 +24,15 @@ class SummedGrams:
 
     def __init__(self, orders: Sequence[int], parts: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self._dtype, self._device = dtype, device
-        begins, count = [], 0
-        for order in orders:
-            begins.append(count)
-            count += triangle(order)
-        self._count, self._sizes = count, [triangle(order) for order in orders]
-        diagonals = [begin + _diagonal(order) for begin, order in zip(begins, orders, strict=True)]
+        self._sizes = [triangle(order) for order in orders]
+        self._count = sum(self._sizes)
+        begins = list(accumulate(self._sizes, initial=0))
+        diagonals = [begin + _diagonal(order) for begin, order in zip(begins, orders, strict=False)]
         self._diagonal = torch.cat(diagonals).to(device)
         self._diagonal_sizes = list(orders)
-        own = [torch.arange(begins[place], begins[place] + self._sizes[place]) for place in parts]
-        own_diagonals = [diagonals[place] for place in parts]
-        self._own = torch.cat(own).to(device) if own else None
-        self._own_diagonal = torch.cat(own_diagonals).to(device) if own else None
+        self._own = [slice(begins[place], begins[place + 1]) for place in parts]
+        self._own_sizes = [self._sizes[place] for place in parts]
+        self._own_diagonal = torch.cat([diagonals[place] for place in parts]).to(device) if parts else None
 
     def residuals(self, own: Tensor | None, group: Any) -> Tensor:
         """R of all matrices: a collective.
@@ -44,7 +42,8 @@ class SummedGrams:
         """
         total = torch.zeros(self._count, dtype=self._dtype, device=self._device)
         if own is not None:
-            total[self._own] = own.to(self._dtype)
+            for place, part in zip(self._own, own.split(self._own_sizes), strict=True):
+                total[place] = part
             total[self._own_diagonal] += 1  # each part's own identity
         dist.all_reduce(total, group=group)
         total[self._diagonal] -= 1
@@ -57,10 +56,13 @@ class SummedGrams:
         return diagonal * on + off_diagonal * 2 * (lower - on)
 
     def own_weighted(self, R: Tensor, diagonal: float, off_diagonal: float) -> Tensor:
-        """K of the parts that are here, R with these factors on and off the diagonal: the gradient is 4 K W."""
-        K = R * off_diagonal
-        K[self._diagonal] = diagonal * R[self._diagonal]
-        return K[self._own]
+        """K of the parts that are here, R with these factors on and off the diagonal: the gradient is 4 K W.
+
+        R is overwritten.
+        """
+        on = diagonal * R[self._diagonal]
+        K = R.mul_(off_diagonal).index_copy_(0, self._diagonal, on)
+        return torch.cat([K[place] for place in self._own])
 
 
 def _diagonal(order: int) -> Tensor:
