@@ -19,6 +19,7 @@ from ortho_kernels.weight_views import gradient_slots, weight_views
 from ..model_shapes import Shapes
 
 ENTRY = 4  # bytes: float32
+DOUBLE = 8  # of SRIP's vectors, and of a piece while it is multiplied
 KINDS: dict[str, Any] = {"so": SO(), "srip": SRIP()}
 LAYOUTS = SHARED, FSDP2, TENSOR_PARALLEL = "DDP, `share=`", "FSDP2", "tensor parallel"
 
@@ -103,7 +104,7 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
     """Each pass is an all-reduce: of W^T x, or of W (W^T x) where the matrix is cut along its depth, and of |x|^2.
 
     The last one of `iterations + pairs` needs W^T x alone. Of each pass two vectors of the order and one of the depth stay,
-    and a pass takes as much twice again while it runs. Gradients are made piece by piece.
+    and a pass takes as much twice again while it runs. Pieces are multiplied one by one.
     """
     iterations, pairs = KINDS["srip"].iterations, KINDS["srip"].pairs
     products, largest = [0.0] * ranks, [0] * ranks
@@ -114,17 +115,17 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
                 products[piece.rank] += power_cost(matrix.order, matrix.depth, iterations, pairs)
             else:
                 products[piece.rank] += (2 * (iterations + pairs - 1) + 1 + 2 * pairs) * entries
-                largest[piece.rank] = max(largest[piece.rank], ENTRY * entries)
+                largest[piece.rank] = max(largest[piece.rank], DOUBLE * entries)
     cut = [matrix for matrix in matrices if not matrix.is_whole]
     whole = [matrix for matrix in matrices if matrix.is_whole]
     orders = sum(matrix.order for matrix in cut if matrix.is_cut_along_depth)
     depths = sum(matrix.depth for matrix in cut if not matrix.is_cut_along_depth)
     passes = iterations + pairs
     reduced = ENTRY * (passes * (depths + len(cut)) + (passes - 1) * orders)
-    vectors = (passes + 2) * sum(2 * matrix.order + matrix.depth for matrix in cut)
-    vectors += VECTORS * sum(matrix.order for matrix in whole)
+    vectors = DOUBLE * (passes + 2) * sum(2 * matrix.order + matrix.depth for matrix in cut)
+    vectors += ENTRY * VECTORS * sum(matrix.order for matrix in whole)
     received = 2 * (ranks - 1) * reduced + values_bytes(len(whole), ranks)
-    return Counts(products, received, [ENTRY * vectors + own for own in largest], max(products))
+    return Counts(products, received, [vectors + own for own in largest], max(products))
 
 
 def _count_shared(shapes: Shapes, kind: str, ranks: int) -> Counts:

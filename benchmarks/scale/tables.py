@@ -36,11 +36,15 @@ def llama() -> str:
     head = ["", "", "ranks", "GFLOP a rank", "fair shares", "of a step's FLOP"]
     head += ["MB to a rank", "of gathering", "of FSDP2's bytes", "MiB"]
     lines = [
-        [part, _PENALTIES[kind], str(ranks), _digits(row.flop / 1e9), _work(row.fair, row.waiting), f"{row.of_step:.4%}",
-         _digits(row.received / 1e6), f"{row.of_gathering:.2%}", f"{row.of_fsdp:.3%}", f"{row.memory / 2**20:.0f}"]
+        [part, _PENALTIES[kind], str(ranks), _digits(row.flop / 1e9), _work(row.fair, row.waiting), _percent(row.of_step),
+         _digits(row.received / 1e6), _percent(row.of_gathering), _percent(row.of_fsdp), f"{row.memory / 2**20:.0f}"]
         for (part, kind, ranks), row in paper.rows().items()
     ]  # fmt: skip
     return _table(head, lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _digits(number: float) -> str:
