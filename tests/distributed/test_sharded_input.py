@@ -10,6 +10,7 @@ from torch import nn
 from ortho_kernels import OrthogonalityPenalty, soft_orthogonality, srip, use_backend
 
 W = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) / 3
+EXPERTS = torch.stack([W, 2 * W, 3 * W])
 
 
 def penalty(weight, kind="so"):
@@ -79,6 +80,12 @@ def placements(rank):
         "meta": on_meta,
         "start": lambda: srip([distribute_tensor(W, mesh, [Shard(0)])]),
         "many meshes": many_meshes,
+        "experts": lambda: soft_orthogonality(
+            [distribute_tensor(EXPERTS, mesh, [Shard(2)])], batch_dims=1, reduction="none"
+        ),
+        "on its way": lambda: soft_orthogonality(
+            [distribute_tensor(W, mesh, [Shard(0)]).redistribute(mesh, [Replicate()], async_op=True)]
+        ),
     }
 
 
@@ -106,6 +113,8 @@ def test_refusals_name_the_weight(tmp_path):
                 assert found[case].startswith("ValueError: layer.weight is on DeviceMesh"), found[case]
                 assert "of which rank 1 is no part" in found[case]
         torch.testing.assert_close(found["many meshes"], torch.full((5,), value))
+        torch.testing.assert_close(found["experts"], soft_orthogonality([EXPERTS], batch_dims=1, reduction="none"))
+        assert found["on its way"].item() == pytest.approx(value)
 
 
 def surroundings(rank):
