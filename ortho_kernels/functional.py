@@ -22,7 +22,7 @@ from .distributed.sharded.serving import serving_shards
 from .distributed.sharded.weight import shard_weights
 from .options import SO, SRIP, CrossGram, check_reduction
 from .pair_views import PairViews, pair_views
-from .weight_checks import check_storage, wraps_tensors
+from .weight_checks import PLAIN, check_storage, wraps_tensors
 from .weight_views import WeightViews, weight_views
 
 Options = TypeVar("Options", SO, SRIP)
@@ -236,8 +236,9 @@ def as_list(weights: Sequence[Tensor], name: str = "weights", *, shards: str = "
         cure = "; OrthogonalityPenalty takes a module" if isinstance(weights, nn.Module) else ""
         raise TypeError(f"{name} must be a list of tensors; got a {type(weights).__name__}{cure}")
     weights = list(weights)
-    if shards == "refuse":
-        return weights
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if shards == "refuse" or (not transformed and PLAIN.issuperset(map(type, weights))):
+        return weights  # the usual answer comes first
     return full_tensors(weights) if shards == "gather" else shard_weights(weights)
 
 
