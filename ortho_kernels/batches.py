@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .backends.protocol import Into
 from .distributed.sharded.weight import shard
-from .weight_checks import check_groups, check_storage, check_weights, is_integer, sharded_layout
+from .weight_checks import check_groups, check_storage, check_weights, is_integer, is_sharded_weight
 
 
 def fold_batches(
@@ -97,7 +97,7 @@ def fold(weight: Tensor, dims: int, name: str) -> Tensor:
     """A batch as one weight, its matrices one above the other: `(B, n, k)` becomes `(B n, k)`."""
     if not dims:
         return weight
-    if sharded_layout(weight) is not None:
+    if is_sharded_weight(weight):
         return shard(weight.tensor, name, dims)  # type: ignore[attr-defined]
     if not folds_in_place(weight, dims):
         check_storage([weight], [name])

@@ -62,7 +62,7 @@ def check_weights(weights: Sequence[Tensor], groups: Sequence[int], names: Seque
 
 def _problem(weight: Any, groups: int) -> Exception | None:
     """What is wrong with this weight, worded to follow its name."""
-    sharded = sharded_layout(weight) is not None
+    sharded = is_sharded_weight(weight)
     if not isinstance(weight, Tensor) and not sharded:
         return TypeError(f"is a {type(weight).__name__}; expected a torch.Tensor")
     if is_sharded(weight):
@@ -77,7 +77,7 @@ def _problem(weight: Any, groups: int) -> Exception | None:
         )
     if weight.dtype not in DTYPES:
         return TypeError(f"has dtype {weight.dtype}; expected float64, float32, bfloat16 or float16")
-    if weight.layout is not torch.strided and not sharded:
+    if not sharded and weight.layout is not torch.strided:
         return TypeError(f"has layout {weight.layout}; expected a dense tensor (try weight.to_dense())")
     if weight.device.type == "meta":
         return ValueError(
@@ -101,9 +101,9 @@ def is_sharded(tensor: Tensor) -> bool:
     return type(tensor).__name__ == "DTensor"
 
 
-def sharded_layout(weight: object) -> Any:
-    """The `Layout` of a `ShardedWeight`; None for anything else. By its name, as it is of no use without processes."""
-    return weight.layout if type(weight).__name__ == "ShardedWeight" else None  # type: ignore[attr-defined]
+def is_sharded_weight(weight: object) -> bool:
+    """Whether it is a `ShardedWeight`. By its name, as its class is of no use without processes."""
+    return type(weight).__name__ == "ShardedWeight"
 
 
 def wraps_tensors(tensor: Tensor) -> bool:
@@ -120,7 +120,7 @@ def check_storage(tensors: Iterable[Tensor], names: Sequence[str] | None = None)
     if torch.compiler.is_compiling():
         return
     for index, tensor in enumerate(tensors):
-        if sharded_layout(tensor) is not None:
+        if is_sharded_weight(tensor):
             continue
         while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             tensor = torch._C._functorch.get_unwrapped(tensor)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import torch
 from torch import Tensor
 
-from .weight_checks import PLAIN, check_groups, check_storage, check_weights, sharded_layout
+from .weight_checks import PLAIN, check_groups, check_storage, check_weights, is_sharded_weight
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
 
@@ -196,7 +196,7 @@ class WeightViews:
         self.gradient_forms = [(gradient_strides(weight), weight.dtype) for weight in weights]
         self.gradient_slots: dict[tuple[bool, ...], GradientSlots] = {}
         self.plain = PLAIN.issuperset(map(type, weights))
-        self.layouts: list[Any] = [None if self.plain else sharded_layout(weight) for weight in weights]
+        self.layouts: list[Any] = [weight.layout if is_sharded_weight(weight) else None for weight in weights]
         self.is_sharded = any(layout is not None for layout in self.layouts)
         self.sharded: dict[tuple[str, Any], Any] = {}
         self._copied = [index for index, view in enumerate(self.views) if view.column_stride is None]

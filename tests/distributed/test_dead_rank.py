@@ -12,7 +12,7 @@ from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 
 
 def penalized(rank, count, folder, kind, way, moment):

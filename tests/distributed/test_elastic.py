@@ -68,7 +68,7 @@ def run(rank, count, way, folder, first):
     return found
 
 
-@pytest.mark.parametrize("way", ["full", "dcp"])
+@pytest.mark.parametrize("way", [pytest.param("full", marks=pytest.mark.slow), "dcp"])
 def test_a_run_goes_on_with_other_ranks(way, tmp_path):
     alone = {}
     for name, options in PENALTIES.items():

@@ -10,6 +10,7 @@ from torch import nn
 from ortho_kernels import OrthogonalityPenalty, soft_orthogonality, srip, use_backend
 
 W = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) / 3
+EXPERTS = torch.stack([W, 2 * W, 3 * W])
 
 
 def penalty(weight, kind="so"):
@@ -79,6 +80,12 @@ def placements(rank):
         "meta": on_meta,
         "start": lambda: srip([distribute_tensor(W, mesh, [Shard(0)])]),
         "many meshes": many_meshes,
+        "experts": lambda: soft_orthogonality(
+            [distribute_tensor(EXPERTS, mesh, [Shard(2)])], batch_dims=1, reduction="none"
+        ),
+        "on its way": lambda: soft_orthogonality(
+            [distribute_tensor(W, mesh, [Shard(0)]).redistribute(mesh, [Replicate()], async_op=True)]
+        ),
     }
 
 
@@ -106,6 +113,8 @@ def test_refusals_name_the_weight(tmp_path):
                 assert found[case].startswith("ValueError: layer.weight is on DeviceMesh"), found[case]
                 assert "of which rank 1 is no part" in found[case]
         torch.testing.assert_close(found["many meshes"], torch.full((5,), value))
+        torch.testing.assert_close(found["experts"], soft_orthogonality([EXPERTS], batch_dims=1, reduction="none"))
+        assert found["on its way"].item() == pytest.approx(value)
 
 
 def surroundings(rank):
@@ -194,8 +203,8 @@ def test_surroundings(tmp_path):
 
 
 def few_matrices(rank, count):
-    """One matrix of two rows and one weight that stands whole, for more ranks than that."""
-    from torch.distributed.device_mesh import init_device_mesh
+    """One matrix of two rows and one weight that stands whole, for more ranks than that; then one of two of the ranks."""
+    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
     mesh = init_device_mesh("cpu", (count,))
@@ -210,12 +219,20 @@ def few_matrices(rank, count):
         found[kind] = [value.detach(), narrow.grad.full_tensor(), plain.grad.clone()]
         narrow.grad = plain.grad = None
         found[f"{kind} added"] = [made.eval().accumulate_gradients(), narrow.grad.full_tensor(), plain.grad.clone()]
+    pair = DeviceMesh("cpu", [1, 3])
+    if rank in (1, 3):
+        weight = distribute_tensor(W, pair, [Shard(1)]).requires_grad_()
+        found["pair"] = [penalty(weight, kind).accumulate_gradients() for kind in ("so", "srip")]
+        found["pair"].append(weight.grad.full_tensor())
     return found
 
 
 def test_ranks_without_work(tmp_path):
-    narrow, plain = W[:2].clone().requires_grad_(), W.clone().requires_grad_()
-    for found in on_ranks(4, tmp_path, few_matrices, 4):
+    narrow, plain, leaf = (own.clone().requires_grad_() for own in (W[:2], W, W))
+    pair = [penalty(leaf, kind).accumulate_gradients() for kind in ("so", "srip")]
+    for rank, found in enumerate(on_ranks(4, tmp_path, few_matrices, 4)):
+        assert ("pair" in found) == (rank in (1, 3))
+        torch.testing.assert_close(found.get("pair", [*pair, leaf.grad]), [*pair, leaf.grad], rtol=1e-5, atol=1e-6)
         for kind in ("so", "srip"):
             made = OrthogonalityPenalty({"narrow": narrow, "plain": plain}, kind, gamma=1.0)
             for case in (kind, f"{kind} added"):

@@ -157,7 +157,13 @@ def sharded(rank, count, names):
     return found
 
 
-@pytest.mark.parametrize("names", [list(CASES)[:6], list(CASES)[6:]], ids=["transformers", "torch"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(list(CASES)[:5], marks=pytest.mark.slow, id="transformers"),
+        pytest.param(list(CASES)[5:], id="torch"),
+    ],
+)
 def test_models(names, tmp_path):
     alone = {name: measured(made(CASES[name][0]), CASES[name][1]) for name in names}
     if "factors" in names:

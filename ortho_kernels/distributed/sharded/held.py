@@ -65,7 +65,7 @@ def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
 
 
 def _local(tensor: Any) -> Tensor:
-    return tensor.tensor.to_local() if isinstance(tensor, ShardedWeight) else tensor
+    return tensor.local if isinstance(tensor, ShardedWeight) else tensor
 
 
 def _as_matrices(weight: Any, tensor: Any) -> Tensor:

@@ -114,7 +114,7 @@ def _differentiable(
     weights: Sequence[Any], views: WeightViews, compute: Callable[[Into], tuple[Tensor, Tensor | None]]
 ) -> tuple[Tensor, Tensor | None]:
     """The values with a graph: the gradients are computed now, and multiplied by what comes in later."""
-    tensors = [weight.tensor.to_local() if isinstance(weight, ShardedWeight) else weight for weight in weights]
+    tensors = [weight.local if isinstance(weight, ShardedWeight) else weight for weight in weights]
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
         return compute(Into([None] * len(weights)))
     return _Computed.apply(weights, views.groups, compute, *tensors)

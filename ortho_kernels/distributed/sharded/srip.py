@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...options import SRIP
 from ..exact_sum import exact_sum
+from .double_product import double_product
 from .held import Held
 from .pieces import Matrix, Piece
 
@@ -177,11 +178,10 @@ class ShardedSRIP:
         transposed = x.new_zeros(sum(self._depths))
         product = torch.zeros_like(x)
         for own in self._own:
-            W = own.of(weights).double()
-            transposed[own.depth] = W.T @ x[own.order]
+            W = own.of(weights)
+            transposed[own.depth] = double_product(W.T, x[own.order])
             if onward and own.matrix.is_cut_along_depth:
-                product[own.order] = W @ transposed[own.depth]
-            del W  # before the next copy is made
+                product[own.order] = double_product(W, transposed[own.depth])
         orders = self._added_orders if onward else self._added_orders[:0]
         squares = self._squares(x)
         sizes = [len(self._added_depths), len(orders), len(squares)]
@@ -190,7 +190,7 @@ class ShardedSRIP:
         if onward:
             for own in self._own:
                 if not own.matrix.is_cut_along_depth:
-                    product[own.order] = own.of(weights).double() @ transposed[own.depth]
+                    product[own.order] = double_product(own.of(weights), transposed[own.depth])
             if self._added_afterwards is not None:
                 product[self._added_afterwards] = self._summed(product[self._added_afterwards], group)
         norms = squares.sqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,37 +20,52 @@ class ShardedWeight:
 
     Args:
         tensor: the `DTensor`.
+        name: what errors call it.
         batch_dims: how many leading dimensions count matrices; they are folded, as `batches.fold` does.
         transposed: whether the last two dimensions are (in, out).
 
     Attributes:
-        layout: which block each rank holds. It takes the place of `Tensor.layout` in what the views depend on.
+        layout: which block each rank holds. It takes the place of `Tensor.layout` in what the views depend on. For
+            placements that are not known here it raises a `ValueError`: not at once, as batch dimensions may follow.
 
     Raises:
-        ValueError: for placements that are not known here, worded to follow the weight's name, or without a process group.
+        ValueError: without a process group.
         TypeError: where its parts are no plain tensors.
     """
 
     is_sparse = False
 
-    def __init__(self, tensor: Any, batch_dims: int = 0, transposed: bool = False) -> None:
+    def __init__(self, tensor: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> None:
         if not dist.is_initialized():
-            raise ValueError("is a DTensor, but there is no process group: it was destroyed; use full_tensor() before")
+            raise ValueError(
+                f"{name} is a DTensor, but there is no process group: it was destroyed; use full_tensor() before"
+            )
         local = tensor._local_tensor
         if wraps_tensors(local) and type(local).__name__ != "AsyncCollectiveTensor":  # which is one on its way
             raise TypeError(
-                f"is a DTensor of {type(local).__name__}, which wraps other tensors; expected plain dense tensors"
+                f"{name} is a DTensor of {type(local).__name__}, which wraps other tensors; expected plain dense tensors"
             )
-        self.tensor = tensor
+        self.tensor, self.name = tensor, name
         self.batch_dims, self.transposed = batch_dims, transposed
         shape = list(tensor.shape)
         if transposed:
             shape[-2:] = shape[:-3:-1]
         self.shape = torch.Size([math.prod(shape[: batch_dims + 1]), *shape[batch_dims + 1 :]])
         self.dtype, self.device = tensor.dtype, tensor.device
-        self.layout: Layout = layout_of(
-            tensor.device_mesh, tensor.placements, tuple(tensor.shape), batch_dims, transposed
-        )
+
+    @cached_property
+    def layout(self) -> Layout:
+        mesh, placements, shape = self.tensor.device_mesh, self.tensor.placements, tuple(self.tensor.shape)
+        try:
+            return layout_of(mesh, placements, shape, self.batch_dims, self.transposed)
+        except ValueError as error:
+            raise ValueError(f"{self.name} {error}") from None
+
+    @property
+    def local(self) -> Tensor:
+        """What this rank holds, once it is there."""
+        local = self.tensor.to_local()
+        return local.wait() if type(local).__name__ == "AsyncCollectiveTensor" else local
 
     @property
     def requires_grad(self) -> bool:
@@ -90,7 +106,7 @@ class ShardedWeight:
 
     def like(self, tensor: Any) -> ShardedWeight:
         """Another tensor of this placement, a gradient, seen in the same way."""
-        return ShardedWeight(tensor, self.batch_dims, self.transposed)
+        return ShardedWeight(tensor, self.name, self.batch_dims, self.transposed)
 
     def whole(self) -> Tensor:
         """The weight, gathered on every rank: a collective, for people who look at it."""
@@ -122,10 +138,7 @@ def shard(weight: Any, name: str, batch_dims: int = 0, transposed: bool = False)
     """As `shard_weights`, one of a form: see `ShardedWeight`."""
     if torch.compiler.is_compiling():
         return _in_form(weight.full_tensor(), batch_dims, transposed)
-    try:
-        return ShardedWeight(weight, batch_dims, transposed)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} {error}") from None
+    return ShardedWeight(weight, name, batch_dims, transposed)
 
 
 def _untransformed(tensor: Any) -> Any:
