@@ -40,6 +40,7 @@ def placements(rank):
 
     mesh = init_device_mesh("cpu", (2,))
     three = init_device_mesh("cpu", (2, 1, 1), mesh_dim_names=("a", "b", "c"))
+    unnamed = init_device_mesh("cpu", (2, 1, 1))
     alone = DeviceMesh("cpu", [0])
     convolution = torch.randn(4, 3, 4, 4)
 
@@ -69,7 +70,8 @@ def placements(rank):
 
     return {
         "partial": lambda: penalty(DTensor.from_local(W, mesh, [Partial()])),
-        "two of three": lambda: penalty(distribute_tensor(W, three, [Shard(0), Shard(1), Replicate()])),
+        "two of three": lambda: penalty(distribute_tensor(W, three, [Shard(0), Shard(1), Replicate()]))().item(),
+        "two without names": lambda: penalty(distribute_tensor(W, unnamed, [Shard(0), Shard(1), Replicate()])),
         "kernel": lambda: penalty(distribute_tensor(convolution, mesh, [Shard(2)])),
         "kernel of a function": lambda: soft_orthogonality([W, distribute_tensor(convolution, mesh, [Shard(3)])]),
         "outside": lambda: penalty(local_on(Shard(0)))().item(),
@@ -95,8 +97,7 @@ def test_refusals_name_the_weight(tmp_path):
     for rank, found in enumerate(ranks):
         for case, words in {
             "partial": "ValueError: layer.weight has the placements (Partial(sum),), and holds partial sums",
-            "two of three": "ValueError: layer.weight has the placements (Shard(dim=0), Shard(dim=1), Replicate()): it is "
-            "sharded over 2 of the 3 dimensions",
+            "two without names": "ValueError: layer.weight is sharded over 2 dimensions of DeviceMesh",
             "kernel": "ValueError: layer.weight is sharded on dimension 2 of its shape (4, 3, 4, 4)",
             "kernel of a function": "ValueError: weights[1] is sharded on dimension 3",
             "subclass": "TypeError: layer.weight is a Subclass, which wraps other tensors",
@@ -106,6 +107,7 @@ def test_refusals_name_the_weight(tmp_path):
             "start": "ValueError: weights[0] is a DTensor",
         }.items():
             assert str(found[case]).startswith(words), f"{case}: {found[case]}"
+        assert found["two of three"] == pytest.approx(value)
         for case in ("outside", "outside of replicas"):
             if rank == 0:
                 assert found[case] == pytest.approx(value)

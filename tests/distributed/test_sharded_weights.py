@@ -78,7 +78,7 @@ def computed(leaves):
 
 
 def placements(case, shape):
-    """Which are tried: of a mesh of one or two dimensions."""
+    """Which are tried: of a mesh of one dimension or more."""
     from torch.distributed.tensor import Replicate, Shard
 
     if case == "mixed":
@@ -92,6 +92,8 @@ def placements(case, shape):
         "both": [Shard(0), Shard(1)],
         "twice": [Shard(0), Shard(0)],
         "replicas": [Replicate(), Shard(0)],
+        "replicas of both": [Replicate(), Shard(0), Shard(1)],
+        "both, in a part of a mesh": [Shard(1), Shard(0)],
     }[case]
 
 
@@ -105,8 +107,10 @@ def sharded(rank, count, cases):
             plan.ROUND_BYTES = 200
         if case == "cut":
             plan.OVERLOAD = 0.0
-        flat = len(placements(case, (1, 1))) == 1
-        mesh = init_device_mesh("cpu", (count,) if flat else (2, count // 2))
+        names = ("a", "b", "c")[: len(placements(case, (1, 1)))]
+        mesh = init_device_mesh("cpu", {1: (count,), 2: (2, 2), 3: (1, 2, 2)}[len(names)], mesh_dim_names=names)
+        if case == "both, in a part of a mesh":
+            mesh = init_device_mesh("cpu", (2, 2, 1), mesh_dim_names=("c", "a", "b"))["a", "b"]
         for dtype in (torch.float64, torch.float32):
             leaves = [
                 distribute_tensor(weight.detach(), mesh, placements(case, weight.shape)).requires_grad_()
@@ -122,7 +126,7 @@ def sharded(rank, count, cases):
         (1, ["rows"]),
         (2, ["rows", "cols", "replicated", "mixed"]),
         (3, ["rows", "cols", "in rounds", "cut"]),
-        (4, ["both", "twice", "replicas"]),
+        (4, ["both", "twice", "replicas", "replicas of both", "both, in a part of a mesh"]),
     ],
 )
 def test_values_and_gradients(count, cases, tmp_path):

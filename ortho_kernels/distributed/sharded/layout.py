@@ -45,7 +45,7 @@ class Layout:
 
     def group(self, mesh: Any) -> Any:
         """The process group over whose ranks the weight is sharded, from the mesh of a weight at hand."""
-        return mesh.get_group(self.dims[0]) if len(self.dims) == 1 else dist.group.WORLD
+        return _group(mesh, self.dims)
 
 
 @lru_cache(maxsize=4096)
@@ -59,7 +59,7 @@ def layout_of(
     """
     dims = tuple(dim for dim, placement in enumerate(placements) if not placement.is_replicate())
     sharded = {dim: _sharded_dim(placements[dim], len(shape), placements) for dim in dims}
-    ranks = _ranks(mesh, dims, placements)
+    ranks = _ranks(mesh, dims)
     blocks = []
     for coordinates in _coordinates(mesh, dims, ranks):
         intervals = [
@@ -135,20 +135,27 @@ def _order(placements: tuple[Any, ...], sharded: dict[int, int], dim: int) -> li
     return sorted(own, key=lambda mesh_dim: type(placements[mesh_dim]).__name__ == "_StridedShard")
 
 
-def _ranks(mesh: Any, dims: tuple[int, ...], placements: tuple[Any, ...]) -> list[int]:
+def _ranks(mesh: Any, dims: tuple[int, ...]) -> list[int]:
     """The global ranks over which the weight is sharded, in the order of their group."""
     if mesh.get_coordinate() is None:
         raise ValueError(f"is on {mesh}, of which rank {dist.get_rank()} is no part; `exclude` it there")
     if not dims:
         return []
+    return dist.get_process_group_ranks(_group(mesh, dims))
+
+
+def _group(mesh: Any, dims: tuple[int, ...]) -> Any:
+    """The process group over these dimensions of a mesh; of several, made once, by all ranks of the mesh's root."""
     if len(dims) == 1:
-        return dist.get_process_group_ranks(mesh.get_group(dims[0]))
-    if len(dims) < mesh.ndim or mesh.size() != dist.get_world_size():
+        return mesh.get_group(dims[0])
+    if len(dims) == mesh.ndim and mesh.size() == dist.get_world_size():
+        return dist.group.WORLD
+    if not mesh.mesh_dim_names:
         raise ValueError(
-            f"has the placements {placements}: it is sharded over {len(dims)} of the {mesh.ndim} dimensions of {mesh}. "
-            "Accepted are one dimension of a mesh, or all of one that holds every rank; redistribute it, or `exclude` it"
+            f"is sharded over {len(dims)} dimensions of {mesh}, which have no names to make a group of their ranks by; give "
+            "mesh_dim_names to init_device_mesh"
         )
-    return list(range(mesh.size()))
+    return mesh[tuple(mesh.mesh_dim_names[dim] for dim in dims)]._flatten().get_group()
 
 
 def _coordinates(mesh: Any, dims: tuple[int, ...], ranks: Sequence[int]) -> list[tuple[int, ...]]:

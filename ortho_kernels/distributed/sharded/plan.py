@@ -15,7 +15,7 @@ from .layout import Interval, chunk
 from .pieces import Matrix, Piece, overlap, total
 
 OVERLOAD = 1.4  # a matrix is cut that would bring a rank above this many fair shares
-ROUND_BYTES = 2**24  # what one rank owns in a round, unless a single part is larger
+ROUND_BYTES = 2**25  # what one rank owns in a round, unless a single part is larger
 
 
 class Part(NamedTuple):
