@@ -1,1 +1,1 @@
-"""What a rank computes, receives and holds of the penalties: from the plan, and from what ran."""
+"""What a rank computes, receives and holds of the penalties: from the partition, and from what ran."""

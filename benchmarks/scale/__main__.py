@@ -1,7 +1,7 @@
 """What the penalties cost on several ranks: `python -m benchmarks.scale`.
 
-Counts work, bytes and memory from the plan. One call on 1, 2 and 4 gloo processes of this machine is then counted while it
-runs, by its operators and collectives, and has to be equal to that. Eight ranks are counted alone. Values and gradients are
+Counts work, bytes and memory from the partition. One call on 1, 2 and 4 gloo processes of this machine is then counted while
+it runs, by its operators and collectives, and has to be equal to that. Eight ranks are counted alone. Values and gradients are
 compared with one process's, on networks of the same structure and an eighth of the width. `--paper` has Llama-7B.
 """
 
@@ -38,7 +38,7 @@ def _check(models: Sequence[str], processes: int) -> None:
 def main(arguments: Sequence[str] = ()) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--paper", action="store_true", help="the table of Llama-7B alone: nothing runs")
-    parser.add_argument("--counted", action="store_true", help="the counts from the plan and the goals alone")
+    parser.add_argument("--counted", action="store_true", help="the counts from the partition and the goals alone")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     options = parser.parse_args(arguments)

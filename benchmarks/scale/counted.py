@@ -1,4 +1,4 @@
-"""What a rank computes, receives and holds, counted from the plan: no process is started, and no weight is made."""
+"""What a rank computes, receives and holds, counted from the partition: no process is started, and no weight is made."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import torch
 
 from ortho_kernels.distributed.assignment import matrix_cost, power_cost
 from ortho_kernels.distributed.replicated.owned import Owned
+from ortho_kernels.distributed.sharded.double_product import ENTRIES_ON_CPU
 from ortho_kernels.distributed.sharded.layout import Layout, block_of, chunk
+from ortho_kernels.distributed.sharded.partition import Partition, triangle
 from ortho_kernels.distributed.sharded.pieces import Matrix, matrices_of
-from ortho_kernels.distributed.sharded.plan import Plan, triangle
 from ortho_kernels.options import SO, SRIP
 from ortho_kernels.weight_views import gradient_slots, weight_views
 
 from ..model_shapes import Shapes
 
 ENTRY = 4  # bytes: float32
-DOUBLE = 8  # of SRIP's vectors, and of a piece while it is multiplied
+DOUBLE = 8  # of SRIP's vectors, and of a block of a piece while it is multiplied
 KINDS: dict[str, Any] = {"so": SO(), "srip": SRIP()}
 LAYOUTS = SHARED, FSDP2, TENSOR_PARALLEL = "DDP, `share=`", "FSDP2", "tensor parallel"
 
@@ -95,16 +96,17 @@ def count(shapes: Shapes, layout: str, kind: str, ranks: int) -> Counts:
 
 
 def _count_so(matrices: Sequence[Matrix], ranks: int) -> Counts:
-    plan = Plan(matrices, [ENTRY] * len(matrices), ranks, can_cut=True, with_gradient=True)
-    received = plan.exchanged_bytes() + plan.summed_bytes(ENTRY) + values_bytes(len(matrices), ranks)
-    return Counts(plan.loads(), received, plan.memory(ENTRY), plan.waiting())
+    partition = Partition(matrices, ENTRY, ranks, can_cut=True, with_gradient=True)
+    received = partition.exchanged_bytes() + partition.summed_bytes(ENTRY) + values_bytes(len(matrices), ranks)
+    return Counts(partition.loads(), received, partition.memory(ENTRY), partition.waiting())
 
 
 def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
     """Each pass is an all-reduce: of W^T x, or of W (W^T x) where the matrix is cut along its depth, and of |x|^2.
 
     The last one of `iterations + pairs` needs W^T x alone. Of each pass two vectors of the order and one of the depth stay,
-    and a pass takes as much twice again while it runs. Pieces are multiplied one by one.
+    and a pass takes as much twice again while it runs. Pieces are multiplied one by one, in blocks, and have
+    their gradients one by one.
     """
     iterations, pairs = KINDS["srip"].iterations, KINDS["srip"].pairs
     products, largest = [0.0] * ranks, [0] * ranks
@@ -115,7 +117,8 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
                 products[piece.rank] += power_cost(matrix.order, matrix.depth, iterations, pairs)
             else:
                 products[piece.rank] += (2 * (iterations + pairs - 1) + 1 + 2 * pairs) * entries
-                largest[piece.rank] = max(largest[piece.rank], DOUBLE * entries)
+                block = DOUBLE * min(entries, ENTRIES_ON_CPU)
+                largest[piece.rank] = max(largest[piece.rank], block, ENTRY * entries)
     cut = [matrix for matrix in matrices if not matrix.is_whole]
     whole = [matrix for matrix in matrices if matrix.is_whole]
     orders = sum(matrix.order for matrix in cut if matrix.is_cut_along_depth)

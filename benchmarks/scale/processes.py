@@ -50,7 +50,7 @@ class Did(NamedTuple):
 
 def did(rank: int, case: Case) -> Did:
     penalty = _penalty(case)
-    penalty.accumulate_gradients()  # makes the plan and the gradients
+    penalty.accumulate_gradients()  # makes the partition and the gradients
     with Ran(penalty.options, rank) as ran:
         penalty.accumulate_gradients()
     with Ran(penalty.options, rank) as in_loss:

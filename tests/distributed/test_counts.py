@@ -1,4 +1,4 @@
-"""The work, the bytes and the memory of several ranks: counted from the plan, and equal to what ran."""
+"""The work, the bytes and the memory of several ranks: counted from the partition, and equal to what ran."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ import torch
 from ranks import on_ranks
 
 from ortho_kernels import soft_orthogonality, srip
-from ortho_kernels.distributed.sharded import plan
+from ortho_kernels.distributed.sharded import partition
 
 DTYPES = {
     "float16": (torch.float16,) * 3,
@@ -71,8 +71,8 @@ def sharded(rank, count):
             for index, weight in enumerate(weights)
         ]
 
-    for overload in (plan.OVERLOAD, 0.0):
-        plan.OVERLOAD = overload
+    for overload in (partition.OVERLOAD, 0.0):
+        partition.OVERLOAD = overload
         for name, dtypes in DTYPES.items():
             found[name, overload, "sharded"] = computed(placed(made(SHAPES, dtypes)))
             found[name, overload, "one plain"] = computed(placed(made(SHAPES, dtypes), plain=[0]))
@@ -80,7 +80,7 @@ def sharded(rank, count):
         found["extreme", overload] = computed(placed(extreme()))
         for number in (math.nan, math.inf):
             found[str(number), overload] = computed(placed(broken(number)))
-        plan.OVERLOAD = 0.0
+        partition.OVERLOAD = 0.0
     found["nothing"] = soft_orthogonality(placed(made(EMPTY[:2], [torch.float32] * 2)), reduction="none")
     return found
 

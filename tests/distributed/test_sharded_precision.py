@@ -5,7 +5,7 @@ from ranks import on_ranks
 from truth import near_orthogonal, relative
 
 from ortho_kernels import soft_orthogonality, srip
-from ortho_kernels.distributed.sharded import plan
+from ortho_kernels.distributed.sharded import partition
 
 SHAPES = [(64, 300), (300, 64), (48, 1000), (128, 128)]
 PENALTIES = {
@@ -41,7 +41,7 @@ def sharded(rank, count):
     mesh, found = init_device_mesh("cpu", (count,)), {}
     for case, dim in (("rows", 0), ("cols", 1), ("cut", 0)):
         if case == "cut":
-            plan.OVERLOAD = 0.0
+            partition.OVERLOAD = 0.0
         leaves = [distribute_tensor(weight.detach(), mesh, [Shard(dim)]).requires_grad_() for weight in weights()]
         found[case] = computed(leaves)
     return found

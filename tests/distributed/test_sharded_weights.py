@@ -5,7 +5,7 @@ import torch
 from ranks import on_ranks
 
 from ortho_kernels import soft_orthogonality, srip
-from ortho_kernels.distributed.sharded import plan
+from ortho_kernels.distributed.sharded import partition
 
 # Shapes with groups and batch_dims: wide, tall, square, convolutions, grouped, experts, fewer rows than ranks.
 WEIGHTS = [
@@ -104,9 +104,9 @@ def sharded(rank, count, cases):
     found = {}
     for case in cases:
         if case == "in rounds":
-            plan.ROUND_BYTES = 200
+            partition.ROUND_BYTES = 200
         if case == "cut":
-            plan.OVERLOAD = 0.0
+            partition.OVERLOAD = 0.0
         names = ("a", "b", "c")[: len(placements(case, (1, 1)))]
         mesh = init_device_mesh("cpu", {1: (count,), 2: (2, 2), 3: (1, 2, 2)}[len(names)], mesh_dim_names=names)
         if case == "both, in a part of a mesh":

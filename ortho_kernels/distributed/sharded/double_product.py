@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ENTRIES_ON_CPU = 2**16  # half a MiB in float64: two to five times as fast as the matrix at once
+ENTRIES_ON_CPU = 2**16  # half a MiB in float64: two to five times as fast as the matrix at once
 _ENTRIES = 2**24  # on devices that wait for each launch
 
 
 def double_product(W: Tensor, x: Tensor) -> Tensor:
     """W x in float64, of a matrix of any floating-point dtype, which is converted in blocks."""
-    entries = _ENTRIES_ON_CPU if W.device.type == "cpu" else _ENTRIES
+    entries = ENTRIES_ON_CPU if W.device.type == "cpu" else _ENTRIES
     if W.stride(0) >= W.stride(1):
         size = max(1, entries // W.shape[1])
         return torch.cat([block.double() @ x for block in W.split(size)])

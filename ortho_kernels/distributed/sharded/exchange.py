@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .layout import Interval
+from .partition import Part, Partition
 from .pieces import Matrix, Piece
-from .plan import Part, Plan
 
 
-class Held(NamedTuple):
+class _Held(NamedTuple):
     """A rectangle of what this rank holds of a weight, `(batch, rows, cols)`."""
 
     weight: int
@@ -38,26 +38,26 @@ class _Received(NamedTuple):
 
 
 class Exchange:
-    """One round of a plan, as one rank takes part in it.
+    """One round of a partition, as one rank takes part in it.
 
     Attributes:
         owned: the parts that this rank owns.
     """
 
-    def __init__(self, plan: Plan, parts: Sequence[Part], rank: int) -> None:
+    def __init__(self, partition: Partition, parts: Sequence[Part], rank: int) -> None:
         self.owned = [part for part in parts if part.owner == rank]
-        self._shapes = [_shape(plan.matrices[part.matrix], part) for part in self.owned]
-        self._in_place: list[Held | None] = []
-        self._sent: list[list[Held]] = [[] for _ in range(plan.ranks)]  # by the rank that gets them
-        self._received: list[list[_Received]] = [[] for _ in range(plan.ranks)]  # by the rank that sends them
+        self._shapes = [_shape(partition.matrices[part.matrix], part) for part in self.owned]
+        self._in_place: list[_Held | None] = []
+        self._sent: list[list[_Held]] = [[] for _ in range(partition.ranks)]  # by the rank that gets them
+        self._received: list[list[_Received]] = [[] for _ in range(partition.ranks)]  # by the rank that sends them
         self._moves = False  # whether anybody sends anything
         for part in parts:
-            matrix, in_place = plan.matrices[part.matrix], plan.is_in_place(part)
+            matrix, in_place = partition.matrices[part.matrix], partition.is_in_place(part)
             self._moves = self._moves or not in_place
             own = len(self._in_place)
             if part.owner == rank:
                 self._in_place.append(None)
-            for piece, depth in plan.sources(part):
+            for piece, depth in partition.sources(part):
                 held, received = _rectangles(matrix, piece, depth, part, own)
                 if in_place:
                     if part.owner == rank:
@@ -115,7 +115,7 @@ class Exchange:
                 target.add_(gradient) if accumulate else target.copy_(gradient)
 
 
-def _rectangles(matrix: Matrix, piece: Piece, depth: Interval, part: Part, place: int) -> tuple[Held, _Received]:
+def _rectangles(matrix: Matrix, piece: Piece, depth: Interval, part: Part, place: int) -> tuple[_Held, _Received]:
     """What a piece holds of a part, in the piece's rank and in the owner's."""
     within = (depth[0] - part.depth[0], depth[1] - part.depth[0])
     order = matrix.order_of(piece)
@@ -123,7 +123,7 @@ def _rectangles(matrix: Matrix, piece: Piece, depth: Interval, part: Part, place
     first = piece.first_row - piece.rows[0]
     held_rows, held_cols = (rows[0] + first, rows[1] + first), (cols[0] - piece.cols[0], cols[1] - piece.cols[0])
     received = (order, within) if matrix.by_rows else (within, order)
-    return Held(matrix.weight, piece.batch, held_rows, held_cols), _Received(place, *received)
+    return _Held(matrix.weight, piece.batch, held_rows, held_cols), _Received(place, *received)
 
 
 def _shape(matrix: Matrix, part: Part) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def _shape(matrix: Matrix, part: Part) -> tuple[int, int]:
     return (matrix.order, depth) if matrix.by_rows else (depth, matrix.order)
 
 
-def _entries(rectangle: Held | _Received) -> int:
+def _entries(rectangle: _Held | _Received) -> int:
     return (rectangle.rows[1] - rectangle.rows[0]) * (rectangle.cols[1] - rectangle.cols[0])
 
 

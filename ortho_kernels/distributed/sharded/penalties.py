@@ -11,8 +11,8 @@ from torch import Tensor
 from ...backends.protocol import Backend, Into, Penalties
 from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
-from .fleet import Fleet, entry_indices, matrix_indices
-from .held import Held, times
+from .local_weights import LocalWeights, times
+from .shard_group import ShardGroup, entry_indices, matrix_indices
 from .weight import ShardedWeight, empty_gradient
 
 
@@ -29,15 +29,15 @@ class ShardedPenalties(Penalties):
     def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP) -> None:
         self._local = local
         self._here: list[int] = []  # the weights that every rank holds in full, and computes by itself
-        fleets: dict[Any, list[int]] = {}  # by group and dtype: a buffer that is sent has one
+        groups: dict[Any, list[int]] = {}  # by group and dtype: a buffer that is sent has one
         for index, layout in enumerate(views.layouts):
             if layout is None or not layout.dims:
                 self._here.append(index)
             else:
-                fleets.setdefault((layout.key, views.gradient_forms[index][1]), []).append(index)
+                groups.setdefault((layout.key, views.gradient_forms[index][1]), []).append(index)
         self._indices = matrix_indices(self._here, views)
         self._entries = entry_indices(self._here, views, options.side) if isinstance(options, SRIP) else _NONE
-        self._fleets = [Fleet(local, views, options, indices) for indices in fleets.values()]
+        self._groups = [ShardGroup(local, views, options, indices) for indices in groups.values()]
 
     def soft_orthogonality(self, weights: list[Any], views: WeightViews, options: SO) -> Tensor:
         def compute(into: Into) -> tuple[Tensor, None]:
@@ -56,7 +56,7 @@ class ShardedPenalties(Penalties):
 
     @torch.no_grad()
     def soft_orthogonality_gradients(self, weights: list[Any], views: WeightViews, options: SO, into: Into) -> Tensor:
-        held = Held(weights, into)
+        held = LocalWeights(weights, into)
         factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
         values = torch.zeros_like(factors)
         if self._here:
@@ -64,8 +64,8 @@ class ShardedPenalties(Penalties):
             found = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
             values[self._indices] = found.to(values.dtype)
             self._put_back(own_into.targets, held)
-        for fleet in self._fleets:
-            values[fleet.indices] = fleet.soft_orthogonality(held, options, factors[fleet.indices])
+        for each in self._groups:
+            values[each.indices] = each.soft_orthogonality(held, options, factors[each.indices])
         held.finish()
         return values
 
@@ -73,7 +73,7 @@ class ShardedPenalties(Penalties):
     def srip_gradients(
         self, weights: list[Any], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        held = Held(weights, into)
+        held = LocalWeights(weights, into)
         factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
         values, last = torch.zeros_like(factors), torch.zeros_like(start)
         if self._here:
@@ -84,14 +84,16 @@ class ShardedPenalties(Penalties):
             self._put_back(own_into.targets, held)
             if end is not None:
                 last[self._entries] = end.to(last.dtype)
-        for fleet in self._fleets:
-            values[fleet.indices], end = fleet.srip(held, options, start[fleet.entries], factors[fleet.indices], follow)
+        for each in self._groups:
+            values[each.indices], end = each.srip(held, options, start[each.entries], factors[each.indices], follow)
             if end is not None:
-                last[fleet.entries] = end
+                last[each.entries] = end
         held.finish()
         return values, last if follow else None
 
-    def _of_here(self, held: Held, views: WeightViews, factors: Tensor) -> tuple[list[Tensor], WeightViews, Into]:
+    def _of_here(
+        self, held: LocalWeights, views: WeightViews, factors: Tensor
+    ) -> tuple[list[Tensor], WeightViews, Into]:
         """The weights that are here in full, as the local backend takes them."""
         own = [held.weights[index].flatten(0, 1) for index in self._here]
         targets = [held.targets[index] for index in self._here]
@@ -99,7 +101,7 @@ class ShardedPenalties(Penalties):
         groups = [views.groups[index] for index in self._here]
         return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
 
-    def _put_back(self, written: Sequence[Tensor | None], held: Held) -> None:
+    def _put_back(self, written: Sequence[Tensor | None], held: LocalWeights) -> None:
         """The gradients of weights whose matrices can't be folded in place: these were written to copies."""
         for index, gradient in zip(self._here, written, strict=True):
             target = held.targets[index]

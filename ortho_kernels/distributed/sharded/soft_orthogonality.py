@@ -14,12 +14,12 @@ from ...reference import square_root
 from ...weight_views import COLS, ROWS, weight_views
 from ..exact_sum import exact_sum
 from .exchange import Exchange
-from .plan import Part, Plan
+from .partition import Part, Partition
 from .summed_grams import SummedGrams
 
 
 class ShardedSoftOrthogonality:
-    """The values of a plan's matrices, and the gradients of what this rank holds.
+    """The values of a partition's matrices, and the gradients of what this rank holds.
 
     Args:
         local: the backend that computes what is here.
@@ -30,7 +30,7 @@ class ShardedSoftOrthogonality:
 
     def __init__(
         self,
-        plan: Plan,
+        partition: Partition,
         local: Backend,
         options: SO,
         excess: Sequence[float],
@@ -38,9 +38,11 @@ class ShardedSoftOrthogonality:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._plan, self._options = plan, options
-        self._count, self._dtype, self._device = len(plan.matrices), dtype, device
-        self._rounds = [_Round(plan, parts, local, options, excess, rank, dtype, device) for parts in plan.rounds]
+        self._partition, self._options = partition, options
+        self._count, self._dtype, self._device = len(partition.matrices), dtype, device
+        self._rounds = [
+            _Round(partition, parts, local, options, excess, rank, dtype, device) for parts in partition.rounds
+        ]
 
     def compute(
         self, weights: Sequence[Any], factors: Tensor, targets: Sequence[Any], accumulate: bool, group: Any
@@ -63,7 +65,7 @@ class _Round:
 
     def __init__(
         self,
-        plan: Plan,
+        partition: Partition,
         parts: Sequence[Part],
         local: Backend,
         options: SO,
@@ -72,20 +74,20 @@ class _Round:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._plan, self._local, self._options = plan, local, options
-        self._exchange = Exchange(plan, parts, rank)
-        self._weight = plan.matrices[parts[0].matrix].weight  # one of the round's dtype
+        self._partition, self._local, self._options = partition, local, options
+        self._exchange = Exchange(partition, parts, rank)
+        self._weight = partition.matrices[parts[0].matrix].weight  # one of the round's dtype
         owned = self._exchange.owned
-        self._complete = [place for place, part in enumerate(owned) if plan.is_complete(part)]
-        self._cut = [place for place, part in enumerate(owned) if not plan.is_complete(part)]
+        self._complete = [place for place, part in enumerate(owned) if partition.is_complete(part)]
+        self._cut = [place for place, part in enumerate(owned) if not partition.is_complete(part)]
         self._complete_indices = _indices([owned[place].matrix for place in self._complete], device)
         self._own_indices = _indices([owned[place].matrix for place in self._cut], device)
-        self._sides = [ROWS if plan.matrices[owned[place].matrix].by_rows else COLS for place in self._cut]
-        summed = sorted({part.matrix for part in parts if not plan.is_complete(part)})
+        self._sides = [ROWS if partition.matrices[owned[place].matrix].by_rows else COLS for place in self._cut]
+        summed = sorted({part.matrix for part in parts if not partition.is_complete(part)})
         self._grams: SummedGrams | None = None
         if summed:
             own = [summed.index(owned[place].matrix) for place in self._cut]
-            self._grams = SummedGrams([plan.matrices[index].order for index in summed], own, dtype, device)
+            self._grams = SummedGrams([partition.matrices[index].order for index in summed], own, dtype, device)
             self._summed_indices = _indices(summed, device)
             self._excess = torch.tensor([excess[index] for index in summed], dtype=dtype, device=device)
 
@@ -102,7 +104,7 @@ class _Round:
         """Adds the values to `own` where this rank alone has them, and to `common` where all have them."""
         dtype, device = weights[self._weight].dtype, factors.device
         parts = self._exchange.gather(weights, dtype, device, group)
-        gradients = self._exchange.targets(parts, targets, accumulate) if self._plan.with_gradient else []
+        gradients = self._exchange.targets(parts, targets, accumulate) if self._partition.with_gradient else []
         if self._complete:
             into = None
             if gradients:
@@ -113,7 +115,7 @@ class _Round:
         if self._grams is not None:
             self._add_cut(self._grams, parts, gradients, factors, accumulate, group, common)
         del parts  # their memory is that of the buffers in which the gradients travel
-        if self._plan.with_gradient:
+        if self._partition.with_gradient:
             self._exchange.scatter(gradients, targets, accumulate, dtype, device, group)
 
     def _values(self, matrices: list[Tensor], into: Into | None) -> Tensor:

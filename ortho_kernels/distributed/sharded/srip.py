@@ -24,7 +24,7 @@ from torch import Tensor
 from ...options import SRIP
 from ..exact_sum import exact_sum
 from .double_product import double_product
-from .held import Held
+from .local_weights import LocalWeights
 from .pieces import Matrix, Piece
 
 
@@ -113,7 +113,7 @@ class ShardedSRIP:
         self._of_depths = of_matrix.repeat_interleave(torch.tensor(self._depths)).to(device)
 
     def compute(
-        self, held: Held, start: Tensor, factors: Tensor, follow: bool, group: Any
+        self, held: LocalWeights, start: Tensor, factors: Tensor, follow: bool, group: Any
     ) -> tuple[Tensor, Tensor | None]:
         """The values of all matrices, the gradients, and the normalized vectors of the end if `follow`: a collective.
 
@@ -125,7 +125,7 @@ class ShardedSRIP:
             return self._compute(held, start, factors, follow, group)
 
     def _compute(
-        self, held: Held, start: Tensor, factors: Tensor, follow: bool, group: Any
+        self, held: LocalWeights, start: Tensor, factors: Tensor, follow: bool, group: Any
     ) -> tuple[Tensor, Tensor | None]:
         options = self._options
         weights = held.weights
@@ -161,7 +161,7 @@ class ShardedSRIP:
             onward = adjoint.onward * adjoint.norms[self._of_orders]
         return pairs
 
-    def _write_gradients(self, pairs: list[_Pair], factors: Tensor, held: Held) -> None:
+    def _write_gradients(self, pairs: list[_Pair], factors: Tensor, held: LocalWeights) -> None:
         for own in self._own:
             if held.targets[own.matrix.weight] is None:
                 continue

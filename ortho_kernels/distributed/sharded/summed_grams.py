@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .plan import triangle
+from .partition import triangle
 
 
 class SummedGrams:

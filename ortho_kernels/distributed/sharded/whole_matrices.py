@@ -12,7 +12,7 @@ from ...backends.protocol import Into, Penalties
 from ...options import SRIP
 from ...weight_views import weight_views
 from ..exact_sum import exact_sum
-from .held import Held
+from .local_weights import LocalWeights
 from .pieces import Matrix, Piece
 
 
@@ -41,7 +41,7 @@ class WholeMatrices:
         self._places, self._entries = torch.tensor(places, dtype=torch.int64).to(device), torch.cat(entries).to(device)
 
     def compute(
-        self, held: Held, start: Tensor, factors: Tensor, follow: bool, group: Any
+        self, held: LocalWeights, start: Tensor, factors: Tensor, follow: bool, group: Any
     ) -> tuple[Tensor, Tensor | None]:
         """One value a matrix, and the normalized vectors of the end if `follow`: a collective."""
         values, ends = torch.zeros_like(factors), torch.zeros_like(start)

@@ -14,15 +14,15 @@ from torch import Tensor
 from ...backends.protocol import Backend
 from ...options import SO, SRIP
 from ...weight_views import WeightViews
-from .held import Held
+from .local_weights import LocalWeights
+from .partition import Partition
 from .pieces import Matrix, matrices_of
-from .plan import Plan
 from .soft_orthogonality import ShardedSoftOrthogonality
 from .srip import ShardedSRIP
 from .whole_matrices import WholeMatrices
 
 
-class Fleet:
+class ShardGroup:
     """What is planned for these weights, once for all calls.
 
     Args:
@@ -36,22 +36,22 @@ class Fleet:
     def __init__(self, local: Backend, views: WeightViews, options: SO | SRIP, weights: Sequence[int]) -> None:
         self._local, self._views, self._weights = local, views, weights
         self.indices = matrix_indices(weights, views)
-        self._sizes = [views.gradient_forms[index][1].itemsize for index in weights for _ in range(views.groups[index])]
+        self._itemsize = views.gradient_forms[weights[0]][1].itemsize
         self._soft_orthogonality: dict[bool, ShardedSoftOrthogonality] = {}
         self._srip: list[tuple[Tensor, Tensor, Any]] | None = None
         self.entries = entry_indices(weights, views, options.side) if isinstance(options, SRIP) else self.indices[:0]
 
-    def soft_orthogonality(self, held: Held, options: SO, factors: Tensor) -> Tensor:
+    def soft_orthogonality(self, held: LocalWeights, options: SO, factors: Tensor) -> Tensor:
         """One value a matrix, and the gradients: a collective."""
         group, with_gradient = held.all[self._weights[0]].group, held.wants_gradients
         if with_gradient not in self._soft_orthogonality:
             with _making_constants():
-                self._soft_orthogonality[with_gradient] = self._plan(options, with_gradient, group)
+                self._soft_orthogonality[with_gradient] = self._partitioned(options, with_gradient, group)
         computed = self._soft_orthogonality[with_gradient]
         return computed.compute(held.weights, factors, held.targets, held.accumulate, group)
 
     def srip(
-        self, held: Held, options: SRIP, start: Tensor, factors: Tensor, follow: bool
+        self, held: LocalWeights, options: SRIP, start: Tensor, factors: Tensor, follow: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Likewise, and the normalized vectors of the end if `follow`."""
         group = held.all[self._weights[0]].group
@@ -84,7 +84,7 @@ class Fleet:
             found.append((_ranges(chosen, ones, device), _ranges(chosen, orders, device), computed))
         return found
 
-    def _plan(self, options: SO, with_gradient: bool, group: dist.ProcessGroup) -> ShardedSoftOrthogonality:
+    def _partitioned(self, options: SO, with_gradient: bool, group: dist.ProcessGroup) -> ShardedSoftOrthogonality:
         views = self._views
         side, excess = options.side, [0.0] * views.matrix_count
         if options.same_on_all_sides:
@@ -92,10 +92,10 @@ class Fleet:
             sides = zip(views.orders(other), views.orders("small"), strict=True)
             side, excess = "small", [float(options.diagonal) * (n - small) for n, small in sides]
         can_cut = options.norm == "fro" and options.normalize is None
-        plan = Plan(self._matrices(side), self._sizes, dist.get_world_size(group), can_cut, with_gradient)
+        partition = Partition(self._matrices(side), self._itemsize, dist.get_world_size(group), can_cut, with_gradient)
         own_excess = [excess[index] for index in self.indices.tolist()]
         rank, dtype, device = dist.get_rank(group), views.dtype, views.device
-        return ShardedSoftOrthogonality(plan, self._local, options, own_excess, rank, dtype, device)
+        return ShardedSoftOrthogonality(partition, self._local, options, own_excess, rank, dtype, device)
 
     def _matrices(self, side: str) -> list[Matrix]:
         views, found = self._views, []

@@ -12,7 +12,7 @@ from ...backends.protocol import Into
 from .weight import ShardedWeight
 
 
-class Held:
+class LocalWeights:
     """The local parts of a list of weights, and where their gradients go.
 
     Attributes:

@@ -26,12 +26,12 @@ class Part(NamedTuple):
     depth: Interval
 
 
-class Plan:
+class Partition:
     """The parts of all matrices, in rounds, of which one after the other is exchanged and computed.
 
     Args:
-        matrices: those of weights that one group shards.
-        sizes: the bytes of an entry of each. Those of different sizes are in different rounds.
+        matrices: those of weights of one dtype that one group shards.
+        itemsize: the bytes of an entry.
         ranks: how many there are in the group.
         can_cut: whether Grams may be added up: not where rows are scaled to length 1 first, or R is measured by another
             norm than Frobenius'.
@@ -42,9 +42,9 @@ class Plan:
     """
 
     def __init__(
-        self, matrices: Sequence[Matrix], sizes: Sequence[int], ranks: int, can_cut: bool, with_gradient: bool
+        self, matrices: Sequence[Matrix], itemsize: int, ranks: int, can_cut: bool, with_gradient: bool
     ) -> None:
-        self.matrices, self.sizes, self.ranks = matrices, sizes, ranks
+        self.matrices, self.itemsize, self.ranks = matrices, itemsize, ranks
         self.with_gradient = with_gradient
         self._loads = [0.0] * ranks
         costs = [gram_cost(matrix.order, matrix.depth) for matrix in matrices]
@@ -140,7 +140,7 @@ class Plan:
 
     def _held(self, part: Part) -> list[tuple[int, int]]:
         """The ranks that hold some of a part, each with the bytes of that."""
-        matrix, size = self.matrices[part.matrix], self.sizes[part.matrix]
+        matrix, size = self.matrices[part.matrix], self.itemsize
         return [
             (piece.rank, total([matrix.order_of(piece)]) * total([depth]) * size) for piece, depth in self.sources(part)
         ]
@@ -161,7 +161,7 @@ class Plan:
         """Whether a matrix is cut along its depth, and its Grams are less to move than it is itself."""
         matrix = self.matrices[index]
         summed = 2 * (self.ranks - 1) * triangle(matrix.order) * 4
-        moved = matrix.order * matrix.depth * self.sizes[index] * (self.ranks - 1) / self.ranks
+        moved = matrix.order * matrix.depth * self.itemsize * (self.ranks - 1) / self.ranks
         return matrix.is_cut_along_depth and summed < moved * (2 if self.with_gradient else 1)
 
     def _cut(self, index: int) -> list[tuple[int, Interval]]:
@@ -173,24 +173,19 @@ class Plan:
         return [(rank, depth) for rank, depth in enumerate(intervals) if depth[0] < depth[1]]
 
     def _in_rounds(self, parts: dict[int, list[Part]]) -> list[list[Part]]:
-        """The largest matrices first, as many of one size of entries as leave each rank's share below `ROUND_BYTES`."""
+        """The largest matrices first, as many as leave each rank's share below `ROUND_BYTES`."""
         rounds: list[list[Part]] = []
         held: list[int] = []
-        size = 0
-        order = sorted(parts, key=lambda index: (-self.sizes[index], -self._bytes(parts[index][0]), index))
-        for index in order:
+        for index in sorted(parts, key=lambda index: (-self._bytes(parts[index][0]), index)):
             more = [0] * self.ranks
             for part in parts[index]:
                 more[part.owner] += self._bytes(part)
-            fits = rounds and size == self.sizes[index]
-            if not fits or any(
-                extra and own and extra + own > ROUND_BYTES for extra, own in zip(more, held, strict=True)
-            ):
+            sums = [(extra, own, extra + own) for extra, own in zip(more, held, strict=bool(rounds))]
+            if not rounds or any(extra and own and both > ROUND_BYTES for extra, own, both in sums):
                 rounds.append([])
                 held = [0] * self.ranks
             rounds[-1] += parts[index]
             held = [own + extra for own, extra in zip(held, more, strict=True)]
-            size = self.sizes[index]
         return rounds
 
     def _bytes(self, part: Part) -> int:
@@ -198,7 +193,7 @@ class Plan:
         matrix = self.matrices[part.matrix]
         if self.is_in_place(part):
             return 4 * triangle(matrix.order)
-        return matrix.order * (part.depth[1] - part.depth[0]) * self.sizes[part.matrix]
+        return matrix.order * (part.depth[1] - part.depth[0]) * self.itemsize
 
 
 def triangle(order: int) -> int:
