@@ -1,8 +1,8 @@
 """What the penalties cost on several ranks: `python -m benchmarks.scale`.
 
 Counts work, bytes and memory from the partition. One call on 1, 2 and 4 gloo processes of this machine is then counted while
-it runs, by its operators and collectives, and has to be equal to that. Eight ranks are counted alone. Values and gradients are
-compared with one process's, on networks of the same structure and an eighth of the width. `--paper` has Llama-7B.
+it runs, by its operators and collectives, and has to be equal to that. Eight ranks are counted alone. Values and gradients
+are compared with one process's, on networks of the same structure and an eighth of the width. `--paper` has Llama-7B.
 """
 
 from __future__ import annotations
