@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
 from ..distributed.fsdp import Shards, explained
-from ..distributed.replicated.sharing import Sharing
+from ..distributed.replicated.sharing import sharing_of
 from ..distributed.sharded.weight import gathered, shard_weights
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
@@ -85,9 +85,8 @@ class OrthogonalityPenalty(Weighting):
         every: the penalty is computed in each `every`-th call in training mode, the first among them, with `every` times
             the strength. Between them it is 0 and no start vector moves. In eval mode each call is computed, as if it
             were 1.
-        share: a process group (`torch.distributed.group.WORLD`) over which DDP averages gradients. In training mode each
-            rank then computes a part of the matrices: all must call. In eval mode and for `report` each computes all.
-            False shares nothing.
+        share: True for all ranks, or the process group over which DDP averages gradients. In training mode each rank then
+            computes a part of the matrices: all must call. In eval mode and for `report` each computes all.
         options: further keyword arguments of the function of that kind (`side`, `iterations`, `gradient`, ...). SRIP has
             three of the class: `seed`, an int, 0 by default: start vectors are a function of it, of the number of calls in
             training mode, which is kept in checkpoints, and of the weight's name, so every process has the same.
@@ -142,7 +141,7 @@ class OrthogonalityPenalty(Weighting):
         check_reduction(reduction, self.options, to_one=True)
         # In a tuple, lest it be registered: a module reached by two paths is not put back by functional_call.
         self._referred = (encoder,)
-        self._sharing = Sharing(share) if share is not False else None
+        self._sharing = sharing_of(share)
         self._tree: ModuleTree | None = None
         self._shards: Shards
         try:

@@ -21,13 +21,13 @@ def shared_out(data, rank):
     return loader(torch.cat(data.split(BATCH)[rank::RANKS]))
 
 
-def fit(case, model, data, rank, **options):
+def fit(case, model, data, rank, share=False, **options):
     """The Trainer, after fitting the model."""
     import lightning.pytorch as pl
 
     from ortho_kernels.integrations.lightning import OrthogonalityCallback
 
-    callback = OrthogonalityCallback(module="net.backbone", **OPTIONS[case])
+    callback = OrthogonalityCallback(module="net.backbone", share=share, **OPTIONS[case])
     resumed = {"ckpt_path": options.pop("ckpt_path", None)}
     runner = trainer(pl, callback, devices=RANKS, use_distributed_sampler=False, **options)
     runner.fit(model, shared_out(data, rank), **resumed)
@@ -47,7 +47,8 @@ def trained_by_ddp(rank):
     found = {}
     for case in OPTIONS:
         model = task(pl)
-        fit(case, model, images(2 * RANKS * STEPS), rank, strategy="ddp", accumulate_grad_batches=2)
+        options = {"strategy": "ddp", "accumulate_grad_batches": 2, "share": case == "warm srip"}
+        fit(case, model, images(2 * RANKS * STEPS), rank, **options)
         found[case] = full_state(model.net)
     return found
 

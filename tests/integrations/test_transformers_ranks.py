@@ -29,7 +29,7 @@ def part_of(rank, count, sharded, folder):
             fully_shard(model)
             model._is_distributed_loading_by_transformers = True  # as from_pretrained does to one that it shards
         options = {"per_device_train_batch_size": BATCH // count, "ddp_backend": "gloo"}
-        run = trainer(folder, penalized(kind), model, **options)
+        run = trainer(folder, penalized(kind, share=not sharded and kind == "srip"), model, **options)
         assert run.accelerator.num_processes == count
         run.train()
         found += [weight.full_tensor() if sharded else weight.detach() for weight in run.model.parameters()]

@@ -457,11 +457,17 @@ def refusals(rank):
     return found
 
 
-def test_no_group_is_refused():
-    """torch's WORLD is None until it is initialized."""
+def test_no_group_is_refused(monkeypatch):
+    """torch's WORLD is None until it is initialized. A process that was started alone shares with nobody."""
     assert dist.group.WORLD is None
-    with pytest.raises(RuntimeError, match="init_process_group first"):
-        OrthogonalityPenalty(network(), share=dist.group.WORLD)
+    for share in (dist.group.WORLD, True):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(RuntimeError, match="init_process_group first"):
+            OrthogonalityPenalty(network(), share=share)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    alone, unshared = (OrthogonalityPenalty(network(), share=share) for share in (True, False))
+    assert repr(alone) == repr(unshared)
+    assert torch.equal(alone(), unshared())
 
 
 def test_what_is_refused_and_what_one_rank_may_call_alone(tmp_path):
@@ -475,7 +481,7 @@ def test_what_is_refused_and_what_one_rank_may_call_alone(tmp_path):
     for found in (first, second):
         seven = "rank 0 has 5.weight: 7 x 10 with strides (10, 1), torch.float32, trained, and rank 1 has"
         for case, words in {
-            "no group": "TypeError: share must be a torch.distributed.ProcessGroup",
+            "no group": "TypeError: share must be True or a torch.distributed.ProcessGroup",
             "mesh": "mesh.get_group",
             "shapes": f"{seven} 5.weight: 8 x 10",
             "number": f"{seven} nothing more",

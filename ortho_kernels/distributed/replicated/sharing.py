@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,8 +90,24 @@ class Sharing:
         return Sharing(self.group)
 
 
+def sharing_of(share: Any) -> Sharing | None:
+    """That of a group, or of all ranks for True: a process that was started alone has none then. None for False.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `Sharing`.
+    """
+    alone = not _is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if share is False or (share is True and alone):
+        return None
+    return Sharing(dist.group.WORLD if share is True else share)
+
+
+def _is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def _check_group(group: Any) -> None:
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _is_initialized():
         raise RuntimeError(
             "share takes a process group, and none is initialized: call torch.distributed.init_process_group first"
         )
@@ -100,8 +117,8 @@ def _check_group(group: Any) -> None:
         raise ValueError("share is a process group of which this process is no member: make the penalty on its members")
     if not isinstance(group, dist.ProcessGroup):
         raise TypeError(
-            "share must be a torch.distributed.ProcessGroup, such as torch.distributed.group.WORLD or mesh.get_group(name); "
-            f"got {group!r:.60}"
+            "share must be True or a torch.distributed.ProcessGroup, such as torch.distributed.group.WORLD or "
+            f"mesh.get_group(name); got {group!r:.60}"
         )
 
 
