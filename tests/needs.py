@@ -23,6 +23,8 @@ EXTRAS = {
     TESTS / "trainer": ("trainer",),
     TESTS / "benchmarks" / "gpu" / "test_gpu_training.py": ("trainer",),
     TESTS / "integrations": ("trainer", "test"),
+    TESTS / "distributed" / "test_sharded_models.py": ("test",),
+    TESTS / "distributed" / "test_sharded_placements.py": ("test",),
     TESTS / "models": ("test",),
     TESTS / "test_docs.py": ("trainer", "test"),
 }

@@ -188,9 +188,12 @@ def test_surroundings(tmp_path):
         alone += [value.detach(), leaf.grad]
     for found in on_ranks(2, tmp_path, outcomes, surroundings):
         for kind in ("so", "srip"):
-            assert found[f"second {kind}"].startswith(
-                "RuntimeError: penalties of sharded weights can be differentiated once"
+            # torch 2.10 keeps no graph of a DTensor's backward, and says so itself.
+            once = (
+                "penalties of sharded weights can be differentiated once",
+                "One of the differentiated Tensors appears",
             )
+            assert found[f"second {kind}"].removeprefix("RuntimeError: ").startswith(once)
         for name in ("grad", "jacrev", "vmap"):
             assert found[name].startswith("RuntimeError: weights[0] is a DTensor, whose penalties torch.func"), found[
                 name
