@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import OptimizerNames
 
 from ..penalty.gradient_scaling import has_unscaled
+from ..penalty.holders import holder
 from ..penalty.lora import LoraPenalty
 from ..penalty.module import OrthogonalityPenalty
 from .arguments import check_options, check_path, submodule
@@ -39,8 +40,9 @@ class OrthogonalityCallback(TrainerCallback):
 
     Raises:
         TypeError, ValueError: for a module that is no path, a name that is none, and as the penalty itself does; when
-            training begins, for what the model alone shows, a path that leads nowhere, DeepSpeed, FSDP1, optimizers that
-            step within the backward, and a checkpoint to resume from that is not found.
+            training begins, for what the model alone shows, a path that leads nowhere, covered weights that the optimizer
+            does not hold, DeepSpeed, FSDP1, optimizers that step within the backward, and a checkpoint to resume from that
+            is not found.
     """
 
     def __init__(self, kind: str = "so", *, module: str | None = None, name: str = "penalty", **options: Any) -> None:
@@ -59,6 +61,8 @@ class OrthogonalityCallback(TrainerCallback):
         _refuse(args, parts["model"])
         self._sum, self._steps = 0.0, 0
         self.penalty = _make_penalty(submodule(parts["model"], self.module), self.kind, **self.options)
+        if isinstance(self.penalty, OrthogonalityPenalty):
+            holder(self.penalty, [parts["optimizer"]])
         if state.global_step and self.penalty.state_dict():
             self._resume(args, state)
 
