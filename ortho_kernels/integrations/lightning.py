@@ -45,7 +45,7 @@ class OrthogonalityCallback(Callback):
         kind: `"so"` or `"srip"`, see `OrthogonalityPenalty`.
         module: the submodule of the LightningModule whose weights are penalized, by its dotted path (`"backbone"`); None
             for all of it.
-        name: the one under which each step's value is logged; None to log nothing.
+        name: the one under which the value of each step that computes it is logged; None to log nothing.
         options: the other options of `OrthogonalityPenalty` (`gamma`, `include`, `warm_start`, `every`, ...).
 
     Attributes:
@@ -104,8 +104,10 @@ class OrthogonalityCallback(Callback):
         # Lightning has unscaled the gradients, unless the optimizer does so in its step, as torch's fused ones do.
         unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
         scaler = getattr(trainer.precision_plugin, "scaler", None) if unscales else None
+        calls = self.penalty.calls
+        computed = calls is None or calls.is_due()  # the 0 of a step that `every` leaves out says nothing
         value = self.penalty.accumulate_gradients(scaler=scaler)
-        if self._name is not None:
+        if computed and self._name is not None:
             pl_module.log(self._name, value)
 
     def state_dict(self) -> dict[str, Any]:

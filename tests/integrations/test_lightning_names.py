@@ -1,9 +1,11 @@
 """Several callbacks in one Trainer of Lightning: each with a name, and a state of its own."""
 
+import csv
+
 import lightning.pytorch as pl
 import pytest
 import torch
-from convolution_training import images
+from convolution_training import WrittenPenalty, images
 from lightning_tasks import loader, task, trainer
 
 from ortho_kernels.integrations.lightning import OrthogonalityCallback
@@ -36,3 +38,18 @@ def test_two_callbacks_of_one_name_are_refused():
         trainer(pl, *callbacks).fit(task(pl), loader(images(1)))
     silent = [OrthogonalityCallback(kind, module="net.backbone", name=None) for kind in ("so", "srip")]
     trainer(pl, *silent).fit(task(pl), loader(images(1)))
+
+
+def test_steps_that_every_leaves_out_log_nothing(tmp_path):
+    """Though the logger writes at these steps alone: it has the value of the last step that computed one."""
+    model = task(pl, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    callback = OrthogonalityCallback("so", module="net.backbone", gamma=1.0, every=2)
+    logger = pl.loggers.CSVLogger(tmp_path)
+    runner = trainer(pl, callback, logger=logger, log_every_n_steps=2)
+    runner.fit(model, loader(images(4)))
+    written = WrittenPenalty(model.net.backbone, "so")
+    written.options = {"kind": "so", "gamma": 2.0}  # for two steps
+    assert runner.callback_metrics["penalty"].item() == pytest.approx(written().item(), rel=1e-5)
+    with open(f"{logger.log_dir}/metrics.csv") as file:
+        rows = [(int(row["step"]), float(row["penalty"])) for row in csv.DictReader(file)]
+    assert rows == [(step, pytest.approx(written().item(), rel=1e-5)) for step in (1, 3)]
