@@ -9,7 +9,7 @@ import torch
 
 from ..penalty import OrthogonalityPenalty
 from ..penalty.holders import holder
-from .submodules import check_path, submodule
+from .arguments import check_options, check_path, submodule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -45,36 +45,42 @@ class OrthogonalityCallback(Callback):
         kind: `"so"` or `"srip"`, see `OrthogonalityPenalty`.
         module: the submodule of the LightningModule whose weights are penalized, by its dotted path (`"backbone"`); None
             for all of it.
-        name: the one under which each step's value is logged; None to log nothing.
+        name: the one under which the value of each step that computes it is logged; None to log nothing.
         options: the other options of `OrthogonalityPenalty` (`gamma`, `include`, `warm_start`, `every`, ...).
 
     Attributes:
         penalty: the OrthogonalityPenalty, from when fitting starts; None before.
 
     Raises:
-        TypeError: for a module that is no path.
-        ValueError: when fitting starts, for a path that leads nowhere, a strategy or an optimizer that it can't serve,
-            covered weights that no optimizer or more than one holds, and as `OrthogonalityPenalty` does.
+        TypeError, ValueError: for a module that is no path, a name that is none, and as `OrthogonalityPenalty` does; when
+            fitting starts, for what the model alone shows, a path that leads nowhere, a strategy or an optimizer that it
+            can't serve, covered weights that no optimizer or more than one holds, and two callbacks of one name.
     """
 
     def __init__(
         self, kind: str = "so", *, module: str | None = None, name: str | None = "penalty", **options: Any
     ) -> None:
         check_path(module)
+        if not isinstance(name, str | None):
+            raise TypeError(f"name must be a string, or None to log nothing; got {name!r}")
+        check_options(OrthogonalityPenalty, kind, options)
         self.penalty: OrthogonalityPenalty | None = None
         self._kind, self._module, self._name, self._options = kind, module, name, options
         self._loaded: dict[str, Any] = {}  # a state that waits for the penalty
 
     @property
     def state_key(self) -> str:
-        """A Trainer may have several: for each module one of each kind has a state of its own."""
-        return self._generate_state_key(kind=self._kind, module=self._module)
+        """A Trainer may have several, each with a state of its own: they differ in what they log, or in what they cover."""
+        return self._generate_state_key(kind=self._kind, module=self._module, name=self._name)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Makes the penalty: the strategy has set up the model and the optimizers by now."""
         for base in type(trainer.strategy).__mro__:
             if base.__name__ in _REFUSED:
                 raise ValueError(f"OrthogonalityCallback can't serve {base.__name__}, which {_REFUSED[base.__name__]}")
+        names = [each._name for each in trainer.callbacks if isinstance(each, OrthogonalityCallback)]
+        if self._name is not None and names.count(self._name) > 1:
+            raise ValueError(f"several OrthogonalityCallbacks log {self._name!r}: give each a `name` of its own")
         encoder = submodule(pl_module, self._module)
         if self.penalty is None or self.penalty.encoder is not encoder:  # fitting may go on
             self.penalty = OrthogonalityPenalty(encoder, self._kind, **self._options)
@@ -98,8 +104,10 @@ class OrthogonalityCallback(Callback):
         # Lightning has unscaled the gradients, unless the optimizer does so in its step, as torch's fused ones do.
         unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
         scaler = getattr(trainer.precision_plugin, "scaler", None) if unscales else None
+        calls = self.penalty.calls
+        computed = calls is None or calls.is_due()  # the 0 of a step that `every` leaves out says nothing
         value = self.penalty.accumulate_gradients(scaler=scaler)
-        if self._name is not None:
+        if computed and self._name is not None:
             pl_module.log(self._name, value)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import OptimizerNames
 
 from ..penalty.gradient_scaling import has_unscaled
+from ..penalty.holders import holder
 from ..penalty.lora import LoraPenalty
 from ..penalty.module import OrthogonalityPenalty
-from .submodules import check_path, submodule
+from .arguments import check_options, check_path, submodule
 
 _log = logging.getLogger("ortho_kernels")
 
@@ -38,15 +39,17 @@ class OrthogonalityCallback(TrainerCallback):
         penalty: the `OrthogonalityPenalty` or `LoraPenalty` since training began; None before.
 
     Raises:
-        TypeError: for a module that is no path.
-        ValueError: when training begins, for a path that leads nowhere; for DeepSpeed, FSDP1, and optimizers that step
-            within the backward; for a checkpoint to resume from that is not found. And what the penalty itself raises.
+        TypeError, ValueError: for a module that is no path, a name that is none, and as the penalty itself does; when
+            training begins, for what the model alone shows, a path that leads nowhere, covered weights that the optimizer
+            does not hold, DeepSpeed, FSDP1, optimizers that step within the backward, and a checkpoint to resume from that
+            is not found.
     """
 
     def __init__(self, kind: str = "so", *, module: str | None = None, name: str = "penalty", **options: Any) -> None:
         check_path(module)
-        if options.get("lora") == "products" and kind != "so":
-            raise ValueError(f'lora="products" has the kind "so" alone; got {kind!r}')
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a string, which the logs and a file in each checkpoint get; got {name!r}")
+        check_options(_make_penalty, kind, options)
         self.kind, self.module, self.name, self.options = kind, module, name, options
         self.penalty: OrthogonalityPenalty | LoraPenalty | None = None
         self._sum: torch.Tensor | float = 0.0  # of the values since the last log, on their device
@@ -57,7 +60,9 @@ class OrthogonalityCallback(TrainerCallback):
     ) -> None:
         _refuse(args, parts["model"])
         self._sum, self._steps = 0.0, 0
-        self.penalty = self._made(submodule(parts["model"], self.module))
+        self.penalty = _make_penalty(submodule(parts["model"], self.module), self.kind, **self.options)
+        if isinstance(self.penalty, OrthogonalityPenalty):
+            holder(self.penalty, [parts["optimizer"]])
         if state.global_step and self.penalty.state_dict():
             self._resume(args, state)
 
@@ -87,14 +92,10 @@ class OrthogonalityCallback(TrainerCallback):
         if state.is_hyper_param_search or not args.should_save:  # a search keeps each trial elsewhere, and resumes none
             return
         path = _checkpoint(args, state) / f"{self.name}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)  # a name may have a slash, as in "train/penalty"
         partial = path.with_suffix(".partial")
         torch.save(kept, partial)
         os.replace(partial, path)
-
-    def _made(self, encoder: nn.Module) -> OrthogonalityPenalty | LoraPenalty:
-        if self.options.get("lora") == "products":
-            return LoraPenalty(encoder, **{name: value for name, value in self.options.items() if name != "lora"})
-        return OrthogonalityPenalty(encoder, self.kind, **self.options)
 
     def _resume(self, args: TrainingArguments, state: TrainerState) -> None:
         """The Trainer says to no callback where the checkpoint lies: it is in `output_dir`, or the arguments say so too."""
@@ -117,6 +118,15 @@ class OrthogonalityCallback(TrainerCallback):
                 "TrainingArguments the same resume_from_checkpoint as train()"
             )
         self.penalty.load_state_dict(kept["penalty"])
+
+
+def _make_penalty(model: nn.Module, kind: str, **options: Any) -> OrthogonalityPenalty | LoraPenalty:
+    if options.get("lora") != "products":
+        return OrthogonalityPenalty(model, kind, **options)
+    if kind != "so":
+        raise ValueError(f'lora="products" has the kind "so" alone; got {kind!r}')
+    del options["lora"]
+    return LoraPenalty(model, **options)
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

@@ -18,7 +18,7 @@ from .computed_weights import compute_weight
 from .weight_sites import Site
 
 _FACTOR = re.compile(r"(.*\.)?(lora_(?:embedding_)?)([AB])(\..*)?")
-_FROZEN = "factor of a frozen LoRA adapter"
+FROZEN = "factor of a frozen LoRA adapter"
 
 
 class Factor(NamedTuple):
@@ -96,12 +96,12 @@ def reasons_against(sites: Iterable[Site]) -> dict[str, str]:
         elif site.weight.dim() > 2 and not site.is_layer:
             reasons[site.name] = site.reason()
         elif factor.adapter not in trained:
-            reasons[site.name] = _FROZEN
+            reasons[site.name] = FROZEN
     return reasons
 
 
 def no_adapter(uncovered: dict[str, str]) -> str:
     """In words, that there is no adapter in training."""
-    if _FROZEN in uncovered.values():
+    if FROZEN in uncovered.values():
         return "the encoder's LoRA adapters are all frozen; train one first (in PEFT: model.set_adapter)"
     return "the encoder has no LoRA adapter, no weights named lora_A and lora_B; add one first (peft.get_peft_model)"

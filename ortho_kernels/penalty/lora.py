@@ -26,7 +26,7 @@ class LoraPenalty(nn.Module):
 
     scale B A is what an adapter adds to the weight of its layer, and its value is that of `low_rank_soft_orthogonality`:
     zero where all r singular values of the product are 1. Add `penalty()` to the loss once an optimizer step. Adapters that
-    come or go are followed; after some were frozen or unfrozen, which changes no module, call `refresh()`.
+    come or go are followed, and so are those that are in training now (PEFT's `set_adapter`).
 
     LoRA starts with B = 0, where SO has no gradient: the loss moves B first.
 
@@ -106,7 +106,7 @@ class LoraPenalty(nn.Module):
 
     def _select(self, *, again: bool) -> None:
         [model] = self._referred
-        covered, self.uncovered = self._selector.select(again=again)
+        covered, self.uncovered, factors = self._selector.select(again=again)
         self._adapters = find_adapters(weight.site for weight in covered if weight.site.filter_groups == 1)
         self.names = tuple(A.name for _, A in self._adapters)
         paired = {factor.name for adapter in self._adapters for factor in adapter}
@@ -117,7 +117,7 @@ class LoraPenalty(nn.Module):
             )
         if not paired:
             raise ValueError(f"the model has no pair of lora_A and lora_B to penalize: {described(self.uncovered)}")
-        self._tree, self._shards = ModuleTree(model), Shards(model)
+        self._tree, self._shards = ModuleTree(model, factors), Shards(model)
 
     def _values(self) -> Tensor:
         """One value an adapter."""

@@ -303,7 +303,7 @@ class OrthogonalityPenalty(Weighting):
         return f"kind={self.kind!r}, {super().extra_repr()}{options}{share}\n{covered}{uncovered}"
 
     def _select(self, *, again: bool) -> None:
-        covered, self.uncovered = self._selector.select(again=again)
+        covered, self.uncovered, factors = self._selector.select(again=again)
         sites, keys, forms, names = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
         self._keys, self._forms = keys, forms
@@ -316,7 +316,7 @@ class OrthogonalityPenalty(Weighting):
             _log.warning(
                 "no weight that the penalty covers requires a gradient: it can be measured, but changes nothing"
             )
-        self._tree, self._shards = ModuleTree(self.encoder), Shards(self.encoder)
+        self._tree, self._shards = ModuleTree(self.encoder, factors), Shards(self.encoder)
         self._fit(self._weights().views)
 
     def _fit(self, views: WeightViews) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..batches import check_batch
 from ..weight_checks import is_integer
-from .adapters import no_adapter, reasons_against
+from .adapters import FROZEN, no_adapter, reasons_against
 from .cuts import Cutter
 from .matching import Sites, check_order, matchers, matches_name
 from .matrix_form import MatrixForm
@@ -31,10 +31,17 @@ class CoveredWeight(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The covered weights in the order of the model, and the reason against every other of two or more dimensions."""
+    """What is covered, and what is not.
+
+    Attributes:
+        covered: the covered weights, in the order of the model.
+        uncovered: the reason against every other weight of two or more dimensions.
+        factors: of adapters, where these alone are asked for: those that are covered, and those that would be in training.
+    """
 
     covered: list[CoveredWeight]
     uncovered: dict[str, str]
+    factors: list[Site]
 
 
 class Selector:
@@ -86,8 +93,9 @@ class Selector:
         added = self._added(found, batches, uncovered)
 
         chosen = dict(default)
+        frozen = {site.identity for site in sites if uncovered.get(site.name) == FROZEN}
         if self._narrows:
-            included = set()
+            included: set[Hashable] = set()
             for matcher in self._include:
                 hits = matcher.hits(found)
                 identities = {site.identity for site in hits}
@@ -96,11 +104,13 @@ class Selector:
                 included |= identities
             for identity in default.keys() - included:
                 uncovered[chosen.pop(identity).name] = "left out by `include`"
+            frozen &= included
         chosen = {**added, **chosen}
         for matcher in self._exclude:
             hits = matcher.hits(found)
             if not hits and not again:
                 raise ValueError(_no_match("exclude", matcher.description, names, [], {}))
+            frozen -= {site.identity for site in hits}
             for identity in {site.identity for site in hits} & chosen.keys():
                 uncovered[chosen.pop(identity).name] = "left out by `exclude`"
         if not chosen:
@@ -112,7 +122,8 @@ class Selector:
         names_of: dict[Hashable, tuple[str, ...]] = {}
         for site in (*kept, *sites):
             names_of[site.identity] = (*names_of.get(site.identity, ()), *site.names)
-        return Selection(self._covered(kept, batches, names_of, again), uncovered)
+        factors = [site for site in sites if site.identity in frozen or chosen.get(site.identity) is site]
+        return Selection(self._covered(kept, batches, names_of, again), uncovered, factors if self._only_lora else [])
 
     def _default(self, sites: list[Site]) -> tuple[dict[Hashable, Site], dict[str, str]]:
         """What is covered where nothing is asked for, and the reasons against the rest."""

@@ -21,7 +21,7 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 _TRANSPOSED_LINEAR = ("transformers.pytorch_utils", "Conv1D")
 _DEFORMABLE_CONVOLUTION = ("torchvision.ops.deform_conv", "DeformConv2d")
 # What torch.compile, FSDP, checkpoint wrappers and PEFT's adapters call the module that they wrap.
-_WRAPPED = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"))
+WRAPPED = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _walk(modules: tuple[nn.Module, ...], paths: tuple[str, ...]) -> Iterator[Si
     for name, child in module._modules.items():
         if child is not None and all(child is not above for above in modules):
             below = tuple(f"{path}{name}." for path in paths)
-            wraps = name in _WRAPPED or _wraps(module, name)
+            wraps = name in WRAPPED or _wraps(module, name)
             yield from _walk((*modules, child), (*below, *paths) if wraps else below)
 
 
