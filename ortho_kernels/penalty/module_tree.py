@@ -48,7 +48,7 @@ class ModuleTree:
             any(self._leaf_dicts)
             or self._now() != self._seen
             or any(own.get(name) is not None for own, name in self._absent)
-            or self._trains_others()
+            or (bool(self._factors) and self._trains_others())
         )
 
     def _trains_others(self) -> bool:
