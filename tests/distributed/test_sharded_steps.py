@@ -1,5 +1,8 @@
 """Scalers, accumulation, mixed precision, and compilation under FSDP2, against one process."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from ranks import on_ranks
@@ -202,6 +205,44 @@ def test_steps(tmp_path):
                 torch.testing.assert_close(
                     ours, own, rtol=1e-4, atol=1e-5, msg=lambda text, at=(case, index): f"{at}: {text}"
                 )
+
+
+class Kept:
+    """What autograd keeps of a saved tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def kept_by_a_value(rank, count):
+    """How many entries a value has saved, and how many of them it keeps after its backward."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model, saved = network(), []
+    fully_shard(model, mesh=init_device_mesh("cpu", (count,)))
+    penalty, _ = started(model, "so")
+
+    def keep(tensor):
+        saved.append(weakref.ref(kept := Kept(tensor)))
+        return kept
+
+    def alive():
+        gc.collect()
+        return sum(found.tensor.numel() for kept in saved if (found := kept()) is not None)
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        value = penalty()
+    before = alive()
+    value.backward()
+    local = sum(weight.to_local().numel() for weight in model.parameters() if weight.dim() == 2)
+    return before, alive(), local
+
+
+def test_a_loss_that_is_kept_does_not_keep_gradients(tmp_path):
+    for before, after, local in on_ranks(2, tmp_path, kept_by_a_value, 2):
+        assert local <= before <= local + 10
+        assert after == 0
 
 
 def compiled(rank, count):

@@ -36,22 +36,21 @@ class LocalWeights:
     def finish(self) -> None:
         """To be called once all gradients are written."""
         for weight, target, written in self._apart:
-            local = _local(target)
+            local = local_part(target)
             local.add_(_in_shape(written, weight, local)) if self.accumulate else local.copy_(
                 _in_shape(written, weight, local)
             )
 
     def _writable(self, weight: Any, target: Any) -> Tensor:
         found = _as_matrices(weight, target)
-        if found.data_ptr() != _local(target).data_ptr():  # a copy
+        if found.data_ptr() != local_part(target).data_ptr():  # a copy
             found.zero_()
             self._apart.append((weight, target, found))
         return found
 
 
-def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
-    """A gradient times the factor of each of its weight's matrices; of a sharded weight, of what is here."""
-    local = _local(target)
+def times(local: Tensor, weight: Any, factors: Tensor) -> Tensor:
+    """A gradient times the factor of each of its weight's matrices; of a sharded weight, what is here of both."""
     if len(factors) == 1:
         return (local * factors.view([1] * local.dim())).to(local.dtype)
     if not isinstance(weight, ShardedWeight):
@@ -61,16 +60,17 @@ def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
     batch = torch.arange(*block.batch, device=local.device)
     cut = torch.arange(*block.rows, device=local.device) // (layout.sizes[1] // cuts)
     each = factors[batch[:, None] * cuts + cut]
-    return _in_shape((_as_matrices(weight, target) * each[:, :, None]).to(local.dtype), weight, local)
+    return _in_shape((_as_matrices(weight, local) * each[:, :, None]).to(local.dtype), weight, local)
 
 
-def _local(tensor: Any) -> Tensor:
+def local_part(tensor: Any) -> Tensor:
+    """What this rank holds of a weight or of a gradient."""
     return tensor.local if isinstance(tensor, ShardedWeight) else tensor
 
 
 def _as_matrices(weight: Any, tensor: Any) -> Tensor:
     if isinstance(weight, ShardedWeight):
-        return weight.as_matrices(_local(tensor))
+        return weight.as_matrices(local_part(tensor))
     return tensor.reshape(1, len(tensor), tensor[0].numel() if len(tensor) else 0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...backends.protocol import Backend, Into, Penalties
 from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
-from .local_weights import LocalWeights, times
+from .local_weights import LocalWeights, local_part, times
 from .shard_group import ShardGroup, entry_indices, matrix_indices
 from .weight import ShardedWeight, empty_gradient
 
@@ -129,7 +129,9 @@ class _Computed(torch.autograd.Function):
             empty_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
         ]
         values, last = compute(Into(targets))
-        ctx.weights, ctx.groups, ctx.targets, ctx.tensors = weights, groups, targets, tensors
+        ctx.weights, ctx.groups, ctx.tensors = weights, groups, tensors
+        # So they are freed by the backward, and not with a loss that is kept to be logged.
+        ctx.save_for_backward(*[target if target is None else local_part(target) for target in targets])
         ctx.set_materialize_grads(False)
         if last is not None:
             ctx.mark_non_differentiable(last)
@@ -138,11 +140,12 @@ class _Computed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factors: Tensor | None, _: Any) -> Any:
         if factors is None:
-            return (None,) * (3 + len(ctx.targets))
+            return (None,) * (3 + len(ctx.weights))
+        parts = ctx.saved_tensors
 
         def compute() -> tuple[Tensor | None, ...]:
-            each = zip(ctx.targets, ctx.weights, factors.split(ctx.groups), strict=True)
-            return tuple(None if target is None else times(target, weight, own) for target, weight, own in each)
+            each = zip(parts, ctx.weights, factors.split(ctx.groups), strict=True)
+            return tuple(None if local is None else times(local, weight, own) for local, weight, own in each)
 
         gradients = _SecondDerivative.apply(compute, *ctx.tensors) if torch.is_grad_enabled() else compute()
         return None, None, None, *gradients
