@@ -49,10 +49,12 @@ class Shards:
 
 def explained(error: ValueError, encoder: nn.Module) -> ValueError:
     """The error, with what to do where FSDP1 keeps the encoder's weights flat, which marks its parameters."""
-    if not any(getattr(parameter, "_fsdp_flattened", False) for parameter in encoder.parameters()):
-        return error
-    return ValueError(
-        f"{error}. FullyShardedDataParallel keeps weights flat between uses: make and call the penalty within "
-        "FullyShardedDataParallel.summon_full_params(model, with_grads=True), which needs use_orig_params=True, or shard "
-        "with fully_shard (FSDP2)"
-    )
+    flat = any(getattr(parameter, "_fsdp_flattened", False) for parameter in encoder.parameters())
+    return ValueError(f"{error}. {_FLAT}") if flat and _FLAT not in str(error) else error
+
+
+_FLAT = (
+    "FullyShardedDataParallel keeps weights flat between uses: make and call the penalty within "
+    "FullyShardedDataParallel.summon_full_params(model, with_grads=True), which needs use_orig_params=True, or shard with "
+    "fully_shard (FSDP2)"
+)

@@ -36,14 +36,14 @@ class LocalWeights:
     def finish(self) -> None:
         """To be called once all gradients are written."""
         for weight, target, written in self._apart:
-            local = local_part(target)
+            local = _local(target)
             local.add_(_in_shape(written, weight, local)) if self.accumulate else local.copy_(
                 _in_shape(written, weight, local)
             )
 
     def _writable(self, weight: Any, target: Any) -> Tensor:
         found = _as_matrices(weight, target)
-        if found.data_ptr() != local_part(target).data_ptr():  # a copy
+        if found.data_ptr() != _local(target).data_ptr():  # a copy
             found.zero_()
             self._apart.append((weight, target, found))
         return found
@@ -63,14 +63,14 @@ def times(local: Tensor, weight: Any, factors: Tensor) -> Tensor:
     return _in_shape((_as_matrices(weight, local) * each[:, :, None]).to(local.dtype), weight, local)
 
 
-def local_part(tensor: Any) -> Tensor:
+def _local(tensor: Any) -> Tensor:
     """What this rank holds of a weight or of a gradient."""
     return tensor.local if isinstance(tensor, ShardedWeight) else tensor
 
 
 def _as_matrices(weight: Any, tensor: Any) -> Tensor:
     if isinstance(weight, ShardedWeight):
-        return weight.as_matrices(local_part(tensor))
+        return weight.as_matrices(_local(tensor))
     return tensor.reshape(1, len(tensor), tensor[0].numel() if len(tensor) else 0)
 
 
