@@ -207,6 +207,30 @@ def test_steps(tmp_path):
                 )
 
 
+def wrapped_late(rank, count):
+    """The numbers of a penalty that was made before its model was sharded, while another sharded model came to its end."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh("cpu", (count,))
+    other, model = fully_shard(network(), mesh=mesh), network()
+    penalty, _ = started(model, "so")
+    del other
+    gc.collect()
+    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    weights = list(model.parameters())
+    model(images(0))  # from here to the backward, gathered weights of bfloat16 stand in the model
+    value = penalty.accumulate_gradients()
+    return [value, *(whole(weight.grad) for weight in weights if weight.grad is not None)]
+
+
+def test_a_model_may_take_the_place_of_another_that_was_sharded(tmp_path):
+    model = network()
+    expected = [started(model, "so")[0].accumulate_gradients(), *gradients(model)]
+    for found in on_ranks(2, tmp_path, wrapped_late, 2):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 class Kept:
     """What autograd keeps of a saved tensor."""
 
