@@ -19,7 +19,7 @@ class Shards:
 
     def __init__(self, encoder: nn.Module) -> None:
         self._modules = set(map(id, encoder.modules()))
-        self._states = 0  # how many there were when the places were looked up
+        self._states: list[Any] = []  # weak references to those that there were when the places were looked up
         self._shards: list[Any] = []
 
     def replaced(self) -> dict[int, Tensor]:
@@ -35,10 +35,10 @@ class Shards:
 
     def _all(self) -> list[Any]:
         composable = sys.modules.get("torch.distributed._composable_state")
-        states = getattr(composable, "_module_state_mapping", {})
-        if len(states) != self._states:
-            self._states, self._shards = len(states), []
-            for state in (reference() for reference in list(states.values())):
+        states = [*getattr(composable, "_module_state_mapping", {}).values()]
+        if states != self._states:
+            self._states, self._shards = states, []
+            for state in (reference() for reference in states):
                 # One group a state until torch 2.13, then several; FSDP1's states have none.
                 groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
                 for shard in (shard for group in groups if group is not None for shard in group.fsdp_params):
@@ -49,10 +49,12 @@ class Shards:
 
 def explained(error: ValueError, encoder: nn.Module) -> ValueError:
     """The error, with what to do where FSDP1 keeps the encoder's weights flat, which marks its parameters."""
-    if not any(getattr(parameter, "_fsdp_flattened", False) for parameter in encoder.parameters()):
-        return error
-    return ValueError(
-        f"{error}. FullyShardedDataParallel keeps weights flat between uses: make and call the penalty within "
-        "FullyShardedDataParallel.summon_full_params(model, with_grads=True), which needs use_orig_params=True, or shard "
-        "with fully_shard (FSDP2)"
-    )
+    flat = any(getattr(parameter, "_fsdp_flattened", False) for parameter in encoder.parameters())
+    return ValueError(f"{error}. {_FLAT}") if flat and _FLAT not in str(error) else error
+
+
+_FLAT = (
+    "FullyShardedDataParallel keeps weights flat between uses: make and call the penalty within "
+    "FullyShardedDataParallel.summon_full_params(model, with_grads=True), which needs use_orig_params=True, or shard with "
+    "fully_shard (FSDP2)"
+)

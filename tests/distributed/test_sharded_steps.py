@@ -1,5 +1,8 @@
 """Scalers, accumulation, mixed precision, and compilation under FSDP2, against one process."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from ranks import on_ranks
@@ -202,6 +205,68 @@ def test_steps(tmp_path):
                 torch.testing.assert_close(
                     ours, own, rtol=1e-4, atol=1e-5, msg=lambda text, at=(case, index): f"{at}: {text}"
                 )
+
+
+def wrapped_late(rank, count):
+    """The numbers of a penalty that was made before its model was sharded, while another sharded model came to its end."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh("cpu", (count,))
+    other, model = fully_shard(network(), mesh=mesh), network()
+    penalty, _ = started(model, "so")
+    del other
+    gc.collect()
+    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    weights = list(model.parameters())
+    model(images(0))  # from here to the backward, gathered weights of bfloat16 stand in the model
+    value = penalty.accumulate_gradients()
+    return [value, *(whole(weight.grad) for weight in weights if weight.grad is not None)]
+
+
+def test_a_model_may_take_the_place_of_another_that_was_sharded(tmp_path):
+    model = network()
+    expected = [started(model, "so")[0].accumulate_gradients(), *gradients(model)]
+    for found in on_ranks(2, tmp_path, wrapped_late, 2):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Kept:
+    """What autograd keeps of a saved tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def kept_by_a_value(rank, count):
+    """How many entries a value has saved, and how many of them it keeps after its backward."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model, saved = network(), []
+    fully_shard(model, mesh=init_device_mesh("cpu", (count,)))
+    penalty, _ = started(model, "so")
+
+    def keep(tensor):
+        saved.append(weakref.ref(kept := Kept(tensor)))
+        return kept
+
+    def alive():
+        gc.collect()
+        return sum(found.tensor.numel() for kept in saved if (found := kept()) is not None)
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        value = penalty()
+    before = alive()
+    value.backward()
+    local = sum(weight.to_local().numel() for weight in model.parameters() if weight.dim() == 2)
+    return before, alive(), local
+
+
+def test_a_loss_that_is_kept_does_not_keep_gradients(tmp_path):
+    for before, after, local in on_ranks(2, tmp_path, kept_by_a_value, 2):
+        assert local <= before <= local + 10
+        assert after == 0
 
 
 def compiled(rank, count):

@@ -201,7 +201,7 @@ def test_fsdp1_says_what_to_do(tmp_path):
     value = penalty.accumulate_gradients().item()
     for rank in found:
         for case in ("called False", "called True", "made False", "made True"):
-            assert "summon_full_params" in rank[case], case
+            assert rank[case].count("summon_full_params") == 1, case
         assert rank["names"] == [f"_fsdp_wrapped_module.{name}" for name in penalty.names]
         assert rank["value"] == value
         assert torch.equal(rank["gradient"], alone[3].weight.grad)

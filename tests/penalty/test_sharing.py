@@ -267,10 +267,23 @@ class WithSpare(nn.Module):
         return self.used(inputs)
 
 
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_weights_that_are_all_frozen_are_measured(kind):
+    expected = OrthogonalityPenalty(network(), **PENALTIES[kind])().detach()
+    model = network().requires_grad_(False)
+    with group_of_one() as group:
+        penalty = OrthogonalityPenalty(model, share=group, **PENALTIES[kind])
+        with penalty.hold():
+            values = [penalty(), penalty.accumulate_gradients(), penalty.step_(torch.optim.SGD(model.parameters()))]
+    torch.testing.assert_close(values, [expected] * 3)
+    assert gradients_of(model) == {}
+
+
 def trained_with_a_spare_layer(rank):
     """DDP waits for every parameter: also on a rank whose part holds none of them."""
     found = {}
-    for setting in ({}, {"static_graph": True}, {"gradient_as_bucket_view": True}):
+    found_unused = {"find_unused_parameters": True}  # the spare weight: DDP waits for it no longer
+    for setting in ({}, {"static_graph": True}, {"gradient_as_bucket_view": True}, found_unused):
         replica = nn.parallel.DistributedDataParallel(seeded(WithSpare), **setting)
         penalty = OrthogonalityPenalty(replica, gamma=0.1, share=dist.group.WORLD)
         optimizer = torch.optim.SGD(replica.parameters(), lr=0.1)
@@ -279,7 +292,12 @@ def trained_with_a_spare_layer(rank):
             if step == 2:  # a batch that is accumulated, without a reduction
                 with replica.no_sync():
                     replica(torch.ones(2, 6)).sum().backward()
-            (replica(torch.ones(2, 6)).sum() + penalty()).backward()
+            loss = replica(torch.ones(2, 6)).sum()
+            if setting is found_unused:
+                loss.backward()
+                penalty.accumulate_gradients()
+            else:
+                (loss + penalty()).backward()
             optimizer.step()
         found[str(setting)] = dict(replica.module.state_dict())
     return found

@@ -95,10 +95,9 @@ class ReplicatedPenalties(Penalties):
         self._owned.write(numbers, values, ends)
         zeros.sum_(self._group)
         targets = [target for target in into.targets if target is not None]
-        if into.accumulate:
-            torch._foreach_add_(targets, gradients)
-        else:
-            torch._foreach_copy_(targets, gradients)
+        if targets:  # none where all weights are frozen
+            write = torch._foreach_add_ if into.accumulate else torch._foreach_copy_
+            write(targets, gradients)
         return numbers[0], numbers[1] if start is not None else None
 
 

@@ -49,9 +49,8 @@ class LocalWeights:
         return found
 
 
-def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
-    """A gradient times the factor of each of its weight's matrices; of a sharded weight, of what is here."""
-    local = _local(target)
+def times(local: Tensor, weight: Any, factors: Tensor) -> Tensor:
+    """A gradient times the factor of each of its weight's matrices; of a sharded weight, what is here of both."""
     if len(factors) == 1:
         return (local * factors.view([1] * local.dim())).to(local.dtype)
     if not isinstance(weight, ShardedWeight):
@@ -61,10 +60,11 @@ def times(target: Any, weight: Any, factors: Tensor) -> Tensor:
     batch = torch.arange(*block.batch, device=local.device)
     cut = torch.arange(*block.rows, device=local.device) // (layout.sizes[1] // cuts)
     each = factors[batch[:, None] * cuts + cut]
-    return _in_shape((_as_matrices(weight, target) * each[:, :, None]).to(local.dtype), weight, local)
+    return _in_shape((_as_matrices(weight, local) * each[:, :, None]).to(local.dtype), weight, local)
 
 
 def _local(tensor: Any) -> Tensor:
+    """What this rank holds of a weight or of a gradient."""
     return tensor.local if isinstance(tensor, ShardedWeight) else tensor
 
 

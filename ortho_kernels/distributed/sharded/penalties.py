@@ -13,7 +13,7 @@ from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
 from .local_weights import LocalWeights, times
 from .shard_group import ShardGroup, entry_indices, matrix_indices
-from .weight import ShardedWeight, empty_gradient
+from .weight import ShardedWeight
 
 
 class ShardedPenalties(Penalties):
@@ -125,11 +125,12 @@ def _differentiable(
 class _Computed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Sequence[Any], groups: list[int], compute: Any, *tensors: Tensor) -> Any:
-        targets = [
-            empty_gradient(w) if need else None for w, need in zip(weights, ctx.needs_input_grad[3:], strict=True)
-        ]
+        needed = ctx.needs_input_grad[3:]
+        targets = [torch.empty_like(part) if need else None for part, need in zip(tensors, needed, strict=True)]
         values, last = compute(Into(targets))
-        ctx.weights, ctx.groups, ctx.targets, ctx.tensors = weights, groups, targets, tensors
+        ctx.weights, ctx.groups, ctx.tensors = weights, groups, tensors
+        # So they are freed by the backward, and not with a loss that is kept to be logged.
+        ctx.save_for_backward(*targets)
         ctx.set_materialize_grads(False)
         if last is not None:
             ctx.mark_non_differentiable(last)
@@ -138,10 +139,11 @@ class _Computed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factors: Tensor | None, _: Any) -> Any:
         if factors is None:
-            return (None,) * (3 + len(ctx.targets))
+            return (None,) * (3 + len(ctx.weights))
+        targets = ctx.saved_tensors
 
         def compute() -> tuple[Tensor | None, ...]:
-            each = zip(ctx.targets, ctx.weights, factors.split(ctx.groups), strict=True)
+            each = zip(targets, ctx.weights, factors.split(ctx.groups), strict=True)
             return tuple(None if target is None else times(target, weight, own) for target, weight, own in each)
 
         gradients = _SecondDerivative.apply(compute, *ctx.tensors) if torch.is_grad_enabled() else compute()
