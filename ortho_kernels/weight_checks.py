@@ -68,7 +68,7 @@ def _problem(weight: Any, groups: int) -> Exception | None:
     if is_sharded(weight):
         return ValueError(
             "is a DTensor, of which each process holds a part; use OrthogonalityPenalty, which has the same start vectors "
-            "on every rank and gives each its part of the gradient"
+            "on every rank and gives each its part of the gradient, or give its full_tensor()"
         )
     if wraps_tensors(weight):
         return TypeError(

@@ -20,7 +20,8 @@ from ortho_kernels.weight_views import gradient_slots, weight_views
 from ..model_shapes import Shapes
 
 ENTRY = 4  # bytes: float32
-DOUBLE = 8  # of SRIP's vectors, and of a block of a piece while it is multiplied
+DOUBLE = 8  # of SRIP's vectors
+BLOCK = (ENTRY + DOUBLE) * ENTRIES_ON_CPU  # of pieces while they are multiplied: side by side, and in float64
 KINDS: dict[str, Any] = {"so": SO(), "srip": SRIP()}
 LAYOUTS = SHARED, FSDP2, TENSOR_PARALLEL = "DDP, `share=`", "FSDP2", "tensor parallel"
 
@@ -105,8 +106,7 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
     """Each pass is an all-reduce: of W^T x, or of W (W^T x) where the matrix is cut along its depth, and of |x|^2.
 
     The last one of `iterations + pairs` needs W^T x alone. Of each pass two vectors of the order and one of the depth stay,
-    and a pass takes as much twice again while it runs. Pieces are multiplied one by one, in blocks, and have
-    their gradients one by one.
+    and a pass takes as much twice again while it runs. Pieces are multiplied in blocks.
     """
     iterations, pairs = KINDS["srip"].iterations, KINDS["srip"].pairs
     products, largest = [0.0] * ranks, [0] * ranks
@@ -117,8 +117,7 @@ def _count_srip(matrices: Sequence[Matrix], ranks: int) -> Counts:
                 products[piece.rank] += power_cost(matrix.order, matrix.depth, iterations, pairs)
             else:
                 products[piece.rank] += (2 * (iterations + pairs - 1) + 1 + 2 * pairs) * entries
-                block = DOUBLE * min(entries, ENTRIES_ON_CPU)
-                largest[piece.rank] = max(largest[piece.rank], block, ENTRY * entries)
+                largest[piece.rank] = max(largest[piece.rank], BLOCK, ENTRY * entries)
     cut = [matrix for matrix in matrices if not matrix.is_whole]
     whole = [matrix for matrix in matrices if matrix.is_whole]
     orders = sum(matrix.order for matrix in cut if matrix.is_cut_along_depth)

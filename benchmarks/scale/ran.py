@@ -79,8 +79,8 @@ class Ran(TorchDispatchMode):
             raise RuntimeError(f"{name}: expected no collective beside all_reduce and all_to_all_single")
 
     def _products(self, name: str, args: Sequence[Any]) -> float:
-        if name in ("mm", "mv"):
-            return math.prod(args[0].shape) * (args[1].shape[1] if name == "mm" else 1)
+        if name in ("mm", "mv", "bmm"):
+            return math.prod(args[0].shape) * (1 if name == "mv" else args[1].shape[-1])
         if name == "soft_orthogonality":
             return _entries(*args[:3], square=True) / 2
         if name == "soft_orthogonality_backward":
@@ -91,7 +91,7 @@ class Ran(TorchDispatchMode):
             if name == "srip":
                 return 2 * (iterations + pairs - 1) * _entries(*args[:3])
             return 4 * pairs * _entries(*args[1:4])
-        if name in ("bmm", "addmm", "addmv", "baddbmm", "dot"):
+        if name in ("addmm", "addmv", "baddbmm", "dot"):
             raise RuntimeError(f"{name}: a product that is not counted")
         return 0.0
 

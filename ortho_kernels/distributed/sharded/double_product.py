@@ -9,9 +9,14 @@ ENTRIES_ON_CPU = 2**16  # half a MiB in float64: two to five times as fast as th
 _ENTRIES = 2**24  # on devices that wait for each launch
 
 
+def block_entries(device: torch.device) -> int:
+    """How many entries are converted at once."""
+    return ENTRIES_ON_CPU if device.type == "cpu" else _ENTRIES
+
+
 def double_product(W: Tensor, x: Tensor) -> Tensor:
     """W x in float64, of a matrix of any floating-point dtype, which is converted in blocks."""
-    entries = ENTRIES_ON_CPU if W.device.type == "cpu" else _ENTRIES
+    entries = block_entries(W.device)
     if W.numel() <= entries:
         return W.double() @ x
     if W.stride(0) >= W.stride(1):

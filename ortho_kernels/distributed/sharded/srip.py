@@ -23,26 +23,9 @@ from torch import Tensor
 
 from ...options import SRIP
 from ..exact_sum import exact_sum
-from .double_product import double_product
 from .local_weights import LocalWeights
-from .pieces import Matrix, Piece
-
-
-class _Own(NamedTuple):
-    """The piece of a matrix that this rank holds, and its own slices of the packed vectors."""
-
-    place: int
-    matrix: Matrix
-    piece: Piece
-    order: slice
-    depth: slice
-
-    def of(self, tensors: Sequence[Any]) -> Tensor:
-        """The piece of a weight or of its gradient, with the order first."""
-        piece = self.piece
-        rows = slice(piece.first_row, piece.first_row + piece.rows[1] - piece.rows[0])
-        W = tensors[self.matrix.weight][piece.batch, rows]
-        return W if self.matrix.by_rows else W.T
+from .piece_batch import OwnPiece, in_batches
+from .pieces import Matrix
 
 
 class _Applied(NamedTuple):
@@ -78,7 +61,7 @@ class ShardedSRIP:
         self._options, self._dtype, self._device = options, dtype, device
         self._orders = [matrix.order for matrix in matrices]
         self._depths = [matrix.depth for matrix in matrices]
-        self._own: list[_Own] = []
+        own: list[OwnPiece] = []
         counted = torch.zeros(sum(self._orders), dtype=torch.bool)
         places: dict[str, list[Tensor]] = {"order": [], "depth": [], "both": []}
         order = depth = 0
@@ -97,11 +80,14 @@ class ShardedSRIP:
                     slice(begin + first, begin + last)
                     for begin, (first, last) in ((order, matrix.order_of(piece)), (depth, matrix.depth_of(piece)))
                 ]
-                self._own.append(_Own(index, matrix, piece, *slices))
+                own.append(OwnPiece(index, matrix, piece, *slices))
                 counted[slices[0]] = matrix.order_of(piece) not in [
                     matrix.order_of(other) for other in matrix.pieces if other.rank < rank
                 ]
             order, depth = order + matrix.order, depth + matrix.depth
+        # The pieces with all of the order, and those with a part of it.
+        self._whole_orders = in_batches([each for each in own if each.matrix.is_cut_along_depth], device)
+        self._part_orders = in_batches([each for each in own if not each.matrix.is_cut_along_depth], device)
         # What is added up over the ranks: of x and W^T x at once, and of x where its matrix is cut both ways.
         self._added_orders = torch.cat([*places["order"], _NONE]).to(device)
         self._added_depths = torch.cat([*places["depth"], _NONE]).to(device)
@@ -162,35 +148,27 @@ class ShardedSRIP:
         return pairs
 
     def _write_gradients(self, pairs: list[_Pair], factors: Tensor, held: LocalWeights) -> None:
-        for own in self._own:
-            if held.targets[own.matrix.weight] is None:
-                continue
-            lefts = [vector[own.order] for adjoint, _, x, _ in pairs for vector in (adjoint, x)]
-            rights = [vector[own.depth] for _, of_adjoint, _, of_x in pairs for vector in (of_x, of_adjoint)]
-            target = own.of(held.targets)
-            left = (factors[own.place] * torch.stack(lefts, 1)).to(self._dtype)
-            gradient = left @ torch.stack(rights).to(self._dtype)
-            target.add_(gradient) if held.accumulate else target.copy_(gradient)
-            del gradient  # before the next one is made
+        lefts = [vector for adjoint, _, x, _ in pairs for vector in (adjoint, x)]
+        rights = [vector for _, of_adjoint, _, of_x in pairs for vector in (of_x, of_adjoint)]
+        for batch in (*self._whole_orders, *self._part_orders):
+            batch.write_gradients(lefts, rights, factors, held, self._dtype)
 
     def _apply(self, weights: Sequence[Any], x: Tensor, group: Any, onward: bool = True) -> _Applied:
         """A pass over the weights, and one all-reduce. Without `onward` W^T x alone is computed."""
         transposed = x.new_zeros(sum(self._depths))
         product = torch.zeros_like(x)
-        for own in self._own:
-            W = own.of(weights)
-            transposed[own.depth] = double_product(W.T, x[own.order])
-            if onward and own.matrix.is_cut_along_depth:
-                product[own.order] = double_product(W, transposed[own.depth])
+        for batch in (*self._whole_orders, *self._part_orders):
+            batch.multiply_transposed(weights, x, transposed)
+        for batch in self._whole_orders if onward else ():
+            batch.multiply(weights, transposed, product)
         orders = self._added_orders if onward else self._added_orders[:0]
         squares = self._squares(x)
         sizes = [len(self._added_depths), len(orders), len(squares)]
         added = self._summed(torch.cat([transposed[self._added_depths], product[orders], squares]), group)
         transposed[self._added_depths], product[orders], squares = added.split(sizes)
         if onward:
-            for own in self._own:
-                if not own.matrix.is_cut_along_depth:
-                    product[own.order] = double_product(own.of(weights), transposed[own.depth])
+            for batch in self._part_orders:
+                batch.multiply(weights, transposed, product)
             if self._added_afterwards is not None:
                 product[self._added_afterwards] = self._summed(product[self._added_afterwards], group)
         norms = squares.sqrt()
