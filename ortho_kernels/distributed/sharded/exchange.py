@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .layout import Interval
+from .local_weights import LocalWeights
 from .partition import Part, Partition
 from .pieces import Matrix, Piece
 
@@ -83,36 +84,29 @@ class Exchange:
             _take_apart(buffer, [received.of(parts) for source in self._received for received in source])
         return parts
 
-    def targets(self, parts: Sequence[Tensor], targets: Sequence[Any], accumulate: bool) -> list[Tensor]:
+    def targets(self, parts: Sequence[Tensor], held: LocalWeights) -> list[Tensor]:
         """Where the gradients of the parts go: in place to what this rank holds, else to a new tensor."""
+        new = torch.zeros_like if held.accumulate else torch.empty_like
         return [
-            held.of(targets)
-            if held is not None and targets[held.weight] is not None
-            else (torch.zeros_like(part) if accumulate else torch.empty_like(part))
-            for held, part in zip(self._in_place, parts, strict=True)
+            new(part) if place is None or held.targets[place.weight] is None else place.of(held.targets)
+            for place, part in zip(self._in_place, parts, strict=True)
         ]
 
     def scatter(
-        self,
-        gradients: Sequence[Tensor],
-        targets: Sequence[Any],
-        accumulate: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-        group: Any,
+        self, gradients: Sequence[Tensor], held: LocalWeights, dtype: torch.dtype, device: torch.device, group: Any
     ) -> None:
-        """The gradients of parts to those who hold the weights; `targets` that are None drop theirs."""
+        """The gradients of parts to those who hold the weights; where none is wanted it is dropped."""
         if not self._moves:
             return
         sent = _packed([received.of(gradients) for source in self._received for received in source], dtype, device)
         buffer = _all_to_all(sent, self._received_sizes, self._sent_sizes, group)
         del sent
-        held = [each for to in self._sent for each in to]
-        for each, gradient in zip(held, buffer.split(list(map(_entries, held))), strict=True):
-            if targets[each.weight] is not None:
-                target = each.of(targets)
+        places = [each for to in self._sent for each in to]
+        for place, gradient in zip(places, buffer.split(list(map(_entries, places))), strict=True):
+            if held.targets[place.weight] is not None:
+                target = place.of(held.targets)
                 gradient = gradient.view(target.shape)
-                target.add_(gradient) if accumulate else target.copy_(gradient)
+                target.add_(gradient) if held.accumulate else target.copy_(gradient)
 
 
 def _rectangles(matrix: Matrix, piece: Piece, depth: Interval, part: Part, place: int) -> tuple[_Held, _Received]:

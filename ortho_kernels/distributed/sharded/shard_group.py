@@ -48,7 +48,7 @@ class ShardGroup:
             with _making_constants():
                 self._soft_orthogonality[with_gradient] = self._partitioned(options, with_gradient, group)
         computed = self._soft_orthogonality[with_gradient]
-        return computed.compute(held.weights, factors, held.targets, held.accumulate, group)
+        return computed.compute(held, factors, group)
 
     def srip(
         self, held: LocalWeights, options: SRIP, start: Tensor, factors: Tensor, follow: bool

@@ -14,6 +14,7 @@ from ...reference import square_root
 from ...weight_views import COLS, ROWS, weight_views
 from ..exact_sum import exact_sum
 from .exchange import Exchange
+from .local_weights import LocalWeights
 from .partition import Part, Partition
 from .summed_grams import SummedGrams
 
@@ -38,25 +39,16 @@ class ShardedSoftOrthogonality:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._partition, self._options = partition, options
         self._count, self._dtype, self._device = len(partition.matrices), dtype, device
         self._rounds = [
             _Round(partition, parts, local, options, excess, rank, dtype, device) for parts in partition.rounds
         ]
 
-    def compute(
-        self, weights: Sequence[Any], factors: Tensor, targets: Sequence[Any], accumulate: bool, group: Any
-    ) -> Tensor:
-        """The values of all matrices: a collective.
-
-        Args:
-            weights: what this rank holds of each weight, `(batch, rows, cols)`.
-            factors: of the gradient of each matrix.
-            targets: as `weights`, where the gradients go; None where none is wanted.
-        """
+    def compute(self, held: LocalWeights, factors: Tensor, group: Any) -> Tensor:
+        """The values of all matrices, and `factors` times the gradient of each: a collective."""
         own, common = (torch.zeros(self._count, dtype=self._dtype, device=self._device) for _ in range(2))
         for each in self._rounds:
-            each.compute(weights, factors, targets, accumulate, group, own, common)
+            each.compute(held, factors, group, own, common)
         return exact_sum([own], group)[0] + common
 
 
@@ -81,42 +73,33 @@ class _Round:
         self._complete = [place for place, part in enumerate(owned) if partition.is_complete(part)]
         self._cut = [place for place, part in enumerate(owned) if not partition.is_complete(part)]
         self._complete_indices = _indices([owned[place].matrix for place in self._complete], device)
-        self._own_indices = _indices([owned[place].matrix for place in self._cut], device)
         self._sides = [ROWS if partition.matrices[owned[place].matrix].by_rows else COLS for place in self._cut]
         summed = sorted({part.matrix for part in parts if not partition.is_complete(part)})
         self._grams: SummedGrams | None = None
         if summed:
             own = [summed.index(owned[place].matrix) for place in self._cut]
+            self._own_indices = _indices(own, device)
             self._grams = SummedGrams([partition.matrices[index].order for index in summed], own, dtype, device)
             self._summed_indices = _indices(summed, device)
             self._excess = torch.tensor([excess[index] for index in summed], dtype=dtype, device=device)
 
-    def compute(
-        self,
-        weights: Sequence[Any],
-        factors: Tensor,
-        targets: Sequence[Any],
-        accumulate: bool,
-        group: Any,
-        own: Tensor,
-        common: Tensor,
-    ) -> None:
-        """Adds the values to `own` where this rank alone has them, and to `common` where all have them."""
-        dtype, device = weights[self._weight].dtype, factors.device
-        parts = self._exchange.gather(weights, dtype, device, group)
-        gradients = self._exchange.targets(parts, targets, accumulate) if self._partition.with_gradient else []
+    def compute(self, held: LocalWeights, factors: Tensor, group: Any, own: Tensor, common: Tensor) -> None:
+        """Writes values to `own` where this rank alone has them, and to `common` where all have them."""
+        dtype, device = held.weights[self._weight].dtype, factors.device
+        parts = self._exchange.gather(held.weights, dtype, device, group)
+        gradients = self._exchange.targets(parts, held) if self._partition.with_gradient else []
         if self._complete:
             into = None
             if gradients:
                 chosen = [gradients[place] for place in self._complete]
-                into = Into(chosen, factors[self._complete_indices], accumulate)
+                into = Into(chosen, factors[self._complete_indices], held.accumulate)
             values = self._values([parts[place] for place in self._complete], into)
             own[self._complete_indices] = values.to(own.dtype)
         if self._grams is not None:
-            self._add_cut(self._grams, parts, gradients, factors, accumulate, group, common)
+            common[self._summed_indices] = self._values_of_cut(self._grams, parts, gradients, factors, held, group)
         del parts  # their memory is that of the buffers in which the gradients travel
         if self._partition.with_gradient:
-            self._exchange.scatter(gradients, targets, accumulate, dtype, device, group)
+            self._exchange.scatter(gradients, held, dtype, device, group)
 
     def _values(self, matrices: list[Tensor], into: Into | None) -> Tensor:
         views = weight_views(matrices, 1)
@@ -124,30 +107,29 @@ class _Round:
             return self._local.soft_orthogonality(matrices, views, self._options)
         return self._local.soft_orthogonality_gradients(matrices, views, self._options, into)
 
-    def _add_cut(
+    def _values_of_cut(
         self,
         grams: SummedGrams,
         parts: Sequence[Tensor],
         gradients: Sequence[Tensor],
         factors: Tensor,
-        accumulate: bool,
+        held: LocalWeights,
         group: Any,
-        common: Tensor,
-    ) -> None:
+    ) -> Tensor:
         own = [parts[place] for place in self._cut]
         views = weight_views(own, 1) if own else None
         R = grams.residuals(self._local.residuals(own, views, self._sides) if views is not None else None, group)
         options, times = self._options, 2 if self._options.side == "both" else 1
         values = times * grams.squares(R, options.diagonal, options.off_diagonal) + self._excess
+        factors = times * factors[self._summed_indices]
         if not options.squared:
             values = square_root(values)
-        common[self._summed_indices] = values
+            factors = torch.where(values == 0, 0, factors / (2 * values))
         if gradients and views is not None:
-            if not options.squared:
-                factors = torch.where(common == 0, 0, factors / (2 * common))
             K = grams.own_weighted(R, options.diagonal, options.off_diagonal).to(views.dtype)
-            into = Into([gradients[place] for place in self._cut], times * factors[self._own_indices], accumulate)
+            into = Into([gradients[place] for place in self._cut], factors[self._own_indices], held.accumulate)
             self._local.multiply_residuals(own, views, self._sides, K, into)
+        return values
 
 
 def _indices(places: Sequence[int], device: torch.device) -> Tensor:
