@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from ..backends.protocol import Into
+from ..distributed.agreement import check_shards
 from ..distributed.fsdp import Shards, explained
 from ..distributed.replicated.sharing import sharing_of
 from ..distributed.sharded.weight import gathered, shard_weights
@@ -317,7 +318,9 @@ class OrthogonalityPenalty(Weighting):
                 "no weight that the penalty covers requires a gradient: it can be measured, but changes nothing"
             )
         self._tree, self._shards = ModuleTree(self.encoder, factors), Shards(self.encoder)
-        self._fit(self._weights().views)
+        _, matrices, views = self._weights()
+        check_shards(self.names, matrices, views, self.options)
+        self._fit(views)
 
     def _fit(self, views: WeightViews) -> None:
         [start], [calls] = self._start, self._calls

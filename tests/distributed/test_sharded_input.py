@@ -266,3 +266,25 @@ def test_without_a_process_group(tmp_path):
     [found] = on_ranks(1, tmp_path, without_group)
     for words in found.values():
         assert str(words).startswith("ValueError: 0.weight is a DTensor, but there is no process group"), words
+
+
+def unlike(rank):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    found = {}
+    for case, options in {"weights": {"exclude": "1"}, "options": {"side": "rows"}}.items():
+        model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 5))
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        try:
+            OrthogonalityPenalty(model, **options if rank else {})
+        except ValueError as error:
+            found[case] = str(error)
+    return found
+
+
+def test_ranks_that_mean_different_weights(tmp_path):
+    for found in on_ranks(2, tmp_path, unlike):
+        assert "rank 0 has 1.weight: 5 x 4" in found["weights"]
+        assert "rank 1 has nothing more" in found["weights"]
+        assert "side='small'" in found["options"]

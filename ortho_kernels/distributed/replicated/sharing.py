@@ -14,7 +14,7 @@ from ...backends.registry import serving
 from ...options import SO, SRIP
 from ...weight_checks import PLAIN, is_sharded
 from ...weight_views import WeightViews
-from .agreement import check_agreement
+from ..agreement import check_agreement, described
 from .owned import Owned
 from .penalties import ReplicatedPenalties
 
@@ -70,14 +70,7 @@ class Sharing:
 
     def _agree(self, names: tuple[str, ...], weights: list[Tensor], views: WeightViews, options: SO | SRIP) -> None:
         """Once for each list of weights, in the same call on all ranks. What a rank keeps of views may differ."""
-        forms = zip(names, views.views, views.gradient_forms, weights, strict=True)
-        description = (
-            repr(options),
-            *(
-                f"{name}: {view} with strides {strides}, {dtype}{', trained' if weight.requires_grad else ', frozen'}"
-                for name, view, (strides, dtype), weight in forms
-            ),
-        )
+        description = described(names, weights, views, options)
         if description not in self._agreed:
             check_agreement(description, self.group)
             self._agreed.add(description)
