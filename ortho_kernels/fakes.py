@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .shifts import kept_entries
-from .weight_views import ROWS, compute_dtype, matrix_shape
+from .weight_views import ROWS, compute_dtype, matrix_shape, triangle
 
 
 def orders(weights: Sequence[Tensor], groups: Sequence[int], sides: Sequence[int]) -> list[int]:
@@ -29,7 +29,7 @@ def kept_pairs(start: Tensor, iterations: int, through: bool) -> int:
 def _triangles(weights, groups, sides, *options):
     *_, keep = options
     n = orders(weights, groups, sides)
-    return _new(weights, len(n), sum(order * (order + 1) // 2 for order in n) if keep else 0)
+    return _new(weights, len(n), sum(map(triangle, n)) if keep else 0)
 
 
 def _srip(weights, groups, sides, start, iterations, through, keep):

@@ -270,25 +270,28 @@ def _halves(weights):
     return weights[: len(weights) // 2], weights[len(weights) // 2 :]
 
 
-class _SecondDerivative(torch.autograd.Function):
-    """Stands where a gradient's own gradient would be taken, and says what to do instead."""
+class SecondDerivative(torch.autograd.Function):
+    """Stands where a gradient's own gradient would be taken, and says what to do instead: `words`."""
 
     @staticmethod
-    def forward(compute, *inputs):
+    def forward(compute, words, *inputs):
         return tuple(compute())
 
     vmap = staticmethod(refuse_vmap)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        pass
+        ctx.words = inputs[1]
 
     @staticmethod
     def backward(ctx, *_):
-        raise RuntimeError(
-            "the kernels' penalties can be differentiated once; for second derivatives run the forward under "
-            "ortho_kernels.use_backend('torch')"
-        )
+        raise RuntimeError(ctx.words)
+
+
+_ONCE = (
+    "the kernels' penalties can be differentiated once; for second derivatives run the forward under "
+    "ortho_kernels.use_backend('torch')"
+)
 
 
 def _differentiable_no_further(write, paired):
@@ -303,7 +306,7 @@ def _differentiable_no_further(write, paired):
     def gradients_of(factors, weights, *rest):
         inputs = (factors, *weights)
         if not torch.compiler.is_compiling() and wants_gradient(inputs):
-            return _SecondDerivative.apply(lambda: compute(factors, weights, *rest), *inputs)
+            return SecondDerivative.apply(lambda: compute(factors, weights, *rest), _ONCE, *inputs)
         return compute(factors, weights, *rest)
 
     return gradients_of

@@ -112,6 +112,11 @@ def column_permutation(weight: Tensor) -> list[int] | None:
     return columns.permute([dim - 1 for dim in (*dims, *ones)]).flatten().tolist()
 
 
+def triangle(order: int) -> int:
+    """The entries of the lower triangle of a symmetric matrix."""
+    return order * (order + 1) // 2
+
+
 def gradient_strides(weight: Tensor) -> tuple[int, ...]:
     """Those of a gradient as the kernels write it: its columns in the order of the weight's.
 

@@ -12,10 +12,10 @@ from ortho_kernels.distributed.assignment import matrix_cost, power_cost
 from ortho_kernels.distributed.replicated.owned import Owned
 from ortho_kernels.distributed.sharded.double_product import ENTRIES_ON_CPU
 from ortho_kernels.distributed.sharded.layout import Layout, block_of, chunk
-from ortho_kernels.distributed.sharded.partition import Partition, triangle
+from ortho_kernels.distributed.sharded.partition import Partition
 from ortho_kernels.distributed.sharded.pieces import Matrix, matrices_of
 from ortho_kernels.options import SO, SRIP
-from ortho_kernels.weight_views import gradient_slots, weight_views
+from ortho_kernels.weight_views import gradient_slots, triangle, weight_views
 
 from ..model_shapes import Shapes
 

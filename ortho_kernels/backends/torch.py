@@ -13,7 +13,7 @@ from .. import ops, reference
 from ..options import OCNN, SO, SRIP, CrossGram
 from ..pair_views import PairViews
 from ..weight_checks import check_storage
-from ..weight_views import ROWS, WeightViews
+from ..weight_views import ROWS, WeightViews, triangle
 from .protocol import Backend, Into
 
 _SIDES = ("rows", "cols")  # as the operators number them
@@ -79,14 +79,14 @@ class TorchBackend(Backend):
     ) -> None:
         orders = [view.order(_SIDES[side]) for view, side in zip(views.views, sides, strict=True)]
         factors = torch.ones(len(matrices), dtype=views.dtype, device=views.device).mul_(into.factor)
-        triangles = K.split([n * (n + 1) // 2 for n in orders])
+        triangles = K.split(list(map(triangle, orders)))
         described = zip(matrices, sides, orders, triangles, factors, into.targets, strict=True)
-        for W, side, n, triangle, factor, target in described:
+        for W, side, n, lower, factor, target in described:
             if target is None:
                 continue
-            dense = triangle.new_zeros(n, n)
+            dense = lower.new_zeros(n, n)
             rows, cols = torch.tril_indices(n, n, device=W.device)
-            dense[rows, cols] = dense[cols, rows] = triangle
+            dense[rows, cols] = dense[cols, rows] = lower
             with torch.autocast(views.device.type, enabled=False):
                 W = W.to(views.dtype)
                 gradient = 4 * factor * (dense @ W if side == ROWS else W @ dense)

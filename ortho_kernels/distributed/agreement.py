@@ -13,7 +13,9 @@ from ..options import SO, SRIP
 from ..weight_views import WeightViews
 
 
-def described(names: Sequence[str], weights: Sequence[Any], views: WeightViews, options: SO | SRIP) -> tuple[str, ...]:
+def description_of(
+    names: Sequence[str], weights: Sequence[Any], views: WeightViews, options: SO | SRIP
+) -> tuple[str, ...]:
     """The options, and each weight."""
     forms = zip(names, views.views, views.gradient_forms, weights, strict=True)
     return (
@@ -29,7 +31,7 @@ def check_shards(names: Sequence[str], weights: Sequence[Any], views: WeightView
     """As `check_agreement`, of sharded weights: each group of ranks has those that it shards. Nothing for others."""
     if not views.is_sharded:
         return
-    options_first, *lines = described(names, weights, views, options)
+    options_first, *lines = description_of(names, weights, views, options)
     groups: dict[Any, list[int]] = {}
     for index, layout in enumerate(views.layouts):
         if layout is not None and layout.dims:
@@ -47,9 +49,9 @@ def check_agreement(description: Sequence[str], group: Any) -> None:
     own = blake2b("\n".join(description).encode(), digest_size=16).digest()
     if len(set(_gathered(own, group))) == 1:
         return
-    described = _gathered(list(description), group)
-    for rank, other in enumerate(described):
-        for here, there in zip_longest(described[0], other, fillvalue="nothing more"):
+    descriptions = _gathered(list(description), group)
+    for rank, other in enumerate(descriptions):
+        for here, there in zip_longest(descriptions[0], other, fillvalue="nothing more"):
             if here != there:
                 raise ValueError(
                     f"ranks that compute a penalty together need the same weights and options: rank 0 has {here}, and rank "

@@ -37,6 +37,16 @@ def optimizer_of(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
+def finish_step(way, penalty, model, optimizer):
+    if way == "before clipping":
+        penalty.accumulate_gradients()
+    if "clipping" in way:
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    if way == "after clipping":
+        penalty.accumulate_gradients()
+    optimizer.step()
+
+
 def ddp(kind, rank, way):
     """Two batches a step, of which DDP's reduction waits for the last."""
     from torch.nn.parallel import DistributedDataParallel
@@ -52,13 +62,7 @@ def ddp(kind, rank, way):
                 if (way == "in the last loss" and last) or (way == "in the first loss" and not last):
                     loss = loss + penalty()
                 loss.backward()
-        if way == "before clipping":
-            penalty.accumulate_gradients()
-        if "clipping" in way:
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        if way == "after clipping":
-            penalty.accumulate_gradients()
-        optimizer.step()
+        finish_step(way, penalty, model, optimizer)
     return dict(model.named_parameters())
 
 
@@ -101,13 +105,7 @@ def fsdp2(kind, rank, way):
         for last, images in zip((False, True), batches, strict=True):
             loss = loss_of(model, images)
             (loss + penalty() if way == "in the last loss" and last else loss).backward()
-        if way == "before clipping":
-            penalty.accumulate_gradients()
-        if "clipping" in way:
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        if way == "after clipping":
-            penalty.accumulate_gradients()
-        optimizer.step()
+        finish_step(way, penalty, model, optimizer)
     return {name: weight.full_tensor().detach() for name, weight in model.named_parameters()}
 
 

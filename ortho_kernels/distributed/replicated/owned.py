@@ -12,6 +12,7 @@ from torch import Tensor
 from ...options import SO, SRIP
 from ...weight_views import WeightView, WeightViews, weight_views
 from ..assignment import assign, matrix_cost
+from ..packed_indices import packed_indices
 
 T = TypeVar("T", Tensor, Tensor | None)
 
@@ -73,14 +74,9 @@ class Owned:
     def _places(self, views: WeightViews, side: str) -> tuple[Tensor, Tensor]:
         begins = list(accumulate(views.groups, initial=0))
         matrices = [begins[weight] + first + i for weight, first, length in self._owned for i in range(length)]
-        orders = views.orders(side)
-        entries = list(accumulate(orders, initial=0))
-        vectors = [torch.arange(entries[m], entries[m] + orders[m], device="cpu") for m in matrices]
-        with torch.inference_mode(False):  # lest what is made here could not be trained with
-            return (
-                torch.tensor(matrices, dtype=torch.int64, device=views.device),
-                torch.cat([torch.zeros(0, dtype=torch.int64, device="cpu"), *vectors]).to(views.device),
-            )
+        ones = [1] * views.matrix_count
+        of_values = packed_indices(matrices, ones, views.device)
+        return of_values, packed_indices(matrices, views.orders(side), views.device)
 
 
 def _ranges(groups: Sequence[int], costs: Sequence[float], ranks: int) -> list[Range]:

@@ -14,7 +14,7 @@ from ...backends.registry import serving
 from ...options import SO, SRIP
 from ...weight_checks import PLAIN, is_sharded
 from ...weight_views import WeightViews
-from ..agreement import check_agreement, described
+from ..agreement import check_agreement, description_of
 from .owned import Owned
 from .penalties import ReplicatedPenalties
 
@@ -70,7 +70,7 @@ class Sharing:
 
     def _agree(self, names: tuple[str, ...], weights: list[Tensor], views: WeightViews, options: SO | SRIP) -> None:
         """Once for each list of weights, in the same call on all ranks. What a rank keeps of views may differ."""
-        description = described(names, weights, views, options)
+        description = description_of(names, weights, views, options)
         if description not in self._agreed:
             check_agreement(description, self.group)
             self._agreed.add(description)

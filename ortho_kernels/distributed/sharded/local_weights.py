@@ -37,16 +37,18 @@ class LocalWeights:
         """To be called once all gradients are written."""
         for weight, target, written in self._apart:
             local = _local(target)
-            local.add_(_in_shape(written, weight, local)) if self.accumulate else local.copy_(
-                _in_shape(written, weight, local)
-            )
+            gradient = _in_shape(written, weight, local)
+            local.add_(gradient) if self.accumulate else local.copy_(gradient)
 
     def _writable(self, weight: Any, target: Any) -> Tensor:
         found = _as_matrices(weight, target)
-        if found.data_ptr() != _local(target).data_ptr():  # a copy
-            found.zero_()
-            self._apart.append((weight, target, found))
-        return found
+        # What this rank holds in full is computed as one weight, its matrices one above the other.
+        memory = found if _is_cut(weight) else found.flatten(0, 1)
+        if memory.data_ptr() == _local(target).data_ptr():
+            return found
+        apart = torch.zeros_like(found, memory_format=torch.contiguous_format)
+        self._apart.append((weight, target, apart))
+        return apart
 
 
 def times(local: Tensor, weight: Any, factors: Tensor) -> Tensor:
@@ -61,6 +63,10 @@ def times(local: Tensor, weight: Any, factors: Tensor) -> Tensor:
     cut = torch.arange(*block.rows, device=local.device) // (layout.sizes[1] // cuts)
     each = factors[batch[:, None] * cuts + cut]
     return _in_shape((_as_matrices(weight, local) * each[:, :, None]).to(local.dtype), weight, local)
+
+
+def _is_cut(weight: Any) -> bool:
+    return isinstance(weight, ShardedWeight) and bool(weight.layout.dims)
 
 
 def _local(tensor: Any) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...weight_views import triangle
 from ..assignment import assign, gram_cost
 from .layout import Interval, chunk
 from .pieces import Matrix, Piece, overlap, total
@@ -194,8 +195,3 @@ class Partition:
         if self.is_in_place(part):
             return 4 * triangle(matrix.order)
         return matrix.order * (part.depth[1] - part.depth[0]) * self.itemsize
-
-
-def triangle(order: int) -> int:
-    """The entries of the lower triangle of a symmetric matrix."""
-    return order * (order + 1) // 2

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...backends.protocol import Backend, Into, Penalties
+from ...ops import SecondDerivative
 from ...options import SO, SRIP
 from ...weight_views import WeightViews, weight_views
 from .local_weights import LocalWeights, times
@@ -63,7 +64,6 @@ class ShardedPenalties(Penalties):
             own, own_views, own_into = self._of_here(held, views, factors)
             found = self._local.soft_orthogonality_gradients(own, own_views, options, own_into)
             values[self._indices] = found.to(values.dtype)
-            self._put_back(own_into.targets, held)
         for each in self._groups:
             values[each.indices] = each.soft_orthogonality(held, options, factors[each.indices])
         held.finish()
@@ -81,7 +81,6 @@ class ShardedPenalties(Penalties):
             vectors = start[self._entries].to(own_views.dtype)
             found, end = self._local.srip_gradients(own, own_views, options, vectors, own_into, follow)
             values[self._indices] = found.to(values.dtype)
-            self._put_back(own_into.targets, held)
             if end is not None:
                 last[self._entries] = end.to(last.dtype)
         for each in self._groups:
@@ -101,15 +100,12 @@ class ShardedPenalties(Penalties):
         groups = [views.groups[index] for index in self._here]
         return own, weight_views(own, groups), Into(flat, factors[self._indices], held.accumulate)
 
-    def _put_back(self, written: Sequence[Tensor | None], held: LocalWeights) -> None:
-        """The gradients of weights whose matrices can't be folded in place: these were written to copies."""
-        for index, gradient in zip(self._here, written, strict=True):
-            target = held.targets[index]
-            if gradient is not None and target is not None and gradient.data_ptr() != target.data_ptr():
-                target.copy_(gradient.view_as(target))
-
 
 _NONE = torch.zeros(0, dtype=torch.int64, device="cpu")
+_ONCE = (
+    "penalties of sharded weights can be differentiated once; for second derivatives give their full_tensor(), and run the "
+    "forward under ortho_kernels.use_backend('torch')"
+)
 
 
 def _differentiable(
@@ -146,20 +142,5 @@ class _Computed(torch.autograd.Function):
             each = zip(targets, ctx.weights, factors.split(ctx.groups), strict=True)
             return tuple(None if target is None else times(target, weight, own) for target, weight, own in each)
 
-        gradients = _SecondDerivative.apply(compute, *ctx.tensors) if torch.is_grad_enabled() else compute()
+        gradients = SecondDerivative.apply(compute, _ONCE, *ctx.tensors) if torch.is_grad_enabled() else compute()
         return None, None, None, *gradients
-
-
-class _SecondDerivative(torch.autograd.Function):
-    """Stands where a gradient's own gradient would be taken, which is not known here."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Callable[[], tuple[Tensor | None, ...]], *_: Tensor) -> tuple[Tensor | None, ...]:
-        return compute()
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            "penalties of sharded weights can be differentiated once; for second derivatives give their full_tensor(), and "
-            "run the forward under ortho_kernels.use_backend('torch')"
-        )

@@ -35,9 +35,7 @@ class OwnPiece(NamedTuple):
 
     def of(self, tensors: Sequence[Any]) -> Tensor:
         """The piece of a weight or of its gradient, with the order first."""
-        piece = self.piece
-        rows = slice(piece.first_row, piece.first_row + piece.rows[1] - piece.rows[0])
-        W = tensors[self.matrix.weight][piece.batch, rows]
+        W = self.piece.of(tensors[self.matrix.weight])
         return W if self.matrix.by_rows else W.T
 
 

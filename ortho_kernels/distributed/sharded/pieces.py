@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from .layout import Interval, Layout
 
 
@@ -22,6 +24,10 @@ class Piece(NamedTuple):
     cols: Interval
     batch: int
     first_row: int
+
+    def of(self, local: Tensor) -> Tensor:
+        """The piece, out of what its rank holds of the weight or of a gradient."""
+        return local[self.batch, self.first_row : self.first_row + self.rows[1] - self.rows[0]]
 
 
 class Matrix(NamedTuple):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 from ...backends.protocol import Backend
 from ...options import SO, SRIP
 from ...weight_views import WeightViews
+from ..packed_indices import making_constants, packed_indices
 from .local_weights import LocalWeights
 from .partition import Partition
 from .pieces import Matrix, matrices_of
@@ -45,7 +44,7 @@ class ShardGroup:
         """One value a matrix, and the gradients: a collective."""
         group, with_gradient = held.all[self._weights[0]].group, held.wants_gradients
         if with_gradient not in self._soft_orthogonality:
-            with _making_constants():
+            with making_constants():
                 self._soft_orthogonality[with_gradient] = self._partitioned(options, with_gradient, group)
         computed = self._soft_orthogonality[with_gradient]
         return computed.compute(held, factors, group)
@@ -56,7 +55,7 @@ class ShardGroup:
         """Likewise, and the normalized vectors of the end if `follow`."""
         group = held.all[self._weights[0]].group
         if self._srip is None:
-            with _making_constants():
+            with making_constants():
                 self._srip = self._split(options, group)
         values, last = torch.zeros_like(factors), torch.zeros_like(start)
         for places, entries, computed in self._srip:
@@ -81,7 +80,7 @@ class ShardGroup:
                 else ShardedSRIP(own, options, rank, self._views.dtype, device)
             )
             ones = [1] * len(matrices)
-            found.append((_ranges(chosen, ones, device), _ranges(chosen, orders, device), computed))
+            found.append((packed_indices(chosen, ones, device), packed_indices(chosen, orders, device), computed))
         return found
 
     def _partitioned(self, options: SO, with_gradient: bool, group: dist.ProcessGroup) -> ShardedSoftOrthogonality:
@@ -107,23 +106,9 @@ class ShardGroup:
 
 def matrix_indices(weights: Sequence[int], views: WeightViews) -> Tensor:
     """The places of these weights' matrices among all, on the weights' device."""
-    return _ranges(weights, views.groups, views.device)
+    return packed_indices(weights, views.groups, views.device)
 
 
 def entry_indices(weights: Sequence[int], views: WeightViews, side: str) -> Tensor:
     """The places of the entries of these weights' vectors among all."""
-    return _ranges(weights, views.vector_sizes(side), views.device)
-
-
-def _ranges(chosen: Sequence[int], sizes: Sequence[int], device: torch.device) -> Tensor:
-    ends = list(accumulate(sizes))
-    with _making_constants():
-        places = [torch.arange(ends[index] - sizes[index], ends[index]) for index in chosen]
-        return torch.cat([torch.zeros(0, dtype=torch.int64), *places]).to(device)
-
-
-@contextmanager
-def _making_constants() -> Iterator[None]:
-    """On the CPU first, whatever the default device is; and such that they can be trained with."""
-    with torch.inference_mode(False), torch.device("cpu"):
-        yield
+    return packed_indices(weights, views.vector_sizes(side), views.device)

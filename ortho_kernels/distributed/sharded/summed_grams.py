@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .partition import triangle
+from ...weight_views import triangle
 
 
 class SummedGrams:

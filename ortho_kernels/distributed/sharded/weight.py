@@ -33,8 +33,6 @@ class ShardedWeight:
         TypeError: where its parts are no plain tensors.
     """
 
-    is_sparse = False
-
     def __init__(self, tensor: Any, name: str, batch_dims: int = 0, transposed: bool = False) -> None:
         if not dist.is_initialized():
             raise ValueError(
@@ -74,9 +72,6 @@ class ShardedWeight:
     def dim(self) -> int:
         return len(self.shape)
 
-    def numel(self) -> int:
-        return self.shape.numel()
-
     def stride(self, dim: int | None = None) -> Any:
         """Those of the whole weight, as if it lay here without gaps."""
         strides = [1] * len(self.shape)
@@ -108,7 +103,7 @@ class ShardedWeight:
         """Another tensor of this placement, a gradient, seen in the same way."""
         return ShardedWeight(tensor, self.name, self.batch_dims, self.transposed)
 
-    def whole(self) -> Tensor:
+    def full_tensor(self) -> Tensor:
         """The weight, gathered on every rank: a collective, for people who look at it."""
         return _in_form(self.tensor.full_tensor(), self.batch_dims, self.transposed)
 
@@ -160,4 +155,4 @@ def empty_gradient(weight: Any) -> Any:
 
 def gathered(weight: Any) -> Tensor:
     """The weight in full, by a collective where it is sharded."""
-    return weight.whole() if isinstance(weight, ShardedWeight) else weight
+    return weight.full_tensor() if isinstance(weight, ShardedWeight) else weight

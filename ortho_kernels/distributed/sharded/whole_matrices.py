@@ -12,8 +12,9 @@ from ...backends.protocol import Into, Penalties
 from ...options import SRIP
 from ...weight_views import weight_views
 from ..exact_sum import exact_sum
+from ..packed_indices import packed_indices
 from .local_weights import LocalWeights
-from .pieces import Matrix, Piece
+from .pieces import Matrix
 
 
 class WholeMatrices:
@@ -29,16 +30,10 @@ class WholeMatrices:
         self, matrices: Sequence[Matrix], local: Penalties, options: SRIP, rank: int, device: torch.device
     ) -> None:
         self._local, self._options = local, options
-        self._own: list[tuple[Matrix, Piece]] = []
-        places: list[int] = []
-        entries, first = [torch.zeros(0, dtype=torch.int64)], 0
-        for place, matrix in enumerate(matrices):
-            if matrix.pieces[0].rank == rank:
-                self._own.append((matrix, matrix.pieces[0]))
-                places.append(place)
-                entries.append(torch.arange(first, first + matrix.order))
-            first += matrix.order
-        self._places, self._entries = torch.tensor(places, dtype=torch.int64).to(device), torch.cat(entries).to(device)
+        places = [place for place, matrix in enumerate(matrices) if matrix.pieces[0].rank == rank]
+        self._own = [(matrices[place].weight, matrices[place].pieces[0]) for place in places]
+        self._places = packed_indices(places, [1] * len(matrices), device)
+        self._entries = packed_indices(places, [matrix.order for matrix in matrices], device)
 
     def compute(
         self, held: LocalWeights, start: Tensor, factors: Tensor, follow: bool, group: Any
@@ -46,9 +41,9 @@ class WholeMatrices:
         """One value a matrix, and the normalized vectors of the end if `follow`: a collective."""
         values, ends = torch.zeros_like(factors), torch.zeros_like(start)
         if self._own:
-            own = [_of(held.weights[matrix.weight], piece) for matrix, piece in self._own]
-            targets = [held.targets[matrix.weight] for matrix, _ in self._own]
-            chosen = [None if t is None else _of(t, piece) for t, (_, piece) in zip(targets, self._own, strict=True)]
+            own = [piece.of(held.weights[weight]) for weight, piece in self._own]
+            targets = [(held.targets[weight], piece) for weight, piece in self._own]
+            chosen = [None if target is None else piece.of(target) for target, piece in targets]
             into = Into(chosen, factors[self._places], held.accumulate)
             vectors = start[self._entries]
             found, end = self._local.srip_gradients(own, weight_views(own, 1), self._options, vectors, into, follow)
@@ -59,7 +54,3 @@ class WholeMatrices:
             return exact_sum([values], group)[0], None
         values, ends = exact_sum([values, ends], group)
         return values, ends
-
-
-def _of(tensor: Tensor, piece: Piece) -> Tensor:
-    return tensor[piece.batch, piece.first_row : piece.first_row + piece.rows[1]]
