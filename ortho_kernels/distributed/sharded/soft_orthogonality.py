@@ -39,14 +39,15 @@ class ShardedSoftOrthogonality:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._count, self._dtype, self._device = len(partition.matrices), dtype, device
-        self._rounds = [
-            _Round(partition, parts, local, options, excess, rank, dtype, device) for parts in partition.rounds
-        ]
+        self.partition, self.local, self.options = partition, local, options
+        self.rank, self.dtype, self.device = rank, dtype, device
+        self._rounds = [_Round(self, parts, excess) for parts in partition.rounds]
 
     def compute(self, held: LocalWeights, factors: Tensor, group: Any) -> Tensor:
         """The values of all matrices, and `factors` times the gradient of each: a collective."""
-        own, common = (torch.zeros(self._count, dtype=self._dtype, device=self._device) for _ in range(2))
+        own, common = (
+            torch.zeros(len(self.partition.matrices), dtype=self.dtype, device=self.device) for _ in range(2)
+        )
         for each in self._rounds:
             each.compute(held, factors, group, own, common)
         return exact_sum([own], group)[0] + common
@@ -55,19 +56,10 @@ class ShardedSoftOrthogonality:
 class _Round:
     """What is exchanged and computed at once."""
 
-    def __init__(
-        self,
-        partition: Partition,
-        parts: Sequence[Part],
-        local: Backend,
-        options: SO,
-        excess: Sequence[float],
-        rank: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._partition, self._local, self._options = partition, local, options
-        self._exchange = Exchange(partition, parts, rank)
+    def __init__(self, whole: ShardedSoftOrthogonality, parts: Sequence[Part], excess: Sequence[float]) -> None:
+        partition, dtype, device = whole.partition, whole.dtype, whole.device
+        self._partition, self._local, self._options = partition, whole.local, whole.options
+        self._exchange = Exchange(partition, parts, whole.rank)
         self._weight = partition.matrices[parts[0].matrix].weight  # one of the round's dtype
         owned = self._exchange.owned
         self._complete = [place for place, part in enumerate(owned) if partition.is_complete(part)]
