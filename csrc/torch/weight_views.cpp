@@ -175,7 +175,7 @@ bool same_kind(const Tensor& a, const Tensor& b) {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.get(), &own[2]));
     return own;
   };
-  return a.sizes() == b.sizes() && kind(a) == kind(b);
+  return a.sizes().equals(b.sizes()) && kind(a) == kind(b);
 }
 
 // The matrices of one weight's gradient.
