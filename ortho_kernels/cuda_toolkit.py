@@ -27,6 +27,7 @@ OLDEST_RELEASE = (12, 1)  # of toolkits and of drivers: the first whose kernels 
 OLDEST_DRIVER = 530  # the first that supports it
 OLDEST = min(ARCHITECTURES)
 VIRTUAL = f"compute_{OLDEST[0]}{OLDEST[1]}"
+WITH_OWN = {(9, 0)}  # whose own instructions the kernels use: those of warpgroups, which no other generation has
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -40,7 +41,12 @@ Architecture = tuple[int, int]
 
 def machine(architecture: Architecture) -> str:
     """nvcc's name of an architecture's machine code."""
-    return f"sm_{architecture[0]}{architecture[1]}"
+    return f"sm_{architecture[0]}{architecture[1]}{'a' * (architecture in WITH_OWN)}"
+
+
+def virtual(architecture: Architecture) -> str:
+    """nvcc's name of the form that an architecture's machine code is made from."""
+    return machine(architecture).replace("sm_", "compute_") if architecture in WITH_OWN else VIRTUAL
 
 
 class ToolkitError(Exception):
@@ -51,16 +57,17 @@ class ToolkitError(Exception):
 class Targets:
     """Machine code for these architectures and, with `ptx`, a portable form from which newer GPUs compile their own.
 
-    The kernels are written in the instructions of the oldest architecture and ask for no other: their portable form is
-    made once and serves all.
+    The portable form has the instructions of the oldest architecture. It is made once and serves all but those whose own
+    instructions the kernels use.
     """
 
     architectures: tuple[Architecture, ...]
     ptx: bool = True
 
     def flags(self) -> list[str]:
-        codes = [machine(each) for each in self.architectures] + ([VIRTUAL] if self.ptx else [])
-        return [f"-gencode=arch={VIRTUAL},code=[{','.join(codes)}]"]
+        own = [f"-gencode=arch={virtual(each)},code={machine(each)}" for each in self.architectures if each in WITH_OWN]
+        codes = [machine(each) for each in self.architectures if each not in WITH_OWN] + [VIRTUAL] * self.ptx
+        return [f"-gencode=arch={VIRTUAL},code=[{','.join(codes)}]"] * bool(codes) + own
 
     def __str__(self) -> str:
         return ", ".join(map(machine, self.architectures)) + (" + PTX" if self.ptx else "")

@@ -175,6 +175,7 @@ def test_another_library_is_not_taken_for_the_cuda_kernels():
     ("facts", "capability", "runs"),
     [
         ("nvcc 13.0 for sm_90", (9, 0), True),
+        ("nvcc 13.0 for sm_90a", (9, 0), True),
         ("nvcc 13.0 for sm_90", (8, 0), False),
         ("nvcc 13.0 for sm_80", (8, 9), True),
         ("nvcc 13.0 for sm_86", (8, 0), False),

@@ -27,7 +27,7 @@ for _schema in (*ops.SCHEMAS, ops.START_SCHEMA):
 
 def built_for(facts: str) -> tuple[list[tuple[int, int]], bool]:
     """Returns the compute capabilities that a library was built for, and whether it holds PTX, which runs on all."""
-    return [(int(major), int(minor)) for major, minor in re.findall(r"\bsm_(\d+)(\d)\b", facts)], "PTX" in facts
+    return [(int(major), int(minor)) for major, minor in re.findall(r"\bsm_(\d+)(\d)a?\b", facts)], "PTX" in facts
 
 
 def _facts() -> str:

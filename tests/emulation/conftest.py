@@ -1,19 +1,14 @@
-"""What the tests of the emulated kernels share: one build."""
+"""What the tests of the emulated kernels share: a build for tensor cores of warps, and one for those of warpgroups."""
 
 import pytest
-from emulation import Emulator, build, reason_against
+from emulation import WARPGROUPS, Emulator, build, reason_against
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
+@pytest.fixture(scope="session", params=[(), WARPGROUPS], ids=["warps", "warpgroups"])
+def _emulator(request, tmp_path_factory):
     if (reason := reason_against()) is not None:
         pytest.skip(f"emulator: {reason}")
-    return build(tmp_path_factory.mktemp("emulated"))
-
-
-@pytest.fixture(scope="session")
-def _emulator(library):
-    return Emulator(library)
+    return Emulator(build(tmp_path_factory.mktemp("emulated"), flags=request.param))
 
 
 @pytest.fixture

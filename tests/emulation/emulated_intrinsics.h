@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "../../csrc/ortho/cpu/start_vectors.h"
 #include "emulator.h"
@@ -160,5 +161,63 @@ inline void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
       mine, sums, [](const Fragment* all, int row, int k) { return all[row % 8 * 4 + k].a[row / 8]; },
       [](const Fragment* all, int k, int column) { return all[column * 4 + k].b[0]; });
 }
+
+// ---- tensor cores of a warpgroup -------------------------------------------------------------------------
+
+#ifdef ORTHO_WARPGROUPS
+
+struct PanelPlace {
+  const unsigned char* first;
+  int vectors_bytes, depth_bytes;
+
+  PanelPlace(const void* first_number, int to_next_vectors, int to_next_depth)
+      : first(static_cast<const unsigned char*>(first_number)),
+        vectors_bytes(to_next_vectors),
+        depth_bytes(to_next_depth) {}
+  PanelPlace behind(int bytes) const { return {first + bytes, vectors_bytes, depth_bytes}; }
+
+  template <class Half, bool Transposed>
+  float number(int vector, int k) const {
+    const int along = Transposed ? vector : k, across = Transposed ? k : vector;
+    Half half;
+    std::memcpy(&half,
+                first + vector / 8 * vectors_bytes + k / 8 * depth_bytes + across % 8 * 16 + along % 8 * 2,
+                sizeof(half));
+    return to_float(half);
+  }
+};
+
+inline void show_to_tensor_cores() { emulator::show_to_tensor_cores(); }
+inline void begin_products() { emulator::begin_products(); }
+inline void commit_products() { emulator::commit_products(); }
+
+template <class Half, bool LeftTransposed, bool RightTransposed, int Count>
+void begin_product(float (&sums)[Count], PanelPlace a, PanelPlace b, bool adds) {
+  emulator::check_panels(a.first, b.first);
+  // Each thread works out its own sums, so that a race detector sees what it reads.
+  emulator::begin_product([&sums, a, b, adds] {
+    constexpr int depth = 16, columns = 2 * Count;
+    const int lane = thread_index() % 32, top = thread_index() / 32 % 4 * 16 + lane / 4;
+    for (int block = 0; block < columns / 8; ++block) {
+      for (int e = 0; e < 4; ++e) {
+        const int row = top + 8 * (e / 2), column = 8 * block + 2 * (lane % 4) + e % 2;
+        double products[depth];
+        for (int k = 0; k < depth; ++k) {
+          products[k] = double{a.number<Half, LeftTransposed>(row, k)} *
+                        double{b.number<Half, RightTransposed>(column, k)};
+        }
+        float& sum = sums[4 * block + e];
+        sum = emulator::add_products(adds ? sum : 0, products, depth);
+      }
+    }
+  });
+}
+
+template <int Count>
+void await_products(float (&)[Count]) {
+  emulator::await_products();
+}
+
+#endif
 
 }  // namespace ortho::cuda

@@ -23,6 +23,7 @@ SOURCES = (
     *RUNTIME,
 )
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DORTHO_EMULATED", f"-I{HERE}")
+WARPGROUPS = ("-DORTHO_WARPGROUPS",)  # as on sm_90a
 SANITIZERS = ("-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 SCHEDULES = ("forward", "reverse", "random", "first warp first", "last warp first")

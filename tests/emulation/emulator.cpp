@@ -40,6 +40,9 @@ struct Thread {
   bool acquired = true;   // by a fence behind the last counter
   std::vector<Copy> uncommitted;
   std::deque<std::vector<Copy>> groups;
+  bool shows = false, shown = false;  // to tensor cores: since the last barrier, and before it
+  bool begun = false, committed = true;
+  std::vector<std::function<void()>> products;  // that have not run
 };
 
 struct Warp {
@@ -140,6 +143,9 @@ void start_block(Block& block) {
     thread.acquired = true;
     thread.uncommitted.clear();
     thread.groups.clear();
+    thread.shows = thread.shown = thread.begun = false;
+    thread.committed = true;
+    thread.products.clear();
     thread.fiber.prepare(thread_main, nullptr);
   }
   races::release(&grid.launched);
@@ -289,6 +295,8 @@ void block_barrier(int line) {
   Thread& own = grid.own_thread();
   if (!own.acquired) stop_with("no fence between a counter and the barrier of line " + std::to_string(line));
   own.released = false;
+  own.shown = own.shows;
+  own.shows = false;
   own.line = line;
   if (block.at_barrier > 0) {
     for (const Thread& thread : block.threads) {
@@ -388,6 +396,39 @@ void await_copies(int groups_that_may_be_missing) {
     for (const Copy& copy : groups.front()) copy.arrive();
     groups.pop_front();
   }
+}
+
+void show_to_tensor_cores() { grid.own_thread().shows = true; }
+
+void check_panels(const void* left, const void* right) {
+  gather(~0u, &left, sizeof(left));  // a whole warp calls
+  for (const void* panel : {left, right}) {
+    if (reinterpret_cast<std::uintptr_t>(panel) % 16 != 0) stop_with("a panel is not aligned");
+  }
+}
+
+void begin_products() { grid.own_thread().begun = true; }
+
+void begin_product(std::function<void()> product) {
+  Thread& thread = grid.own_thread();
+  if (!thread.shown) stop_with("panels were not shown to the tensor cores before the last barrier");
+  if (!thread.begun) stop_with("a product without begin_products()");
+  thread.committed = false;
+  thread.products.push_back(std::move(product));
+  if (!settings().copies_arrive_late) {
+    thread.products.back()();
+    thread.products.pop_back();
+  }
+}
+
+void commit_products() { grid.own_thread().committed = true; }
+
+void await_products() {
+  Thread& thread = grid.own_thread();
+  if (!thread.committed) stop_with("products are awaited that were not committed");
+  thread.begun = false;
+  for (const auto& product : thread.products) product();
+  thread.products.clear();
 }
 
 }  // namespace emulator

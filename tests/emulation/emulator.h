@@ -65,6 +65,15 @@ void commit_copies();
 void check_block_row(const void* row);
 void await_copies(int groups_that_may_be_missing);
 
+// Products of a warpgroup's panels begin after begin_products() and run until await_products(): at once, or as
+// late as they may. What threads wrote to the panels must be shown before a barrier.
+void show_to_tensor_cores();
+void check_panels(const void* left, const void* right);
+void begin_products();
+void begin_product(std::function<void()> product);
+void commit_products();
+void await_products();
+
 // Hands `bytes` bytes of each lane in the mask to all of them, once all have called; what lane l gave is at
 // l * bytes until the lane's next collective.
 const unsigned char* gather(std::uint32_t mask, const void* mine, std::size_t bytes);

@@ -205,7 +205,8 @@ def _cubin(file: Path, architecture: str, folder: str) -> Path:
     from ortho_kernels import cuda_toolkit
 
     target = Path(folder) / f"{file.stem}.cubin"
-    arch = [f"-gencode=arch={cuda_toolkit.VIRTUAL},code=sm_{architecture}"]
+    target_of = tuple(divmod(int(architecture), 10))
+    arch = [f"-gencode=arch={cuda_toolkit.virtual(target_of)},code={cuda_toolkit.machine(target_of)}"]
     command = [cuda_toolkit.find_toolkit().nvcc, *cuda_toolkit.FLAGS, *arch, "-cubin", file, "-o", target]
     subprocess.run(list(map(str, command)), check=True)
     return target

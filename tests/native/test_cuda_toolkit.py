@@ -102,9 +102,11 @@ def test_the_gpus_of_a_machine():
 
 
 def test_flags_make_the_portable_form_once():
-    assert Targets(((8, 0), (9, 0))).flags() == ["-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]"]
+    hopper = "-gencode=arch=compute_90a,code=sm_90a"
+    assert Targets(((8, 0), (9, 0))).flags() == ["-gencode=arch=compute_80,code=[sm_80,compute_80]", hopper]
     assert Targets(((12, 0),), ptx=False).flags() == ["-gencode=arch=compute_80,code=[sm_120]"]
-    assert str(Targets(((8, 0), (9, 0)))) == "sm_80, sm_90 + PTX"
+    assert Targets(((9, 0),), ptx=False).flags() == [hopper]
+    assert str(Targets(((8, 0), (9, 0)))) == "sm_80, sm_90a + PTX"
 
 
 BUILD = (

@@ -10,15 +10,14 @@
 
 namespace ortho::cuda {
 
-// By the two warps of a tile on the diagonal of which it holds only entries above it: 64 vectors each. A lane
-// has two of them, 32 apart.
+// By the threads of a tile on the diagonal that are free to do so: each has a vector, or two that are 32 apart.
+template <class Places>
 struct SquaredLengths {
-  static constexpr int of_lane = 2;
-  TwoFloat sums[of_lane];
+  static constexpr int of_thread = Places::vectors_of_free;
+  TwoFloat sums[of_thread];
 
   static ORTHO_DEVICE int vector(int i) {
-    const int thread = computed_here(thread_index());
-    return (thread / warp_size - 2) * of_lane * warp_size + thread % warp_size + i * warp_size;
+    return Places::vector_of_free(computed_here(thread_index())) + i * warp_size;
   }
 
   template <int Depth, class Panel>
@@ -29,7 +28,7 @@ struct SquaredLengths {
         Panel::major == Major::depth ? static_cast<int>(sizeof(float) / sizeof(typename Panel::Entry)) : 0;
     const int first = thread_index() % warp_size / 8 * turn;
     ORTHO_UNROLL
-    for (int i = 0; i < of_lane; ++i) {
+    for (int i = 0; i < of_thread; ++i) {
       ORTHO_UNROLL_BY(1)  // the warps that multiply need the registers
       for (int begin = 0; begin < Depth; begin += run) {
         float sum = 0;
@@ -49,7 +48,7 @@ struct SquaredLengths {
   // By a power of two.
   ORTHO_DEVICE void multiply(float factor) {
     ORTHO_UNROLL
-    for (int i = 0; i < of_lane; ++i) sums[i] = {sums[i].high * factor, sums[i].low * factor};
+    for (int i = 0; i < of_thread; ++i) sums[i] = {sums[i].high * factor, sums[i].low * factor};
   }
 };
 

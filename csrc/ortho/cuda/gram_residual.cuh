@@ -21,7 +21,7 @@ struct ResidualArguments {
   void* residuals;          // null: keep nothing
   double* partials;         // the slots of all parts
   double* squares;          // for each item: of the diagonal, of the entries below it
-  std::uint32_t* counters;  // of parts that are there, one an item; then of tiles, one a matrix
+  std::uint32_t* counters;  // of items taken; of parts that are there, one an item; of tiles, one a matrix
   double diagonal, off_diagonal;
   std::int32_t items;
   std::int32_t count;
@@ -63,50 +63,38 @@ ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
   return (item.end - item.begin + Taker::depth - 1) / Taker::depth;
 }
 
-// Float sums lose too many digits of the diagonal. In tiles on it, two warps have only entries above it,
-// which are not needed: those warps sum the squares of the vectors instead.
+// Float sums lose too many digits of the diagonal. In tiles on it, free threads sum the squares of the vectors.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
-template <int Side>
-ORTHO_DEVICE bool above_diagonal(const ResidualItem& item, int thread) {
-  return item.row == item.column && warp_row<Side>(thread) + Side / 2 <= warp_column<Side>(thread);
+template <class Places>
+ORTHO_DEVICE bool sums_squares(const ResidualItem& item, int thread) {
+  return item.row == item.column && Places::is_free(thread);
 }
 
 // Split-K: returns whether this block is the last-arriving one of `all`. It then sees what the others wrote.
 ORTHO_DEVICE bool arrives_last(std::uint32_t* counter, std::int32_t all) {
-  auto* last = reinterpret_cast<std::int32_t*>(shared_memory());
-  block_barrier();
-  // Fences are cumulative: thread 0's release what the whole block wrote, and acquire for the whole block.
-  if (thread_index() == 0) {
-    memory_fence();
-    *last = count_up(counter) + 1 == static_cast<std::uint32_t>(all);
-    memory_fence();
-  }
-  block_barrier();
-  const bool result = *last != 0;
-  block_barrier();  // the memory may be used again
-  return result;
+  return count_up_by_block(counter) + 1 == static_cast<std::uint32_t>(all);
 }
 
 // Makes R of the Gram. Where the diagonal was summed apart, it is taken from there.
-template <class Sum, int Side>
-ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengths& lengths,
-                                    Blocks<Sum, Side>& sums) {
+template <class Places, class Sum, int N>
+ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengths<Places>& lengths,
+                                    Sum (&sums)[N][N][4]) {
   if (item.row != item.column) return;
   if constexpr (diagonal_apart<Sum>) {
     auto* const diagonal = reinterpret_cast<Sum*>(shared_memory());
-    if (above_diagonal<Side>(item, computed_here(thread_index()))) {
+    if (sums_squares<Places>(item, computed_here(thread_index()))) {
       ORTHO_UNROLL
-      for (int i = 0; i < lengths.of_lane; ++i)
+      for (int i = 0; i < lengths.of_thread; ++i)
         diagonal[lengths.vector(i)] = static_cast<Sum>(static_cast<double>(lengths.sums[i]) - 1);
     }
     block_barrier();
-    for_sums(sums, [&](int r, int c, Sum& sum) {
+    for_sums<Places>(sums, [&](int r, int c, Sum& sum) {
       if (r == c) sum = diagonal[r];
     });
     block_barrier();  // the memory may be used again
   } else {
-    for_sums(sums, [](int r, int c, Sum& sum) {
+    for_sums<Places>(sums, [](int r, int c, Sum& sum) {
       if (r == c) sum -= 1;
     });
   }
@@ -114,13 +102,13 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
 
 // Keeps the weighted entries of R and sums their squares over the tile. The last-arriving block of a matrix
 // sums over all its tiles, in order.
-template <class C, class Sum, int Side>
+template <class C, class Places, class Sum, int N>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
-                              Blocks<Sum, Side>& sums) {
+                              Sum (&sums)[N][N][4]) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
   double squares[2] = {0, 0};
-  for_pairs(sums, [&](int r, int c, Sum first, Sum second) {
+  for_pairs<Places>(sums, [&](int r, int c, Sum first, Sum second) {
     const std::int32_t row = item.row + r, column = item.column + c;
     if (!within(row, matrix.order)) return;
     const auto finish = [&](std::int32_t own, Sum entry) {
@@ -142,9 +130,9 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
     own[2 * item.tile] = squares[0];
     own[2 * item.tile + 1] = squares[1];
   }
-  const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + Side - 1) / Side;
+  const std::int32_t side = matrix.order < 1 ? 1 : (matrix.order + 32 * N - 1) / (32 * N);
   const auto tiles = static_cast<std::int32_t>(triangle(side));
-  if (!arrives_last(arguments.counters + arguments.items + item.matrix, tiles)) return;
+  if (!arrives_last(arguments.counters + 1 + arguments.items + item.matrix, tiles)) return;
   double all[2] = {0, 0};
   for (std::int32_t tile = thread_index(); tile < tiles; tile += tile_threads) {
     all[0] += read_past_l1(own + 2 * tile);
@@ -159,23 +147,23 @@ ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const Residual
 
 // Split-K: the last-arriving block of a tile adds all parts up, always in the same order. Returns whether
 // this block did: only then are the sums and the lengths those of the whole depth.
-template <class Sum, int Side>
+template <class Places, class Sum, int N>
 ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualItem& item,
-                            std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum, Side>& sums) {
+                            std::int32_t item_index, SquaredLengths<Places>& lengths, Sum (&sums)[N][N][4]) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t first_item = item_index - item.part;  // of the tile
-  const PartSlots<Sum> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
+  const PartSlots<Sum, Places> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
                              matrix.order, first_item - matrix.first_item);
-  const bool has_lengths = diagonal_apart<Sum> && above_diagonal<Side>(item, computed_here(thread_index()));
+  const bool has_lengths = diagonal_apart<Sum> && sums_squares<Places>(item, computed_here(thread_index()));
   if constexpr (diagonal_apart<Sum>) {
     if (has_lengths) {
       ORTHO_UNROLL
-      for (int i = 0; i < lengths.of_lane; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
+      for (int i = 0; i < lengths.of_thread; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
     }
   }
   Sum* const own = slots.sums_of(item.part);
   slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
-  if (!arrives_last(arguments.counters + first_item, item.parts)) return false;
+  if (!arrives_last(arguments.counters + 1 + first_item, item.parts)) return false;
   lengths = {};
   clear(sums);
   for (std::int32_t part = 0; part < item.parts; ++part) {
@@ -184,7 +172,7 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
     if constexpr (diagonal_apart<Sum>) {
       if (has_lengths) {
         ORTHO_UNROLL
-        for (int i = 0; i < lengths.of_lane; ++i)
+        for (int i = 0; i < lengths.of_thread; ++i)
           lengths.sums[i] += read_past_l1(slots.lengths_of(part) + i * warp_size);
       }
     }
@@ -193,23 +181,22 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
 }
 
 // The sums of a tile for the item's part of the depth.
-template <class Products, class Own, class Sum = typename Products::Sum>
+template <class Products, class Own, class Places = typename Products::Places,
+          class Sum = typename Products::Sum>
 ORTHO_DEVICE void gram_tile(const ResidualItem& item, std::int32_t order, Own& left, Own& right,
-                            SquaredLengths& lengths, Blocks<Sum, Products::side>& sums) {
-  constexpr int side = Products::side;
+                            SquaredLengths<Places>& lengths, Blocks<Sum, Products::side>& sums) {
   const bool same = item.row == item.column;
   if (same) right.leave_out();
   const int thread = computed_here(thread_index());
-  const bool above = above_diagonal<side>(item, thread);
-  const bool beyond =
-      item.row + warp_row<side>(thread) >= order || item.column + warp_column<side>(thread) >= order;
+  const bool squares = sums_squares<Places>(item, thread);
+  const int columns = same ? Places::columns_needed_on_diagonal(thread, order - item.row)
+                           : Places::columns_needed(thread, order - item.row, order - item.column);
   lengths = {};
-  tile_product<Products>(left, right, chunks_of<Products>(item), same, above || beyond, sums,
-                         [&](const auto& panel) {
-                           if constexpr (diagonal_apart<Sum>) {
-                             if (above) lengths.template add_chunk<Products::depth>(panel);
-                           }
-                         });
+  tile_product<Products>(left, right, chunks_of<Products>(item), same, columns, sums, [&](const auto& panel) {
+    if constexpr (diagonal_apart<Sum>) {
+      if (squares) lengths.template add_chunk<Products::depth>(panel);
+    }
+  });
 }
 
 // What the float16 terms of an item's weights are multiplied by.
@@ -220,10 +207,10 @@ struct HalfScale {
 
 // The same by float16 terms. Returns whether the sums are right: weights may be too large or too small for
 // the scales.
-template <class Own, class S>
+template <class Products, class Own, class S>
 ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualItem& item, HalfScale scale,
-                                      SquaredLengths& lengths, Blocks<float, wide_tile>& sums) {
-  using Products = TermProducts<float16, 2, 2, Own::depth>;
+                                      SquaredLengths<HalfPlaces>& lengths,
+                                      Blocks<float, wide_tile>& sums) {
   Own left(operand, item.row, item.begin, scale.value), right(operand, item.column, item.begin, scale.value);
   gram_tile<Products>(item, operand.vectors, left, right, lengths, sums);
   if (!scale.measured && !hold_all_digits(left, item.row == item.column ? left : right, sums)) return false;
@@ -249,12 +236,13 @@ ORTHO_DEVICE HalfScale measured_scale(const Operand<S>& operand, const ResidualI
 }
 
 // Makes R of the sums and works on it, if they are those of the whole depth.
-template <class C, class Sum, int Side>
+template <class C, class Places, class Sum, int N>
 ORTHO_DEVICE void complete_tile(const ResidualArguments& arguments, const ResidualItem& item,
-                                std::int32_t item_index, SquaredLengths& lengths, Blocks<Sum, Side>& sums) {
-  if (item.parts > 1 && !add_parts<Sum, Side>(arguments, item, item_index, lengths, sums)) return;
-  subtract_identity<Sum, Side>(item, lengths, sums);
-  finish_tile<C, Sum, Side>(arguments, item, sums);
+                                std::int32_t item_index, SquaredLengths<Places>& lengths,
+                                Sum (&sums)[N][N][4]) {
+  if (item.parts > 1 && !add_parts(arguments, item, item_index, lengths, sums)) return;
+  subtract_identity(item, lengths, sums);
+  finish_tile<C, Places>(arguments, item, sums);
 }
 
 template <class S>
@@ -271,28 +259,30 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
   // Worked out anew behind the product, so that nothing of it takes the product's registers.
   const auto item_again = [&] { return residual_item<C>(arguments, computed_here(index)); };
   const Operand<S> operand = gram_operand<S>(arguments, item);
-  SquaredLengths lengths;
   if (item.in_double) {
+    SquaredLengths<Fp64::Places> none;
     Blocks<double, narrow_tile> sums;
     with_access(operand, [&](auto access) {
       using Own = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(access)>;
       Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
-      gram_tile<Fp64>(item, operand.vectors, left, right, lengths, sums);
+      gram_tile<Fp64>(item, operand.vectors, left, right, none, sums);
     });
-    complete_tile<C, double, narrow_tile>(arguments, item_again(), index, lengths, sums);
+    complete_tile<C>(arguments, item_again(), index, none, sums);
     return true;
   }
   if constexpr (std::is_same_v<C, float>) {
+    SquaredLengths<HalfPlaces> lengths;
     Blocks<float, wide_tile> sums;
     bool is_right = true;
     with_access(operand, [&](auto access) {
+      using Own = HalfOperand<S, 2, decltype(access)>;
+      constexpr int depth = half_depth<S, decltype(access)>;
       if constexpr (std::is_same_v<S, float>) {
-        using Own = SplitOperand<S, float16, 2, 16, decltype(access)>;
-        is_right = gram_tile_in_halves<Own>(operand, item, scale, lengths, sums);
+        using Products = HalfProducts<float16, 2, 2, depth>;
+        is_right = gram_tile_in_halves<Products, Own>(operand, item, scale, lengths, sums);
       } else {
-        using Own = StoredOperand<S, S, wide_tile, 32, decltype(access)>;
         Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
-        gram_tile<TermProducts<S, 1, 1, 32>>(item, operand.vectors, left, right, lengths, sums);
+        gram_tile<HalfProducts<S, 1, 1, depth>>(item, operand.vectors, left, right, lengths, sums);
       }
     });
     const ResidualItem again = item_again();
@@ -302,7 +292,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
         return false;
       }
     }
-    complete_tile<C, float, wide_tile>(arguments, again, index, lengths, sums);
+    complete_tile<C>(arguments, again, index, lengths, sums);
   }
   return true;
 }
@@ -310,13 +300,12 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
 template <class C, class S>
 ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
-  HalfScale scale;
-  for (std::int32_t round = 0; round * block_count() < arguments.items;) {
-    const std::int32_t i = item_of_round(round);
+  for (;;) {
+    const std::int32_t i = next_item(arguments.counters, arguments.items);
     if (i >= arguments.items) return;
-    if (!residual_tile<C, S>(arguments, i, scale)) continue;
-    scale = {};
-    ++round;
+    HalfScale scale;
+    while (!residual_tile<C, S>(arguments, i, scale)) {
+    }
   }
 }
 

@@ -106,7 +106,7 @@ ResidualLaunch plan_residual_launch(const std::vector<PlannedMatrix>& matrices,
   launch.blocks = grid(items, tile_blocks, device);
   launch.partial_bytes = sizeof(double) * slot_block_numbers * in_slots;
   launch.sum_bytes = 2 * sizeof(double) * launch.items;
-  launch.counter_bytes = sizeof(std::uint32_t) * (launch.items + launch.work.size());
+  launch.counter_bytes = sizeof(std::uint32_t) * (1 + launch.items + launch.work.size());
   return launch;
 }
 

@@ -21,7 +21,7 @@ ORTHO_DEVICE int block_number(int row, int column) {
 }
 
 // The slots of one tile, one for each part, from number `slot` of its matrix on.
-template <class Sum>
+template <class Sum, class Places>
 struct PartSlots {
   static constexpr bool in_double = std::is_same_v<Sum, double>;
   static constexpr int side = tile_side(in_double);
@@ -43,7 +43,8 @@ struct PartSlots {
 
   ORTHO_DEVICE TwoFloat* lengths_of(std::int32_t part) const {
     static_assert(!in_double);
-    return reinterpret_cast<TwoFloat*>(first + part * numbers + side * side / 2) + SquaredLengths::vector(0);
+    return reinterpret_cast<TwoFloat*>(first + part * numbers + side * side / 2) +
+           SquaredLengths<Places>::vector(0);
   }
 
   // Calls visit(distance, sum) for this thread's sums that a slot keeps, at that distance from sums_of(part).
@@ -52,8 +53,8 @@ struct PartSlots {
     const int thread = computed_here(thread_index());
     for_indices<side>([&](int i, int j, int e) {
       if constexpr (in_double) {
-        const int row = warp_row<side>(thread) / slot_block + 2 * i + e / 2;
-        const int column = warp_column<side>(thread) / slot_block + j;
+        const int row = (Places::row(thread) + Places::block_row(i)) / slot_block + e / 2;
+        const int column = (Places::column(thread) + Places::block_column(i, j)) / slot_block;
         if (!within(row, across) || !within(column, across)) return;
         visit(block_number(row, column) * slot_block_numbers + e % 2 * warp_size, sums[i][j][e]);
       } else {

@@ -64,10 +64,27 @@ ORTHO_DEVICE float largest_of_block(float number) {
   return largest;
 }
 
-// Of items that get shorter: blocks take one each a round, every other round in the opposite order, so that
-// none has all the longest. At the end there may be none left.
-ORTHO_DEVICE std::int32_t item_of_round(std::int32_t round) {
-  return round * block_count() + (round % 2 ? block_count() - 1 - block_index() : block_index());
+// Counts once for the whole block; returns the count before to all of its threads. They then see what the
+// blocks that counted before wrote. Uses the first of the shared memory.
+ORTHO_DEVICE std::uint32_t count_up_by_block(std::uint32_t* counter) {
+  auto* const before = reinterpret_cast<std::uint32_t*>(shared_memory());
+  block_barrier();
+  // Fences are cumulative: thread 0's release what the whole block wrote, and acquire for the whole block.
+  if (thread_index() == 0) {
+    memory_fence();
+    *before = count_up(counter);
+    memory_fence();
+  }
+  block_barrier();
+  const std::uint32_t result = *before;
+  block_barrier();  // the memory may be used again
+  return result;
+}
+
+// The next item that no block has taken, in order: whoever is done takes it. At the end there are none.
+ORTHO_DEVICE std::int32_t next_item(std::uint32_t* taken, std::int32_t items) {
+  const std::uint32_t item = count_up_by_block(taken);
+  return item < static_cast<std::uint32_t>(items) ? static_cast<std::int32_t>(item) : items;
 }
 
 // The last of `count` matrices whose first item is not beyond this one. First: a pointer to member.

@@ -16,6 +16,7 @@ struct ProductMatrix : MatrixArguments {
 };
 
 struct ProductArguments {
+  std::uint32_t* taken;  // items
   const void* factors;  // of the gradients, one a matrix
   const void* residuals;
   const void* planes;
@@ -30,7 +31,7 @@ static_assert(sizeof(ProductArguments) <= argument_bytes);
 template <class Half, int Terms, int Depth>
 class PlanesOperand {
  public:
-  using Panel = cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms>;
+  using Panel = cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, half_arrangement>;
   static constexpr bool through_registers = false;
   struct Staged {};
 
@@ -39,7 +40,7 @@ class PlanesOperand {
         walk_({planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first,
               0),
         scales_(scales),
-        tile_row_((first + warp_row<wide_tile>(computed_here(thread_index()))) / spread_side) {}
+        tile_row_((first + HalfPlaces::row(computed_here(thread_index()))) / spread_side) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
@@ -133,12 +134,10 @@ struct GradientTile {
   // sums = R W. Returns whether they are right, as gram_tile() does.
   template <class Products, class Left, class Right, class Sum = typename Products::Sum>
   ORTHO_DEVICE bool multiply(Left left, Right right, Blocks<Sum, Products::side>& sums) const {
-    constexpr int side = Products::side;
-    const int thread = computed_here(thread_index());
-    const bool beyond =
-        row + warp_row<side>(thread) >= matrix.order || column + warp_column<side>(thread) >= matrix.depth;
+    const int columns = Products::Places::columns_needed(computed_here(thread_index()), matrix.order - row,
+                                                         matrix.depth - column);
     const int chunks = (matrix.order + Products::depth - 1) / Products::depth;
-    tile_product<Products>(left, right, chunks, false, beyond, sums, [](const auto&) {});
+    tile_product<Products>(left, right, chunks, false, columns, sums, [](const auto&) {});
     if constexpr (std::is_same_v<typename Right::Panel::Entry, float16> && std::is_same_v<S, float>) {
       const bool is_right = hold_all_digits(right, right, sums);
       cuda::multiply(sums, right.unscale());
@@ -147,12 +146,12 @@ struct GradientTile {
     return true;
   }
 
-  template <class Sum, int N>
+  template <class Places, class Sum, int N>
   ORTHO_DEVICE void write(Sum (&sums)[N][N][4]) const {
     const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
     const GradientArguments& target = matrix.gradient;
     S* const corner = static_cast<S*>(target.data) + row * target.order_stride + column * target.depth_stride;
-    for_pairs(sums, [&](int r, int c, Sum first, Sum second) {
+    for_pairs<Places>(sums, [&](int r, int c, Sum first, Sum second) {
       if (!within(row + r, matrix.order)) return;
       S* const entry = corner + r * target.order_stride + c * target.depth_stride;
       if (within(column + c, matrix.depth)) write_gradient(entry, scale * first, target.accumulate);
@@ -168,16 +167,15 @@ ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, 
   constexpr bool is_split = std::is_same_v<S, float>;
   using Half = std::conditional_t<is_split, float16, S>;
   const ProductMatrix& matrix = tile.matrix;
-  constexpr int depth = is_split ? 16 : 32;  // numbers in registers on their way are many
-  const PlanesOperand<Half, Terms, depth> left(
-      static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
-      tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
   const Operand<S> weight = tile.weight();
   bool is_right = false;
   with_access(weight, [&](auto access) {
-    using Right = std::conditional_t<is_split, SplitOperand<S, Half, Terms, depth, decltype(access)>,
-                                     StoredOperand<S, S, wide_tile, depth, decltype(access)>>;
-    using Products = TermProducts<Half, Terms, Right::Panel::terms, depth>;
+    constexpr int depth = half_depth<S, decltype(access)>;
+    const PlanesOperand<Half, Terms, depth> left(
+        static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
+        tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
+    using Right = HalfOperand<S, Terms, decltype(access)>;
+    using Products = HalfProducts<Half, Terms, is_split ? Terms : 1, depth>;
     is_right = tile.template multiply<Products>(left, Right(weight, tile.column, 0), sums);
   });
   return is_right;
@@ -195,26 +193,26 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
       using Right = StoredOperand<double, S, narrow_tile, Fp64::depth, decltype(access)>;
       tile.template multiply<Fp64>(left, Right(weight, tile.column, 0), sums);
     });
-    tile.write(sums);
+    tile.template write<Fp64::Places>(sums);
   } else {
     Blocks<float, wide_tile> sums;
-    if (!tile.matrix.is_spread || !multiply_planes<Terms>(tile, sums)) {
-      with_major(weight, [&](auto access) {
-        const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
-                                                                      tile.row);
-        using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
-        tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
-      });
-    }
-    tile.write(sums);
+    if (tile.matrix.is_spread && multiply_planes<Terms>(tile, sums))
+      return tile.template write<HalfPlaces>(sums);
+    with_major(weight, [&](auto access) {
+      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
+                                                                    tile.row);
+      using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
+      tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
+    });
+    tile.template write<ExactProducts::Places>(sums);
   }
 }
 
 template <class C, class S, int Terms>
 ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
   constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
-  for (std::int32_t round = 0; round * block_count() < arguments.items; ++round) {
-    const std::int32_t i = item_of_round(round);
+  for (;;) {
+    const std::int32_t i = next_item(arguments.taken, arguments.items);
     if (i >= arguments.items) return;
     const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
     const std::int32_t row_tiles = (matrix.order + side - 1) / side;

@@ -95,12 +95,17 @@ void soft_orthogonality_backward(const C* factors, const std::vector<Matrix>& ma
                                  Workspace& workspace, const Device& device, void* stream) {
   const std::vector<std::int64_t> offsets = triangle_offsets(matrices);
   const std::vector<ProductLaunch> launches = plan_products(planned(matrices, gradients), precision, device);
-  std::size_t bytes = 0;
+  if (launches.empty()) return;
+  const std::size_t counter_bytes = sizeof(std::uint32_t) * launches.size();
+  std::size_t bytes = Arena::rounded(counter_bytes);
   for (const ProductLaunch& plan : launches)
     bytes += Arena::rounded(plan.plane_bytes) + Arena::rounded(plan.scale_bytes);
-  Arena arena(bytes > 0 ? workspace.allocate(bytes) : nullptr);
+  Arena arena(workspace.allocate(bytes));
+  auto* taken = arena.take<std::uint32_t>(counter_bytes);
+  zero(taken, counter_bytes, stream);
   for (const ProductLaunch& plan : launches) {
     ProductArguments arguments{};
+    arguments.taken = taken++;
     arguments.factors = factors;
     arguments.residuals = residuals;
     void* const planes = arena.take<void>(plan.plane_bytes);

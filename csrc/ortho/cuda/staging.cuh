@@ -19,30 +19,76 @@ struct Operand {
 // What is contiguous in an operand's memory, the depth or the vectors. Its panels are laid out alike.
 enum class Major { depth, vectors };
 
-// Where the entries of a panel are, in numbers of E: rows are so padded that the threads that read a fragment
-// meet all banks.
+// How the entries of a panel are arranged in shared memory. Rows are what is contiguous in the operand's memory.
+// padded: row by row, so padded that the threads that read a fragment meet all banks.
+// units: in columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh).
+enum class Arrangement { padded, units };
+
+template <class E, int Side, int Depth, Major major, Arrangement>
+struct PanelLayout;
+
+// All in numbers of E. Of a thread that brings `Piece` neighbors at a time: its row and its number within the row.
 template <class E, int Side, int Depth, Major major>
-struct PanelLayout {
+struct PanelLayout<E, Side, Depth, major, Arrangement::padded> {
   static constexpr int row = major == Major::depth ? Depth : Side;
   static constexpr int rows = major == Major::depth ? Side : Depth;
   static constexpr int padding = major == Major::depth ? 16 / sizeof(E) : (sizeof(E) == 8 ? 4 : 8);
-  static constexpr int pitch = row + padding;
-  static constexpr int numbers = rows * pitch;
-  static constexpr int vector_step = major == Major::depth ? pitch : 1;
-  static constexpr int depth_step = major == Major::depth ? 1 : pitch;
+  static constexpr int row_step = row + padding;
+  static constexpr int numbers = rows * row_step;
+  static constexpr int vector_step = major == Major::depth ? row_step : 1;
+  static constexpr int depth_step = major == Major::depth ? 1 : row_step;
+
+  static ORTHO_DEVICE int place(int own_row, int number) { return own_row * row_step + number; }
+  template <int Piece>
+  static ORTHO_DEVICE int row_of(int thread) {
+    return thread / (row / Piece);
+  }
+  template <int Piece>
+  static ORTHO_DEVICE int number_of(int thread) {
+    return thread % (row / Piece) * Piece;
+  }
+};
+
+// Eight threads that store to neighboring rows meet all banks; four others read on along each row.
+template <class E, int Side, int Depth, Major major>
+struct PanelLayout<E, Side, Depth, major, Arrangement::units> {
+  static constexpr int unit = 16 / sizeof(E);
+  static constexpr int row = major == Major::depth ? Depth : Side;
+  static constexpr int rows = major == Major::depth ? Side : Depth;
+  static constexpr int row_step = unit;
+  static constexpr int numbers = rows * row;
+  // To the next eight vectors, and to the next eight of the depth.
+  static constexpr int vectors_step = major == Major::depth ? 8 * unit : rows * unit;
+  static constexpr int depth_step = major == Major::depth ? rows * unit : 8 * unit;
+
+  static ORTHO_DEVICE int place(int own_row, int number) {
+    return (number / unit * rows + own_row) * unit + number % unit;
+  }
+  template <int Piece>
+  static ORTHO_DEVICE int row_of(int thread) {
+    constexpr int in_unit = unit / Piece, across = row / unit;
+    return thread / in_unit % 8 + thread / (8 * in_unit) / across * 8;
+  }
+  template <int Piece>
+  static ORTHO_DEVICE int number_of(int thread) {
+    constexpr int in_unit = unit / Piece, across = row / unit;
+    return thread / (8 * in_unit) % across * unit + thread % in_unit * Piece;
+  }
 };
 
 // Numbers that are sums of several terms have a plane for each: entry 0 of term t is at t * Own::numbers.
-template <class E, int Side, int Depth, Major panel_major, int Terms = 1>
+template <class E, int Side, int Depth, Major panel_major, int Terms = 1,
+          Arrangement arrangement = Arrangement::padded>
 struct Panel {
   using Entry = E;
-  using Own = PanelLayout<E, Side, Depth, panel_major>;
+  using Own = PanelLayout<E, Side, Depth, panel_major, arrangement>;
   static constexpr Major major = panel_major;
   static constexpr int side = Side, terms = Terms;
   static constexpr int bytes = Terms * Own::numbers * static_cast<int>(sizeof(E));
   const E* entries;
   ORTHO_DEVICE const E* address(int term, int vector, int k) const {
-    return entries + term * Own::numbers + vector * Own::vector_step + k * Own::depth_step;
+    constexpr bool along = panel_major == Major::depth;
+    return entries + term * Own::numbers + Own::place(along ? vector : k, along ? k : vector);
   }
   ORTHO_DEVICE E at(int vector, int k) const { return *address(0, vector, k); }
 };
@@ -79,6 +125,18 @@ ORTHO_DEVICE void with_access(const Operand<S>& operand, const Body& body) {
   body(Access<Major::vectors, true>{});
 }
 
+// Operands of 16-bit terms: how their panels are arranged, and the depth of their chunks. Numbers that come
+// through registers, as float32 and what is not aligned does, are as many as these take.
+#ifdef ORTHO_WARPGROUPS
+constexpr Arrangement half_arrangement = Arrangement::units;
+template <class S, class Reading>
+constexpr int half_depth = (sizeof(S) == 4 ? 32 : 64) / (Reading::aligned ? 1 : 2);
+#else
+constexpr Arrangement half_arrangement = Arrangement::padded;
+template <class S, class Reading>
+constexpr int half_depth = sizeof(S) == 4 ? 16 : 32;
+#endif
+
 // How a block goes through the rows of an operand's panels, chunk after chunk, `Piece` numbers at a time. A
 // thread stays in its column of pieces; its pointer steps.
 template <class P, int Depth, class S, int Piece, bool Aligned>
@@ -97,9 +155,9 @@ class RowWalk {
     row_step_ = rows_at_once * row_stride;
     chunk_step_ = Depth * operand.depth_stride;
     const int thread = computed_here(thread_index());
-    first_row_ = thread / pieces;
-    const int number = thread % pieces * Piece;
-    place_ = first_row_ * Own::pitch + number;
+    first_row_ = Own::template row_of<Piece>(thread);
+    const int number = Own::template number_of<Piece>(thread);
+    place_ = Own::place(first_row_, number);
     source_ = operand.data + first * operand.vector_stride + k * operand.depth_stride +
               first_row_ * row_stride + number * stride_;
     rows_ = (along ? operand.vectors - first : operand.depth_end - k) - first_row_;
@@ -129,7 +187,7 @@ class RowWalk {
   ORTHO_DEVICE bool is_row(int r) const {
     return Own::rows % rows_at_once == 0 || first_row_ + r * rows_at_once < Own::rows;
   }
-  ORTHO_DEVICE int place(int r) const { return place_ + r * rows_at_once * Own::pitch; }
+  ORTHO_DEVICE int place(int r) const { return place_ + r * rows_at_once * Own::row_step; }
 
  private:
   static_assert(along || !Aligned || Depth % rows_at_once == 0 || rows_at_once % Depth == 0);
@@ -140,12 +198,12 @@ class RowWalk {
 };
 
 // An operand whose panels hold its numbers as they are stored, or converted to E.
-template <class E, class S, int Side, int Depth, class Reading>
+template <class E, class S, int Side, int Depth, class Reading, Arrangement arrangement = Arrangement::padded>
 class StoredOperand {
   static constexpr bool in_pieces = Reading::aligned && std::is_same_v<E, S>;
 
  public:
-  using Panel = cuda::Panel<E, Side, Depth, Reading::major>;
+  using Panel = cuda::Panel<E, Side, Depth, Reading::major, 1, arrangement>;
   static constexpr bool through_registers = false;
   struct Staged {};
 

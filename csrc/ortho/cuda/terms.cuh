@@ -42,17 +42,20 @@ struct alignas(4 * Count) Words {
   std::uint32_t words[Count];
 };
 
-// An operand that is split on its way. Its numbers come to registers while the chunk before is multiplied;
-// where they are split into three terms, whose products take all registers, they are awaited.
-template <class S, class Half, int Terms, int Depth, class Reading>
+// An operand that is split on its way; 16-bit numbers are their own only term. Its numbers come to registers
+// while the chunk before is multiplied; where they are split into three terms, whose products take all
+// registers, they are awaited.
+template <class S, class Half, int Terms, int Depth, class Reading,
+          Arrangement arrangement = Arrangement::padded>
 class SplitOperand {
+  static constexpr bool is_scaled = std::is_same_v<S, float> && std::is_same_v<Half, float16>;
   static constexpr int piece = 16 / sizeof(S);
   struct Piece {
     alignas(16) S numbers[piece];
   };
 
  public:
-  using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms>;
+  using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms, arrangement>;
   static constexpr int depth = Depth;
   static constexpr bool through_registers = Terms < 3;
 
@@ -65,7 +68,7 @@ class SplitOperand {
   };
 
   ORTHO_DEVICE SplitOperand(const Operand<S>& operand, std::int32_t first, std::int32_t k,
-                            float scale = std::is_same_v<Half, float16> ? half_scale : 1)
+                            float scale = is_scaled ? half_scale : 1)
       : walk_(operand, first, k), scale_(scale) {}
 
   // Of the next chunk.
@@ -125,7 +128,7 @@ class SplitOperand {
   }
 
   ORTHO_DEVICE void write_piece(int r, const Piece& given, Half* panel) {
-    if constexpr (std::is_same_v<Half, float16>)
+    if constexpr (is_scaled)
       largest_ = larger_magnitude(largest_, number_from<float>(given.numbers[0]));
     Words<piece / 2> terms[Terms];
     ORTHO_UNROLL
@@ -146,5 +149,14 @@ class SplitOperand {
   float scale_;
   float largest_ = 0;
 };
+
+// What HalfProducts multiply: float32 numbers in float16 terms, 16-bit numbers as they are.
+template <class S, int Terms, class Reading>
+using HalfOperand = std::conditional_t<
+    std::is_same_v<S, float>,
+    SplitOperand<S, float16, Terms, half_depth<S, Reading>, Reading, half_arrangement>,
+    std::conditional_t<Reading::aligned || half_arrangement == Arrangement::padded,
+                       StoredOperand<S, S, wide_tile, half_depth<S, Reading>, Reading, half_arrangement>,
+                       SplitOperand<S, S, 1, half_depth<S, Reading>, Reading, half_arrangement>>>;
 
 }  // namespace ortho::cuda

@@ -1,5 +1,5 @@
-// One square tile of a product A B^T by a block of eight warps, two below each other and four side by side.
-// Chunks of the depth go through a pipeline in shared memory; tensor cores multiply them.
+// One square tile of a product A B^T by a block of eight warps. Chunks of the depth go through a pipeline in
+// shared memory; tensor cores multiply them, for a warp at a time or, where there are such, for warpgroups.
 //
 // Tensor cores cut digits off when they add, and float sums lose digits as they grow: the products of each
 // chunk, or of less, are summed apart and then added to the sums of the tile.
@@ -14,28 +14,65 @@ namespace ortho::cuda {
 template <class Sum, int Side>
 using Blocks = Sum[Side / 32][Side / 32][4];
 
-// Of a thread's warp, within the tile.
+// Which entries of a tile a thread's warp has the sums of: block (i, j) of Blocks is block_row(i) below
+// row(thread) and block_column(i, j) beside column(thread).
+//
+// Two warps below each other, four side by side.
 template <int Side>
-ORTHO_DEVICE int warp_row(int thread = thread_index()) {
-  return thread / warp_size / 4 * (Side / 2);
-}
-template <int Side>
-ORTHO_DEVICE int warp_column(int thread = thread_index()) {
-  return thread / warp_size % 4 * (Side / 4);
-}
+struct WarpGrid {
+  static constexpr int rows = Side / 2, columns = Side / 4;
+  static ORTHO_DEVICE int row(int thread) { return thread / warp_size / 4 * rows; }
+  static ORTHO_DEVICE int column(int thread) { return thread / warp_size % 4 * columns; }
+  static ORTHO_DEVICE int block_row(int i) { return 16 * i; }
+  static ORTHO_DEVICE int block_column(int, int j) { return 8 * j; }
+  // Of a tile with entries in so many of its rows and columns: those columns of the warp that are needed.
+  static ORTHO_DEVICE int columns_needed(int thread, int rows_there, int columns_there) {
+    return row(thread) < rows_there && column(thread) < columns_there ? columns : 0;
+  }
+  // In a tile on the diagonal two warps have only entries above it, which are not needed. They are free to
+  // look at the tile's vectors: each thread of theirs at one, and at another `warp_size` behind.
+  static constexpr int vectors_of_free = 2;
+  static ORTHO_DEVICE bool is_free(int thread) { return row(thread) + rows <= column(thread); }
+  static ORTHO_DEVICE int vector_of_free(int thread) {
+    return (thread / warp_size - 2) * vectors_of_free * warp_size + thread % warp_size;
+  }
+  static ORTHO_DEVICE int columns_needed_on_diagonal(int thread, int rows_there) {
+    return is_free(thread) ? 0 : columns_needed(thread, rows_there, rows_there);
+  }
+};
+
+// Eight warps below each other. The first four, a warpgroup, are free on the diagonal in half of their columns.
+struct WarpRows {
+  static constexpr int rows = 16, group_rows = 64, group_threads = 4 * warp_size;
+  static ORTHO_DEVICE int row(int thread) { return thread / warp_size * rows; }
+  static ORTHO_DEVICE int column(int) { return 0; }
+  static ORTHO_DEVICE int group_row(int thread) { return thread / group_threads * group_rows; }
+  static ORTHO_DEVICE int block_row(int) { return 0; }
+  static ORTHO_DEVICE int block_column(int i, int j) { return 32 * i + 8 * j; }
+  static ORTHO_DEVICE int columns_needed(int thread, int rows_there, int columns_there) {
+    return group_row(thread) < rows_there ? columns_there : 0;
+  }
+  static constexpr int vectors_of_free = 1;
+  static ORTHO_DEVICE bool is_free(int thread) { return thread < group_threads; }
+  static ORTHO_DEVICE int vector_of_free(int thread) { return thread; }
+  static ORTHO_DEVICE int columns_needed_on_diagonal(int thread, int rows_there) {
+    const int below = group_row(thread) + group_rows;
+    return columns_needed(thread, rows_there, below < rows_there ? below : rows_there);
+  }
+};
 
 // Where a thread's row of its warp's first 16 vectors and 16 of the depth is in either panel, for
 // load_blocks(): a left operand is four blocks of one register each, a right one two of two registers.
 template <class A, class B>
 struct WarpPlace {
-  static constexpr int side = A::side;
+  using Places = WarpGrid<A::side>;
   int left, right;
 
   ORTHO_DEVICE WarpPlace() {
     const int thread = computed_here(thread_index());
     const int block = thread % warp_size / 8, row = thread % 8;
-    left = place_in<A>(warp_row<side>(thread) + block % 2 * 8, block / 2 * 8, row);
-    right = place_in<B>(warp_column<side>(thread) + block / 2 * 8, block % 2 * 8, row);
+    left = place_in<A>(Places::row(thread) + block % 2 * 8, block / 2 * 8, row);
+    right = place_in<B>(Places::column(thread) + block / 2 * 8, block % 2 * 8, row);
   }
 
  private:
@@ -48,17 +85,31 @@ struct WarpPlace {
 
 // ---- how the numbers of two panels are multiplied --------------------------------------------------------
 //
-// `side` is that of a tile, `depth` that of a chunk, `run` that of the sums that are formed apart. add_run()
-// adds factor x the products of one run of two panels, from k on, to the sums of this thread's warp.
+// `side` is that of a tile, `depth` that of a chunk, `run` that of the sums that are formed apart. add_chunk()
+// adds factor x the products of two panels to the sums of this thread's warp, in so many of its columns, and
+// calls meanwhile() once, at best while tensor cores work.
 
 // Products of 16-bit terms, those of the last terms first: they are the smallest. Products below the digits
 // of the last term are left out, so two by two terms need three products, three by three terms six.
 template <class Half, int LeftTerms, int RightTerms, int Depth>
 struct TermProducts {
   using Sum = float;
+  using Places = WarpGrid<wide_tile>;
   static constexpr int side = wide_tile, depth = Depth, step = 16;
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
+  template <class A, class B>
+  using Place = WarpPlace<A, B>;
+  static ORTHO_DEVICE void before_barrier() {}
 
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, int,
+                                     float factor, Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+    ORTHO_UNROLL
+    for (int k = 0; k < depth; k += run) add_run(a, b, place, k, factor, sums);
+    meanwhile();
+  }
+
+ private:
   template <class A, class B>
   static ORTHO_DEVICE void add_run(const A& a, const B& b, const WarpPlace<A, B>& place, int k, float factor,
                                    Blocks<Sum, side>& sums) {
@@ -94,7 +145,6 @@ struct TermProducts {
     }
   }
 
- private:
   static constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
 
   template <int Columns>
@@ -122,26 +172,124 @@ using ExactProducts = TermProducts<bfloat16, 3, 3, 16>;
 
 struct Fp64 {
   using Sum = double;
-  static constexpr int side = narrow_tile, depth = 8, run = 8;
-
+  using Places = WarpGrid<narrow_tile>;
+  static constexpr int side = narrow_tile, depth = 8;
   template <class A, class B>
-  static ORTHO_DEVICE void add_run(const A& a, const B& b, const WarpPlace<A, B>&, int begin, float,
-                                   Blocks<Sum, side>& sums) {
+  struct Place {};
+  static ORTHO_DEVICE void before_barrier() {}
+
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int, float,
+                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+    add_run(a, b, sums);
+    meanwhile();
+  }
+
+ private:
+  template <class A, class B>
+  static ORTHO_DEVICE void add_run(const A& a, const B& b, Blocks<Sum, side>& sums) {
     constexpr int step = 4;
     const int g = thread_index() % warp_size / 4, t = thread_index() % 4;
     ORTHO_UNROLL
-    for (int k = begin; k < begin + run; k += step) {
+    for (int k = 0; k < depth; k += step) {
       ORTHO_UNROLL
       for (int i = 0; i < side / 32; ++i) {
-        const int row = warp_row<side>() + 16 * i + g;
+        const int row = Places::row(thread_index()) + 16 * i + g;
         const double left[2] = {a.at(row, k + t), a.at(row + 8, k + t)};
         ORTHO_UNROLL
         for (int j = 0; j < side / 32; ++j)
-          mma_fp64(sums[i][j], left, b.at(warp_column<side>() + 8 * j + g, k + t));
+          mma_fp64(sums[i][j], left, b.at(Places::column(thread_index()) + 8 * j + g, k + t));
       }
     }
   }
 };
+
+#ifdef ORTHO_WARPGROUPS
+
+// As TermProducts, by two warpgroups with 64 rows each; the panels are in units.
+template <class Half, int LeftTerms, int RightTerms, int Depth>
+struct WarpgroupProducts {
+  using Sum = float;
+  using Places = WarpRows;
+  static constexpr int side = wide_tile, depth = Depth, step = 16;
+  static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
+  template <class A, class B>
+  struct Place {};
+  static ORTHO_DEVICE void before_barrier() { show_to_tensor_cores(); }
+
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int columns, float factor,
+                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+    auto& flat = reinterpret_cast<float (&)[side / 2]>(sums);
+    if (columns > side / 2) {
+      add_runs<side / 2>(a, b, factor, flat, meanwhile);
+    } else {
+      add_runs<side / 4>(a, b, factor, flat, meanwhile);
+    }
+  }
+
+ private:
+  // Of a thread `Count` sums: of as many columns, two each.
+  template <int Count, class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_runs(const A& a, const B& b, float factor, float (&sums)[side / 2],
+                                    const Meanwhile& meanwhile) {
+    ORTHO_UNROLL
+    for (int k = 0; k < depth; k += run) {
+      float part[Count];
+      begin_run(a, b, k, part);
+      if (k + run == depth) meanwhile();
+      await_products(part);
+      ORTHO_UNROLL
+      for (int s = 0; s < Count; ++s) sums[s] += factor * part[s];
+    }
+  }
+
+  template <int Count, class A, class B>
+  static ORTHO_DEVICE void begin_run(const A& a, const B& b, int begin, float (&part)[Count]) {
+    constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
+    const PanelPlace left = place_of(a, WarpRows::group_row(computed_here(thread_index()))), right = place_of(b, 0);
+    bool adds = false;
+    begin_products();
+    ORTHO_UNROLL
+    for (int k = begin; k < begin + run; k += step) {
+      ORTHO_UNROLL
+      for (int places = last_places; places >= 0; --places) {
+        ORTHO_UNROLL
+        for (int p = 0; p < LeftTerms; ++p) {
+          const int q = places - p;
+          if (q < 0 || q >= RightTerms) continue;
+          begin_product<Half, A::major == Major::vectors, B::major == Major::vectors>(
+              part, left.behind(bytes_to<A>(p, k)), right.behind(bytes_to<B>(q, k)), adds);
+          adds = true;
+        }
+      }
+    }
+    commit_products();
+  }
+
+  template <class P>
+  static ORTHO_DEVICE PanelPlace place_of(const P& panel, int vector) {
+    constexpr int bytes = sizeof(typename P::Entry);
+    return {panel.address(0, vector, 0), P::Own::vectors_step * bytes, P::Own::depth_step * bytes};
+  }
+  template <class P>
+  static constexpr int bytes_to(int term, int k) {
+    return (term * P::Own::numbers + k / 8 * P::Own::depth_step) * static_cast<int>(sizeof(typename P::Entry));
+  }
+};
+
+#endif
+
+// What multiplies 16-bit terms, as operands of half_arrangement give them.
+#ifdef ORTHO_WARPGROUPS
+using HalfPlaces = WarpRows;
+template <class Half, int LeftTerms, int RightTerms, int Depth>
+using HalfProducts = WarpgroupProducts<Half, LeftTerms, RightTerms, Depth>;
+#else
+using HalfPlaces = WarpGrid<wide_tile>;
+template <class Half, int LeftTerms, int RightTerms, int Depth>
+using HalfProducts = TermProducts<Half, LeftTerms, RightTerms, Depth>;
+#endif
 
 // ---- the tile -------------------------------------------------------------------------------------------
 
@@ -160,27 +308,27 @@ ORTHO_DEVICE void for_indices(const Visit& visit) {
 
 // Calls visit(row, column, first, second) for the sums of this thread, two neighbors in a row at a time; rows
 // and columns within the tile.
-template <class Sum, int N, class Visit>
+template <class Places, class Sum, int N, class Visit>
 ORTHO_DEVICE void for_pairs(Sum (&sums)[N][N][4], const Visit& visit) {
-  constexpr int side = 32 * N;
   const int thread = computed_here(thread_index());
-  const int row = warp_row<side>(thread) + thread % warp_size / 4;
-  const int column = warp_column<side>(thread) + thread % 4 * 2;
+  const int row = Places::row(thread) + thread % warp_size / 4;
+  const int column = Places::column(thread) + thread % 4 * 2;
   ORTHO_UNROLL
   for (int i = 0; i < N; ++i) {
     ORTHO_UNROLL
     for (int j = 0; j < N; ++j) {
       ORTHO_UNROLL
       for (int e = 0; e < 4; e += 2)
-        visit(row + 16 * i + 4 * e, column + 8 * j, sums[i][j][e], sums[i][j][e + 1]);
+        visit(row + Places::block_row(i) + 4 * e, column + Places::block_column(i, j), sums[i][j][e],
+              sums[i][j][e + 1]);
     }
   }
 }
 
 // Calls visit(row, column, sum) likewise.
-template <class Sum, int N, class Visit>
+template <class Places, class Sum, int N, class Visit>
 ORTHO_DEVICE void for_sums(Sum (&sums)[N][N][4], const Visit& visit) {
-  for_pairs(sums, [&](int row, int column, Sum& first, Sum& second) {
+  for_pairs<Places>(sums, [&](int row, int column, Sum& first, Sum& second) {
     visit(row, column, first);
     visit(row, column + 1, second);
   });
@@ -191,26 +339,29 @@ ORTHO_DEVICE void clear(Sum (&sums)[N][N][4]) {
   for_indices<32 * N>([&](int i, int j, int e) { sums[i][j][e] = 0; });
 }
 
-// Stages of the pipeline: numbers that come through registers are one chunk ahead. So are operands of several
-// terms, of which no more would fit.
+constexpr std::size_t tile_shared_bytes = 98'304;
+
+// Stages of the pipeline: numbers that come through registers are one chunk ahead. Others are as far ahead as
+// the memory allows.
 template <class Left, class Right>
 constexpr int stages_of =
-    Left::through_registers || Right::through_registers || Left::Panel::terms + Right::Panel::terms > 2 ? 2
-                                                                                                        : 4;
-
-constexpr std::size_t tile_shared_bytes = 81'920;
+    Left::through_registers || Right::through_registers
+        ? 2
+        : static_cast<int>(tile_shared_bytes) / (Left::Panel::bytes + Right::Panel::bytes);
 
 // sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
 // the rest of it, and factor(chunk) is that of the chunk's products. `same`: both are the same vectors, and
-// the left panel serves as the right one. A warp whose part of the tile is not needed is `idle`: its sums are
-// zero, and it calls instead(panel) with each chunk of the left operand.
-template <class Products, class Left, class Right, class Instead, class Sum = typename Products::Sum>
-ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, bool idle,
-                               Blocks<Sum, Products::side>& sums, const Instead& instead) {
+// the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums of others,
+// and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the left
+// operand.
+template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
+ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
+                               Blocks<Sum, Products::side>& sums, const Beside& beside) {
   using LeftPanel = typename Left::Panel;
   using RightPanel = typename Right::Panel;
-  constexpr int stages = stages_of<Left, Right>;
-  static_assert(stages * (LeftPanel::bytes + RightPanel::bytes) <= static_cast<int>(tile_shared_bytes));
+  constexpr int stages = stages_of<Left, Right> < 4 ? stages_of<Left, Right> : 4;
+  static_assert(stages >= 2 &&
+                stages * (LeftPanel::bytes + RightPanel::bytes) <= static_cast<int>(tile_shared_bytes));
   unsigned char* const memory = shared_memory();
   const auto left_panel = [&](int chunk) {
     return reinterpret_cast<typename LeftPanel::Entry*>(memory + chunk % stages * LeftPanel::bytes);
@@ -225,13 +376,14 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
     }
     return right_panel(chunk);
   };
-  const WarpPlace<LeftPanel, RightPanel> place;
+  const typename Products::template Place<LeftPanel, RightPanel> place;
   clear(sums);
   // The first rounds only fill the pipeline.
   ORTHO_UNROLL_BY(1)
   for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
     if (chunk >= 0) {
       await_copies<stages - 2>();
+      Products::before_barrier();
       block_barrier();  // all threads see the chunk, and none reads the one before any more
     }
     const int next = chunk + stages - 1;
@@ -242,21 +394,21 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
       right.fetch(staged_right, right_panel(next));
     }
     commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
-    if (chunk >= 0) {
-      const LeftPanel a{left_panel(chunk)};
-      if (idle) {
-        instead(a);
-      } else {
-        const float factor = left.factor(chunk);
-        ORTHO_UNROLL
-        for (int begin = 0; begin < Products::depth; begin += Products::run)
-          Products::add_run(a, RightPanel{right_or_same(chunk)}, place, begin, factor, sums);
-      }
-    }
-    if (next < chunks) {
+    const auto write = [&] {
+      if (next >= chunks) return;
       left.write(staged_left, left_panel(next));
       right.write(staged_right, right_panel(next));
+    };
+    const LeftPanel a{left_panel(chunk < 0 ? 0 : chunk)};
+    if (chunk < 0 || columns == 0) {
+      if (chunk >= 0) beside(a);
+      write();
+      continue;
     }
+    Products::add_chunk(a, RightPanel{right_or_same(chunk)}, place, columns, left.factor(chunk), sums, [&] {
+      beside(a);
+      write();
+    });
   }
   block_barrier();  // the shared memory may be used for something else
 }
