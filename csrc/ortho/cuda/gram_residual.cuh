@@ -63,12 +63,13 @@ ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
   return (item.end - item.begin + Taker::depth - 1) / Taker::depth;
 }
 
-// Float sums lose too many digits of the diagonal. In tiles on it, free threads sum the squares of the vectors.
+// Float sums lose too many digits of the diagonal: in tiles on it the squares of the vectors are summed apart.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
+// Whether this thread has such sums.
 template <class Places>
-ORTHO_DEVICE bool sums_squares(const ResidualItem& item, int thread) {
-  return item.row == item.column && Places::is_free(thread);
+ORTHO_DEVICE bool has_lengths(const ResidualItem& item) {
+  return item.row == item.column && SquaredLengths<Places>::has_sums(computed_here(thread_index()));
 }
 
 // Split-K: returns whether this block is the last-arriving one of `all`. It then sees what the others wrote.
@@ -83,7 +84,7 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
   if (item.row != item.column) return;
   if constexpr (diagonal_apart<Sum>) {
     auto* const diagonal = reinterpret_cast<Sum*>(shared_memory());
-    if (sums_squares<Places>(item, computed_here(thread_index()))) {
+    if (has_lengths<Places>(item)) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_thread; ++i)
         diagonal[lengths.vector(i)] = static_cast<Sum>(static_cast<double>(lengths.sums[i]) - 1);
@@ -100,30 +101,59 @@ ORTHO_DEVICE void subtract_identity(const ResidualItem& item, const SquaredLengt
   }
 }
 
-// Keeps the weighted entries of R and sums their squares over the tile. The last-arriving block of a matrix
-// sums over all its tiles, in order.
+// Sums the squares of a tile's entries, of the diagonal and of the entries below it, and keeps the weighted
+// entries: through shared memory, so that a warp writes neighbors.
+template <bool OnDiagonal, class Places, class C, class Sum, int N>
+ORTHO_DEVICE void finish_entries(const ResidualArguments& arguments, const ResidualItem& item,
+                                 std::int32_t order, C* kept, Sum (&sums)[N][N][4], double (&squares)[2]) {
+  constexpr int side = 32 * N, pitch = side + 8;  // so that threads meet all banks
+  static_assert(side * pitch * sizeof(C) <= tile_shared_bytes);
+  const auto diagonal = static_cast<Sum>(arguments.diagonal);
+  const auto off_diagonal = static_cast<Sum>(arguments.off_diagonal);
+  C* const memory = reinterpret_cast<C*>(shared_memory());
+  for_rows<Places>(sums, [&](int r, const auto& for_columns) {
+    if (!within(item.row + r, order)) return;
+    C* const line = memory + r * pitch;
+    Sum below = 0;
+    const auto finish = [&](int c, Sum entry) {
+      const bool on = OnDiagonal && c == r;
+      line[c] = static_cast<C>(entry * (on ? diagonal : off_diagonal));
+      if (on) squares[0] += entry * entry;
+      if (!OnDiagonal || c < r) below += entry * entry;
+    };
+    for_columns([&](int c, Sum first, Sum second) {
+      finish(c, first);
+      finish(c + 1, second);
+    });
+    squares[1] += below;
+  });
+  if (!kept) return;
+  block_barrier();
+  ORTHO_UNROLL_BY(2)
+  for (int r = thread_index() / warp_size; r < side; r += tile_threads / warp_size) {
+    const std::int32_t row = item.row + r;
+    if (!within(row, order)) break;
+    C* const target = kept + triangle(row) + item.column;
+    ORTHO_UNROLL
+    for (int c = thread_index() % warp_size; c < side; c += warp_size) {
+      if (!OnDiagonal || within(c, r + 1)) target[c] = memory[r * pitch + c];
+    }
+  }
+  block_barrier();  // the memory may be used again
+}
+
+// Makes what the tile has to give. The last-arriving block of a matrix sums over all its tiles, in order.
 template <class C, class Places, class Sum, int N>
 ORTHO_DEVICE void finish_tile(const ResidualArguments& arguments, const ResidualItem& item,
                               Sum (&sums)[N][N][4]) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   C* const kept = arguments.residuals ? static_cast<C*>(arguments.residuals) + matrix.offset : nullptr;
   double squares[2] = {0, 0};
-  for_pairs<Places>(sums, [&](int r, int c, Sum first, Sum second) {
-    const std::int32_t row = item.row + r, column = item.column + c;
-    if (!within(row, matrix.order)) return;
-    const auto finish = [&](std::int32_t own, Sum entry) {
-      if (!within(own, std::int64_t{row} + 1)) return Sum(0);
-      const Sum square = entry * entry;
-      if (kept) {
-        const auto weight = static_cast<Sum>(own == row ? arguments.diagonal : arguments.off_diagonal);
-        kept[triangle(row) + own] = static_cast<C>(entry * weight);
-      }
-      if (own != row) return square;
-      squares[0] += square;
-      return Sum(0);
-    };
-    squares[1] += finish(column, first) + finish(column + 1, second);
-  });
+  if (item.row == item.column) {
+    finish_entries<true, Places>(arguments, item, matrix.order, kept, sums, squares);
+  } else {
+    finish_entries<false, Places>(arguments, item, matrix.order, kept, sums, squares);
+  }
   sum_over_block<tile_threads>(squares);
   double* const own = arguments.squares + 2 * std::int64_t{matrix.first_item};
   if (thread_index() == 0) {
@@ -154,9 +184,9 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
   const std::int32_t first_item = item_index - item.part;  // of the tile
   const PartSlots<Sum, Places> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
                              matrix.order, first_item - matrix.first_item);
-  const bool has_lengths = diagonal_apart<Sum> && sums_squares<Places>(item, computed_here(thread_index()));
+  const bool with_lengths = diagonal_apart<Sum> && has_lengths<Places>(item);
   if constexpr (diagonal_apart<Sum>) {
-    if (has_lengths) {
+    if (with_lengths) {
       ORTHO_UNROLL
       for (int i = 0; i < lengths.of_thread; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
     }
@@ -170,7 +200,7 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
     const Sum* const other = slots.sums_of(part);
     slots.for_kept(sums, [&](int distance, Sum& sum) { sum += read_past_l1(other + distance); });
     if constexpr (diagonal_apart<Sum>) {
-      if (has_lengths) {
+      if (with_lengths) {
         ORTHO_UNROLL
         for (int i = 0; i < lengths.of_thread; ++i)
           lengths.sums[i] += read_past_l1(slots.lengths_of(part) + i * warp_size);
@@ -186,17 +216,19 @@ template <class Products, class Own, class Places = typename Products::Places,
 ORTHO_DEVICE void gram_tile(const ResidualItem& item, std::int32_t order, Own& left, Own& right,
                             SquaredLengths<Places>& lengths, Blocks<Sum, Products::side>& sums) {
   const bool same = item.row == item.column;
-  if (same) right.leave_out();
   const int thread = computed_here(thread_index());
-  const bool squares = sums_squares<Places>(item, thread);
+  const bool looks = same && Places::looks(thread);
   const int columns = same ? Places::columns_needed_on_diagonal(thread, order - item.row)
                            : Places::columns_needed(thread, order - item.row, order - item.column);
   lengths = {};
   tile_product<Products>(left, right, chunks_of<Products>(item), same, columns, sums, [&](const auto& panel) {
     if constexpr (diagonal_apart<Sum>) {
-      if (squares) lengths.template add_chunk<Products::depth>(panel);
+      if (looks) lengths.template add_chunk<Products::depth>(panel);
     }
   });
+  if constexpr (diagonal_apart<Sum>) {
+    if (same) lengths.gather();
+  }
 }
 
 // What the float16 terms of an item's weights are multiplied by.
@@ -276,13 +308,12 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
     bool is_right = true;
     with_access(operand, [&](auto access) {
       using Own = HalfOperand<S, 2, decltype(access)>;
-      constexpr int depth = half_depth<S, decltype(access)>;
       if constexpr (std::is_same_v<S, float>) {
-        using Products = HalfProducts<float16, 2, 2, depth>;
+        using Products = HalfProducts<float16, 2, 2, half_depth<S>>;
         is_right = gram_tile_in_halves<Products, Own>(operand, item, scale, lengths, sums);
       } else {
         Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
-        gram_tile<HalfProducts<S, 1, 1, depth>>(item, operand.vectors, left, right, lengths, sums);
+        gram_tile<HalfProducts<S, 1, 1, half_depth<S>>>(item, operand.vectors, left, right, lengths, sums);
       }
     });
     const ResidualItem again = item_again();

@@ -8,7 +8,7 @@
 namespace ortho::cuda {
 namespace {
 
-constexpr std::int64_t waves = 4;  // as many items as make each block take about so many
+constexpr std::int64_t waves = 2;  // as many items as make each block take about so many
 // A part shorter than this costs more to sum up than it saves. Small matrices are computed in double, at
 // which most GPUs are slow: they are cut into shorter parts, but into no more than occupy every block once.
 constexpr std::int64_t least_part_chunks = 8, least_small_part_chunks = 2;
@@ -164,7 +164,7 @@ std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matri
       items += std::int64_t{work.row_tiles} * work.column_tiles;
       spread_items += work.spread_tiles;
       const std::int64_t order = matrices[work.matrix].shape.order;
-      if (work.spread_tiles > 0) numbers += launch.terms * order * plane_pitch(order);
+      if (work.spread_tiles > 0) numbers += launch.terms * order * plane_width(order);
     }
     launch.items = narrow(items, "items of a launch");
     launch.spread_items = narrow(spread_items, "items of a launch");

@@ -110,7 +110,11 @@ std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& mat
 // the order is larger than the depth, so that R W cancels near orthogonality.
 
 constexpr std::int32_t spread_side = 64;  // of the tiles that are spread, each with a scale of its own
-constexpr std::int64_t plane_pitch(std::int64_t order) { return (order + 7) / 8 * 8; }  // 16 bytes
+// A row of all terms: of so many numbers the first terms, of the same the second terms, then of the next.
+constexpr std::int32_t plane_block = 32;
+constexpr std::int64_t plane_width(std::int64_t order) {
+  return (order + plane_block - 1) / plane_block * plane_block;
+}
 
 // Float32 numbers are two float16 terms; a gradient that may be rounded to tf32 needs one. Bfloat16 gradients
 // get one bfloat16 term: it is off by no more than they are. Float16 weights and R are multiplied exactly.

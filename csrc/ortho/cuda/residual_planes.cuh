@@ -1,6 +1,6 @@
-// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms: a plane for
-// each term, its rows padded with zeros to 16 bytes. One item is a tile, which is written twice, as it is and
-// transposed. Float16 terms are those of a tile's entries times a power of two, so that they use float16's
+// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms: blocks of them
+// take turns in a row (launch_plan.h), which zeros fill up. One item is a tile, which is written twice, as it is
+// and transposed. Float16 terms are those of a tile's entries times a power of two, so that they use float16's
 // range whatever the size of R.
 #pragma once
 
@@ -29,16 +29,17 @@ constexpr int spread_warps = tile_threads / warp_size;
 constexpr int spread_pitch = spread_side + 1;  // so that rows and columns meet all banks
 constexpr std::size_t spread_shared_bytes = sizeof(std::uint32_t) * spread_side * spread_pitch;
 
-// One plane's rows: pairs of neighbors are words.
+// Pairs of neighbors are words.
 template <int Terms>
 struct PlaneRows {
   std::uint16_t* first;
-  std::int64_t pitch, plane;  // in numbers
+  std::int64_t width;  // in numbers of one term
 
-  ORTHO_DEVICE void write(std::int64_t row, std::int64_t column, const std::uint32_t (&pair)[Terms]) const {
+  ORTHO_DEVICE void write(std::int64_t row, std::int32_t column, const std::uint32_t (&pair)[Terms]) const {
+    std::uint16_t* const block = first + (row * width + column / plane_block * plane_block) * Terms;
     ORTHO_UNROLL
     for (int t = 0; t < Terms; ++t)
-      *reinterpret_cast<std::uint32_t*>(first + t * plane + row * pitch + column) = pair[t];
+      *reinterpret_cast<std::uint32_t*>(block + t * plane_block + column % plane_block) = pair[t];
   }
 };
 
@@ -68,16 +69,15 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
     scale = scale_for(largest_of_block<tile_threads>(largest));
     if (thread_index() == 0) arguments.scales[matrix.first_item + tile] = 1 / scale;
   }
-  const std::int64_t pitch = plane_pitch(matrix.order);
-  const PlaneRows<Terms> planes{static_cast<std::uint16_t*>(arguments.planes) + matrix.first_number, pitch,
-                                matrix.order * pitch};
+  const std::int64_t width = plane_width(matrix.order);
+  const PlaneRows<Terms> planes{static_cast<std::uint16_t*>(arguments.planes) + matrix.first_number, width};
   auto* const words = reinterpret_cast<std::uint32_t*>(shared_memory());  // an entry's terms in each
   ORTHO_UNROLL
   for (int i = 0; i < rows_each; ++i) {
     const int r = warp + i * spread_warps;
     std::uint32_t terms[Terms];
     split<Half>(scale * entries[i][0], scale * entries[i][1], terms);
-    if (within(row + r, matrix.order) && within(column + pair, pitch))
+    if (within(row + r, matrix.order) && within(column + pair, width))
       planes.write(row + r, column + pair, terms);
     constexpr int last = Terms - 1;
     words[r * spread_pitch + pair] = (terms[0] & 0xffffu) | terms[last] << 16;
@@ -92,7 +92,7 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
       std::uint32_t terms[Terms];
       terms[Terms - 1] = one >> 16 | (other & 0xffff0000u);
       terms[0] = (one & 0xffffu) | other << 16;
-      if (within(row + pair, pitch)) planes.write(column + c, row + pair, terms);
+      if (within(row + pair, width)) planes.write(column + c, row + pair, terms);
     }
   }
   block_barrier();  // the next tile writes the words anew

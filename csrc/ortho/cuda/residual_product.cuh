@@ -3,6 +3,7 @@
 #pragma once
 
 #include "arguments.h"
+#include "lines.cuh"
 #include "reduce.cuh"
 #include "tile_product.cuh"
 
@@ -30,25 +31,31 @@ static_assert(sizeof(ProductArguments) <= argument_bytes);
 // Rows of R from its planes.
 template <class Half, int Terms, int Depth>
 class PlanesOperand {
+  static constexpr bool in_units = half_arrangement == Arrangement::units;
+  // In units the terms stay beside each other, and a chunk is one piece of memory.
+  static constexpr int copied_depth = in_units ? Terms * Depth : Depth;
+
  public:
-  using Panel = cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, half_arrangement>;
+  using Panel = cuda::Panel<Half, wide_tile, copied_depth, Major::depth, in_units ? 1 : Terms, half_arrangement>;
   static constexpr bool through_registers = false;
   struct Staged {};
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
-      : plane_(order * plane_pitch(order)),
-        walk_({planes, plane_pitch(order), 1, order, static_cast<std::int32_t>(plane_pitch(order))}, first,
-              0),
+      : walk_({planes, Terms * plane_width(order), 1, order,
+               static_cast<std::int32_t>((in_units ? Terms : 1) * plane_width(order))},
+              first, 0),
         scales_(scales),
         tile_row_((first + HalfPlaces::row(computed_here(thread_index()))) / spread_side) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
+    const int begin = in_units ? 0 : (Terms - 1) * (k_ / plane_block * plane_block);
     walk_.for_pieces([&](int, bool valid, const Half* source, int place) {
       ORTHO_UNROLL
-      for (int t = 0; t < Terms; ++t)
-        copy_async<16>(panel + t * Panel::Own::numbers + place, source + t * plane_, valid);
+      for (int t = 0; t < Panel::terms; ++t)
+        copy_async<16>(panel + t * Panel::Own::numbers + place, source + begin + t * plane_block, valid);
     });
+    k_ += Depth;
   }
   ORTHO_DEVICE void write(const Staged&, Half*) const {}
 
@@ -61,11 +68,12 @@ class PlanesOperand {
   }
 
  private:
+  static_assert(in_units ? Depth % plane_block == 0 : plane_block % Depth == 0);
   static_assert(wide_tile / 2 == spread_side);
-  std::int64_t plane_;
-  RowWalk<Panel, Depth, Half, 8, true> walk_;
+  RowWalk<Panel, copied_depth, Half, 8, true> walk_;
   const float* scales_;
   std::int32_t tile_row_;
+  std::int32_t k_ = 0;
 };
 
 // Rows [first, first + Side) of R from its packed lower triangle: as they are, or split.
@@ -146,39 +154,76 @@ struct GradientTile {
     return true;
   }
 
+  // Writes 4 g x the sums, along what is contiguous.
   template <class Places, class Sum, int N>
   ORTHO_DEVICE void write(Sum (&sums)[N][N][4]) const {
-    const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
     const GradientArguments& target = matrix.gradient;
     S* const corner = static_cast<S*>(target.data) + row * target.order_stride + column * target.depth_stride;
+    const std::int32_t rows = matrix.order - row, columns = matrix.depth - column;
+    if (is_depth_major(target.order_stride, target.depth_stride)) {
+      write_lines<Major::depth, Places>(sums, corner, target.order_stride, target.depth_stride, rows, columns);
+    } else {
+      write_lines<Major::vectors, Places>(sums, corner, target.depth_stride, target.order_stride, columns,
+                                          rows);
+    }
+  }
+
+ private:
+  // Through shared memory, so that a thread writes 16 bytes at once and its neighbors the next ones.
+  template <Major major, class Places, class Sum, int N>
+  ORTHO_DEVICE void write_lines(Sum (&sums)[N][N][4], S* corner, std::int64_t line_stride, std::int64_t stride,
+                                std::int32_t lines, std::int32_t length) const {
+    constexpr bool along = major == Major::depth;
+    constexpr int side = 32 * N, numbers = packet_numbers<S>, across = side / numbers;
+    constexpr int pitch = side + (along ? 8 : 4);  // so that threads meet all banks
+    static_assert(side * pitch * sizeof(Sum) <= tile_shared_bytes);
+    auto* const memory = reinterpret_cast<Sum*>(shared_memory());
+    const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
     for_pairs<Places>(sums, [&](int r, int c, Sum first, Sum second) {
-      if (!within(row + r, matrix.order)) return;
-      S* const entry = corner + r * target.order_stride + c * target.depth_stride;
-      if (within(column + c, matrix.depth)) write_gradient(entry, scale * first, target.accumulate);
-      if (within(column + c + 1, matrix.depth))
-        write_gradient(entry + target.depth_stride, scale * second, target.accumulate);
+      memory[along ? r * pitch + c : c * pitch + r] = scale * first;
+      memory[along ? r * pitch + c + 1 : (c + 1) * pitch + r] = scale * second;
     });
+    block_barrier();
+    const bool accumulate = matrix.gradient.accumulate;
+    const std::int64_t starts = reinterpret_cast<std::intptr_t>(corner) | line_stride * sizeof(S);
+    const bool in_packets = stride == 1 && length % numbers == 0 && starts % packet_bytes == 0;
+    const int position = thread_index() % across * numbers;
+    ORTHO_UNROLL_BY(4)
+    for (int line = thread_index() / across; line < side; line += tile_threads / across) {
+      if (!within(line, lines)) break;
+      const Sum* const own = memory + line * pitch + position;
+      S* const target = corner + line * line_stride + position * stride;
+      if (in_packets) {
+        if (!within(position, length)) break;
+        Packet<S> packet = {};
+        if (accumulate) packet = *reinterpret_cast<const Packet<S>*>(target);
+        ORTHO_UNROLL
+        for (int n = 0; n < numbers; ++n)
+          packet.set(n, stored_from<S>(number_from<Sum>(packet.number(n)) + own[n]));
+        *reinterpret_cast<Packet<S>*>(target) = packet;
+      } else {
+        ORTHO_UNROLL
+        for (int n = 0; n < numbers; ++n) {
+          if (within(position + n, length)) write_gradient(target + n * stride, own[n], accumulate);
+        }
+      }
+    }
   }
 };
 
 // With R from its planes, of `Terms` terms; float32 weights are split as R is.
-template <int Terms, class C, class S>
-ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Blocks<float, wide_tile>& sums) {
+template <int Terms, class Reading, class C, class S>
+ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Reading, Blocks<float, wide_tile>& sums) {
   constexpr bool is_split = std::is_same_v<S, float>;
+  constexpr int depth = half_depth<S>;
   using Half = std::conditional_t<is_split, float16, S>;
+  using Products = HalfProducts<Half, Terms, is_split ? Terms : 1, depth>;
   const ProductMatrix& matrix = tile.matrix;
-  const Operand<S> weight = tile.weight();
-  bool is_right = false;
-  with_access(weight, [&](auto access) {
-    constexpr int depth = half_depth<S, decltype(access)>;
-    const PlanesOperand<Half, Terms, depth> left(
-        static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
-        tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
-    using Right = HalfOperand<S, Terms, decltype(access)>;
-    using Products = HalfProducts<Half, Terms, is_split ? Terms : 1, depth>;
-    is_right = tile.template multiply<Products>(left, Right(weight, tile.column, 0), sums);
-  });
-  return is_right;
+  const PlanesOperand<Half, Terms, depth> left(
+      static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
+      tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
+  const HalfOperand<S, Terms, Reading> right(tile.weight(), tile.column, 0);
+  return tile.template multiply<Products>(left, right, sums);
 }
 
 // C: of values and residuals, S: of weights and gradients, Terms: of R.
@@ -196,8 +241,10 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
     tile.template write<Fp64::Places>(sums);
   } else {
     Blocks<float, wide_tile> sums;
-    if (tile.matrix.is_spread && multiply_planes<Terms>(tile, sums))
-      return tile.template write<HalfPlaces>(sums);
+    bool is_right = false;
+    if (tile.matrix.is_spread)
+      with_access(weight, [&](auto access) { is_right = multiply_planes<Terms>(tile, access, sums); });
+    if (is_right) return tile.template write<HalfPlaces>(sums);
     with_major(weight, [&](auto access) {
       const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
                                                                     tile.row);

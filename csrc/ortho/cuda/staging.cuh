@@ -21,13 +21,14 @@ enum class Major { depth, vectors };
 
 // How the entries of a panel are arranged in shared memory. Rows are what is contiguous in the operand's memory.
 // padded: row by row, so padded that the threads that read a fragment meet all banks.
-// units: in columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh).
+// units: in columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh), so padded that the
+// threads that write one row or several meet all banks.
 enum class Arrangement { padded, units };
 
 template <class E, int Side, int Depth, Major major, Arrangement>
 struct PanelLayout;
 
-// All in numbers of E. Of a thread that brings `Piece` neighbors at a time: its row and its number within the row.
+// All in numbers of E.
 template <class E, int Side, int Depth, Major major>
 struct PanelLayout<E, Side, Depth, major, Arrangement::padded> {
   static constexpr int row = major == Major::depth ? Depth : Side;
@@ -37,42 +38,23 @@ struct PanelLayout<E, Side, Depth, major, Arrangement::padded> {
   static constexpr int numbers = rows * row_step;
   static constexpr int vector_step = major == Major::depth ? row_step : 1;
   static constexpr int depth_step = major == Major::depth ? 1 : row_step;
-
   static ORTHO_DEVICE int place(int own_row, int number) { return own_row * row_step + number; }
-  template <int Piece>
-  static ORTHO_DEVICE int row_of(int thread) {
-    return thread / (row / Piece);
-  }
-  template <int Piece>
-  static ORTHO_DEVICE int number_of(int thread) {
-    return thread % (row / Piece) * Piece;
-  }
 };
 
-// Eight threads that store to neighboring rows meet all banks; four others read on along each row.
 template <class E, int Side, int Depth, Major major>
 struct PanelLayout<E, Side, Depth, major, Arrangement::units> {
   static constexpr int unit = 16 / sizeof(E);
   static constexpr int row = major == Major::depth ? Depth : Side;
   static constexpr int rows = major == Major::depth ? Side : Depth;
+  static constexpr int columns = row / unit;
   static constexpr int row_step = unit;
-  static constexpr int numbers = rows * row;
+  static constexpr int column_step = (rows + (columns < 8 ? 8 / columns : 1)) * unit;
+  static constexpr int numbers = columns * column_step;
   // To the next eight vectors, and to the next eight of the depth.
-  static constexpr int vectors_step = major == Major::depth ? 8 * unit : rows * unit;
-  static constexpr int depth_step = major == Major::depth ? rows * unit : 8 * unit;
-
+  static constexpr int vectors_step = major == Major::depth ? 8 * unit : column_step;
+  static constexpr int depth_step = major == Major::depth ? column_step : 8 * unit;
   static ORTHO_DEVICE int place(int own_row, int number) {
-    return (number / unit * rows + own_row) * unit + number % unit;
-  }
-  template <int Piece>
-  static ORTHO_DEVICE int row_of(int thread) {
-    constexpr int in_unit = unit / Piece, across = row / unit;
-    return thread / in_unit % 8 + thread / (8 * in_unit) / across * 8;
-  }
-  template <int Piece>
-  static ORTHO_DEVICE int number_of(int thread) {
-    constexpr int in_unit = unit / Piece, across = row / unit;
-    return thread / (8 * in_unit) % across * unit + thread % in_unit * Piece;
+    return number / unit * column_step + own_row * unit + number % unit;
   }
 };
 
@@ -83,7 +65,8 @@ struct Panel {
   using Entry = E;
   using Own = PanelLayout<E, Side, Depth, panel_major, arrangement>;
   static constexpr Major major = panel_major;
-  static constexpr int side = Side, terms = Terms;
+  static constexpr bool in_units = arrangement == Arrangement::units;
+  static constexpr int side = Side, depth = Depth, terms = Terms;
   static constexpr int bytes = Terms * Own::numbers * static_cast<int>(sizeof(E));
   const E* entries;
   ORTHO_DEVICE const E* address(int term, int vector, int k) const {
@@ -125,15 +108,15 @@ ORTHO_DEVICE void with_access(const Operand<S>& operand, const Body& body) {
   body(Access<Major::vectors, true>{});
 }
 
-// Operands of 16-bit terms: how their panels are arranged, and the depth of their chunks. Numbers that come
-// through registers, as float32 and what is not aligned does, are as many as these take.
+// Operands of 16-bit terms: how their panels are arranged, and the depth of their chunks. Float32 numbers come
+// through registers, which take fewer.
 #ifdef ORTHO_WARPGROUPS
 constexpr Arrangement half_arrangement = Arrangement::units;
-template <class S, class Reading>
-constexpr int half_depth = (sizeof(S) == 4 ? 32 : 64) / (Reading::aligned ? 1 : 2);
+template <class S>
+constexpr int half_depth = sizeof(S) == 4 ? 32 : 64;
 #else
 constexpr Arrangement half_arrangement = Arrangement::padded;
-template <class S, class Reading>
+template <class S>
 constexpr int half_depth = sizeof(S) == 4 ? 16 : 32;
 #endif
 
@@ -155,8 +138,8 @@ class RowWalk {
     row_step_ = rows_at_once * row_stride;
     chunk_step_ = Depth * operand.depth_stride;
     const int thread = computed_here(thread_index());
-    first_row_ = Own::template row_of<Piece>(thread);
-    const int number = Own::template number_of<Piece>(thread);
+    first_row_ = thread / pieces;
+    const int number = thread % pieces * Piece;
     place_ = Own::place(first_row_, number);
     source_ = operand.data + first * operand.vector_stride + k * operand.depth_stride +
               first_row_ * row_stride + number * stride_;
@@ -177,8 +160,6 @@ class RowWalk {
     source_ += Aligned ? (along ? Depth : Depth / rows_at_once * row_step_) : chunk_step_;
     (along ? numbers_ : rows_) -= Depth;
   }
-
-  ORTHO_DEVICE void leave_out() { rows_ = 0; }
 
   // Of a piece of for_pieces(); aligned ones have all their numbers.
   ORTHO_DEVICE bool has_number(int i) const { return within(i, numbers_); }
@@ -228,8 +209,6 @@ class StoredOperand {
   }
   ORTHO_DEVICE void write(const Staged&, E*) const {}
   ORTHO_DEVICE float factor(int) const { return 1; }
-  // Brings zeros, which nobody reads.
-  ORTHO_DEVICE void leave_out() { walk_.leave_out(); }
 
  private:
   RowWalk<Panel, Depth, S, in_pieces ? 16 / sizeof(S) : 1, in_pieces> walk_;

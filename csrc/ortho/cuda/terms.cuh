@@ -43,8 +43,8 @@ struct alignas(4 * Count) Words {
 };
 
 // An operand that is split on its way; 16-bit numbers are their own only term. Its numbers come to registers
-// while the chunk before is multiplied; where they are split into three terms, whose products take all
-// registers, they are awaited.
+// while the chunk before is multiplied; where that takes too many, for three terms or numbers that are not
+// aligned, they are awaited.
 template <class S, class Half, int Terms, int Depth, class Reading,
           Arrangement arrangement = Arrangement::padded>
 class SplitOperand {
@@ -57,7 +57,8 @@ class SplitOperand {
  public:
   using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms, arrangement>;
   static constexpr int depth = Depth;
-  static constexpr bool through_registers = Terms < 3;
+  static constexpr bool through_registers =
+      Terms < 3 && (Reading::aligned || arrangement == Arrangement::padded);
 
  private:
   using Walk = RowWalk<Panel, Depth, S, piece, Reading::aligned>;
@@ -90,8 +91,6 @@ class SplitOperand {
   }
 
   ORTHO_DEVICE float factor(int) const { return 1; }
-  // Brings zeros, which nobody reads.
-  ORTHO_DEVICE void leave_out() { walk_.leave_out(); }
 
   // What its terms are to be multiplied by.
   ORTHO_DEVICE float unscale() const { return 1 / scale_; }
@@ -154,9 +153,9 @@ class SplitOperand {
 template <class S, int Terms, class Reading>
 using HalfOperand = std::conditional_t<
     std::is_same_v<S, float>,
-    SplitOperand<S, float16, Terms, half_depth<S, Reading>, Reading, half_arrangement>,
+    SplitOperand<S, float16, Terms, half_depth<S>, Reading, half_arrangement>,
     std::conditional_t<Reading::aligned || half_arrangement == Arrangement::padded,
-                       StoredOperand<S, S, wide_tile, half_depth<S, Reading>, Reading, half_arrangement>,
-                       SplitOperand<S, S, 1, half_depth<S, Reading>, Reading, half_arrangement>>>;
+                       StoredOperand<S, S, wide_tile, half_depth<S>, Reading, half_arrangement>,
+                       SplitOperand<S, S, 1, half_depth<S>, Reading, half_arrangement>>>;
 
 }  // namespace ortho::cuda

@@ -29,19 +29,20 @@ struct WarpGrid {
   static ORTHO_DEVICE int columns_needed(int thread, int rows_there, int columns_there) {
     return row(thread) < rows_there && column(thread) < columns_there ? columns : 0;
   }
-  // In a tile on the diagonal two warps have only entries above it, which are not needed. They are free to
-  // look at the tile's vectors: each thread of theirs at one, and at another `warp_size` behind.
-  static constexpr int vectors_of_free = 2;
-  static ORTHO_DEVICE bool is_free(int thread) { return row(thread) + rows <= column(thread); }
-  static ORTHO_DEVICE int vector_of_free(int thread) {
-    return (thread / warp_size - 2) * vectors_of_free * warp_size + thread % warp_size;
+  // In a tile on the diagonal two warps have only entries above it, which are not needed. They look at the
+  // tile's vectors: each thread of theirs at one, and at another `warp_size` behind.
+  static constexpr int looked_at = 2, lookers = 1;
+  static ORTHO_DEVICE bool looks(int thread) { return row(thread) + rows <= column(thread); }
+  static ORTHO_DEVICE int vector_looked_at(int thread) {
+    return (thread / warp_size - 2) * looked_at * warp_size + thread % warp_size;
   }
   static ORTHO_DEVICE int columns_needed_on_diagonal(int thread, int rows_there) {
-    return is_free(thread) ? 0 : columns_needed(thread, rows_there, rows_there);
+    return looks(thread) ? 0 : columns_needed(thread, rows_there, rows_there);
   }
 };
 
-// Eight warps below each other. The first four, a warpgroup, are free on the diagonal in half of their columns.
+// Eight warps below each other. In a tile on the diagonal the first four, a warpgroup, need half of their
+// columns. All threads look at its vectors: two at each, at half of the depth.
 struct WarpRows {
   static constexpr int rows = 16, group_rows = 64, group_threads = 4 * warp_size;
   static ORTHO_DEVICE int row(int thread) { return thread / warp_size * rows; }
@@ -52,9 +53,9 @@ struct WarpRows {
   static ORTHO_DEVICE int columns_needed(int thread, int rows_there, int columns_there) {
     return group_row(thread) < rows_there ? columns_there : 0;
   }
-  static constexpr int vectors_of_free = 1;
-  static ORTHO_DEVICE bool is_free(int thread) { return thread < group_threads; }
-  static ORTHO_DEVICE int vector_of_free(int thread) { return thread; }
+  static constexpr int looked_at = 1, lookers = 2;
+  static ORTHO_DEVICE bool looks(int) { return true; }
+  static ORTHO_DEVICE int vector_looked_at(int thread) { return thread % (tile_threads / lookers); }
   static ORTHO_DEVICE int columns_needed_on_diagonal(int thread, int rows_there) {
     const int below = group_row(thread) + group_rows;
     return columns_needed(thread, rows_there, below < rows_there ? below : rows_there);
@@ -272,9 +273,13 @@ struct WarpgroupProducts {
     constexpr int bytes = sizeof(typename P::Entry);
     return {panel.address(0, vector, 0), P::Own::vectors_step * bytes, P::Own::depth_step * bytes};
   }
+  // Terms have a plane each, or blocks of them take turns along the depth.
   template <class P>
   static constexpr int bytes_to(int term, int k) {
-    return (term * P::Own::numbers + k / 8 * P::Own::depth_step) * static_cast<int>(sizeof(typename P::Entry));
+    constexpr int bytes = sizeof(typename P::Entry), block = plane_block;
+    if (P::terms > 1) return (term * P::Own::numbers + k / 8 * P::Own::depth_step) * bytes;
+    constexpr int terms = P::depth / depth;
+    return (k / block * block * terms + term * block + k % block) / 8 * P::Own::depth_step * bytes;
   }
 };
 
@@ -306,23 +311,32 @@ ORTHO_DEVICE void for_indices(const Visit& visit) {
   }
 }
 
-// Calls visit(row, column, first, second) for the sums of this thread, two neighbors in a row at a time; rows
-// and columns within the tile.
+// Calls visit(row, for_columns) for the rows of this thread's sums, and for_columns(visit) calls
+// visit(column, first, second) for the sums in it, two neighbors at a time; rows and columns within the tile.
 template <class Places, class Sum, int N, class Visit>
-ORTHO_DEVICE void for_pairs(Sum (&sums)[N][N][4], const Visit& visit) {
+ORTHO_DEVICE void for_rows(Sum (&sums)[N][N][4], const Visit& visit) {
   const int thread = computed_here(thread_index());
   const int row = Places::row(thread) + thread % warp_size / 4;
   const int column = Places::column(thread) + thread % 4 * 2;
   ORTHO_UNROLL
   for (int i = 0; i < N; ++i) {
     ORTHO_UNROLL
-    for (int j = 0; j < N; ++j) {
-      ORTHO_UNROLL
-      for (int e = 0; e < 4; e += 2)
-        visit(row + Places::block_row(i) + 4 * e, column + Places::block_column(i, j), sums[i][j][e],
-              sums[i][j][e + 1]);
+    for (int e = 0; e < 4; e += 2) {
+      visit(row + Places::block_row(i) + 4 * e, [&](const auto& visit_pair) {
+        ORTHO_UNROLL
+        for (int j = 0; j < N; ++j)
+          visit_pair(column + Places::block_column(i, j), sums[i][j][e], sums[i][j][e + 1]);
+      });
     }
   }
+}
+
+// Calls visit(row, column, first, second) likewise.
+template <class Places, class Sum, int N, class Visit>
+ORTHO_DEVICE void for_pairs(Sum (&sums)[N][N][4], const Visit& visit) {
+  for_rows<Places>(sums, [&](int row, const auto& for_columns) {
+    for_columns([&](int column, Sum& first, Sum& second) { visit(row, column, first, second); });
+  });
 }
 
 // Calls visit(row, column, sum) likewise.
@@ -339,7 +353,7 @@ ORTHO_DEVICE void clear(Sum (&sums)[N][N][4]) {
   for_indices<32 * N>([&](int i, int j, int e) { sums[i][j][e] = 0; });
 }
 
-constexpr std::size_t tile_shared_bytes = 98'304;
+constexpr std::size_t tile_shared_bytes = 100'352;
 
 // Stages of the pipeline: numbers that come through registers are one chunk ahead. Others are as far ahead as
 // the memory allows.
@@ -350,8 +364,8 @@ constexpr int stages_of =
         : static_cast<int>(tile_shared_bytes) / (Left::Panel::bytes + Right::Panel::bytes);
 
 // sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
-// the rest of it, and factor(chunk) is that of the chunk's products. `same`: both are the same vectors, and
-// the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums of others,
+// what came to registers, and factor(chunk) is that of the chunk's products. `same`: both are the same
+// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums of others,
 // and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the left
 // operand.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
@@ -377,6 +391,17 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
     return right_panel(chunk);
   };
   const typename Products::template Place<LeftPanel, RightPanel> place;
+  typename Left::Staged staged_left;
+  typename Right::Staged staged_right;
+  // Numbers come to registers long before they are written to a panel: a chunk's time before.
+  const auto bring_to_registers = [&](int chunk) {
+    if (chunk >= chunks) return;
+    if constexpr (Left::through_registers) left.fetch(staged_left, nullptr);
+    if constexpr (Right::through_registers) {
+      if (!same) right.fetch(staged_right, nullptr);
+    }
+  };
+  bring_to_registers(0);
   clear(sums);
   // The first rounds only fill the pipeline.
   ORTHO_UNROLL_BY(1)
@@ -387,17 +412,19 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
       block_barrier();  // all threads see the chunk, and none reads the one before any more
     }
     const int next = chunk + stages - 1;
-    typename Left::Staged staged_left;
-    typename Right::Staged staged_right;
     if (next < chunks) {
-      left.fetch(staged_left, left_panel(next));
-      right.fetch(staged_right, right_panel(next));
+      if constexpr (!Left::through_registers) left.fetch(staged_left, left_panel(next));
+      if constexpr (!Right::through_registers) {
+        if (!same) right.fetch(staged_right, right_panel(next));
+      }
     }
     commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
     const auto write = [&] {
-      if (next >= chunks) return;
-      left.write(staged_left, left_panel(next));
-      right.write(staged_right, right_panel(next));
+      if (next < chunks) {
+        left.write(staged_left, left_panel(next));
+        if (!same) right.write(staged_right, right_panel(next));
+      }
+      bring_to_registers(next + 1);
     };
     const LeftPanel a{left_panel(chunk < 0 ? 0 : chunk)};
     if (chunk < 0 || columns == 0) {
