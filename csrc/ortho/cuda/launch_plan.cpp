@@ -164,7 +164,7 @@ std::vector<ProductLaunch> plan_products(const std::vector<PlannedMatrix>& matri
       items += std::int64_t{work.row_tiles} * work.column_tiles;
       spread_items += work.spread_tiles;
       const std::int64_t order = matrices[work.matrix].shape.order;
-      if (work.spread_tiles > 0) numbers += launch.terms * order * plane_width(order);
+      if (work.spread_tiles > 0) numbers += plane_numbers(order, launch.terms);
     }
     launch.items = narrow(items, "items of a launch");
     launch.spread_items = narrow(spread_items, "items of a launch");

@@ -110,10 +110,12 @@ std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& mat
 // the order is larger than the depth, so that R W cancels near orthogonality.
 
 constexpr std::int32_t spread_side = 64;  // of the tiles that are spread, each with a scale of its own
-// A row of all terms: of so many numbers the first terms, of the same the second terms, then of the next.
-constexpr std::int32_t plane_block = 32;
-constexpr std::int64_t plane_width(std::int64_t order) {
-  return (order + plane_block - 1) / plane_block * plane_block;
+// Terms take turns along the depth: so many first terms, as many second terms, then the next first terms. Where
+// warpgroups multiply, planes are in blocks of so many rows too (residual_planes.cuh).
+constexpr std::int32_t plane_block = 32, plane_rows = wide_tile;
+constexpr std::int64_t plane_blocks(std::int64_t order) { return (order + plane_block - 1) / plane_block; }
+constexpr std::int64_t plane_numbers(std::int64_t order, std::int32_t terms) {
+  return (order + plane_rows - 1) / plane_rows * plane_rows * plane_blocks(order) * plane_block * terms;
 }
 
 // Float32 numbers are two float16 terms; a gradient that may be rounded to tf32 needs one. Bfloat16 gradients

@@ -2,34 +2,13 @@
 // order. A packet is 16 bytes of a line, which a thread loads or stores at once where memory allows it.
 #pragma once
 
-#include <cstring>
-
 #include "arguments.h"
-#include "device.cuh"
-#include "launch_plan.h"
+#include "packet.cuh"
 
 namespace ortho::cuda {
 
-template <class S>
-constexpr int packet_numbers = packet_bytes / sizeof(S);
-
 constexpr int log_pass_threads = 8;
 static_assert(pass_threads == 1 << log_pass_threads);
-
-// Words, not numbers: two 16-bit numbers share a register.
-template <class S>
-struct alignas(packet_bytes) Packet {
-  std::uint32_t words[packet_bytes / sizeof(std::uint32_t)];
-
-  ORTHO_DEVICE S number(int n) const {
-    S number;
-    memcpy(&number, reinterpret_cast<const unsigned char*>(words) + n * sizeof(S), sizeof(S));
-    return number;
-  }
-  ORTHO_DEVICE void set(int n, S number) {
-    memcpy(reinterpret_cast<unsigned char*>(words) + n * sizeof(S), &number, sizeof(S));
-  }
-};
 
 // How the threads of a block share lines. A team, `width` threads, lies across a line with a packet each; the
 // block has `groups` of them, on lines that are neighbors. Both are powers of two.

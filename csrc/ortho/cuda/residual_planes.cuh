@@ -1,7 +1,6 @@
-// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms: blocks of them
-// take turns in a row (launch_plan.h), which zeros fill up. One item is a tile, which is written twice, as it is
-// and transposed. Float16 terms are those of a tile's entries times a power of two, so that they use float16's
-// range whatever the size of R.
+// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms, which zeros fill
+// up. One item is a tile, which is written twice, as it is and transposed. Float16 terms are those of a tile's
+// entries times a power of two, so that they use float16's range whatever the size of R.
 #pragma once
 
 #include "arguments.h"
@@ -29,19 +28,51 @@ constexpr int spread_warps = tile_threads / warp_size;
 constexpr int spread_pitch = spread_side + 1;  // so that rows and columns meet all banks
 constexpr std::size_t spread_shared_bytes = sizeof(std::uint32_t) * spread_side * spread_pitch;
 
-// Pairs of neighbors are words.
+// Where the units of R's terms are, of eight numbers that are neighbors along the depth: row by row or, where
+// warpgroups multiply, in blocks that are copied as they are, for `plane_rows` rows in dense arrangement.
 template <int Terms>
-struct PlaneRows {
-  std::uint16_t* first;
-  std::int64_t width;  // in numbers of one term
+struct PlanePlaces {
+  static constexpr bool in_blocks = half_arrangement != Arrangement::padded;
+  static constexpr std::int32_t unit = 8, units = plane_block / unit;
+  std::int64_t blocks;
 
-  ORTHO_DEVICE void write(std::int64_t row, std::int32_t column, const std::uint32_t (&pair)[Terms]) const {
-    std::uint16_t* const block = first + (row * width + column / plane_block * plane_block) * Terms;
-    ORTHO_UNROLL
-    for (int t = 0; t < Terms; ++t)
-      *reinterpret_cast<std::uint32_t*>(block + t * plane_block + column % plane_block) = pair[t];
+  ORTHO_DEVICE explicit PlanePlaces(std::int32_t order) : blocks(plane_blocks(order)) {}
+  ORTHO_DEVICE std::int64_t number(std::int32_t row, std::int32_t k, int term) const {
+    const std::int32_t of_term = term * units + k % plane_block / unit;
+    if (in_blocks) {
+      const std::int64_t block = row / plane_rows * blocks + k / plane_block;
+      return ((block * Terms * units + of_term) * plane_rows + row % plane_rows) * unit;
+    }
+    return ((row * blocks + k / plane_block) * Terms * units + of_term) * unit;
   }
 };
+
+// Writes a tile's units, of which entry (r, k) is words[r * row_step + k * depth_step].
+template <int Terms>
+ORTHO_DEVICE void write_units(std::uint16_t* planes, std::int32_t order, std::int32_t row, std::int32_t column,
+                              const std::uint32_t* words, int row_step, int depth_step) {
+  using Places = PlanePlaces<Terms>;
+  const Places places(order);
+  constexpr int unit = Places::unit, across = spread_side / unit;
+  ORTHO_UNROLL
+  for (int i = thread_index(); i < spread_side * across; i += tile_threads) {
+    // Threads that are neighbors write to neighbors in memory.
+    const int r = Places::in_blocks ? i % spread_side : i / across;
+    const int k = (Places::in_blocks ? i / spread_side : i % across) * unit;
+    if (!within(row + r, order) || !within(column + k, places.blocks * plane_block)) continue;
+    Words<unit / 2> terms[Terms];
+    ORTHO_UNROLL
+    for (int w = 0; w < unit / 2; ++w) {
+      const std::uint32_t* const two = words + r * row_step + (k + 2 * w) * depth_step;
+      const std::uint32_t one = two[0], other = two[depth_step];
+      terms[Terms - 1].words[w] = one >> 16 | (other & 0xffff0000u);
+      terms[0].words[w] = (one & 0xffffu) | other << 16;
+    }
+    ORTHO_UNROLL
+    for (int t = 0; t < Terms; ++t)
+      *reinterpret_cast<Words<unit / 2>*>(planes + places.number(row + r, column + k, t)) = terms[t];
+  }
+}
 
 template <class Half, int Terms>
 ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatrix& matrix,
@@ -69,32 +100,20 @@ ORTHO_DEVICE void spread_tile(const SpreadArguments& arguments, const SpreadMatr
     scale = scale_for(largest_of_block<tile_threads>(largest));
     if (thread_index() == 0) arguments.scales[matrix.first_item + tile] = 1 / scale;
   }
-  const std::int64_t width = plane_width(matrix.order);
-  const PlaneRows<Terms> planes{static_cast<std::uint16_t*>(arguments.planes) + matrix.first_number, width};
   auto* const words = reinterpret_cast<std::uint32_t*>(shared_memory());  // an entry's terms in each
   ORTHO_UNROLL
   for (int i = 0; i < rows_each; ++i) {
-    const int r = warp + i * spread_warps;
     std::uint32_t terms[Terms];
     split<Half>(scale * entries[i][0], scale * entries[i][1], terms);
-    if (within(row + r, matrix.order) && within(column + pair, width))
-      planes.write(row + r, column + pair, terms);
     constexpr int last = Terms - 1;
-    words[r * spread_pitch + pair] = (terms[0] & 0xffffu) | terms[last] << 16;
-    words[r * spread_pitch + pair + 1] = terms[0] >> 16 | (terms[last] & 0xffff0000u);
+    std::uint32_t* const two = words + (warp + i * spread_warps) * spread_pitch + pair;
+    two[0] = (terms[0] & 0xffffu) | terms[last] << 16;
+    two[1] = terms[0] >> 16 | (terms[last] & 0xffff0000u);
   }
   block_barrier();
-  if (row != column) {  // so all its columns are within the order
-    ORTHO_UNROLL
-    for (int i = 0; i < rows_each; ++i) {
-      const int c = warp + i * spread_warps;
-      const std::uint32_t one = words[pair * spread_pitch + c], other = words[(pair + 1) * spread_pitch + c];
-      std::uint32_t terms[Terms];
-      terms[Terms - 1] = one >> 16 | (other & 0xffff0000u);
-      terms[0] = (one & 0xffffu) | other << 16;
-      if (within(row + pair, width)) planes.write(column + c, row + pair, terms);
-    }
-  }
+  auto* const planes = static_cast<std::uint16_t*>(arguments.planes) + matrix.first_number;
+  write_units<Terms>(planes, matrix.order, row, column, words, spread_pitch, 1);
+  if (row != column) write_units<Terms>(planes, matrix.order, column, row, words, 1, spread_pitch);
   block_barrier();  // the next tile writes the words anew
 }
 

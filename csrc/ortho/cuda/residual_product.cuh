@@ -3,15 +3,16 @@
 #pragma once
 
 #include "arguments.h"
-#include "lines.cuh"
+#include "packet.cuh"
 #include "reduce.cuh"
+#include "residual_planes.cuh"
 #include "tile_product.cuh"
 
 namespace ortho::cuda {
 
 struct ProductMatrix : MatrixArguments {
   GradientArguments gradient;
-  std::int64_t first_number;  // of its planes; residual_planes.cuh
+  std::int64_t first_number;  // of its planes
   std::int32_t first_scale;
   std::int32_t is_spread;  // else the packed triangle is read
 };
@@ -28,33 +29,50 @@ struct ProductArguments {
 };
 static_assert(sizeof(ProductArguments) <= argument_bytes);
 
-// Rows of R from its planes.
+// Rows of R from its planes, `first` and on.
 template <class Half, int Terms, int Depth>
 class PlanesOperand {
-  static constexpr bool in_units = half_arrangement == Arrangement::units;
-  // In units the terms stay beside each other, and a chunk is one piece of memory.
-  static constexpr int copied_depth = in_units ? Terms * Depth : Depth;
+  using Places = PlanePlaces<Terms>;
+  static constexpr bool in_blocks = Places::in_blocks;
+  static constexpr int unit = Places::unit;
 
  public:
-  using Panel = cuda::Panel<Half, wide_tile, copied_depth, Major::depth, in_units ? 1 : Terms, half_arrangement>;
+  using Panel = std::conditional_t<
+      in_blocks, cuda::Panel<Half, wide_tile, Terms * Depth, Major::depth, 1, Arrangement::dense>,
+      cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, Arrangement::padded>>;
   static constexpr bool through_registers = false;
   struct Staged {};
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
-      : walk_({planes, Terms * plane_width(order), 1, order,
-               static_cast<std::int32_t>((in_units ? Terms : 1) * plane_width(order))},
-              first, 0),
-        scales_(scales),
-        tile_row_((first + HalfPlaces::row(computed_here(thread_index()))) / spread_side) {}
+      : planes_(planes), scales_(scales), order_(order), first_(first), depth_(plane_blocks(order) * plane_block) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
-    const int begin = in_units ? 0 : (Terms - 1) * (k_ / plane_block * plane_block);
-    walk_.for_pieces([&](int, bool valid, const Half* source, int place) {
+    const int thread = computed_here(thread_index());
+    if constexpr (in_blocks) {
+      constexpr int units = Terms * Depth / unit;  // of a row
+      const Half* const source = planes_ + Places(order_).number(first_, k_, 0) + thread * unit;
+      const bool valid = within(first_ + thread % wide_tile, order_);
       ORTHO_UNROLL
-      for (int t = 0; t < Panel::terms; ++t)
-        copy_async<16>(panel + t * Panel::Own::numbers + place, source + begin + t * plane_block, valid);
-    });
+      for (int i = 0; i < wide_tile * units / tile_threads; ++i) {
+        const int block = i * tile_threads / wide_tile / (Terms * Places::units) * plane_block;
+        copy_async<16>(panel + (thread + i * tile_threads) * unit, source + i * tile_threads * unit,
+                       valid && within(k_ + block, depth_));
+      }
+    } else {
+      constexpr int across = Depth / unit, rows_at_once = tile_threads / across;
+      const std::int32_t k = thread % across * unit;
+      ORTHO_UNROLL
+      for (int i = 0; i < wide_tile / rows_at_once; ++i) {
+        const int r = thread / across + i * rows_at_once;
+        const bool valid = within(first_ + r, order_) && within(k_ + k, depth_);
+        const Half* const source = planes_ + Places(order_).number(first_ + r, k_ + k, 0);
+        ORTHO_UNROLL
+        for (int t = 0; t < Terms; ++t)
+          copy_async<16>(panel + t * Panel::Own::numbers + Panel::Own::place(r, k), source + t * plane_block,
+                         valid);
+      }
+    }
     k_ += Depth;
   }
   ORTHO_DEVICE void write(const Staged&, Half*) const {}
@@ -62,17 +80,19 @@ class PlanesOperand {
   // Of the tile of R that the chunk belongs to, for the rows of this thread's warp: 64, as a tile has.
   ORTHO_DEVICE float factor(int chunk) const {
     if constexpr (std::is_same_v<Half, bfloat16>) return 1;
+    const std::int32_t tile_row = (first_ + HalfPlaces::row(computed_here(thread_index()))) / spread_side;
     const std::int32_t tile_column = chunk * Depth / spread_side;
-    return tile_row_ < tile_column ? scales_[triangle(tile_column) + tile_row_]
-                                   : scales_[triangle(tile_row_) + tile_column];
+    return tile_row < tile_column ? scales_[triangle(tile_column) + tile_row]
+                                  : scales_[triangle(tile_row) + tile_column];
   }
 
  private:
-  static_assert(in_units ? Depth % plane_block == 0 : plane_block % Depth == 0);
-  static_assert(wide_tile / 2 == spread_side);
-  RowWalk<Panel, copied_depth, Half, 8, true> walk_;
+  static_assert(in_blocks ? Depth % plane_block == 0 : plane_block % Depth == 0);
+  static_assert(wide_tile / 2 == spread_side && wide_tile == plane_rows);
+  const Half* planes_;
   const float* scales_;
-  std::int32_t tile_row_;
+  std::int32_t order_, first_;
+  std::int64_t depth_;
   std::int32_t k_ = 0;
 };
 

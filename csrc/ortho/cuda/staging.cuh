@@ -23,7 +23,8 @@ enum class Major { depth, vectors };
 // padded: row by row, so padded that the threads that read a fragment meet all banks.
 // units: in columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh), so padded that the
 // threads that write one row or several meet all banks.
-enum class Arrangement { padded, units };
+// dense: in columns of 16 bytes without padding.
+enum class Arrangement { padded, units, dense };
 
 template <class E, int Side, int Depth, Major major, Arrangement>
 struct PanelLayout;
@@ -41,15 +42,14 @@ struct PanelLayout<E, Side, Depth, major, Arrangement::padded> {
   static ORTHO_DEVICE int place(int own_row, int number) { return own_row * row_step + number; }
 };
 
-template <class E, int Side, int Depth, Major major>
-struct PanelLayout<E, Side, Depth, major, Arrangement::units> {
+template <class E, int Side, int Depth, Major major, int Padding>
+struct UnitLayout {
   static constexpr int unit = 16 / sizeof(E);
   static constexpr int row = major == Major::depth ? Depth : Side;
   static constexpr int rows = major == Major::depth ? Side : Depth;
-  static constexpr int columns = row / unit;
   static constexpr int row_step = unit;
-  static constexpr int column_step = (rows + (columns < 8 ? 8 / columns : 1)) * unit;
-  static constexpr int numbers = columns * column_step;
+  static constexpr int column_step = (rows + Padding) * unit;
+  static constexpr int numbers = row / unit * column_step;
   // To the next eight vectors, and to the next eight of the depth.
   static constexpr int vectors_step = major == Major::depth ? 8 * unit : column_step;
   static constexpr int depth_step = major == Major::depth ? column_step : 8 * unit;
@@ -58,6 +58,16 @@ struct PanelLayout<E, Side, Depth, major, Arrangement::units> {
   }
 };
 
+// Of eight threads that write at once, some write to neighboring columns of one row, others to the next rows.
+constexpr int unit_padding(int columns) { return columns < 8 ? 8 / columns : 1; }
+
+template <class E, int Side, int Depth, Major major>
+struct PanelLayout<E, Side, Depth, major, Arrangement::units>
+    : UnitLayout<E, Side, Depth, major,
+                 unit_padding((major == Major::depth ? Depth : Side) * static_cast<int>(sizeof(E)) / 16)> {};
+template <class E, int Side, int Depth, Major major>
+struct PanelLayout<E, Side, Depth, major, Arrangement::dense> : UnitLayout<E, Side, Depth, major, 0> {};
+
 // Numbers that are sums of several terms have a plane for each: entry 0 of term t is at t * Own::numbers.
 template <class E, int Side, int Depth, Major panel_major, int Terms = 1,
           Arrangement arrangement = Arrangement::padded>
@@ -65,7 +75,7 @@ struct Panel {
   using Entry = E;
   using Own = PanelLayout<E, Side, Depth, panel_major, arrangement>;
   static constexpr Major major = panel_major;
-  static constexpr bool in_units = arrangement == Arrangement::units;
+  static constexpr bool in_units = arrangement != Arrangement::padded;
   static constexpr int side = Side, depth = Depth, terms = Terms;
   static constexpr int bytes = Terms * Own::numbers * static_cast<int>(sizeof(E));
   const E* entries;

@@ -6,6 +6,7 @@
 // float32 number exactly, at twice as many products.
 #pragma once
 
+#include "packet.cuh"
 #include "reduce.cuh"
 #include "staging.cuh"
 
@@ -42,17 +43,14 @@ struct alignas(4 * Count) Words {
   std::uint32_t words[Count];
 };
 
-// An operand that is split on its way; 16-bit numbers are their own only term. Its numbers come to registers
+// An operand that is split on its way; a 16-bit number is its own only term. Its numbers come to registers
 // while the chunk before is multiplied; where that takes too many, for three terms or numbers that are not
 // aligned, they are awaited.
 template <class S, class Half, int Terms, int Depth, class Reading,
           Arrangement arrangement = Arrangement::padded>
 class SplitOperand {
   static constexpr bool is_scaled = std::is_same_v<S, float> && std::is_same_v<Half, float16>;
-  static constexpr int piece = 16 / sizeof(S);
-  struct Piece {
-    alignas(16) S numbers[piece];
-  };
+  static constexpr int piece = packet_numbers<S>;
 
  public:
   using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms, arrangement>;
@@ -65,7 +63,7 @@ class SplitOperand {
 
  public:
   struct Staged {
-    Piece pieces[through_registers ? Walk::rows_each : 1];
+    Packet<S> pieces[through_registers ? Walk::rows_each : 1];
   };
 
   ORTHO_DEVICE SplitOperand(const Operand<S>& operand, std::int32_t first, std::int32_t k,
@@ -103,38 +101,42 @@ class SplitOperand {
     float result = 0;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       walk_.for_pieces([&](int, bool valid, const S* source, int) {
-        const Piece given = read(valid, source);
+        const Packet<S> given = read(valid, source);
         ORTHO_UNROLL
         for (int i = 0; i < piece; ++i)
-          result = larger_magnitude(result, number_from<float>(given.numbers[i]));
+          result = larger_magnitude(result, number_from<float>(given.number(i)));
       });
     }
     return largest_of_block<tile_threads>(result);
   }
 
  private:
-  ORTHO_DEVICE Piece read(bool valid, const S* source) const {
-    Piece result{};
+  ORTHO_DEVICE Packet<S> read(bool valid, const S* source) const {
+    Packet<S> result{};
     if constexpr (Reading::aligned) {
-      if (valid) result = *reinterpret_cast<const Piece*>(source);
+      if (valid) result = *reinterpret_cast<const Packet<S>*>(source);
     } else {
       ORTHO_UNROLL
       for (int i = 0; i < piece; ++i) {
-        if (valid && walk_.has_number(i)) result.numbers[i] = source[i * walk_.stride()];
+        if (valid && walk_.has_number(i)) result.set(i, source[i * walk_.stride()]);
       }
     }
     return result;
   }
 
-  ORTHO_DEVICE void write_piece(int r, const Piece& given, Half* panel) {
+  ORTHO_DEVICE void write_piece(int r, const Packet<S>& given, Half* panel) {
     if constexpr (is_scaled)
-      largest_ = larger_magnitude(largest_, number_from<float>(given.numbers[0]));
+      largest_ = larger_magnitude(largest_, number_from<float>(given.number(0)));
     Words<piece / 2> terms[Terms];
     ORTHO_UNROLL
     for (int i = 0; i < piece / 2; ++i) {
-      std::uint32_t pair[Terms];
-      split<Half>(scale_ * number_from<float>(given.numbers[2 * i]),
-                  scale_ * number_from<float>(given.numbers[2 * i + 1]), pair);
+      std::uint32_t pair[Terms] = {};
+      if constexpr (std::is_same_v<S, Half>) {
+        pair[0] = given.words[i];
+      } else {
+        split<Half>(scale_ * number_from<float>(given.number(2 * i)),
+                    scale_ * number_from<float>(given.number(2 * i + 1)), pair);
+      }
       ORTHO_UNROLL
       for (int t = 0; t < Terms; ++t) terms[t].words[i] = pair[t];
     }
@@ -149,12 +151,12 @@ class SplitOperand {
   float largest_ = 0;
 };
 
-// What HalfProducts multiply: float32 numbers in float16 terms, 16-bit numbers as they are.
+// What HalfProducts multiply: float32 numbers in float16 terms, 16-bit numbers as they are. Copies to units,
+// which go past the registers, would ask memory for each unit by itself.
 template <class S, int Terms, class Reading>
 using HalfOperand = std::conditional_t<
-    std::is_same_v<S, float>,
-    SplitOperand<S, float16, Terms, half_depth<S>, Reading, half_arrangement>,
-    std::conditional_t<Reading::aligned || half_arrangement == Arrangement::padded,
+    std::is_same_v<S, float>, SplitOperand<S, float16, Terms, half_depth<S>, Reading, half_arrangement>,
+    std::conditional_t<half_arrangement == Arrangement::padded,
                        StoredOperand<S, S, wide_tile, half_depth<S>, Reading, half_arrangement>,
                        SplitOperand<S, S, 1, half_depth<S>, Reading, half_arrangement>>>;
 
