@@ -50,6 +50,14 @@ inline void zero(void* memory, std::size_t bytes, void* stream) {
   check(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)), "clearing counters");
 }
 
+// The threads of a block, which a kernel's machine code was bound to: not the same for every architecture.
+template <class Arguments>
+std::int32_t threads_of(void (*kernel)(Arguments), std::int32_t) {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "looking at a kernel");
+  return attributes.maxThreadsPerBlock;
+}
+
 template <class Arguments>
 void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& shape,
             const Arguments& arguments, void* stream) {

@@ -50,14 +50,16 @@ void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrice
 
 template <class C, class S>
 void launch_product(const ProductLaunch& plan, const ProductArguments& arguments, void* stream) {
-  const LaunchConfig shape{plan.blocks, tile_threads, tile_shared_bytes};
+  const auto launch_tiles = [&](auto* kernel) {
+    const LaunchConfig shape{plan.blocks, threads_of(kernel, tile_block_threads), tile_shared_bytes};
+    launch("residual_product", kernel, shape, arguments, stream);
+  };
   constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
   constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
   if constexpr (has_two) {
-    if (plan.terms == 2)
-      return launch("residual_product", residual_product<C, S, 2>, shape, arguments, stream);
+    if (plan.terms == 2) return launch_tiles(residual_product<C, S, 2>);
   }
-  if constexpr (has_one) launch("residual_product", residual_product<C, S, 1>, shape, arguments, stream);
+  if constexpr (has_one) launch_tiles(residual_product<C, S, 1>);
 }
 
 }  // namespace
@@ -83,8 +85,9 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
     arguments.partials = arena.take<double>(plan.partial_bytes);
     arguments.squares = arena.take<double>(plan.sum_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
-      launch("gram_residual", gram_residual<C, decltype(stored)>,
-             {plan.blocks, tile_threads, tile_shared_bytes}, arguments, stream);
+      auto* const kernel = gram_residual<C, decltype(stored)>;
+      launch("gram_residual", kernel,
+             {plan.blocks, threads_of(kernel, tile_block_threads), tile_shared_bytes}, arguments, stream);
     });
   }
 }
