@@ -33,7 +33,7 @@ class Table:
                 f"a CUDA graph is being captured, and {what} would have to be copied to the GPU: run the penalty and its "
                 "backward once on the same weights before the capture (the copy must not be part of the graph)"
             )
-        table = torch.tensor(rows, dtype=torch.int64)
+        table = torch.tensor(rows, dtype=torch.int64, device="cpu")  # whatever the default device is
         if device.type == "cuda":
             self._rows = table.pin_memory().to(device, non_blocking=True)
             self._copied = queue.stream.record_event()
