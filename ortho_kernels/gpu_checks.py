@@ -68,7 +68,7 @@ def judge(errors: dict[str, float], backend: str, dtype: torch.dtype) -> tuple[s
 def _steps(backend: str, device: str) -> tuple[str, bool]:
     """A forward and backward of both penalties: twice, and from a CUDA graph on weights that changed since."""
     generator = torch.Generator("cpu").manual_seed(0)
-    shapes = [(64, 3, 7, 7), (300, 700), (128, 64, 3, 3), (5, 33)]
+    shapes = [(64, 3, 7, 7), (300, 700), (128, 64, 3, 3), (5, 33), (257, 96)]  # all layouts of float32
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device="cpu").to(device)
