@@ -247,8 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--variants", type=accepted.input_folder,
                         help="a folder of other builds of _cuda.abi3.so, to be timed too")  # fmt: skip
-    parser.add_argument("--training", nargs="+", default=TRAINING, metavar="KEY=VALUE",
-                        help="the trainer's options")  # fmt: skip
+    parser.add_argument("--training", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="the trainer's options, in the place of data=digits or beside those of --cifar10")  # fmt: skip
     parser.add_argument("--cifar10", type=accepted.input_file, metavar="NPZ",
                         help="CIFAR-10 as an .npz of JPEG pictures: trains SimCLR on it")  # fmt: skip
     parser.add_argument("--commit", help="what the figures are kept under, where this is no git checkout")
@@ -257,7 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     out = options.out.resolve()
-    training = options.training if options.cifar10 is None else (*CIFAR10, f"data.root={options.cifar10}")
+    training = options.training or TRAINING
+    if options.cifar10 is not None:
+        training = (*CIFAR10, f"data.root={options.cifar10}", *options.training)
     with tempfile.TemporaryDirectory(prefix="gpu_day_", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         made = Options(out, out / "running.jsonl", scratch, options.wheels, options.variants, training)

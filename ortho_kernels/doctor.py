@@ -80,11 +80,11 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 def check(backend: str, device: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """The backend's errors against the float64 reference, relative in norm: values and gradients of each penalty."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     # Near orthogonality, where R is a difference of nearly equal numbers, is where precision shows.
     weights = [_near_orthogonal(shape, generator).to(device, dtype) for shape in _SHAPES]
     orders = [min(shape[0], weight[0].numel()) for shape, weight in zip(_SHAPES, weights, strict=True)]
-    start = [torch.randn(1, n, generator=generator).to(device, compute_dtype(weights)) for n in orders]
+    start = [torch.randn(1, n, generator=generator, device="cpu").to(device, compute_dtype(weights)) for n in orders]
     errors = {}
     for name, compute, define, options in (
         ("so", functional.soft_orthogonality, reference.soft_orthogonality, {}),
@@ -109,9 +109,9 @@ def _value_and_gradients(
 
 
 def _near_orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    weight = torch.empty(shape)
+    weight = torch.empty(shape, device="cpu")
     torch.nn.init.orthogonal_(weight, generator=generator)
-    return weight + 1e-3 * torch.randn(shape, generator=generator)
+    return weight + 1e-3 * torch.randn(shape, generator=generator, device="cpu")
 
 
 def _section(title: str) -> None:

@@ -34,7 +34,7 @@ def _extreme_eigenvalues(weights: list[Tensor], groups: list[int], start: Tensor
 
     x, x2 = (vector.contiguous() for vector in start.unbind(-1))
     y = ops.gram_times_vectors(weights, groups, x)
-    largest, (q, p, y) = quotient(y, torch.zeros(sum(groups), dtype=torch.float64))
+    largest, (q, p, y) = quotient(y, torch.zeros(sum(groups), dtype=torch.float64, device=y.device))
     z = ops.gram_times_vectors(weights, groups, x2) - matrices.spread(largest) * x2
     smallest, (q2, p2, z) = quotient(z, largest)
     kept = [vector.to(start.dtype) for vector in (q, x, p, y, q2, x2, p2, z)] if keep else [start.new_empty(0)]
@@ -89,7 +89,7 @@ class _Packed:
 
     def spread(self, values: Tensor) -> Tensor:
         """The number of its matrix for each entry."""
-        return values.repeat_interleave(torch.tensor(self.orders), output_size=sum(self.orders))
+        return values.repeat_interleave(torch.tensor(self.orders, device=values.device), output_size=sum(self.orders))
 
 
 ops.library.impl("extreme_eigenvalues", _extreme_eigenvalues, "CPU")

@@ -67,10 +67,14 @@ def judge(errors: dict[str, float], backend: str, dtype: torch.dtype) -> tuple[s
 
 def _steps(backend: str, device: str) -> tuple[str, bool]:
     """A forward and backward of both penalties: twice, and from a CUDA graph on weights that changed since."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(64, 3, 7, 7), (300, 700), (128, 64, 3, 3), (5, 33)]
-    weights = [(torch.randn(shape, generator=generator) / 8).to(device).requires_grad_() for shape in shapes]
-    start = [torch.randn(1, min(len(w), w[0].numel()), generator=generator).to(device) for w in weights]
+    generator = torch.Generator("cpu").manual_seed(0)
+    shapes = [(64, 3, 7, 7), (300, 700), (128, 64, 3, 3), (5, 33), (257, 96)]  # all layouts of float32
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device="cpu").to(device)
+
+    weights = [(drawn(*shape) / 8).requires_grad_() for shape in shapes]
+    start = [drawn(1, min(len(w), w[0].numel())) for w in weights]
     with use_backend(backend):
         steady = _same(_step(weights, start), _step(weights, start))
         side = torch.cuda.Stream()

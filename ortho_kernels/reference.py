@@ -24,14 +24,14 @@ from torch.nn.functional import conv2d
 
 def paper_so(W: Tensor) -> Tensor:
     """Soft orthogonality (SO): the squared Frobenius norm of R."""
-    I = torch.eye(len(W)).to(W)  # noqa: E741
+    I = torch.eye(len(W), dtype=W.dtype, device=W.device)  # noqa: E741
     R = W @ W.T - I
     return R.square().sum()
 
 
 def paper_srip(W: Tensor, v: Tensor) -> Tensor:
     """Spectral restricted isometry property (SRIP): the spectral norm of R, estimated from a Gaussian vector v."""
-    I = torch.eye(len(W)).to(W)  # noqa: E741
+    I = torch.eye(len(W), dtype=W.dtype, device=W.device)  # noqa: E741
     R = W @ W.T - I
     u = R @ v
     w = R @ u
@@ -43,7 +43,7 @@ def paper_ocnn(K: Tensor, stride: int = 1) -> Tensor:
     P = (K.shape[-1] - 1) // stride * stride
     Z = conv2d(K, K, stride=stride, padding=P)
     I = torch.zeros_like(Z)  # noqa: E741
-    I[:, :, P // stride, P // stride] = torch.eye(len(K))
+    I[:, :, P // stride, P // stride] = torch.eye(len(K), device=K.device)
     return (Z - I).square().sum()
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import torch
 from torch import Tensor
 
+from .graph_reads import read_by_graphs
 from .weight_checks import PLAIN, check_groups, check_storage, check_weights, is_sharded_weight
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
@@ -231,14 +232,14 @@ class WeightViews:
         if constant is None:
             excess = [n - small for n, small in zip(self.orders(side), self.orders("small"), strict=True)]
             constant = self._keep(("null space", side), excess)
-        return constant
+        return read_by_graphs(constant)
 
     def inverse_entries(self, side: str) -> Tensor:
         """One over the number of entries of each matrix's Gram; 0 for a Gram without entries."""
         constant = self._constants.get(("inverse entries", side))
         if constant is None:
             constant = self._keep(("inverse entries", side), self.entry_shares(side))
-        return constant
+        return read_by_graphs(constant)
 
     def entry_shares(self, side: str) -> list[float]:
         """As `inverse_entries`, numbers."""

@@ -87,7 +87,10 @@ def _on_backend(name: str, step: Callable) -> object:
 
 
 def captured(step: Callable) -> Callable:
-    """The step in a CUDA graph: a function that replays it and returns the results that it has then written."""
+    """The step in a CUDA graph: a function that replays it and returns the results that it has then written.
+
+    A graph keeps no tensor alive that it reads. The function does, by the step.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -98,11 +101,12 @@ def captured(step: Callable) -> Callable:
     with torch.cuda.graph(graph):
         results = step()
 
-    def replay() -> object:
-        graph.replay()
-        return results
+    return partial(_replay, graph, results, step)
 
-    return replay
+
+def _replay(graph: torch.cuda.CUDAGraph, results: object, _step: Callable) -> object:
+    graph.replay()
+    return results
 
 
 def _products_so(weights: Sequence[Tensor]) -> Steps:

@@ -25,7 +25,7 @@ _ERROR_LINE = re.compile(
     r"WRONG|SUMMARY: (?!0 )|^E   |Error\b|^error|: error|\bfailed\b|can't|session-timeout|^Not timed", re.MULTILINE
 )
 # Each for one line: over all lines together, a stage that prints blank ones would be read for hours.
-_REFUSED = re.compile(r"(\w+) on cuda +no: (.*)")
+_REFUSED = re.compile(r"(cuda|triton) on cuda +no: (.*)")  # the CPU's backend has nothing to do there
 _WRONG = re.compile(r"(\S.*?) +((?:the same bits twice, |)(?:WRONG|NOT the same|a CUDA graph replays WRONG).*)")
 _WIDTH = 160  # of a reason
 _LINE = 1000  # characters of a line that are looked at

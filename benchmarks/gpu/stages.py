@@ -21,7 +21,7 @@ TRAINER_NEEDS = ("hydra", "omegaconf", "lightly", "lightning", "torchvision", "t
 TRAINING = ("data=digits", "trainer=gpu", "trainer.max_steps=200", "trainer.tensorboard=false")
 # With CIFAR-10 at hand: the short run that the goals speak of.
 CIFAR10 = (
-    "+recipe=cifar/simclr", "data=cifar10", "trainer=gpu", "trainer.precision=bf16-mixed", "trainer.max_steps=300",
+    "experiment=paper/cifar10/simclr_resnet18", "trainer=gpu", "trainer.precision=bf16-mixed", "trainer.max_steps=300",
     "trainer.tensorboard=false",
 )  # fmt: skip
 

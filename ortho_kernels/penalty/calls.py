@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..graph_reads import is_captured
+
 
 class Advancing(nn.Module):
     """State that each call in training mode moves on. Held, it stays, and moves on once afterwards, by the last call."""
@@ -101,7 +103,7 @@ class Calls(StepCount):
             return True
         if torch.compiler.is_compiling():
             self._refuse_tracing()
-        if self.step.is_cuda and torch.cuda.is_current_stream_capturing():
+        if is_captured(self.step.device):
             raise RuntimeError(
                 f"a captured call can't be left out: call a penalty of every={self.every} outside of the CUDA graph"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..graph_reads import read_by_graphs
 from ..ops import copy_now
 from ..weight_checks import is_number
 from ..weight_views import WeightViews
@@ -108,12 +109,15 @@ class Strength:
 
     def factor(self, step: Tensor | None) -> float | Tensor:
         """A number or a tensor without dimensions for all matrices, or one a matrix. Nothing waits for the device."""
+        if isinstance(self._base, Tensor):
+            read_by_graphs(self._base)
         if not self._moving:
             return self._base
         gammas = [self._at(gamma, step) for gamma in self._moving]
         if self._one_for_all:
             return self._base * gammas[0]
-        return self._base * torch.stack([self._one, *gammas]).index_select(0, self._places)
+        one, places = read_by_graphs(self._one), read_by_graphs(self._places)
+        return self._base * torch.stack([one, *gammas]).index_select(0, places)
 
     def of_weights(self, step: Tensor | None) -> list[float]:
         """The gamma of each weight, for people: this waits for the device."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import ops, reference
 from ..backends.protocol import Into, Penalties
+from ..graph_reads import read_by_graphs
 from ..options import SRIP
 from ..weight_views import WeightViews
 from .calls import Advancing, StepCount
@@ -96,7 +97,7 @@ class SeededStart(StepCount, Start):
         self.move_to(views.device)
 
     def draw(self, views: WeightViews) -> Tensor:
-        vectors = ops.start_vectors(self._keys, self._buffers["step"])
+        vectors = ops.start_vectors(read_by_graphs(self._keys), self._buffers["step"])
         return vectors if views.dtype is torch.float32 else vectors.to(views.dtype)
 
     def extra_repr(self) -> str:

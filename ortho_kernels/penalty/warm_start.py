@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..graph_reads import read_by_graphs
 from ..weight_views import WeightViews
 from .start import Start, first_vectors
 
@@ -57,7 +58,8 @@ class WarmStart(Start):
         with torch.no_grad():
             # A zero vector (of R = 0), or one of a weight that holds NaN or Inf, would stay so for ever, whatever W becomes:
             # the one before it is kept instead. Only a finite number that is not 0 is 1 over itself.
-            moved = torch.where((values / values == 1)[self._matrix.to(values.device)], last, start)
+            matrix = read_by_graphs(self._matrix.to(values.device))
+            moved = torch.where((values / values == 1)[matrix], last, start)
             torch._foreach_copy_(self._vectors(), moved.split(self._sizes))
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *rest) -> None:

@@ -224,6 +224,7 @@ FACTS = {"facts": {"card": "Some GPU", "date": "2026-01-02", "commit": "abc", "t
 
 DOCTOR = """
 triton on cuda   no: triton is not installed
+cpu on cuda      no: its kernels run on cpu, and the weights are on cuda
 cuda on cuda     WRONG: largest relative error 2.0e-05 (so gradients)
 cuda float32     works: 1.0e-06 at most (so values; 1e-05 is accepted)
 cuda steps       the same bits twice, a CUDA graph replays WRONG

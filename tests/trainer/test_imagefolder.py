@@ -1,13 +1,14 @@
 """Class folders of pictures: what is found, in which order, and what is said of the rest."""
 
 import os
+import threading
 
 import pytest
 import torch
 import torchvision
 from PIL import Image
 
-from ortho_kernels.trainer.data import class_folders, load_splits
+from ortho_kernels.trainer.data import class_folders, encoded, load_splits
 from ortho_kernels.trainer.data.class_folders import SUFFIXES, suffixes
 from ortho_kernels.trainer.data.imagefolder import ImageFolder, ImageNet100
 from ortho_kernels.trainer.distributed.processes import ALONE
@@ -167,6 +168,7 @@ def test_names_that_are_no_utf8_are_read(folder):
 
 
 def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
+    monkeypatch.setattr("ortho_kernels.trainer.data.encoded.TRIED", 0)
     monkeypatch.setattr("ortho_kernels.trainer.data.encoded.BLOCK", 2)
     monkeypatch.setattr("ortho_kernels.trainer.data.encoded.FIRST_SECONDS", 0.0)
     monkeypatch.setattr("ortho_kernels.trainer.data.encoded.LINE_SECONDS", 0.0)
@@ -175,6 +177,21 @@ def test_long_work_shows_how_far_it_is(folder, capsys, monkeypatch):
         "Decoding: 2 of 6 pictures ...",
         "Decoding: 4 of 6 pictures ...",
     ]
+
+
+@pytest.mark.parametrize("short_seconds", [0.0, 1e9])
+def test_what_is_short_is_no_work_for_threads(monkeypatch, short_seconds):
+    monkeypatch.setattr(encoded, "SHORT_SECONDS", short_seconds)
+    monkeypatch.setattr(encoded, "BLOCK", 7)
+    workers = set()
+
+    def work(index):
+        workers.add(threading.current_thread())
+        return index * index
+
+    assert list(encoded.results_of("Squaring", work, 40)) == [index * index for index in range(40)]
+    assert list(encoded.results_of("Squaring", work, 3)) == [0, 1, 4]  # fewer than are tried
+    assert (workers == {threading.current_thread()}) == (short_seconds > 0)
 
 
 def test_a_list_of_classes_may_come_from_windows_and_must_be_text(folder, tmp_path):

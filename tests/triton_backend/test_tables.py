@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ortho_kernels.backends.triton import rows, tables
+from ortho_kernels import graph_reads
+from ortho_kernels.backends.triton import tables
 from ortho_kernels.backends.triton.matrices import Layout
 from ortho_kernels.backends.triton.rows import Queue, Table
 
@@ -14,7 +15,7 @@ CAPTURED = QUEUE._replace(capturing=True)
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
     monkeypatch.setattr(tables, "_kept", tables._Kept.nothing())
-    monkeypatch.setattr(rows, "_read_by_graphs", {})
+    monkeypatch.setattr(graph_reads, "_read", {})
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_nothing_is_built_while_a_graph_is_captured(monkeypatch):
         return own.launches(key, lambda: own.plan.updates([True]), lambda storage: {}, queue)
 
     kept, views, items = place.tables(QUEUE), own.gradient_place([gradient], (1,), QUEUE), launches("updates", QUEUE)
-    monkeypatch.setattr(rows, "_capturing", lambda device: True)
+    monkeypatch.setattr(graph_reads, "is_captured", lambda device: True)
     assert place_of(weight).tables(CAPTURED) == kept
     elsewhere = torch.empty(8, 12)
     assert own.gradient_place([elsewhere], (1,), CAPTURED) is views
@@ -177,7 +178,7 @@ def test_nothing_is_built_while_a_graph_is_captured(monkeypatch):
         own.gradient_place([torch.empty(12, 8).t()], (1,), CAPTURED)
     with pytest.raises(RuntimeError, match=r"graph is being captured.*this plan"):
         launches("others", CAPTURED)
-    assert {id(kept.matrices), id(kept.addresses)} <= set(rows._read_by_graphs)
+    assert {id(kept.matrices), id(kept.addresses)} <= set(graph_reads._read)
 
 
 class Stream:

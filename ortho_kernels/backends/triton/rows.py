@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ... import graph_reads
+
 
 class Queue(NamedTuple):
     """Where launches go now: the current stream, its handle, and whether a CUDA graph captures it."""
@@ -19,9 +21,9 @@ class Queue(NamedTuple):
     @classmethod
     def of(cls, device: torch.device) -> Queue:
         if device.type != "cuda":
-            return cls(None, 0, _capturing(device))
+            return cls(None, 0, graph_reads.is_captured(device))
         stream = torch.cuda.current_stream(device)
-        return cls(stream, stream.cuda_stream, _capturing(device))
+        return cls(stream, stream.cuda_stream, graph_reads.is_captured(device))
 
 
 class Table:
@@ -33,7 +35,7 @@ class Table:
                 f"a CUDA graph is being captured, and {what} would have to be copied to the GPU: run the penalty and its "
                 "backward once on the same weights before the capture (the copy must not be part of the graph)"
             )
-        table = torch.tensor(rows, dtype=torch.int64)
+        table = torch.tensor(rows, dtype=torch.int64, device="cpu")  # whatever the default device is
         if device.type == "cuda":
             self._rows = table.pin_memory().to(device, non_blocking=True)
             self._copied = queue.stream.record_event()
@@ -43,16 +45,9 @@ class Table:
 
     def read_on(self, queue: Queue) -> Tensor:
         if queue.capturing:
-            _read_by_graphs[id(self._rows)] = self._rows  # a capture begins with a synchronized device
-        elif queue.handle not in self._readers:
+            return graph_reads.read_by_graphs(self._rows)  # a capture begins with a synchronized device
+        if queue.handle not in self._readers:
             queue.stream.wait_event(self._copied)
             self._rows.record_stream(queue.stream)
             self._readers.add(queue.handle)
         return self._rows
-
-
-_read_by_graphs: dict[int, Tensor] = {}
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -191,7 +191,7 @@ class ShardedSRIP:
         return torch.segment_reduce(squares, "sum", lengths=self._lengths, unsafe=True)
 
 
-_NONE = torch.zeros(0, dtype=torch.int64)
+_NONE = torch.zeros(0, dtype=torch.int64, device="cpu")
 
 
 def _nonzero(norms: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from .picture_sources import Sources
 
 Result = TypeVar("Result")
 BLOCK = 1000  # pictures; an error stops the work at the end of its block
+TRIED = 15  # pictures that show how long one takes
+SHORT_SECONDS = 3e-4
 FIRST_SECONDS, LINE_SECONDS = 3.0, 15.0
 
 
@@ -51,13 +54,13 @@ class EncodedImages(Images):
             return header_error(partial(self.sources.open, index), self.sources.name(index))
 
         everything = torch.arange(len(self))
-        readable = self._readable(everything, in_threads("Reading headers", check, len(self)))
+        readable = self._readable(everything, results_of("Reading headers", check, len(self)))
         return self if readable.all() else self.select(everything[readable])
 
     def decode(self) -> MemoryImages:
         """Those that can be decoded, in memory."""
         pixels = self._room(len(self))
-        errors = in_threads("Decoding", lambda index: self._decode_into(pixels[index], index), len(self))
+        errors = results_of("Decoding", lambda index: self._decode_into(pixels[index], index), len(self))
         everything = torch.arange(len(self))
         readable = everything[self._readable(everything, errors)]
         if len(readable) < len(self):  # close the gaps: rows move toward the start, a piece at a time
@@ -88,15 +91,24 @@ class EncodedImages(Images):
         return readable
 
 
-def in_threads(title: str, work: Callable[[int], Result], count: int) -> Iterator[Result]:
-    """`work(0)` to `work(count - 1)`, the results in order: PIL reads and decodes outside Python's lock.
+def results_of(title: str, work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """`work(0)` to `work(count - 1)`, the results in order.
 
-    Work that takes long prints how far it is."""
+    Threads share it, as PIL reads and decodes outside of Python's lock. What takes less than SHORT_SECONDS one thread does:
+    several would wait for the lock longer. Work that takes long prints how far it is.
+    """
     due = time.monotonic() + FIRST_SECONDS
+    seconds = []
+    for index in range(min(TRIED, count)):
+        began = time.perf_counter()
+        yield work(index)
+        seconds.append(time.perf_counter() - began)
+    is_short = bool(seconds) and median(seconds) < SHORT_SECONDS
     with ThreadPoolExecutor() as pool:
-        for start in range(0, count, BLOCK):
+        for start in range(TRIED, count, BLOCK):
             end = min(start + BLOCK, count)
-            yield from pool.map(work, range(start, end))
+            block = range(start, end)
+            yield from map(work, block) if is_short else pool.map(work, block)
             if time.monotonic() >= due and end < count:
                 print_once(f"{title}: {end:,} of {count:,} pictures ...")
                 due = time.monotonic() + LINE_SECONDS

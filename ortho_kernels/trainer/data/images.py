@@ -54,7 +54,7 @@ class MemoryImages(Images):
         self.labels = labels
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pixels[indices], torch.ones(len(indices), dtype=torch.bool)
+        return self.pixels.index_select(0, indices), torch.ones(len(indices), dtype=torch.bool)
 
     def select(self, indices: Tensor) -> Images:
         return MemoryImages(self.pixels[indices], self.labels[indices])

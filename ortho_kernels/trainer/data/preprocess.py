@@ -42,5 +42,8 @@ class Preprocess:
                 f"Preprocess takes a PIL picture, as PIL.Image.open gives it; got {type(picture).__name__}."
             )
         pixels = pixels_of(picture, self.decode_size, self.channels)
-        mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
         return plain_view(pixels[None], self.size, mean, std)[0]

@@ -36,7 +36,7 @@ class Order:
     def epoch(self, epoch: int) -> Tensor:
         """The same order as in int64, in half the memory: each worker holds one."""
         generator = generator_for("cpu", self.seed, "order", epoch)
-        return torch.randperm(self.images, generator=generator, dtype=torch.int32)
+        return torch.randperm(self.images, generator=generator, dtype=torch.int32, device="cpu")
 
     def part(self, permutation: Tensor, place: int) -> Tensor:
         """This process's part of the batch at a place of an epoch."""
@@ -58,7 +58,7 @@ class Order:
         that they are the same for any number of workers and processes, and after a resume."""
         generator = generator_for("cpu", self.seed, "stand-in", number * self.batch_size + place)
         for _ in range(STAND_INS):
-            yield torch.randint(self.images, (1,), generator=generator)
+            yield torch.randint(self.images, (1,), generator=generator, device="cpu")
 
 
 class BatchStream:

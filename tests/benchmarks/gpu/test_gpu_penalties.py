@@ -1,7 +1,11 @@
 """The GPU benchmark as far as it goes without a GPU: what it accepts, what it writes, what its contestants compute."""
 
+import gc
 import json
 import time
+import weakref
+from types import FunctionType
+from unittest import mock
 
 import pytest
 import torch
@@ -107,6 +111,39 @@ def test_a_case_of_all_contestants(on_the_cpu, penalty, dtype):
     assert timed == expected | ({"grouped", "grouped-graph"} if (penalty, dtype) == ("so", "bfloat16") else set())
     assert "soft orthogonality alone" in case.left_out["quack"] or penalty == "so"
     json.dumps(case.record())
+
+
+class Graph:
+    """Of a GPU that isn't there: captured and replayed without doing anything."""
+
+    def replay(self):
+        pass
+
+
+@pytest.mark.parametrize("penalty", arguments.PENALTIES)
+def test_a_replayed_step_keeps_what_its_graph_reads(monkeypatch, penalty):
+    for name in ("Stream", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *stream: mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    made = contestants.steps("products", penalty, weights())
+    read = [weakref.ref(tensor) for tensor in tensors_of(made.both)]
+    replayed = contestants.Steps(*map(contestants.captured, made))
+    results = [replay() for replay in replayed]
+    del made
+    gc.collect()
+    assert len(read) >= len(weights())
+    assert all(reference() is not None for reference in read)
+    assert [replay() for replay in replayed][1][1] is results[1][1]
+
+
+def tensors_of(function):
+    """All that a function's closure holds, and those of the functions that it holds."""
+    for cell in function.__closure__ or ():
+        held = cell.cell_contents
+        if isinstance(held, FunctionType):
+            yield from tensors_of(held)
+        elif isinstance(held, list):
+            yield from held
 
 
 def test_what_fails_is_an_entry_and_the_rest_goes_on(on_the_cpu, monkeypatch):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.gpu import training
+from benchmarks.gpu import stages, training
+from ortho_kernels.trainer.config import load_config
 
 WORDS = ["data=digits", "method=simclr", "backbone.width=2", "trainer.batch_size=8", "trainer.tensorboard=false"]
 
@@ -14,7 +15,8 @@ def test_each_run_leaves_its_figures(tmp_path):
     out = tmp_path / "found.jsonl"
     assert training.main([*WORDS, "trainer.max_steps=5", "--out", str(out)]) == 0
     figures = {line["case"]: line["value"] for line in map(json.loads, out.read_text().splitlines()) if "case" in line}
-    assert len(figures) == len(training.RUNS) * len(training.FIGURES)
+    assert len(figures) == 1 + len(training.RUNS) * len(training.FIGURES)
+    assert figures["pipeline alone images per second"] > figures["none images per second"]
     for run in training.RUNS:
         assert figures[f"{run} images per second"] == pytest.approx(8e3 / figures[f"{run} step"], rel=0.01)
         assert 0 <= figures[f"{run} penalty share"] < 1
@@ -24,3 +26,13 @@ def test_each_run_leaves_its_figures(tmp_path):
 def test_an_unknown_option_is_named(capsys):
     assert training.main([*WORDS, "trainer.max_step=5"]) == 1
     assert "max_steps" in capsys.readouterr().err
+
+
+def test_the_words_of_a_day_are_options_of_the_trainer():
+    """Each set is a whole configuration, to which the penalty and where the data lies are added."""
+    for words in (stages.TRAINING, (*stages.CIFAR10, "data.root=pictures.npz")):
+        for run in training.RUNS:
+            config = load_config([*words, f"penalty={'none' if run == training.HELD else run}"])
+            assert config.trainer.max_steps >= 200
+            assert (config.penalty.gamma > 0) == (run in ("so", "srip"))
+    assert (config.method.name, config.backbone.name, config.trainer.batch_size) == ("simclr", "resnet18", 256)
