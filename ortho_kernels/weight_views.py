@@ -11,14 +11,16 @@ and the same Gram. `csrc/torch/weight_views.cpp` holds the same rules; a test co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeGuard, TypeVar, overload
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.guards import _reinterpret_tensor  # type: ignore[attr-defined]
 
+from .likeness import likeness
 from .weight_checks import PLAIN, check_groups, check_storage, check_weights, is_sharded_weight
 
 ROWS, COLS = 0, 1  # the sides, as the operators number them
@@ -161,7 +163,9 @@ class GradientSlots(NamedTuple):
     def of(self, buffer: Tensor) -> list[Tensor]:
         """The gradients in this buffer of bytes."""
         typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in self.slots}}
-        return [typed[dtype].as_strided(shape, strides, begin) for dtype, shape, strides, begin in self.slots]
+        # Tensors of their own, no views of the buffer, where nothing has to see how they are made: in half the time.
+        view = torch.as_strided if is_transformed() else _reinterpret_tensor
+        return [view(typed[dtype], shape, strides, begin) for dtype, shape, strides, begin in self.slots]
 
 
 _ALIGNMENT = 256  # of slots, in bytes: that of torch's own allocations
@@ -208,6 +212,7 @@ class WeightViews:
         self._sides: dict[str, list[int]] = {}
         self._orders: dict[str, list[int]] = {}
         self._constants: dict[tuple[str, str], Tensor] = {}
+        self._fitting: Callable[..., bool] | None = None  # the likeness of gradients that fit
 
     def sides(self, side: str) -> list[int]:
         """The Gram of each weight, as the operators number them."""
@@ -257,7 +262,17 @@ class WeightViews:
 
     def fit_gradients(self, targets: Sequence[Tensor | None]) -> bool:
         """Whether these are distinct tensors, one a weight, of the `gradient_forms`."""
-        if len(set(map(id, targets))) != len(targets):
+        if torch.compiler.is_compiling():
+            return self._are_gradients(targets)
+        if self._fitting is not None and self._fitting(*targets):
+            return True
+        if not self._are_gradients(targets):
+            return False
+        self._fitting = likeness(targets)
+        return True
+
+    def _are_gradients(self, targets: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
+        if not are_distinct(targets):
             return False
         return self.gradient_forms == [target is not None and (target.stride(), target.dtype) for target in targets]
 
@@ -274,6 +289,10 @@ class WeightViews:
     def name(self, index: int) -> str:
         """What errors call the weight."""
         return f"weights[{index}]"
+
+
+def are_distinct(tensors: Sequence[Tensor | None]) -> bool:
+    return len(set(map(id, tensors))) == len(tensors)
 
 
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
@@ -293,7 +312,9 @@ def is_transformed() -> bool:
 Views = TypeVar("Views", bound=WeightViews)
 
 _CAPACITY = 256  # a process with more models than that works some of them out again
-_cache: dict[tuple, WeightViews] = {}
+_cache: dict[tuple, WeightViews] = {}  # by all that the checks and the views depend on
+_latest: dict[tuple, tuple[Callable[..., bool], WeightViews]] = {}  # of those that look alike at first sight
+_NONE: tuple[Callable[..., bool], Any] = (lambda *_: False), None
 _changing = Lock()
 
 
@@ -313,28 +334,35 @@ def weight_views(
 ) -> WeightViews:
     """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
     counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
-    signature, views = (None, None) if torch.compiler.is_compiling() else _cached(weights, counts, form)
-    if views is not None:
-        return views
-    check_weights(weights, counts, names)
-    views = form(weights, counts)
-    if signature is not None:
-        with _changing:
-            while len(_cache) >= _CAPACITY:
-                del _cache[next(iter(_cache))]
-            _cache[signature] = views
+    if torch.compiler.is_compiling() or not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
+        return _checked_views(weights, counts, names, form)
+    try:
+        sight = (form, counts, weights[0].shape if weights else None)
+        look_alike, latest = _latest.get(sight, _NONE)
+        if look_alike(*weights):
+            return latest
+        signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device, w.layout) for w in weights])
+        views = _cache.get(signature)  # hashed here, once
+    except (AttributeError, TypeError, RuntimeError):  # a weight can't be asked: the checks say what is wrong
+        return _checked_views(weights, counts, names, form)
+    if views is None:
+        views = _checked_views(weights, counts, names, form)
+        _keep(_cache, signature, views)
+    if views.plain and are_distinct(weights):
+        _keep(_latest, sight, (likeness(weights), views))
     return views
 
 
-def _cached(weights: Sequence[Tensor], counts: tuple[int, ...], form: type) -> tuple[tuple | None, Any]:
-    """All that the checks and the views depend on, and the views that are kept for it.
+def _checked_views(
+    weights: Sequence[Tensor], counts: tuple[int, ...], names: Sequence[str] | None, form: type[WeightViews]
+) -> WeightViews:
+    check_weights(weights, counts, names)
+    return form(weights, counts)
 
-    None for both where a weight can't be asked (the checks say what is wrong).
-    """
-    if not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
-        return None, None
-    try:
-        signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device, w.layout) for w in weights])
-        return signature, _cache.get(signature)  # hashed here, once
-    except (AttributeError, TypeError, RuntimeError):
-        return None, None
+
+def _keep(cache: dict[tuple, Any], key: tuple, found: Any) -> None:
+    """In the place of the oldest where there are many."""
+    with _changing:
+        while len(cache) >= _CAPACITY:
+            del cache[next(iter(cache))]
+        cache[key] = found
