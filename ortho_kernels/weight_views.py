@@ -272,7 +272,7 @@ class WeightViews:
         return True
 
     def _are_gradients(self, targets: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
-        if not are_distinct(targets):
+        if len(set(map(id, targets))) != len(targets):
             return False
         return self.gradient_forms == [target is not None and (target.stride(), target.dtype) for target in targets]
 
@@ -291,10 +291,6 @@ class WeightViews:
         return f"weights[{index}]"
 
 
-def are_distinct(tensors: Sequence[Tensor | None]) -> bool:
-    return len(set(map(id, tensors))) == len(tensors)
-
-
 def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
     """The dtype of values: float64 where any weight is float64, else float32."""
     return torch.float64 if any(weight.dtype is torch.float64 for weight in weights) else torch.float32
@@ -302,19 +298,26 @@ def compute_dtype(weights: Sequence[Tensor]) -> torch.dtype:
 
 def is_transformed() -> bool:
     """Whether a trace or a transform sees what is computed now; a tensor made meanwhile is nothing to keep."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return is_traced() or torch._C._are_functorch_transforms_active()
+
+
+def is_traced() -> bool:
+    """Whether a trace, or another mode that sees every operation, sees what is computed now: sizes may be symbols."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+class Seen(NamedTuple):
+    """The views of some weights, and whether others look as those did."""
+
+    views: WeightViews
+    looks_alike: Callable[..., bool]
 
 
 Views = TypeVar("Views", bound=WeightViews)
 
 _CAPACITY = 256  # a process with more models than that works some of them out again
 _cache: dict[tuple, WeightViews] = {}  # by all that the checks and the views depend on
-_latest: dict[tuple, tuple[Callable[..., bool], WeightViews]] = {}  # of those that look alike at first sight
-_NONE: tuple[Callable[..., bool], Any] = (lambda *_: False), None
+_latest: dict[tuple, Seen] = {}  # of those that look alike at first sight
 _changing = Lock()
 
 
@@ -338,9 +341,9 @@ def weight_views(
         return _checked_views(weights, counts, names, form)
     try:
         sight = (form, counts, weights[0].shape if weights else None)
-        look_alike, latest = _latest.get(sight, _NONE)
-        if look_alike(*weights):
-            return latest
+        latest = _latest.get(sight)
+        if latest is not None and latest.looks_alike(*weights):
+            return latest.views
         signature = (form, counts, *[(type(w), w.shape, w.stride(), w.dtype, w.device, w.layout) for w in weights])
         views = _cache.get(signature)  # hashed here, once
     except (AttributeError, TypeError, RuntimeError):  # a weight can't be asked: the checks say what is wrong
@@ -348,8 +351,8 @@ def weight_views(
     if views is None:
         views = _checked_views(weights, counts, names, form)
         _keep(_cache, signature, views)
-    if views.plain and are_distinct(weights):
-        _keep(_latest, sight, (likeness(weights), views))
+    if views.plain and len(set(map(id, weights))) == len(weights):  # none looks like one that is listed twice
+        _keep(_latest, sight, Seen(views, likeness(weights)))
     return views
 
 
