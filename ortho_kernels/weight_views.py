@@ -276,6 +276,10 @@ class WeightViews:
             return False
         return self.gradient_forms == [target is not None and (target.stride(), target.dtype) for target in targets]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A likeness can't be pickled."""
+        return self.__dict__ | {"_fitting": None}
+
     def in_place(self, weights: list[Tensor]) -> list[Tensor]:
         """The weights, with a copy in the place of those that no strides of a matrix describe."""
         if not self._copied:
@@ -351,7 +355,7 @@ def weight_views(
     if views is None:
         views = _checked_views(weights, counts, names, form)
         _keep(_cache, signature, views)
-    if views.plain and len(set(map(id, weights))) == len(weights):  # none looks like one that is listed twice
+    if views.plain and len(set(map(id, weights))) == len(weights):  # as a likeness wants them
         _keep(_latest, sight, Seen(views, likeness(weights)))
     return views
 

@@ -1,6 +1,7 @@
 """Weights seen as matrices: Python and C++ give the same answer, and the way of a call through the package stays short."""
 
 import os
+import pickle
 import sys
 
 import pytest
@@ -179,6 +180,10 @@ def test_gradients_that_fit():
     alike = weight_views([torch.randn(5, 5), torch.randn(5, 5)], 1)
     assert alike.fit_gradients([torch.randn(5, 5), torch.randn(5, 5)])
     assert not alike.fit_gradients([fitting[1], fitting[1]])
+    copied = pickle.loads(pickle.dumps(views))
+    assert copied.views == views.views
+    assert copied.fit_gradients(fitting)
+    assert not copied.fit_gradients(transposed)
 
 
 @pytest.mark.parametrize("count", [3, 21])
