@@ -52,7 +52,7 @@ from torch.autograd import forward_ad
 
 from . import reference
 from .fakes import FAKES, kept_pairs
-from .weight_views import GradientSlots, WeightViews, gradient_slots, is_transformed, new_gradient
+from .weight_views import GradientSlots, WeightViews, gradient_slots, is_traced, is_transformed, new_gradient
 
 NAMESPACE = "ortho_kernels"
 NAMES = ("soft_orthogonality", "soft_orthogonality_backward", "srip", "srip_backward")
@@ -144,7 +144,7 @@ def new_gradients(
     on the device stays true, and a CUDA graph can be captured.
     """
     wanted = (True,) * len(weights) if wanted is None else tuple(wanted)
-    if torch.compiler.is_compiling() or not weights or weights[0].device.type == "cpu":
+    if is_traced() or not weights or weights[0].device.type == "cpu":
         return [torch.empty_like(w) if w.is_contiguous() else new_gradient(w) for w in compress(weights, wanted)]
     slots = None if views is None else views.gradient_slots.get(wanted)
     if slots is None:

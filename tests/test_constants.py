@@ -17,6 +17,7 @@ CALLS = {
 @pytest.fixture(autouse=True)
 def no_views(monkeypatch):
     monkeypatch.setattr(weight_views, "_cache", {})
+    monkeypatch.setattr(weight_views, "_latest", {})
 
 
 class Copies(TorchDispatchMode):

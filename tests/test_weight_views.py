@@ -1,6 +1,7 @@
 """Weights seen as matrices: Python and C++ give the same answer, and the way of a call through the package stays short."""
 
 import os
+import pickle
 import sys
 
 import pytest
@@ -134,6 +135,55 @@ def test_gradients_in_one_buffer_lie_apart_and_aligned():
         gradient.fill_(index)
     for index, gradient in enumerate(gradients):
         assert (gradient == index).all()
+        assert gradient._version == 1  # autograd takes each for a tensor of its own
+
+
+def test_gradients_in_one_buffer_within_a_transform():
+    slots = gradient_slots([torch.randn(3, 5), torch.randn(7, 3)])
+
+    def loss(x):
+        first, second = ops.in_one_buffer(slots, x.device)
+        second.fill_(3)
+        return (x * first.fill_(2)).sum() + second.sum()
+
+    assert torch.equal(torch.func.grad(loss)(torch.randn(3, 5)), torch.full((3, 5), 2.0))
+
+
+def test_views_follow_weights_that_change():
+    weights = [torch.nn.Parameter(torch.randn(4, 6)), torch.nn.Parameter(torch.randn(6, 6))]
+    before, data = weight_views(weights, 1), weights[1].data
+    assert weight_views(weights, 1) is before
+    weights[1].data = data.t()
+    after = weight_views(weights, 1)
+    assert after.views == [view_weight(weight, 1) for weight in weights]
+    assert after is not before
+    assert after is weight_views(weights, 1)
+    weights[1].data = data
+    assert weight_views(weights, 1) is before
+    weights[0].requires_grad_(False)
+    assert weight_views(weights, 1) is before
+    assert weight_views(weights[:1] * 2, 1) is weight_views(weights[:1] * 2, 1)
+    assert weight_views(weights, [2, 1]) is not before
+    with pytest.raises(ValueError, match=r"groups=True"):
+        weight_views(weights, [True, True])
+
+
+def test_gradients_that_fit():
+    weights = [torch.randn(4, 6), torch.randn(5, 5)]
+    views = weight_views(weights, 1)
+    fitting = [new_gradient(weight) for weight in weights]
+    transposed, double = [fitting[0], fitting[1].t()], [fitting[0], fitting[1].double()]
+    for _ in range(2):
+        assert views.fit_gradients(fitting)
+        for others in (transposed, double, [fitting[0], None]):
+            assert not views.fit_gradients(others)
+    alike = weight_views([torch.randn(5, 5), torch.randn(5, 5)], 1)
+    assert alike.fit_gradients([torch.randn(5, 5), torch.randn(5, 5)])
+    assert not alike.fit_gradients([fitting[1], fitting[1]])
+    copied = pickle.loads(pickle.dumps(views))
+    assert copied.views == views.views
+    assert copied.fit_gradients(fitting)
+    assert not copied.fit_gradients(transposed)
 
 
 @pytest.mark.parametrize("count", [3, 21])

@@ -41,11 +41,12 @@ def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -
             targets.append(matrix.like(_sharded_target(parameter, computed, made)))
             continue
         if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-            if parameter.grad is None:
+            grad = parameter.grad
+            if grad is None:
                 dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
-                parameter.grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+                parameter.grad = grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
                 made.append(parameter)
-            target = parameter.grad if matrix is parameter else same_view(parameter.grad, parameter, matrix)
+            target = grad if matrix is parameter else same_view(grad, parameter, matrix)
         if target is None:
             target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
         targets.append(target)

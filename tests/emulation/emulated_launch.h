@@ -9,16 +9,11 @@ inline void zero(void* memory, std::size_t bytes, void*) {
   std::fill_n(static_cast<unsigned char*>(memory), bytes, static_cast<unsigned char>(0));
 }
 
-// All are bound to one number here.
-template <class Arguments>
-std::int32_t threads_of(void (*)(const Arguments&), std::int32_t bound) {
-  return bound;
-}
-
 template <class Arguments>
 void launch(const char* name, void (*kernel)(const Arguments&), const LaunchConfig& shape,
             const Arguments& arguments, void*) {
-  emulator::run({name, shape.blocks, shape.threads, shape.shared_bytes, shape.cooperative},
+  emulator::run({name, shape.blocks, shape.threads > 0 ? shape.threads : tile_block_threads,
+                 shape.shared_bytes, shape.cooperative},
                 [&] { kernel(arguments); });
 }
 

@@ -1,5 +1,6 @@
 """The ways to apply the penalty, each against a training loop written out in plain float64 torch."""
 
+import pickle
 from functools import partial
 
 import pytest
@@ -438,6 +439,19 @@ def test_a_transposed_linear_layer_steps_too():
     expected = layer.weight.detach() - 0.1 * layer.weight.grad
     penalty.step_(torch.optim.SGD(layer.parameters(), lr=0.1))
     torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_penalty_that_was_applied_is_pickled_with_its_model(kind):
+    model = network()
+    penalty = OrthogonalityPenalty(model, kind, gamma=GAMMA)
+    for _ in range(2):
+        penalty.accumulate_gradients()
+    model.zero_grad()  # torch pickles no gradients
+    other, copied = pickle.loads(pickle.dumps((model, penalty)))
+    assert torch.equal(copied.accumulate_gradients(), penalty.accumulate_gradients())
+    for name in ("0.weight", "2.weight"):
+        assert torch.equal(other.get_parameter(name).grad, model.get_parameter(name).grad)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,8 @@
 namespace ortho::cuda {
 
 struct LaunchConfig {
-  std::int32_t blocks, threads;
+  std::int32_t blocks;
+  std::int32_t threads;  // of a block; zero: as many as the kernel is bound to
   std::size_t shared_bytes;
   bool cooperative = false;
 };
@@ -39,6 +40,10 @@ void in_storage(Storage storage, const Body& body) {
 #else
 #  include <cuda_runtime_api.h>
 
+#  include <map>
+#  include <mutex>
+#  include <utility>
+
 namespace ortho::cuda {
 
 inline void check(cudaError_t error, const std::string& what) {
@@ -50,34 +55,48 @@ inline void zero(void* memory, std::size_t bytes, void* stream) {
   check(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)), "clearing counters");
 }
 
-// The threads of a block, which a kernel's machine code was bound to: not the same for every architecture.
-template <class Arguments>
-std::int32_t threads_of(void (*kernel)(Arguments), std::int32_t) {
-  cudaFuncAttributes attributes{};
-  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "looking at a kernel");
-  return attributes.maxThreadsPerBlock;
+// What is asked of CUDA once for each kernel and device.
+struct KernelFacts {
+  std::int32_t threads = 0;  // of a block, as the machine code was bound to: not the same for every architecture
+  int shared_bytes = 48 * 1024;  // that it may have; more must be asked for
+};
+
+// With at least so many bytes of shared memory.
+inline KernelFacts facts_of(const char* name, const void* kernel, std::size_t shared_bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, KernelFacts> known;
+  int device = 0;
+  check(cudaGetDevice(&device), name);
+  const std::lock_guard<std::mutex> lock(mutex);
+  KernelFacts& facts = known[{kernel, device}];
+  if (facts.threads == 0) {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel), name);
+    facts.threads = attributes.maxThreadsPerBlock;
+  }
+  const auto bytes = static_cast<int>(shared_bytes);
+  if (bytes > facts.shared_bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
+    facts.shared_bytes = bytes;
+  }
+  return facts;
 }
 
 template <class Arguments>
 void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& shape,
             const Arguments& arguments, void* stream) {
+  const KernelFacts facts = facts_of(name, reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
   attribute.val.cooperative = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = static_cast<unsigned>(shape.blocks);
-  config.blockDim = static_cast<unsigned>(shape.threads);
+  config.blockDim = static_cast<unsigned>(shape.threads > 0 ? shape.threads : facts.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &attribute;
   config.numAttrs = shape.cooperative ? 1 : 0;
   void* pointers[] = {const_cast<Arguments*>(&arguments)};
-  if (shape.shared_bytes > 48 * 1024) {  // more must be asked for
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shape.shared_bytes)),
-          name);
-  }
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), name);
 }
 

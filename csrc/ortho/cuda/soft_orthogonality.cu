@@ -8,6 +8,8 @@
 namespace ortho::cuda {
 namespace {
 
+constexpr std::int32_t bound_threads = 0;
+
 template <class C>
 ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::vector<Matrix>& matrices,
                                      const std::vector<std::int64_t>& offsets, EntryWeights weights,
@@ -51,8 +53,7 @@ void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrice
 template <class C, class S>
 void launch_product(const ProductLaunch& plan, const ProductArguments& arguments, void* stream) {
   const auto launch_tiles = [&](auto* kernel) {
-    const LaunchConfig shape{plan.blocks, threads_of(kernel, tile_block_threads), tile_shared_bytes};
-    launch("residual_product", kernel, shape, arguments, stream);
+    launch("residual_product", kernel, {plan.blocks, bound_threads, tile_shared_bytes}, arguments, stream);
   };
   constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
   constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
@@ -85,9 +86,8 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
     arguments.partials = arena.take<double>(plan.partial_bytes);
     arguments.squares = arena.take<double>(plan.sum_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
-      auto* const kernel = gram_residual<C, decltype(stored)>;
-      launch("gram_residual", kernel,
-             {plan.blocks, threads_of(kernel, tile_block_threads), tile_shared_bytes}, arguments, stream);
+      launch("gram_residual", gram_residual<C, decltype(stored)>,
+             {plan.blocks, bound_threads, tile_shared_bytes}, arguments, stream);
     });
   }
 }
