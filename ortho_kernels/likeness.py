@@ -24,4 +24,3 @@ def likeness(tensors: Sequence[Tensor]) -> Callable[..., bool]:
     shapes: list[Any] = [list(tensor.shape) for tensor in tensors]
     strides: list[Any] = [list(tensor.stride()) for tensor in tensors]
     return TensorGuards(*tensors, dynamic_dims_sizes=shapes, dynamic_dims_strides=strides).check
-

@@ -210,7 +210,7 @@ struct GradientTile {
     const std::int64_t starts = reinterpret_cast<std::intptr_t>(corner) | line_stride * sizeof(S);
     const bool in_packets = stride == 1 && length % numbers == 0 && starts % packet_bytes == 0;
     const int position = thread_index() % across * numbers;
-    ORTHO_UNROLL_BY(4)
+    ORTHO_UNROLL_BY(2)
     for (int line = thread_index() / across; line < side; line += tile_block_threads / across) {
       if (!within(line, lines)) break;
       const Sum* const own = memory + line * pitch + position;

@@ -7,14 +7,8 @@
 
 namespace ortho::cuda {
 
-// Where warpgroups multiply, one more does nothing but bring operands: the others have no registers for that.
-// Whatever else a block does, it leaves to the `tile_threads` that multiply.
-#ifdef ORTHO_WARPGROUPS
-constexpr int loader_threads = 128;
-#else
-constexpr int loader_threads = 0;
-#endif
 constexpr int tile_block_threads = tile_threads + loader_threads;
+// Whatever else a block does, it leaves to the `tile_threads` that multiply.
 ORTHO_DEVICE bool is_loader() { return loader_threads > 0 && thread_index() >= tile_threads; }
 
 // Vectors of numbers in device memory with any strides.

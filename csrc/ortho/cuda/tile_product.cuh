@@ -348,7 +348,9 @@ constexpr int stages_of =
 // What brings the chunks of two operands, one after the other, to panels in shared memory, which they take in
 // turn. Of Left and Right, fetch() begins to bring the next chunk, and write() brings what came to registers.
 // `same`: both are the same vectors, and the left panel serves as the right one.
-template <class Left, class Right>
+//
+// With `early`, numbers come to registers a chunk's time before they are written to a panel.
+template <class Left, class Right, bool early>
 class ChunkPipeline {
   using LeftPanel = typename Left::Panel;
   using RightPanel = typename Right::Panel;
@@ -360,11 +362,12 @@ class ChunkPipeline {
 
   ORTHO_DEVICE ChunkPipeline(Left& left, Right& right, int chunks, bool same)
       : left_(left), right_(right), chunks_(chunks), same_(same) {
-    bring_to_registers(0);
+    if (early) bring_to_registers(0);
   }
 
-  // Begins to bring chunk `next`: all but what comes through registers.
+  // Begins to bring chunk `next`.
   ORTHO_DEVICE void fetch(int next) {
+    if (!early) bring_to_registers(next);
     if (next < chunks_) {
       if constexpr (!Left::through_registers) left_.fetch(staged_left_, left_entries(next));
       if constexpr (!Right::through_registers) {
@@ -380,7 +383,7 @@ class ChunkPipeline {
       left_.write(staged_left_, left_entries(next));
       if (!same_) right_.write(staged_right_, right_entries(next));
     }
-    bring_to_registers(next + 1);
+    if (early) bring_to_registers(next + 1);
   }
 
   static ORTHO_DEVICE LeftPanel left(int chunk) { return {left_entries(chunk)}; }
@@ -399,7 +402,6 @@ class ChunkPipeline {
     return reinterpret_cast<typename RightPanel::Entry*>(shared_memory() + stages * LeftPanel::bytes +
                                                          chunk % stages * RightPanel::bytes);
   }
-  // Numbers come to registers long before they are written to a panel: a chunk's time before.
   ORTHO_DEVICE void bring_to_registers(int chunk) {
     if (chunk >= chunks_) return;
     if constexpr (Left::through_registers) left_.fetch(staged_left_, nullptr);
@@ -420,12 +422,12 @@ class ChunkPipeline {
 ORTHO_DEVICE void chunk_barrier() { block_barrier(); }
 
 // sums = A B^T for `chunks` chunks; left.factor(chunk) is that of the chunk's products. Of its warp's columns a
-// thread needs so many: the sums of others, and all sums of a warp that needs none, are zero. beside(panel) is
-// called with each chunk of the left operand.
+// thread needs so many: the sums of others, and all sums of a warp that needs none, are zero. Where both
+// operands are the same, beside(panel) is called with each chunk.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
                                Blocks<Sum, Products::side>& sums, const Beside& beside) {
-  using Pipeline = ChunkPipeline<Left, Right>;
+  using Pipeline = ChunkPipeline<Left, Right, Products::has_loaders>;
   constexpr int ahead = Pipeline::stages - 1;
   if constexpr (Products::has_loaders) {
     if (is_loader()) {
@@ -443,26 +445,41 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
       clear(sums);
     } else {
       clear(sums);
-      const auto multiply = [&](auto needed) {
+      // A loop for each case: what one does not do takes none of its registers.
+      const auto multiply = [&](auto needed, auto looks) {
         ORTHO_UNROLL_BY(1)
         for (int chunk = 0; chunk < chunks; ++chunk) {
           chunk_barrier();
           const auto a = Pipeline::left(chunk);
+          const auto meanwhile = [&] {
+            if constexpr (looks) beside(a);
+          };
           if constexpr (needed == 0) {
-            beside(a);
+            meanwhile();
           } else {
-            Products::template add_chunk<needed>(a, Pipeline::right(chunk, same), left.factor(chunk), sums,
-                                                 [&] { beside(a); });
+            Products::template add_chunk<needed>(a, Pipeline::right(chunk, looks), left.factor(chunk), sums,
+                                                 meanwhile);
           }
         }
       };
-      constexpr int side = Products::side;
-      if (columns > side / 2) {
-        multiply(std::integral_constant<int, side>{});
-      } else if (columns > 0) {
-        multiply(std::integral_constant<int, side / 2>{});
+      const auto multiply_needed = [&](auto looks) {
+        constexpr int side = Products::side;
+        if (columns > side / 2) {
+          multiply(std::integral_constant<int, side>{}, looks);
+        } else if (columns > 0) {
+          multiply(std::integral_constant<int, side / 2>{}, looks);
+        } else {
+          multiply(std::integral_constant<int, 0>{}, looks);
+        }
+      };
+      if constexpr (std::is_same_v<typename Left::Panel, typename Right::Panel>) {
+        if (same) {
+          multiply_needed(std::true_type{});
+        } else {
+          multiply_needed(std::false_type{});
+        }
       } else {
-        multiply(std::integral_constant<int, 0>{});
+        multiply_needed(std::false_type{});
       }
     }
   } else {
@@ -484,7 +501,7 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
           const auto a = Pipeline::left(chunk);
           if (columns > 0)
             Products::add_chunk(a, Pipeline::right(chunk, same), place, left.factor(chunk), sums);
-          beside(a);
+          if (same) beside(a);
         }
         pipeline.write(chunk + ahead);
       }
