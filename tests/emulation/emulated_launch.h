@@ -12,8 +12,7 @@ inline void zero(void* memory, std::size_t bytes, void*) {
 template <class Arguments>
 void launch(const char* name, void (*kernel)(const Arguments&), const LaunchConfig& shape,
             const Arguments& arguments, void*) {
-  const int threads = shape.threads > 0 ? shape.threads : tile_threads + loader_threads;
-  emulator::run({name, shape.blocks, threads, shape.shared_bytes, shape.cooperative},
+  emulator::run({name, shape.blocks, shape.threads, shape.shared_bytes, shape.cooperative},
                 [&] { kernel(arguments); });
 }
 

@@ -40,6 +40,7 @@ struct Thread {
   bool acquired = true;   // by a fence behind the last counter
   std::vector<Copy> uncommitted;
   std::deque<std::vector<Copy>> groups;
+  bool shows = false, shown = false;  // to tensor cores: since the last barrier, and before it
   bool begun = false, committed = true;
   std::vector<std::function<void()>> products;  // that have not run
 };
@@ -59,7 +60,6 @@ struct Block {
   int running = 0;  // threads that haven't ended
   int at_barrier = 0;
   std::uint32_t barriers = 0;  // that are complete
-  bool shows = false, shown = false;  // panels to tensor cores: since the last barrier, and before it
   char orders[2] = {};         // for a race detector: one barrier's and the next one's
   std::unique_ptr<unsigned char[]> shared;
   std::vector<Warp> warps;
@@ -132,7 +132,6 @@ void start_block(Block& block) {
   ++grid.next_block;
   block.running = threads;
   block.at_barrier = 0;
-  block.shows = block.shown = false;
   block.shared.reset(new unsigned char[grid.launch->shared_bytes]);
   std::memset(block.shared.get(), 0xff, grid.launch->shared_bytes);  // NaN in every format
   block.warps.assign(threads / warp_size, Warp{});
@@ -144,7 +143,7 @@ void start_block(Block& block) {
     thread.acquired = true;
     thread.uncommitted.clear();
     thread.groups.clear();
-    thread.begun = false;
+    thread.shows = thread.shown = thread.begun = false;
     thread.committed = true;
     thread.products.clear();
     thread.fiber.prepare(thread_main, nullptr);
@@ -296,6 +295,8 @@ void block_barrier(int line) {
   Thread& own = grid.own_thread();
   if (!own.acquired) stop_with("no fence between a counter and the barrier of line " + std::to_string(line));
   own.released = false;
+  own.shown = own.shows;
+  own.shows = false;
   own.line = line;
   if (block.at_barrier > 0) {
     for (const Thread& thread : block.threads) {
@@ -312,8 +313,6 @@ void block_barrier(int line) {
     wait_as(Waits::at_barrier);
   } else {
     block.at_barrier = 0;
-    block.shown = block.shows;
-    block.shows = false;
     ++block.barriers;
     for (std::size_t w = 0; w < block.warps.size(); ++w)
       wake(block.warps[w], &block.threads[w * warp_size], ~0u);
@@ -399,7 +398,7 @@ void await_copies(int groups_that_may_be_missing) {
   }
 }
 
-void show_to_tensor_cores() { grid.own_block().shows = true; }
+void show_to_tensor_cores() { grid.own_thread().shows = true; }
 
 void check_panels(const void* left, const void* right) {
   gather(~0u, &left, sizeof(left));  // a whole warp calls
@@ -412,7 +411,7 @@ void begin_products() { grid.own_thread().begun = true; }
 
 void begin_product(std::function<void()> product) {
   Thread& thread = grid.own_thread();
-  if (!grid.own_block().shown) stop_with("panels were not shown to the tensor cores before the last barrier");
+  if (!thread.shown) stop_with("panels were not shown to the tensor cores before the last barrier");
   if (!thread.begun) stop_with("a product without begin_products()");
   thread.committed = false;
   thread.products.push_back(std::move(product));

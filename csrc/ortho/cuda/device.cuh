@@ -16,13 +16,6 @@ namespace ortho::cuda {
 
 constexpr int warp_size = 32;
 
-// Where warpgroups multiply, one more does nothing but bring operands: the others have no registers for that.
-#ifdef ORTHO_WARPGROUPS
-constexpr int loader_threads = 4 * warp_size;
-#else
-constexpr int loader_threads = 0;
-#endif
-
 // Whether an index is inside something of that size: every guard of memory is one of these.
 ORTHO_DEVICE bool within(std::int64_t index, std::int64_t size) { return index < size; }
 

@@ -40,7 +40,7 @@ struct SquaredLengths {
     if constexpr (Places::lookers == 2) {
       auto* const others = reinterpret_cast<TwoFloat*>(shared_memory());
       const int thread = thread_index();
-      if (Places::looks(thread) && !has_sums(thread)) others[vector(0)] = sums[0];
+      if (!has_sums(thread)) others[vector(0)] = sums[0];
       block_barrier();
       if (has_sums(thread)) sums[0] += others[vector(0)];
       block_barrier();  // the memory may be used again

@@ -112,7 +112,7 @@ ORTHO_DEVICE void finish_entries(const ResidualArguments& arguments, const Resid
   const auto off_diagonal = static_cast<Sum>(arguments.off_diagonal);
   C* const memory = reinterpret_cast<C*>(shared_memory());
   for_rows<Places>(sums, [&](int r, const auto& for_columns) {
-    if (is_loader() || !within(item.row + r, order)) return;
+    if (!within(item.row + r, order)) return;
     C* const line = memory + r * pitch;
     Sum below = 0;
     const auto finish = [&](int c, Sum entry) {
@@ -130,7 +130,7 @@ ORTHO_DEVICE void finish_entries(const ResidualArguments& arguments, const Resid
   if (!kept) return;
   block_barrier();
   ORTHO_UNROLL_BY(2)
-  for (int r = thread_index() / warp_size; r < side; r += tile_block_threads / warp_size) {
+  for (int r = thread_index() / warp_size; r < side; r += tile_threads / warp_size) {
     const std::int32_t row = item.row + r;
     if (!within(row, order)) break;
     C* const target = kept + triangle(row) + item.column;
@@ -192,13 +192,12 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
     }
   }
   Sum* const own = slots.sums_of(item.part);
-  if (!is_loader()) slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
+  slots.for_kept(sums, [&](int distance, Sum sum) { own[distance] = sum; });
   if (!arrives_last(arguments.counters + 1 + first_item, item.parts)) return false;
   lengths = {};
   clear(sums);
   for (std::int32_t part = 0; part < item.parts; ++part) {
     const Sum* const other = slots.sums_of(part);
-    if (is_loader()) continue;
     slots.for_kept(sums, [&](int distance, Sum& sum) { sum += read_past_l1(other + distance); });
     if constexpr (diagonal_apart<Sum>) {
       if (with_lengths) {
@@ -331,7 +330,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
 
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
 template <class C, class S>
-ORTHO_KERNEL(tile_block_threads, tile_blocks, gram_residual, ResidualArguments) {
+ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
   for (;;) {
     const std::int32_t i = next_item(arguments.counters, arguments.items);
     if (i >= arguments.items) return;

@@ -28,7 +28,7 @@ ORTHO_DEVICE T sum_four_over_four(const T (&numbers)[4]) {
   return shared_out(shared_out(numbers[0], numbers[2], 2), shared_out(numbers[1], numbers[3], 2), 1);
 }
 
-// Each number summed over the first `Threads` of a block, for all of it; uses the first of the shared memory.
+// Each number summed over all threads of a block, for all of them; uses the first of the shared memory.
 template <int Threads, int Count>
 ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   constexpr int warps = Threads / warp_size;
@@ -36,8 +36,7 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   ORTHO_UNROLL
   for (int n = 0; n < Count; ++n) {
     const double sum = sum_over_warp(numbers[n]);
-    if (thread_index() < Threads && thread_index() % warp_size == 0)
-      memory[n * warps + thread_index() / warp_size] = sum;
+    if (thread_index() % warp_size == 0) memory[n * warps + thread_index() / warp_size] = sum;
   }
   block_barrier();
   ORTHO_UNROLL
@@ -49,7 +48,7 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   block_barrier();  // the memory may be used again
 }
 
-// The largest magnitude of the first `Threads` of a block, for all of it; uses the first of the shared memory.
+// The largest magnitude, for all threads of a block; uses the first of the shared memory.
 template <int Threads>
 ORTHO_DEVICE float largest_of_block(float number) {
   float largest = larger_magnitude(0, number);
@@ -57,8 +56,7 @@ ORTHO_DEVICE float largest_of_block(float number) {
   for (int lanes = warp_size / 2; lanes > 0; lanes /= 2)
     largest = larger_magnitude(largest, shuffle_xor(largest, lanes));
   auto* const memory = reinterpret_cast<float*>(shared_memory());
-  if (thread_index() < Threads && thread_index() % warp_size == 0)
-    memory[thread_index() / warp_size] = largest;
+  if (thread_index() % warp_size == 0) memory[thread_index() / warp_size] = largest;
   block_barrier();
   ORTHO_UNROLL
   for (int warp = 0; warp < Threads / warp_size; ++warp) largest = larger_magnitude(largest, memory[warp]);

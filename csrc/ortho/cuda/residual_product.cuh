@@ -48,20 +48,19 @@ class PlanesOperand {
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
-    constexpr int threads = bringing_threads<Panel>;
-    const int thread = computed_here(thread_index() % threads);
+    const int thread = computed_here(thread_index());
     if constexpr (in_blocks) {
       constexpr int units = Terms * Depth / unit;  // of a row
       const Half* const source = planes_ + Places(order_).number(first_, k_, 0) + thread * unit;
       const bool valid = within(first_ + thread % wide_tile, order_);
       ORTHO_UNROLL
-      for (int i = 0; i < wide_tile * units / threads; ++i) {
-        const int block = i * threads / wide_tile / (Terms * Places::units) * plane_block;
-        copy_async<16>(panel + (thread + i * threads) * unit, source + i * threads * unit,
+      for (int i = 0; i < wide_tile * units / tile_threads; ++i) {
+        const int block = i * tile_threads / wide_tile / (Terms * Places::units) * plane_block;
+        copy_async<16>(panel + (thread + i * tile_threads) * unit, source + i * tile_threads * unit,
                        valid && within(k_ + block, depth_));
       }
     } else {
-      constexpr int across = Depth / unit, rows_at_once = threads / across;
+      constexpr int across = Depth / unit, rows_at_once = tile_threads / across;
       const std::int32_t k = thread % across * unit;
       ORTHO_UNROLL
       for (int i = 0; i < wide_tile / rows_at_once; ++i) {
@@ -98,10 +97,10 @@ class PlanesOperand {
 };
 
 // Rows [first, first + Side) of R from its packed lower triangle: as they are, or split.
-template <class Number, int Side, int Depth, int Terms, class C, Arrangement arrangement = Arrangement::padded>
+template <class Number, int Side, int Depth, int Terms, class C>
 class TriangleOperand {
  public:
-  using Panel = cuda::Panel<Number, Side, Depth, Major::depth, Terms, arrangement>;
+  using Panel = cuda::Panel<Number, Side, Depth, Major::depth, Terms>;
   static constexpr bool through_registers = false;
   struct Staged {};
 
@@ -111,11 +110,11 @@ class TriangleOperand {
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Number* panel) {
     const bool below = k_ < first_;  // neighbors in a row are neighbors in memory, else those in a column are
-    constexpr int pairs = Depth / 2, threads = bringing_threads<Panel>;
+    constexpr int pairs = Depth / 2;
     ORTHO_UNROLL
-    for (int p = thread_index() % threads; p < Side * pairs; p += threads) {
+    for (int p = thread_index(); p < Side * pairs; p += tile_threads) {
       const int vector = below ? p / pairs : p % Side, depth = 2 * (below ? p % pairs : p / Side);
-      Number* const target = panel + Panel::Own::place(vector, depth);
+      Number* const target = panel + vector * Panel::Own::vector_step + depth;
       const C one = entry(first_ + vector, k_ + depth), other = entry(first_ + vector, k_ + depth + 1);
       if constexpr (std::is_same_v<Number, double>) {
         target[0] = one;
@@ -201,7 +200,6 @@ struct GradientTile {
     auto* const memory = reinterpret_cast<Sum*>(shared_memory());
     const Sum scale = 4 * static_cast<Sum>(static_cast<const C*>(arguments.factors)[matrix.index]);
     for_pairs<Places>(sums, [&](int r, int c, Sum first, Sum second) {
-      if (is_loader()) return;
       memory[along ? r * pitch + c : c * pitch + r] = scale * first;
       memory[along ? r * pitch + c + 1 : (c + 1) * pitch + r] = scale * second;
     });
@@ -210,8 +208,8 @@ struct GradientTile {
     const std::int64_t starts = reinterpret_cast<std::intptr_t>(corner) | line_stride * sizeof(S);
     const bool in_packets = stride == 1 && length % numbers == 0 && starts % packet_bytes == 0;
     const int position = thread_index() % across * numbers;
-    ORTHO_UNROLL_BY(2)
-    for (int line = thread_index() / across; line < side; line += tile_block_threads / across) {
+    ORTHO_UNROLL_BY(4)
+    for (int line = thread_index() / across; line < side; line += tile_threads / across) {
       if (!within(line, lines)) break;
       const Sum* const own = memory + line * pitch + position;
       S* const target = corner + line * line_stride + position * stride;
@@ -268,9 +266,9 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
       with_access(weight, [&](auto access) { is_right = multiply_planes<Terms>(tile, access, sums); });
     if (is_right) return tile.template write<HalfPlaces>(sums);
     with_major(weight, [&](auto access) {
-      const TriangleOperand<bfloat16, wide_tile, 16, 3, float, half_arrangement> left(
-          tile.residual(), tile.matrix.order, tile.row);
-      using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access), half_arrangement>;
+      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
+                                                                    tile.row);
+      using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
       tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
     });
     tile.template write<ExactProducts::Places>(sums);
@@ -278,7 +276,7 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
 }
 
 template <class C, class S, int Terms>
-ORTHO_KERNEL(tile_block_threads, tile_blocks, residual_product, ProductArguments) {
+ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
   constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
   for (;;) {
     const std::int32_t i = next_item(arguments.taken, arguments.items);

@@ -11,8 +11,7 @@
 namespace ortho::cuda {
 
 struct LaunchConfig {
-  std::int32_t blocks;
-  std::int32_t threads;  // of a block; zero: as many as the kernel is bound to
+  std::int32_t blocks, threads;
   std::size_t shared_bytes;
   bool cooperative = false;
 };
@@ -55,48 +54,37 @@ inline void zero(void* memory, std::size_t bytes, void* stream) {
   check(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)), "clearing counters");
 }
 
-// What is asked of CUDA once for each kernel and device.
-struct KernelFacts {
-  std::int32_t threads = 0;  // of a block, as the machine code was bound to: not the same for every architecture
-  int shared_bytes = 48 * 1024;  // that it may have; more must be asked for
-};
-
-// With at least so many bytes of shared memory.
-inline KernelFacts facts_of(const char* name, const void* kernel, std::size_t shared_bytes) {
+// A kernel may have so many bytes of shared memory; more must be asked for, once for each device.
+inline void allow_shared_bytes(const char* name, const void* kernel, std::size_t bytes) {
+  constexpr std::size_t always = 48 * 1024;
+  if (bytes <= always) return;
   static std::mutex mutex;
-  static std::map<std::pair<const void*, int>, KernelFacts> known;
+  static std::map<std::pair<const void*, int>, std::size_t> allowed;
   int device = 0;
   check(cudaGetDevice(&device), name);
   const std::lock_guard<std::mutex> lock(mutex);
-  KernelFacts& facts = known[{kernel, device}];
-  if (facts.threads == 0) {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, kernel), name);
-    facts.threads = attributes.maxThreadsPerBlock;
-  }
-  const auto bytes = static_cast<int>(shared_bytes);
-  if (bytes > facts.shared_bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
-    facts.shared_bytes = bytes;
-  }
-  return facts;
+  std::size_t& most = allowed[{kernel, device}];
+  if (bytes <= most) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        name);
+  most = bytes;
 }
 
 template <class Arguments>
 void launch(const char* name, void (*kernel)(Arguments), const LaunchConfig& shape,
             const Arguments& arguments, void* stream) {
-  const KernelFacts facts = facts_of(name, reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
   attribute.val.cooperative = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = static_cast<unsigned>(shape.blocks);
-  config.blockDim = static_cast<unsigned>(shape.threads > 0 ? shape.threads : facts.threads);
+  config.blockDim = static_cast<unsigned>(shape.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &attribute;
   config.numAttrs = shape.cooperative ? 1 : 0;
   void* pointers[] = {const_cast<Arguments*>(&arguments)};
+  allow_shared_bytes(name, reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), name);
 }
 

@@ -8,8 +8,6 @@
 namespace ortho::cuda {
 namespace {
 
-constexpr std::int32_t bound_threads = 0;
-
 template <class C>
 ResidualArguments residual_arguments(const ResidualLaunch& launch, const std::vector<Matrix>& matrices,
                                      const std::vector<std::int64_t>& offsets, EntryWeights weights,
@@ -52,15 +50,14 @@ void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrice
 
 template <class C, class S>
 void launch_product(const ProductLaunch& plan, const ProductArguments& arguments, void* stream) {
-  const auto launch_tiles = [&](auto* kernel) {
-    launch("residual_product", kernel, {plan.blocks, bound_threads, tile_shared_bytes}, arguments, stream);
-  };
+  const LaunchConfig shape{plan.blocks, tile_threads, tile_shared_bytes};
   constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
   constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
   if constexpr (has_two) {
-    if (plan.terms == 2) return launch_tiles(residual_product<C, S, 2>);
+    if (plan.terms == 2)
+      return launch("residual_product", residual_product<C, S, 2>, shape, arguments, stream);
   }
-  if constexpr (has_one) launch_tiles(residual_product<C, S, 1>);
+  if constexpr (has_one) launch("residual_product", residual_product<C, S, 1>, shape, arguments, stream);
 }
 
 }  // namespace
@@ -87,7 +84,7 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
     arguments.squares = arena.take<double>(plan.sum_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
       launch("gram_residual", gram_residual<C, decltype(stored)>,
-             {plan.blocks, bound_threads, tile_shared_bytes}, arguments, stream);
+             {plan.blocks, tile_threads, tile_shared_bytes}, arguments, stream);
     });
   }
 }

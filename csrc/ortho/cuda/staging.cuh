@@ -7,10 +7,6 @@
 
 namespace ortho::cuda {
 
-constexpr int tile_block_threads = tile_threads + loader_threads;
-// Whatever else a block does, it leaves to the `tile_threads` that multiply.
-ORTHO_DEVICE bool is_loader() { return loader_threads > 0 && thread_index() >= tile_threads; }
-
 // Vectors of numbers in device memory with any strides.
 template <class S>
 struct Operand {
@@ -134,19 +130,14 @@ template <class S>
 constexpr int half_depth = sizeof(S) == 4 ? 16 : 32;
 #endif
 
-// The threads of a block that bring what is in a panel.
-template <class P>
-constexpr int bringing_threads = P::in_units ? loader_threads : tile_threads;
-
 // How a block goes through the rows of an operand's panels, chunk after chunk, `Piece` numbers at a time. A
 // thread stays in its column of pieces; its pointer steps.
 template <class P, int Depth, class S, int Piece, bool Aligned>
 class RowWalk {
   using Own = typename P::Own;
   static constexpr bool along = P::major == Major::depth;
-  static constexpr int threads = bringing_threads<P>;
-  static constexpr int pieces = Own::row / Piece, rows_at_once = threads / pieces;
-  static_assert(rows_at_once * pieces == threads);
+  static constexpr int pieces = Own::row / Piece, rows_at_once = tile_threads / pieces;
+  static_assert(rows_at_once * pieces == tile_threads);
 
  public:
   static constexpr int rows_each = (Own::rows + rows_at_once - 1) / rows_at_once;
@@ -156,7 +147,7 @@ class RowWalk {
     stride_ = along ? operand.depth_stride : operand.vector_stride;
     row_step_ = rows_at_once * row_stride;
     chunk_step_ = Depth * operand.depth_stride;
-    const int thread = computed_here(thread_index() % threads);
+    const int thread = computed_here(thread_index());
     first_row_ = thread / pieces;
     const int number = thread % pieces * Piece;
     place_ = Own::place(first_row_, number);

@@ -1,4 +1,4 @@
-// One square tile of a product A B^T by eight warps of a block. Chunks of the depth go through a pipeline in
+// One square tile of a product A B^T by a block of eight warps. Chunks of the depth go through a pipeline in
 // shared memory; tensor cores multiply them, for a warp at a time or, where there are such, for warpgroups.
 //
 // Tensor cores cut digits off when they add, and float sums lose digits as they grow: the products of each
@@ -54,7 +54,7 @@ struct WarpRows {
     return group_row(thread) < rows_there ? columns_there : 0;
   }
   static constexpr int looked_at = 1, lookers = 2;
-  static ORTHO_DEVICE bool looks(int thread) { return thread < tile_threads; }
+  static ORTHO_DEVICE bool looks(int) { return true; }
   static ORTHO_DEVICE int vector_looked_at(int thread) { return thread % (tile_threads / lookers); }
   static ORTHO_DEVICE int columns_needed_on_diagonal(int thread, int rows_there) {
     const int below = group_row(thread) + group_rows;
@@ -98,15 +98,16 @@ struct TermProducts {
   using Places = WarpGrid<wide_tile>;
   static constexpr int side = wide_tile, depth = Depth, step = 16;
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
-  static constexpr bool has_loaders = false;
   template <class A, class B>
   using Place = WarpPlace<A, B>;
+  static ORTHO_DEVICE void before_barrier() {}
 
-  template <class A, class B>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, float factor,
-                                     Blocks<Sum, side>& sums) {
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, int,
+                                     float factor, Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
     ORTHO_UNROLL
     for (int k = 0; k < depth; k += run) add_run(a, b, place, k, factor, sums);
+    meanwhile();
   }
 
  private:
@@ -167,17 +168,27 @@ struct TermProducts {
   }
 };
 
+// All digits of float32 numbers, whatever their size.
+using ExactProducts = TermProducts<bfloat16, 3, 3, 16>;
+
 struct Fp64 {
   using Sum = double;
   using Places = WarpGrid<narrow_tile>;
   static constexpr int side = narrow_tile, depth = 8;
-  static constexpr bool has_loaders = false;
   template <class A, class B>
   struct Place {};
+  static ORTHO_DEVICE void before_barrier() {}
 
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int, float,
+                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+    add_run(a, b, sums);
+    meanwhile();
+  }
+
+ private:
   template <class A, class B>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, float,
-                                     Blocks<Sum, side>& sums) {
+  static ORTHO_DEVICE void add_run(const A& a, const B& b, Blocks<Sum, side>& sums) {
     constexpr int step = 4;
     const int g = thread_index() % warp_size / 4, t = thread_index() % 4;
     ORTHO_UNROLL
@@ -202,29 +213,38 @@ struct WarpgroupProducts {
   using Sum = float;
   using Places = WarpRows;
   static constexpr int side = wide_tile, depth = Depth, step = 16;
-  static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth / 2;
-  static constexpr bool has_loaders = true;
+  static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
+  template <class A, class B>
+  struct Place {};
+  static ORTHO_DEVICE void before_barrier() { show_to_tensor_cores(); }
 
-  static ORTHO_DEVICE void show_chunk() { show_to_tensor_cores(); }
-
-  // In so many columns: all, or the first half.
-  template <int Columns, class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, float factor, Blocks<Sum, side>& sums,
-                                     const Meanwhile& meanwhile) {
-    constexpr int count = Columns / 2;  // of a thread's sums
+  template <class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int columns, float factor,
+                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
     auto& flat = reinterpret_cast<float (&)[side / 2]>(sums);
-    ORTHO_UNROLL
-    for (int k = 0; k < depth; k += run) {
-      float part[count];
-      begin_run(a, b, k, part);
-      if (k + run == depth) meanwhile();
-      await_products(part);
-      ORTHO_UNROLL
-      for (int s = 0; s < count; ++s) flat[s] += factor * part[s];
+    if (columns > side / 2) {
+      add_runs<side / 2>(a, b, factor, flat, meanwhile);
+    } else {
+      add_runs<side / 4>(a, b, factor, flat, meanwhile);
     }
   }
 
  private:
+  // Of a thread `Count` sums: of as many columns, two each.
+  template <int Count, class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_runs(const A& a, const B& b, float factor, float (&sums)[side / 2],
+                                    const Meanwhile& meanwhile) {
+    ORTHO_UNROLL
+    for (int k = 0; k < depth; k += run) {
+      float part[Count];
+      begin_run(a, b, k, part);
+      if (k + run == depth) meanwhile();
+      await_products(part);
+      ORTHO_UNROLL
+      for (int s = 0; s < Count; ++s) sums[s] += factor * part[s];
+    }
+  }
+
   template <int Count, class A, class B>
   static ORTHO_DEVICE void begin_run(const A& a, const B& b, int begin, float (&part)[Count]) {
     constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
@@ -275,8 +295,6 @@ using HalfPlaces = WarpGrid<wide_tile>;
 template <class Half, int LeftTerms, int RightTerms, int Depth>
 using HalfProducts = TermProducts<Half, LeftTerms, RightTerms, Depth>;
 #endif
-// All digits of float32 numbers, whatever their size.
-using ExactProducts = HalfProducts<bfloat16, 3, 3, 16>;
 
 // ---- the tile -------------------------------------------------------------------------------------------
 
@@ -345,167 +363,79 @@ constexpr int stages_of =
         ? 2
         : static_cast<int>(tile_shared_bytes) / (Left::Panel::bytes + Right::Panel::bytes);
 
-// What brings the chunks of two operands, one after the other, to panels in shared memory, which they take in
-// turn. Of Left and Right, fetch() begins to bring the next chunk, and write() brings what came to registers.
-// `same`: both are the same vectors, and the left panel serves as the right one.
-//
-// With `early`, numbers come to registers a chunk's time before they are written to a panel.
-template <class Left, class Right, bool early>
-class ChunkPipeline {
-  using LeftPanel = typename Left::Panel;
-  using RightPanel = typename Right::Panel;
-
- public:
-  static constexpr int stages = stages_of<Left, Right> < 4 ? stages_of<Left, Right> : 4;
-  static_assert(stages >= 2 &&
-                stages * (LeftPanel::bytes + RightPanel::bytes) <= static_cast<int>(tile_shared_bytes));
-
-  ORTHO_DEVICE ChunkPipeline(Left& left, Right& right, int chunks, bool same)
-      : left_(left), right_(right), chunks_(chunks), same_(same) {
-    if (early) bring_to_registers(0);
-  }
-
-  // Begins to bring chunk `next`.
-  ORTHO_DEVICE void fetch(int next) {
-    if (!early) bring_to_registers(next);
-    if (next < chunks_) {
-      if constexpr (!Left::through_registers) left_.fetch(staged_left_, left_entries(next));
-      if constexpr (!Right::through_registers) {
-        if (!same_) right_.fetch(staged_right_, right_entries(next));
-      }
-    }
-    commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
-  }
-
-  // Brings the rest of it.
-  ORTHO_DEVICE void write(int next) {
-    if (next < chunks_) {
-      left_.write(staged_left_, left_entries(next));
-      if (!same_) right_.write(staged_right_, right_entries(next));
-    }
-    if (early) bring_to_registers(next + 1);
-  }
-
-  static ORTHO_DEVICE LeftPanel left(int chunk) { return {left_entries(chunk)}; }
-  static ORTHO_DEVICE RightPanel right(int chunk, bool same) {
-    if constexpr (std::is_same_v<LeftPanel, RightPanel>) {
-      if (same) return left(chunk);
-    }
-    return {right_entries(chunk)};
-  }
-
- private:
-  static ORTHO_DEVICE typename LeftPanel::Entry* left_entries(int chunk) {
-    return reinterpret_cast<typename LeftPanel::Entry*>(shared_memory() + chunk % stages * LeftPanel::bytes);
-  }
-  static ORTHO_DEVICE typename RightPanel::Entry* right_entries(int chunk) {
-    return reinterpret_cast<typename RightPanel::Entry*>(shared_memory() + stages * LeftPanel::bytes +
-                                                         chunk % stages * RightPanel::bytes);
-  }
-  ORTHO_DEVICE void bring_to_registers(int chunk) {
-    if (chunk >= chunks_) return;
-    if constexpr (Left::through_registers) left_.fetch(staged_left_, nullptr);
-    if constexpr (Right::through_registers) {
-      if (!same_) right_.fetch(staged_right_, nullptr);
-    }
-  }
-
-  Left& left_;
-  Right& right_;
-  int chunks_;
-  bool same_;
-  typename Left::Staged staged_left_;
-  typename Right::Staged staged_right_;
-};
-
-// After it all threads see the chunk, and none reads the one before any more.
-ORTHO_DEVICE void chunk_barrier() { block_barrier(); }
-
-// sums = A B^T for `chunks` chunks; left.factor(chunk) is that of the chunk's products. Of its warp's columns a
-// thread needs so many: the sums of others, and all sums of a warp that needs none, are zero. Where both
-// operands are the same, beside(panel) is called with each chunk.
+// sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
+// what came to registers, and factor(chunk) is that of the chunk's products. `same`: both are the same
+// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums of others,
+// and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the left
+// operand.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
                                Blocks<Sum, Products::side>& sums, const Beside& beside) {
-  using Pipeline = ChunkPipeline<Left, Right, Products::has_loaders>;
-  constexpr int ahead = Pipeline::stages - 1;
-  if constexpr (Products::has_loaders) {
-    if (is_loader()) {
-      Pipeline pipeline(left, right, chunks, same);
-      ORTHO_UNROLL_BY(1)
-      for (int chunk = -ahead; chunk < chunks; ++chunk) {
-        if (chunk >= 0) {
-          await_copies<ahead - 1>();
-          Products::show_chunk();
-          chunk_barrier();
-        }
-        pipeline.fetch(chunk + ahead);
-        pipeline.write(chunk + ahead);
-      }
-      clear(sums);
-    } else {
-      clear(sums);
-      // A loop for each case: what one does not do takes none of its registers.
-      const auto multiply = [&](auto needed, auto looks) {
-        ORTHO_UNROLL_BY(1)
-        for (int chunk = 0; chunk < chunks; ++chunk) {
-          chunk_barrier();
-          const auto a = Pipeline::left(chunk);
-          const auto meanwhile = [&] {
-            if constexpr (looks) beside(a);
-          };
-          if constexpr (needed == 0) {
-            meanwhile();
-          } else {
-            Products::template add_chunk<needed>(a, Pipeline::right(chunk, looks), left.factor(chunk), sums,
-                                                 meanwhile);
-          }
-        }
-      };
-      const auto multiply_needed = [&](auto looks) {
-        constexpr int side = Products::side;
-        if (columns > side / 2) {
-          multiply(std::integral_constant<int, side>{}, looks);
-        } else if (columns > 0) {
-          multiply(std::integral_constant<int, side / 2>{}, looks);
-        } else {
-          multiply(std::integral_constant<int, 0>{}, looks);
-        }
-      };
-      if constexpr (std::is_same_v<typename Left::Panel, typename Right::Panel>) {
-        if (same) {
-          multiply_needed(std::true_type{});
-        } else {
-          multiply_needed(std::false_type{});
-        }
-      } else {
-        multiply_needed(std::false_type{});
+  using LeftPanel = typename Left::Panel;
+  using RightPanel = typename Right::Panel;
+  constexpr int stages = stages_of<Left, Right> < 4 ? stages_of<Left, Right> : 4;
+  static_assert(stages >= 2 &&
+                stages * (LeftPanel::bytes + RightPanel::bytes) <= static_cast<int>(tile_shared_bytes));
+  unsigned char* const memory = shared_memory();
+  const auto left_panel = [&](int chunk) {
+    return reinterpret_cast<typename LeftPanel::Entry*>(memory + chunk % stages * LeftPanel::bytes);
+  };
+  const auto right_panel = [&](int chunk) {
+    return reinterpret_cast<typename RightPanel::Entry*>(memory + stages * LeftPanel::bytes +
+                                                         chunk % stages * RightPanel::bytes);
+  };
+  const auto right_or_same = [&](int chunk) {
+    if constexpr (std::is_same_v<LeftPanel, RightPanel>) {
+      if (same) return left_panel(chunk);
+    }
+    return right_panel(chunk);
+  };
+  const typename Products::template Place<LeftPanel, RightPanel> place;
+  typename Left::Staged staged_left;
+  typename Right::Staged staged_right;
+  // Numbers come to registers long before they are written to a panel: a chunk's time before.
+  const auto bring_to_registers = [&](int chunk) {
+    if (chunk >= chunks) return;
+    if constexpr (Left::through_registers) left.fetch(staged_left, nullptr);
+    if constexpr (Right::through_registers) {
+      if (!same) right.fetch(staged_right, nullptr);
+    }
+  };
+  bring_to_registers(0);
+  clear(sums);
+  // The first rounds only fill the pipeline.
+  ORTHO_UNROLL_BY(1)
+  for (int chunk = 1 - stages; chunk < chunks; ++chunk) {
+    if (chunk >= 0) {
+      await_copies<stages - 2>();
+      Products::before_barrier();
+      block_barrier();  // all threads see the chunk, and none reads the one before any more
+    }
+    const int next = chunk + stages - 1;
+    if (next < chunks) {
+      if constexpr (!Left::through_registers) left.fetch(staged_left, left_panel(next));
+      if constexpr (!Right::through_registers) {
+        if (!same) right.fetch(staged_right, right_panel(next));
       }
     }
-  } else {
-    clear(sums);
-    if (is_loader()) {
-      for (int chunk = 0; chunk < chunks; ++chunk) chunk_barrier();
-    } else {
-      const typename Products::template Place<typename Left::Panel, typename Right::Panel> place;
-      Pipeline pipeline(left, right, chunks, same);
-      // The first rounds only fill the pipeline.
-      ORTHO_UNROLL_BY(1)
-      for (int chunk = -ahead; chunk < chunks; ++chunk) {
-        if (chunk >= 0) {
-          await_copies<ahead - 1>();
-          chunk_barrier();
-        }
-        pipeline.fetch(chunk + ahead);
-        if (chunk >= 0) {
-          const auto a = Pipeline::left(chunk);
-          if (columns > 0)
-            Products::add_chunk(a, Pipeline::right(chunk, same), place, left.factor(chunk), sums);
-          if (same) beside(a);
-        }
-        pipeline.write(chunk + ahead);
+    commit_copies();  // an empty group keeps the count of groups right, to the last: none is left over
+    const auto write = [&] {
+      if (next < chunks) {
+        left.write(staged_left, left_panel(next));
+        if (!same) right.write(staged_right, right_panel(next));
       }
+      bring_to_registers(next + 1);
+    };
+    const LeftPanel a{left_panel(chunk < 0 ? 0 : chunk)};
+    if (chunk < 0 || columns == 0) {
+      if (chunk >= 0) beside(a);
+      write();
+      continue;
     }
+    Products::add_chunk(a, RightPanel{right_or_same(chunk)}, place, columns, left.factor(chunk), sums, [&] {
+      beside(a);
+      write();
+    });
   }
   block_barrier();  // the shared memory may be used for something else
 }
@@ -517,7 +447,7 @@ ORTHO_DEVICE bool hold_all_digits(const Left& left, const Right& right, const Su
   float fault = 0;
   for_indices<32 * N>([&](int i, int j, int e) { fault += 0 * sums[i][j][e]; });
   double counts[3] = {fault == 0 ? 0.0 : 1.0, left.is_large() ? 1.0 : 0.0, right.is_large() ? 1.0 : 0.0};
-  sum_over_block<tile_block_threads>(counts);
+  sum_over_block<tile_threads>(counts);
   return counts[0] == 0 && counts[1] > 0 && counts[2] > 0;
 }
 
