@@ -70,6 +70,11 @@ _built_for = built_for(_facts() if _against is None else "")
 _driver = _driver_release() if _against is None else (0, 0)
 
 
+def has_warpgroups() -> bool:
+    """Whether the kernels multiply with warpgroups on the current GPU: on Hopper, with machine code made for it."""
+    return torch.cuda.get_device_capability() in cuda_toolkit.WITH_OWN.intersection(_built_for[0])
+
+
 class CudaBackend(KernelBackend):
     name = "cuda"
     device_type = "cuda"

@@ -12,7 +12,7 @@ import torch
 
 from ..options import OCNN, SO, SRIP, CrossGram, ExtremeEigenvalues
 from ..weight_views import WeightViews
-from . import gpu_choice, triton
+from . import cuda, gpu_choice, triton
 from .cpu import CpuBackend
 from .cuda import CudaBackend
 from .gpu_choice import Step
@@ -61,7 +61,7 @@ def choose(device_type: str, dtype: torch.dtype = torch.float32, step: Step | No
     if device_type == "cuda" and dtype is torch.float64 and not torch.compiler.is_compiling():
         _log_once(f"float64 weights are served by {serving[0]}, not by triton: {triton.reason_against(dtype)}")
     if step is not None and serving[:2] == ["cuda", "triton"]:
-        return gpu_choice.faster(triton.architecture(), step)
+        return gpu_choice.faster(triton.architecture(), step, cuda.has_warpgroups())
     return serving[0]
 
 
@@ -87,7 +87,7 @@ def explain(device_type: str) -> str:
     serving = [backend for backend in BACKENDS if reason_against(backend, device_type) is None]
     if serving[:2] != ["cuda", "triton"]:
         return f"{serving[0]} (the first of {', '.join(BACKENDS)} that serves)"
-    return gpu_choice.explain(triton.architecture())
+    return gpu_choice.explain(triton.architecture(), cuda.has_warpgroups())
 
 
 def _warn_of_the_torch_backend(name: str, lacking: str) -> bool:

@@ -7,8 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import model_shapes
-from ortho_kernels.backends import gpu, registry, triton
+from ortho_kernels.backends import cuda, gpu, registry, triton
 from ortho_kernels.backends.cuda import CudaBackend
 from ortho_kernels.backends.gpu_choice import Step
 from ortho_kernels.backends.triton import TritonBackend
@@ -55,57 +54,67 @@ def test_too_old_a_triton_is_named(monkeypatch):
 def both_serve(monkeypatch):
     monkeypatch.setattr(CudaBackend, "reason_against", lambda self, dtype: None)
     monkeypatch.setattr(TritonBackend, "reason_against", lambda self, dtype: None)
-    monkeypatch.setattr(triton, "architecture", lambda: "sm_90")
+    on(monkeypatch, "sm_90", has_warpgroups=True)
 
 
-def step(penalty, products, *storages):
-    return Step(penalty, frozenset(storages or [torch.float32]), products)
+def on(monkeypatch, architecture, has_warpgroups=False):
+    monkeypatch.setattr(triton, "architecture", lambda: architecture)
+    monkeypatch.setattr(cuda, "has_warpgroups", lambda: has_warpgroups)
+
+
+def step(penalty, *storages):
+    return Step(penalty, frozenset(storages or [torch.float32]))
 
 
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_100", "sm_103"])
-def test_of_two_the_faster_is_chosen(both_serve, monkeypatch, architecture):
-    monkeypatch.setattr(triton, "architecture", lambda: architecture)
-    large, small = 10**12, 10**6
+def test_without_warpgroups_the_faster_is_chosen(both_serve, monkeypatch, architecture):
+    on(monkeypatch, architecture)
     for expected, given in (
-        ("triton", step("so", large)),
-        ("cuda", step("so", small)),
-        ("triton", step("so", small, torch.bfloat16)),
-        ("triton", step("srip", small)),
-        ("triton", step("srip", small, torch.float32, torch.bfloat16)),
-        ("cuda", step("so", small, torch.float32, torch.bfloat16)),  # the float32 among them would be slower
+        ("cuda", step("so")),
+        ("triton", step("so", torch.bfloat16)),
+        ("triton", step("so", torch.bfloat16, torch.float16)),
+        ("cuda", step("so", torch.float32, torch.bfloat16)),  # the float32 among them would be slower
+        ("cuda", step("srip", torch.bfloat16)),
     ):
         assert registry.choose("cuda", step=given) == expected, given
-    assert registry.explain("cuda") == (
-        "triton for SRIP and soft orthogonality from 1.4e+10 multiplications a step on; else cuda"
-    )
+    assert registry.explain("cuda") == "triton for soft orthogonality of bfloat16 and float16; else cuda"
+
+
+@pytest.mark.parametrize("penalty", ["so", "srip"])
+@pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_with_warpgroups_cuda_is_the_faster(both_serve, penalty, storage):
+    """`gpu_choice.py` gives the times."""
+    assert registry.choose("cuda", step=step(penalty, storage)) == "cuda"
+    assert registry.explain("cuda").startswith("cuda")
 
 
 def test_where_nothing_was_measured_cuda_is_chosen(both_serve, monkeypatch):
-    monkeypatch.setattr(triton, "architecture", lambda: "sm_89")
+    on(monkeypatch, "sm_89")
     for penalty in ("so", "srip"):
-        assert registry.choose("cuda", step=step(penalty, 10**12)) == "cuda"
-    assert "sm_89" in registry.explain("cuda")
+        assert registry.choose("cuda", step=step(penalty, torch.bfloat16)) == "cuda"
+    assert registry.explain("cuda").startswith("cuda")
+
+
+@pytest.mark.parametrize(
+    ("facts", "capability", "has"),
+    [
+        ("nvcc 13.0 for sm_90a", (9, 0), True),
+        ("nvcc 13.0 for sm_80, sm_90a + PTX", (9, 0), True),
+        ("nvcc 13.0 for sm_80, sm_90a + PTX", (8, 0), False),
+        ("nvcc 13.0 for sm_80 + PTX", (9, 0), False),
+        ("nvcc 13.0 for sm_90a, sm_100", (10, 0), False),
+    ],
+)
+def test_warpgroups_take_machine_code_of_their_own(monkeypatch, facts, capability, has):
+    monkeypatch.setattr(cuda, "_built_for", cuda.built_for(facts))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert cuda.has_warpgroups() is has
 
 
 def test_who_is_asked_for_is_chosen(both_serve):
     with registry.use_backend("triton"):
-        assert registry.choose("cuda", step=step("so", 1)) == "triton"
+        assert registry.choose("cuda", step=step("so")) == "triton"
         assert registry.explain("cuda") == "triton (asked for)"
-
-
-def test_models_that_were_measured_go_to_the_faster(both_serve):
-    """`gpu_choice.py` gives the times."""
-    for model, penalty, storage, expected in (
-        ("resnet18", "so", torch.float32, "cuda"),
-        ("resnet50", "so", torch.float32, "triton"),
-        ("vit_base", "so", torch.float32, "triton"),
-        ("resnet18", "so", torch.bfloat16, "triton"),
-        ("resnet18", "srip", torch.float32, "triton"),
-    ):
-        shapes = model_shapes.MODELS[model]()
-        weights = [torch.empty(shape, dtype=storage, device="meta") for shape in shapes]
-        given = Step.of(penalty, WeightViews(weights, [1] * len(weights)))
-        assert registry.choose("cuda", step=given) == expected, (model, penalty, storage)
 
 
 def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch):
@@ -113,25 +122,26 @@ def test_the_choice_is_made_once_and_kept_with_the_views(both_serve, monkeypatch
     for name in ("cuda", "triton"):
         monkeypatch.setattr(registry.BACKENDS[name].__class__, "operators", Recorder(name, calls))
     monkeypatch.setattr(gpu, "weight_views", on_a_gpu(views := {}))
-    small, large = torch.empty(64, 64), torch.empty(4096, 16384, device="meta")
+    on(monkeypatch, "sm_100")
+    single, half = torch.empty(64, 64), torch.empty(32, 64, dtype=torch.bfloat16)
     for _ in range(2):
-        gpu._serve("soft_orthogonality", [small], [1], [0], 1.0, 1.0, True)
-        gpu._serve("soft_orthogonality", [large], [1], [0], 1.0, 1.0, True)
-        gpu._serve("soft_orthogonality_backward", torch.empty(1), [large], [1], [0], torch.empty(1), 0, [], [1], True)
-        gpu._serve("srip", [small], [1], [0], torch.empty(1), 2, True, True)
-        gpu._serve("srip_backward", torch.empty(1), [small], [1], [0], torch.empty(1), 2, [], [1], True)
+        gpu._serve("soft_orthogonality", [single], [1], [0], 1.0, 1.0, True)
+        gpu._serve("soft_orthogonality", [half], [1], [0], 1.0, 1.0, True)
+        gpu._serve("soft_orthogonality_backward", torch.empty(1), [half], [1], [0], torch.empty(1), 0, [], [1], True)
+        gpu._serve("srip", [half], [1], [0], torch.empty(1), 2, True, True)
+        gpu._serve("srip_backward", torch.empty(1), [half], [1], [0], torch.empty(1), 2, [], [1], True)
         assert calls == [
             ("cuda", "soft_orthogonality"), ("triton", "soft_orthogonality"),
-            ("triton", "soft_orthogonality_backward"), ("triton", "srip"), ("triton", "srip_backward"),
+            ("triton", "soft_orthogonality_backward"), ("cuda", "srip"), ("cuda", "srip_backward"),
         ]  # fmt: skip
         calls.clear()
         monkeypatch.setattr(registry, "choose", None)  # a second call must not ask
-    assert views[4096].backends[registry.asked, SO()].name == "triton"
+    assert views[32].backends[registry.asked, SO()].name == "triton"
 
 
-def test_the_products_of_a_step():
+def test_the_dtypes_of_a_step():
     views = WeightViews([torch.empty(6, 2, 5), torch.empty(4, 3, dtype=torch.bfloat16)], [2, 1])
-    assert Step.of("so", views) == step("so", (2 * 3 * 3 * 10 + 3 * 3 * 4) * 3 // 2, torch.float32, torch.bfloat16)
+    assert Step.of("so", views) == step("so", torch.float32, torch.bfloat16)
 
 
 def on_a_gpu(kept):
