@@ -63,7 +63,8 @@ ORTHO_DEVICE int chunks_of(const ResidualItem& item) {
   return (item.end - item.begin + Taker::depth - 1) / Taker::depth;
 }
 
-// Float sums lose too many digits of the diagonal: in tiles on it the squares of the vectors are summed apart.
+// Float sums lose too many digits of the diagonal: in tiles on it the squares of the vectors are summed
+// apart.
 template <class Sum>
 constexpr bool diagonal_apart = std::is_same_v<Sum, float>;
 // Whether this thread has such sums.
@@ -182,13 +183,15 @@ ORTHO_DEVICE bool add_parts(const ResidualArguments& arguments, const ResidualIt
                             std::int32_t item_index, SquaredLengths<Places>& lengths, Sum (&sums)[N][N][4]) {
   const ResidualMatrix& matrix = arguments.matrices[item.matrix];
   const std::int32_t first_item = item_index - item.part;  // of the tile
-  const PartSlots<Sum, Places> slots(arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers,
-                             matrix.order, first_item - matrix.first_item);
+  const PartSlots<Sum, Places> slots(
+      arguments.partials + std::int64_t{matrix.first_slot_block} * slot_block_numbers, matrix.order,
+      first_item - matrix.first_item);
   const bool with_lengths = diagonal_apart<Sum> && has_lengths<Places>(item);
   if constexpr (diagonal_apart<Sum>) {
     if (with_lengths) {
       ORTHO_UNROLL
-      for (int i = 0; i < lengths.of_thread; ++i) slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
+      for (int i = 0; i < lengths.of_thread; ++i)
+        slots.lengths_of(item.part)[i * warp_size] = lengths.sums[i];
     }
   }
   Sum* const own = slots.sums_of(item.part);
@@ -241,8 +244,7 @@ struct HalfScale {
 // the scales.
 template <class Products, class Own, class S>
 ORTHO_DEVICE bool gram_tile_in_halves(const Operand<S>& operand, const ResidualItem& item, HalfScale scale,
-                                      SquaredLengths<HalfPlaces>& lengths,
-                                      Blocks<float, wide_tile>& sums) {
+                                      SquaredLengths<HalfPlaces>& lengths, Blocks<float, wide_tile>& sums) {
   Own left(operand, item.row, item.begin, scale.value), right(operand, item.column, item.begin, scale.value);
   gram_tile<Products>(item, operand.vectors, left, right, lengths, sums);
   if (!scale.measured && !hold_all_digits(left, item.row == item.column ? left : right, sums)) return false;

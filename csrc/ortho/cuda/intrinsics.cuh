@@ -187,12 +187,11 @@ ORTHO_DEVICE void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
                : "d"(a[1]), "d"(b));
 }
 
-
 // ---- tensor cores of a warpgroup: four warps that are neighbors, from a multiple of four on (sm_90a) ------
 //
 // Both operands are panels in shared memory, in units of 16 bytes: eight numbers that are neighbors along the
-// depth (or, transposed, eight neighboring vectors at one depth). Eight units behind each other are a block of
-// 8 x 8 numbers, whose vectors or depths follow each other. What threads wrote there is seen after
+// depth (or, transposed, eight neighboring vectors at one depth). Eight units behind each other are a block
+// of 8 x 8 numbers, whose vectors or depths follow each other. What threads wrote there is seen after
 // show_to_tensor_cores() and a barrier. Products run while the threads go on.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #  define ORTHO_WARPGROUPS
@@ -203,10 +202,10 @@ ORTHO_DEVICE void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
 struct PanelPlace {
   std::uint64_t descriptor;
   ORTHO_DEVICE PanelPlace(const void* first, int vectors_bytes, int depth_bytes)
-      : descriptor(static_cast<std::uint64_t>(
-                       static_cast<std::uint32_t>(__cvta_generic_to_shared(first)) >> 4) |
-                   static_cast<std::uint64_t>(depth_bytes >> 4) << 16 |
-                   static_cast<std::uint64_t>(vectors_bytes >> 4) << 32) {}
+      : descriptor(
+            static_cast<std::uint64_t>(static_cast<std::uint32_t>(__cvta_generic_to_shared(first)) >> 4) |
+            static_cast<std::uint64_t>(depth_bytes >> 4) << 16 |
+            static_cast<std::uint64_t>(vectors_bytes >> 4) << 32) {}
   // So many bytes behind it: a multiple of 16.
   ORTHO_DEVICE PanelPlace behind(int bytes) const {
     PanelPlace result = *this;
@@ -228,36 +227,38 @@ ORTHO_DEVICE void await_products(float (&sums)[Count]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
-#  define ORTHO_SUMS_8(first)                                                                            \
-    "+f"(sums[first]), "+f"(sums[first + 1]), "+f"(sums[first + 2]), "+f"(sums[first + 3]),              \
+#  define ORTHO_SUMS_8(first)                                                               \
+    "+f"(sums[first]), "+f"(sums[first + 1]), "+f"(sums[first + 2]), "+f"(sums[first + 3]), \
         "+f"(sums[first + 4]), "+f"(sums[first + 5]), "+f"(sums[first + 6]), "+f"(sums[first + 7])
 #  define ORTHO_SUMS_32(first) \
     ORTHO_SUMS_8(first), ORTHO_SUMS_8(first + 8), ORTHO_SUMS_8(first + 16), ORTHO_SUMS_8(first + 24)
-#  define ORTHO_NAMES_32                                                                                    \
+#  define ORTHO_NAMES_32                                                                                   \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#  define ORTHO_NAMES_64                                                                                    \
-    ORTHO_NAMES_32                                                                                          \
+#  define ORTHO_NAMES_64                                                                                     \
+    ORTHO_NAMES_32                                                                                           \
     ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
     "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#  define ORTHO_MULTIPLY_64(format)                                                                      \
-    asm volatile("{ .reg .pred adds; setp.ne.b32 adds, %34, 0; "                                         \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." format "." format " {" ORTHO_NAMES_32     \
-                 "}, %32, %33, adds, 1, 1, %35, %36; }"                                                  \
-                 : ORTHO_SUMS_32(0)                                                                      \
-                 : "l"(a.descriptor), "l"(b.descriptor), "r"(adds ? 1 : 0), "n"(LeftTransposed ? 1 : 0), \
-                   "n"(RightTransposed ? 1 : 0))
-#  define ORTHO_MULTIPLY_128(format)                                                                     \
-    asm volatile("{ .reg .pred adds; setp.ne.b32 adds, %66, 0; "                                         \
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." format "." format " {" ORTHO_NAMES_64    \
-                 "}, %64, %65, adds, 1, 1, %67, %68; }"                                                  \
-                 : ORTHO_SUMS_32(0), ORTHO_SUMS_32(32)                                                   \
-                 : "l"(a.descriptor), "l"(b.descriptor), "r"(adds ? 1 : 0), "n"(LeftTransposed ? 1 : 0), \
-                   "n"(RightTransposed ? 1 : 0))
+#  define ORTHO_MULTIPLY_64(format)                                                             \
+    asm volatile(                                                                               \
+        "{ .reg .pred adds; setp.ne.b32 adds, %34, 0; "                                         \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." format "." format " {" ORTHO_NAMES_32     \
+        "}, %32, %33, adds, 1, 1, %35, %36; }"                                                  \
+        : ORTHO_SUMS_32(0)                                                                      \
+        : "l"(a.descriptor), "l"(b.descriptor), "r"(adds ? 1 : 0), "n"(LeftTransposed ? 1 : 0), \
+          "n"(RightTransposed ? 1 : 0))
+#  define ORTHO_MULTIPLY_128(format)                                                            \
+    asm volatile(                                                                               \
+        "{ .reg .pred adds; setp.ne.b32 adds, %66, 0; "                                         \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." format "." format " {" ORTHO_NAMES_64    \
+        "}, %64, %65, adds, 1, 1, %67, %68; }"                                                  \
+        : ORTHO_SUMS_32(0), ORTHO_SUMS_32(32)                                                   \
+        : "l"(a.descriptor), "l"(b.descriptor), "r"(adds ? 1 : 0), "n"(LeftTransposed ? 1 : 0), \
+          "n"(RightTransposed ? 1 : 0))
 
-// Begins sums = a b (or += where it adds) for 64 vectors of a and so many of b, 16 of the depth. Warp w of the
-// group has the rows 16 (w % 4) and on; its sums are as mma_16bit() has them, one block of columns after the
-// other.
+// Begins sums = a b (or += where it adds) for 64 vectors of a and so many of b, 16 of the depth. Warp w of
+// the group has the rows 16 (w % 4) and on; its sums are as mma_16bit() has them, one block of columns after
+// the other.
 template <class Half, bool LeftTransposed, bool RightTransposed, int Count>
 ORTHO_DEVICE void begin_product(float (&sums)[Count], PanelPlace a, PanelPlace b, bool adds) {
   constexpr bool is_bfloat16 = std::is_same_v<Half, bfloat16>;

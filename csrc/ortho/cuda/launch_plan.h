@@ -110,8 +110,8 @@ std::vector<ResidualLaunch> plan_residuals(const std::vector<PlannedMatrix>& mat
 // the order is larger than the depth, so that R W cancels near orthogonality.
 
 constexpr std::int32_t spread_side = 64;  // of the tiles that are spread, each with a scale of its own
-// Terms take turns along the depth: so many first terms, as many second terms, then the next first terms. Where
-// warpgroups multiply, planes are in blocks of so many rows too (residual_planes.cuh).
+// Terms take turns along the depth: so many first terms, as many second terms, then the next first terms.
+// Where warpgroups multiply, planes are in blocks of so many rows too (residual_planes.cuh).
 constexpr std::int32_t plane_block = 32, plane_rows = wide_tile;
 constexpr std::int64_t plane_blocks(std::int64_t order) { return (order + plane_block - 1) / plane_block; }
 constexpr std::int64_t plane_numbers(std::int64_t order, std::int32_t terms) {

@@ -1,6 +1,6 @@
-// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms, which zeros fill
-// up. One item is a tile, which is written twice, as it is and transposed. Float16 terms are those of a tile's
-// entries times a power of two, so that they use float16's range whatever the size of R.
+// R of all matrices of a launch, spread from its packed lower triangle to dense 16-bit terms, which zeros
+// fill up. One item is a tile, which is written twice, as it is and transposed. Float16 terms are those of a
+// tile's entries times a power of two, so that they use float16's range whatever the size of R.
 #pragma once
 
 #include "arguments.h"
@@ -49,8 +49,8 @@ struct PlanePlaces {
 
 // Writes a tile's units, of which entry (r, k) is words[r * row_step + k * depth_step].
 template <int Terms>
-ORTHO_DEVICE void write_units(std::uint16_t* planes, std::int32_t order, std::int32_t row, std::int32_t column,
-                              const std::uint32_t* words, int row_step, int depth_step) {
+ORTHO_DEVICE void write_units(std::uint16_t* planes, std::int32_t order, std::int32_t row,
+                              std::int32_t column, const std::uint32_t* words, int row_step, int depth_step) {
   using Places = PlanePlaces<Terms>;
   const Places places(order);
   constexpr int unit = Places::unit, across = spread_side / unit;

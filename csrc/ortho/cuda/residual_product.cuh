@@ -19,7 +19,7 @@ struct ProductMatrix : MatrixArguments {
 
 struct ProductArguments {
   std::uint32_t* taken;  // items
-  const void* factors;  // of the gradients, one a matrix
+  const void* factors;   // of the gradients, one a matrix
   const void* residuals;
   const void* planes;
   const float* scales;
@@ -37,14 +37,19 @@ class PlanesOperand {
   static constexpr int unit = Places::unit;
 
  public:
-  using Panel = std::conditional_t<
-      in_blocks, cuda::Panel<Half, wide_tile, Terms * Depth, Major::depth, 1, Arrangement::dense>,
-      cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, Arrangement::padded>>;
+  using Panel =
+      std::conditional_t<in_blocks,
+                         cuda::Panel<Half, wide_tile, Terms * Depth, Major::depth, 1, Arrangement::dense>,
+                         cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, Arrangement::padded>>;
   static constexpr bool through_registers = false;
   struct Staged {};
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
-      : planes_(planes), scales_(scales), order_(order), first_(first), depth_(plane_blocks(order) * plane_block) {}
+      : planes_(planes),
+        scales_(scales),
+        order_(order),
+        first_(first),
+        depth_(plane_blocks(order) * plane_block) {}
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
@@ -181,7 +186,8 @@ struct GradientTile {
     S* const corner = static_cast<S*>(target.data) + row * target.order_stride + column * target.depth_stride;
     const std::int32_t rows = matrix.order - row, columns = matrix.depth - column;
     if (is_depth_major(target.order_stride, target.depth_stride)) {
-      write_lines<Major::depth, Places>(sums, corner, target.order_stride, target.depth_stride, rows, columns);
+      write_lines<Major::depth, Places>(sums, corner, target.order_stride, target.depth_stride, rows,
+                                        columns);
     } else {
       write_lines<Major::vectors, Places>(sums, corner, target.depth_stride, target.order_stride, columns,
                                           rows);
@@ -191,8 +197,8 @@ struct GradientTile {
  private:
   // Through shared memory, so that a thread writes 16 bytes at once and its neighbors the next ones.
   template <Major major, class Places, class Sum, int N>
-  ORTHO_DEVICE void write_lines(Sum (&sums)[N][N][4], S* corner, std::int64_t line_stride, std::int64_t stride,
-                                std::int32_t lines, std::int32_t length) const {
+  ORTHO_DEVICE void write_lines(Sum (&sums)[N][N][4], S* corner, std::int64_t line_stride,
+                                std::int64_t stride, std::int32_t lines, std::int32_t length) const {
     constexpr bool along = major == Major::depth;
     constexpr int side = 32 * N, numbers = packet_numbers<S>, across = side / numbers;
     constexpr int pitch = side + (along ? 8 : 4);  // so that threads meet all banks

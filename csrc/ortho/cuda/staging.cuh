@@ -19,11 +19,10 @@ struct Operand {
 // What is contiguous in an operand's memory, the depth or the vectors. Its panels are laid out alike.
 enum class Major { depth, vectors };
 
-// How the entries of a panel are arranged in shared memory. Rows are what is contiguous in the operand's memory.
-// padded: row by row, so padded that the threads that read a fragment meet all banks.
-// units: in columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh), so padded that the
-// threads that write one row or several meet all banks.
-// dense: in columns of 16 bytes without padding.
+// How the entries of a panel are arranged in shared memory. Rows are what is contiguous in the operand's
+// memory. padded: row by row, so padded that the threads that read a fragment meet all banks. units: in
+// columns of 16 bytes, which is how a warpgroup multiplies them (intrinsics.cuh), so padded that the threads
+// that write one row or several meet all banks. dense: in columns of 16 bytes without padding.
 enum class Arrangement { padded, units, dense };
 
 template <class E, int Side, int Depth, Major major, Arrangement>
@@ -118,8 +117,8 @@ ORTHO_DEVICE void with_access(const Operand<S>& operand, const Body& body) {
   body(Access<Major::vectors, true>{});
 }
 
-// Operands of 16-bit terms: how their panels are arranged, and the depth of their chunks. Float32 numbers come
-// through registers, which take fewer.
+// Operands of 16-bit terms: how their panels are arranged, and the depth of their chunks. Float32 numbers
+// come through registers, which take fewer.
 #ifdef ORTHO_WARPGROUPS
 constexpr Arrangement half_arrangement = Arrangement::units;
 template <class S>

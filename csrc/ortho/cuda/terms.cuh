@@ -125,8 +125,7 @@ class SplitOperand {
   }
 
   ORTHO_DEVICE void write_piece(int r, const Packet<S>& given, Half* panel) {
-    if constexpr (is_scaled)
-      largest_ = larger_magnitude(largest_, number_from<float>(given.number(0)));
+    if constexpr (is_scaled) largest_ = larger_magnitude(largest_, number_from<float>(given.number(0)));
     Words<piece / 2> terms[Terms];
     ORTHO_UNROLL
     for (int i = 0; i < piece / 2; ++i) {

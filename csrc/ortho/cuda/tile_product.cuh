@@ -86,9 +86,9 @@ struct WarpPlace {
 
 // ---- how the numbers of two panels are multiplied --------------------------------------------------------
 //
-// `side` is that of a tile, `depth` that of a chunk, `run` that of the sums that are formed apart. add_chunk()
-// adds factor x the products of two panels to the sums of this thread's warp, in so many of its columns, and
-// calls meanwhile() once, at best while tensor cores work.
+// `side` is that of a tile, `depth` that of a chunk, `run` that of the sums that are formed apart.
+// add_chunk() adds factor x the products of two panels to the sums of this thread's warp, in so many of its
+// columns, and calls meanwhile() once, at best while tensor cores work.
 
 // Products of 16-bit terms, those of the last terms first: they are the smallest. Products below the digits
 // of the last term are left out, so two by two terms need three products, three by three terms six.
@@ -103,8 +103,8 @@ struct TermProducts {
   static ORTHO_DEVICE void before_barrier() {}
 
   template <class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, int,
-                                     float factor, Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, int, float factor,
+                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
     ORTHO_UNROLL
     for (int k = 0; k < depth; k += run) add_run(a, b, place, k, factor, sums);
     meanwhile();
@@ -248,7 +248,8 @@ struct WarpgroupProducts {
   template <int Count, class A, class B>
   static ORTHO_DEVICE void begin_run(const A& a, const B& b, int begin, float (&part)[Count]) {
     constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
-    const PanelPlace left = place_of(a, WarpRows::group_row(computed_here(thread_index()))), right = place_of(b, 0);
+    const PanelPlace left = place_of(a, WarpRows::group_row(computed_here(thread_index()))),
+                     right = place_of(b, 0);
     bool adds = false;
     begin_products();
     ORTHO_UNROLL
@@ -365,9 +366,9 @@ constexpr int stages_of =
 
 // sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
 // what came to registers, and factor(chunk) is that of the chunk's products. `same`: both are the same
-// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums of others,
-// and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the left
-// operand.
+// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums
+// of others, and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the
+// left operand.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
                                Blocks<Sum, Products::side>& sums, const Beside& beside) {
