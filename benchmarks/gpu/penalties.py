@@ -31,7 +31,7 @@ from .machine import NO_GPU, facts
 from .stopwatch import Stopwatch, Times, describe, interleave
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.jsonl"
-SETUP = 0.5  # of a case's seconds: what is not ready by then is left out
+SETUP = 0.75  # of a case's seconds: what is not ready by then is left out
 
 # Largest errors relative to float64, of the value and of the worst weight's gradient. Ours are held to what they promise;
 # rivals, whose Grams and vectors have the weights' dtype, to computing the same thing at all.

@@ -85,9 +85,9 @@ def all_stages(options: Options) -> list[Stage]:
     return [
         *_provisions(options),
         Stage("ceilings", 30, python("gpu.ceilings")),
-        Stage("doctor", 45, lambda seconds: [PYTHON, "-m", "ortho_kernels.doctor", "--gpu"]),
+        Stage("doctor", 60, lambda seconds: [PYTHON, "-m", "ortho_kernels.doctor", "--gpu"]),
         _tests("smoke", 75, out / "smoke.xml", "gpu and smoke", "cuda-gpu or triton-gpu"),
-        Stage("rivals", 85, timed(large, dtypes, graphs, 8)),
+        Stage("rivals", 95, timed(large, dtypes, graphs, 10)),
         Stage("host", 25, python("host_time", "--device", "cuda")),
         *(_sanitized(tool) for tool in ("memcheck", "racecheck")),
         Stage("training", 120, python("gpu.training", *options.training), modules=TRAINER_NEEDS),
