@@ -16,8 +16,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from ortho_kernels import precompile
 from ortho_kernels.backends.triton import ahead_of_time
-from ortho_kernels.backends.triton.ahead_of_time import Compilers, Job, WeightShape, distinct, jobs_of
+from ortho_kernels.backends.triton.ahead_of_time import Compilers, Job, WeightShape, distinct, jobs_of, kernel_calls
 from ortho_kernels.backends.triton.heuristics import TABLE
+from ortho_kernels.backends.triton.matrices import STORAGES
 
 BOTH_PENALTIES = [
     "apply_residuals", "begin_iteration", "combine_sums", "finish_iteration", "rank_updates", "residual_products",
@@ -84,6 +85,30 @@ def test_what_compiles_the_same_is_compiled_once():
     jobs = [job for precision in (0, 1) for job in jobs_of(TABLE["sm_90"], WEIGHTS, torch.float32, precision)]
     assert [job.kernel for job in distinct(jobs)].count("residual_products") == 2
     assert len(distinct(jobs)) == len(BOTH_PENALTIES) + 1
+
+
+def argument_types(value):
+    if isinstance(value, tuple):
+        return tuple(map(argument_types, value))
+    return value.dtype if isinstance(value, torch.Tensor) else type(value)
+
+
+@pytest.mark.parametrize("architecture", TABLE)
+def test_calls_of_one_identity_have_arguments_of_the_same_types(architecture):
+    """Whichever is compiled serves all, of every dtype and precision."""
+    found = {}
+    for dtype in STORAGES:
+        for precision in range(3):
+            for call in kernel_calls(TABLE[architecture], tuple(WEIGHTS), dtype, precision):
+                types = argument_types(call.arguments)
+                assert found.setdefault(call.identity, types) == types, (call.name, dtype, precision)
+
+
+def test_every_precision_finds_its_kernels_compiled():
+    jobs = [job for precision in range(3) for job in jobs_of(TABLE["sm_90"], WEIGHTS, torch.float32, precision)]
+    kernels = [job.kernel for job in distinct(jobs)]
+    assert kernels.count("residual_products") == 3
+    assert kernels.count("spread_residuals") == 2  # R is of float32 or of bfloat16
 
 
 def _end_or_sleep(job):

@@ -25,7 +25,7 @@ class KernelCall(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The same for calls that one compilation serves."""
+        """The same for calls that one compilation serves: the keywords name the types of arguments that differ."""
         return f"{self.name}, {self.keywords}"
 
     def run(self) -> Any:
@@ -40,8 +40,9 @@ class KernelCall(NamedTuple):
 class Launch:
     """One launch for all matrices of a dtype: a program for each item.
 
-    By its first launch triton finds out what to compile for the arguments, their types and alignment. Those are the same in
-    every later one, which goes to the compiled kernel itself: the question takes triton longer than the launch.
+    By its first launch triton finds out what to compile for the arguments, their types and alignment. Every later one goes
+    to the compiled kernel itself, unchecked: the question takes triton longer than the launch. So arguments of other types
+    need a `Launch` of their own, with other keywords.
     """
 
     def __init__(self, storage: torch.dtype, programs: int, items: Table, keywords: dict[str, Any]):

@@ -90,11 +90,12 @@ def soft_orthogonality_backward(
         return device.launches(key, lambda: plan.products(into.wanted, precision), specialize, queue)
 
     def find_spreads() -> list[Launch]:
-        key, specialize = ("spreads", into.wanted), partial(specialization.spread_residuals, plan)
+        key, specialize = ("spreads", into.wanted, precision), partial(specialization.spread_residuals, plan, precision)
         return device.launches(key, lambda: plan.spreads(into.wanted), specialize, queue)
 
     tables = place.tables(queue)
-    spreads, products = into.launches("spreads", find_spreads), into.launches(("products", precision), find)
+    spreads = into.launches(("spreads", precision), find_spreads)
+    products = into.launches(("products", precision), find)
     with device.current():
         for spread, launch in zip(spreads, products, strict=True):
             dense = device.new(plan.total_dense, specialization.dense_dtype(plan, launch.storage, precision))

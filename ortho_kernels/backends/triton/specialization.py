@@ -1,4 +1,7 @@
-"""What each kernel is compiled for: its meta-parameters and the compiler's options, keywords of its call."""
+"""What each kernel is compiled for: its meta-parameters and the compiler's options, keywords of its call.
+
+They name every dtype of an argument that differs between calls: a launch keeps one compiled kernel for its keywords.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,12 @@ def residuals(plan: Plan, keep: bool, storage: torch.dtype) -> dict[str, Any]:
     return {"META": meta, **_options(plan, tile.warps, tile.programs, num_stages=tile.stages)}
 
 
-def spread_residuals(plan: Plan, storage: torch.dtype) -> dict[str, Any]:
+def spread_residuals(plan: Plan, precision: int, storage: torch.dtype) -> dict[str, Any]:
     widest = dense_order(max(matrix.order for matrix in plan.matrices))
-    meta = Meta(PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64)
+    meta = Meta(
+        PACKED=tl.int32 if widest * (widest + 1) < 2**31 else tl.int64,
+        OPERAND=NUMBERS[dense_dtype(plan, storage, precision)],
+    )
     return {"META": meta, **_options(plan, SPREAD_WARPS)}
 
 

@@ -121,6 +121,23 @@ def test_medium_precision_rounds_to_bfloat16_alone():
     assert 1e-4 * exact.norm() < (medium - exact).norm() <= 8e-3 * exact.norm()
 
 
+def test_one_precision_after_the_other():
+    """The launches of one precision are no other's: R, dense, is of float32 or of bfloat16."""
+    weights = [near_orthogonal(96, 200), near_orthogonal(37, 40).t(), near_orthogonal(20, 64).bfloat16()]
+    ones, sides = [1] * 3, [0, 1, 0]
+    _, residuals = kernels.soft_orthogonality(weights, ones, sides, 1.0, 1.0, True)
+    for precision in (0, 1, 2, 0, 2):
+        gradients = cpu_kernels.gradients(
+            kernels.soft_orthogonality_backward, torch.ones(3), weights, ones, sides, residuals, precision, ones
+        )
+        for gradient, weight, side in zip(gradients, weights, sides, strict=True):
+            W = weight.double() if side == 0 else weight.double().t()
+            truth = 4 * cpu_kernels.residual(W, 0) @ W
+            truth = truth if side == 0 else truth.t()
+            rounding = 1e-5 if precision < 2 and weight.dtype is torch.float32 else 2e-2
+            assert (gradient.double() - truth).norm() < rounding * truth.norm(), (precision, weight.shape)
+
+
 def test_zero_residuals_nan_and_inf():
     cpu_kernels.test_nan_and_inf_come_out(float("nan"), 0)
     cpu_kernels.test_nan_and_inf_come_out(float("inf"), 1)

@@ -34,14 +34,17 @@ def dense_order(m):
 
 @triton.jit(do_not_specialize_on_alignment=["residuals"])
 def spread_residuals(items, tables, residuals, dense, META: tl.constexpr):
-    """`PACKED` is wide enough for an index into the largest triangle, and into a tile of the widest dense residual."""
+    """`PACKED` is wide enough for an index into the largest triangle, and into a tile of the widest dense residual.
+
+    `OPERAND` is the type of `dense`.
+    """
     item = ProductItem(*load_row(items, tl.program_id(0), ITEM))
     m = load_matrix(tables, item.matrix)
     size = dense_order(m)
     rows = item.row.to(META.PACKED) + tl.arange(0, SPREAD)
     columns = item.column.to(META.PACKED) + tl.arange(0, SPREAD)
     R = residual_block(residuals + m.residual_offset, rows[:, None], columns[None, :], m.order)
-    R = R.to(dense.dtype.element_ty)
+    R = R.to(META.OPERAND)
     own = dense + m.dense_offset
     inside = (rows < size)[:, None] & (columns < size)[None, :]
     tl.store(own + (rows[:, None] * size + columns[None, :]), R, mask=inside)
