@@ -406,7 +406,8 @@ void show_to_tensor_cores() { grid.own_thread().shows = true; }
 void check_panels(const void* left, const void* right) {
   const void* const panels[] = {left, right};
   const auto* const first_lane = reinterpret_cast<const void* const*>(gather(~0u, panels, sizeof(panels)));
-  if (first_lane[0] != left || first_lane[1] != right) stop_with("lanes of one warp multiply different panels");
+  if (first_lane[0] != left || first_lane[1] != right)
+    stop_with("lanes of one warp multiply different panels");
   for (const void* panel : panels) {
     if (reinterpret_cast<std::uintptr_t>(panel) % 16 != 0) stop_with("a panel is not aligned");
   }
