@@ -92,6 +92,13 @@ const char* emulator_launches() {
   return names.c_str();
 }
 
+// Of the last launch: how many blocks counted up more than once. One that finds no item counts once.
+std::int32_t emulator_working_blocks() {
+  std::int32_t blocks = 0;
+  for (const int count : emulator::launch_log().back().counts) blocks += count > 1;
+  return blocks;
+}
+
 const char* emulated_soft_orthogonality(const Request* request, double diagonal, double off_diagonal,
                                         void* values, void* residuals) {
   return guarded(*request, [&](auto& matrices, auto&, auto&, auto& device, auto& workspace, auto number) {

@@ -1,19 +1,23 @@
 """What the tests of the emulated kernels share: a build for tensor cores of warps, and one for those of warpgroups."""
 
 import pytest
-from emulation import WARPGROUPS, Emulator, build, reason_against
+from emulation import Emulator, build_forms, reason_against
+from forms import FORMS
 
 
-@pytest.fixture(scope="session", params=[(), WARPGROUPS], ids=["warps", "warpgroups"])
-def _emulator(request, tmp_path_factory):
+@pytest.fixture(scope="session")
+def _emulators(tmp_path_factory):
     if (reason := reason_against()) is not None:
         pytest.skip(f"emulator: {reason}")
-    return Emulator(build(tmp_path_factory.mktemp("emulated"), flags=request.param))
+    libraries = build_forms(tmp_path_factory.mktemp("emulated"))
+    return {form: Emulator(library) for form, library in libraries.items()}
 
 
-@pytest.fixture
-def emulator(_emulator):
-    _emulator.run_as()
-    _emulator.launches()
-    _emulator.multiprocessors, _emulator.cooperative, _emulator.fast_double = 2, True, True
-    return _emulator
+@pytest.fixture(params=FORMS)
+def emulator(request, _emulators):
+    """Each form, unless a test says which (`forms.py`)."""
+    emulator = _emulators[request.param]
+    emulator.run_as()
+    emulator.launches()
+    emulator.multiprocessors, emulator.cooperative, emulator.fast_double = 2, True, True
+    return emulator

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+import forms
 import torch
+from forms import FORMS
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "csrc" / "ortho" / "cuda"
@@ -23,7 +25,6 @@ SOURCES = (
     *RUNTIME,
 )
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DORTHO_EMULATED", f"-I{HERE}")
-WARPGROUPS = ("-DORTHO_WARPGROUPS",)  # as on sm_90a
 SANITIZERS = ("-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 SCHEDULES = ("forward", "reverse", "random", "first warp first", "last warp first")
@@ -51,19 +52,39 @@ def runtime_of_sanitizer(name):
 
 def build(directory, sources=SOURCES, flags=(), kernel_flags=()):
     """A library of these sources, compiled on all cores; `kernel_flags` are for all but the emulator itself."""
-
-    def compile_one(source):
-        target = Path(directory) / f"{source.stem}.o"
-        own = () if source in RUNTIME else kernel_flags
-        command = [compiler(), *FLAGS, *flags, *own, "-x", "c++", "-c", source, "-o", target]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr[-4000:])
-        return target
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    library = Path(directory) / "emulated.so"
+        objects = list(pool.map(lambda source: _compiled(directory, source, flags, kernel_flags), sources))
+    return _linked(Path(directory) / "emulated.so", objects, flags)
+
+
+def build_forms(directory, sources=SOURCES, flags=(), kernel_flags=()):
+    """The same, a library for each form: `{"warps": path, "warpgroups": path}`."""
+    differing = [source for source in sources if source.name in forms.SOURCES]
+    jobs = [(directory / form, source, (*flags, *own)) for form, own in FORMS.items() for source in differing]
+    jobs += [(directory, source, flags) for source in sources if source not in differing]
+    for form in FORMS:
+        (directory / form).mkdir()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda job: _compiled(*job, kernel_flags), jobs))
+
+    def of(form):
+        own = [each for each in objects if each.parent in (directory, directory / form)]
+        return _linked(directory / form / "emulated.so", own, flags)
+
+    return {form: of(form) for form in FORMS}
+
+
+def _compiled(directory, source, flags, kernel_flags):
+    target = Path(directory) / f"{source.stem}.o"
+    own = () if source in RUNTIME else kernel_flags
+    command = [compiler(), *FLAGS, *flags, *own, "-x", "c++", "-c", source, "-o", target]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-4000:])
+    return target
+
+
+def _linked(library, objects, flags):
     subprocess.run([compiler(), "-shared", *flags, *map(str, objects), "-o", str(library)], check=True)
     return library
 
@@ -140,16 +161,21 @@ class Emulator:
         """Sets one schedule after the other, with copies that arrive at once and late."""
         yield from self.in_ways(product(SCHEDULES, (False, True)))
 
-    def in_ways(self, ways):
-        """Sets each of these schedules, and whether copies arrive late."""
+    def in_ways(self, ways, resident_blocks=None):
+        """Sets each of these schedules, and whether copies arrive late. As many blocks run at the same time, or as many as
+        the schedule is to be seen with."""
         for schedule, late in ways:
-            self.run_as(schedule, late, resident_blocks=1 + SCHEDULES.index(schedule) % 3, seed=1 + late)
+            self.run_as(schedule, late, resident_blocks or 1 + SCHEDULES.index(schedule) % 3, seed=1 + late)
             yield schedule, late
         self.run_as()
 
     def launches(self):
         """The names of the kernels launched since the last call of this."""
         return self.library.emulator_launches().decode().split()
+
+    def working_blocks(self):
+        """Of the last launch, whose blocks take items from a counter: how many got some."""
+        return self.library.emulator_working_blocks()
 
     def soft_orthogonality(self, matrices, diagonal=1.0, off_diagonal=1.0, keep=True):
         request, C = self._request(matrices)

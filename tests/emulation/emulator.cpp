@@ -117,6 +117,7 @@ void thread_main(void*) {
   Fiber::arrived();
   races::acquire(&grid.launched);
   (*grid.kernel)();
+  if (!grid.own_thread().products.empty()) stop_with("ends before products that nobody awaits");
   races::release(&grid.ended);
   --grid.own_block().running;
   grid.idle_rounds = 0;
@@ -270,6 +271,7 @@ std::vector<Launch>& launch_log() {
 
 void run(const Launch& launch, const std::function<void()>& kernel) {
   launch_log().push_back(launch);
+  launch_log().back().counts.assign(std::max(launch.blocks, 0), 0);
   if (launch.blocks < 1 || launch.threads < 1 || launch.threads % warp_size != 0)
     throw std::runtime_error(launch.kernel + ": a grid of no blocks, or of threads that are no whole warps");
   const int resident =
@@ -330,6 +332,7 @@ void memory_fence() { grid.own_thread().released = grid.own_thread().acquired = 
 
 std::uint32_t count_up(std::uint32_t* counter) {
   if (!grid.own_thread().released) stop_with("no fence between the last barrier and a counter");
+  ++launch_log().back().counts[block_index()];
   races::release(counter);
   const std::uint32_t before = read_counter(counter);
   *counter = before + 1;
@@ -401,8 +404,11 @@ void await_copies(int groups_that_may_be_missing) {
 void show_to_tensor_cores() { grid.own_thread().shows = true; }
 
 void check_panels(const void* left, const void* right) {
-  gather(~0u, &left, sizeof(left));  // a whole warp calls
-  for (const void* panel : {left, right}) {
+  const void* const panels[] = {left, right};
+  const auto* const first_lane = reinterpret_cast<const void* const*>(gather(~0u, panels, sizeof(panels)));
+  if (first_lane[0] != left || first_lane[1] != right)
+    stop_with("lanes of one warp multiply different panels");
+  for (const void* panel : panels) {
     if (reinterpret_cast<std::uintptr_t>(panel) % 16 != 0) stop_with("a panel is not aligned");
   }
 }

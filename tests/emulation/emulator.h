@@ -35,6 +35,7 @@ struct Launch {
   int blocks, threads;
   std::size_t shared_bytes;
   bool cooperative;
+  std::vector<int> counts = {};  // how often each block counted up a counter
 };
 
 Settings& settings();
@@ -65,8 +66,9 @@ void commit_copies();
 void check_block_row(const void* row);
 void await_copies(int groups_that_may_be_missing);
 
-// Products of a warpgroup's panels begin after begin_products() and run until await_products(): at once, or as
-// late as they may. What threads wrote to the panels must be shown before a barrier.
+// Products of a warpgroup's panels begin after begin_products() and run until await_products(): at once, or
+// as late as they may. What threads wrote to the panels must be shown before a barrier, and a whole warp
+// begins the product of the same panels.
 void show_to_tensor_cores();
 void check_panels(const void* left, const void* right);
 void begin_products();

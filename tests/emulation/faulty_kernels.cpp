@@ -84,9 +84,166 @@ ORTHO_KERNEL(64, 1, forgets_to_wait, Memory) {
   arguments.numbers[thread_index()] = shared[thread_index()];
 }
 
+// ---- a warpgroup that multiplies ones ---------------------------------------------------------------------
+//
+// Both operands are one panel: 64 vectors, 16 of the depth. So each sum is 16, in 32 for each thread.
+
+constexpr int panel_vectors = 64, panel_depth = 16;
+
+void fill_panel(float number) {
+  auto* const panel = reinterpret_cast<float16*>(shared_memory());
+  for (int i = thread_index(); i < panel_vectors * panel_depth; i += 128) panel[i] = to_float16(number);
+}
+
+void show_ones() {
+  fill_panel(1);
+  show_to_tensor_cores();
+  block_barrier();
+}
+
+void begin(float (&sums)[32], int bytes_behind = 0) {
+  const PanelPlace panel(shared_memory() + bytes_behind, 8 * 16, panel_vectors * 16);
+  begin_product<float16, false, false>(sums, panel, panel, false);
+}
+
+void keep(const Memory& memory, const float (&sums)[32]) {
+  if (thread_index() < 64) memory.numbers[thread_index()] = sums[thread_index() % 32];
+}
+
+// Right.
+ORTHO_KERNEL(128, 1, multiplies, Memory) {
+  float sums[32] = {};
+  show_ones();
+  begin_products();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, multiplies_what_is_hidden, Memory) {
+  float sums[32];
+  fill_panel(1);
+  block_barrier();
+  show_to_tensor_cores();  // too late
+  begin_products();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, shows_only_the_panel_before, Memory) {
+  float sums[32];
+  show_ones();
+  fill_panel(2);
+  block_barrier();
+  begin_products();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, begins_without_a_fence, Memory) {
+  float sums[32];
+  show_ones();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+// The sums were looked at since.
+ORTHO_KERNEL(128, 1, goes_on_without_a_fence, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, awaits_without_a_commit, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums);
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, ends_without_waiting, Memory) {
+  (void)arguments;
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums);
+  commit_products();
+}
+
+// Right only if the product does not take its time.
+ORTHO_KERNEL(128, 1, reads_sums_too_early, Memory) {
+  float sums[32] = {};
+  show_ones();
+  begin_products();
+  begin(sums);
+  commit_products();
+  keep(arguments, sums);
+  await_products(sums);
+}
+
+// So is this one, and other threads write what the product reads.
+ORTHO_KERNEL(128, 1, writes_panels_too_early, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums);
+  commit_products();
+  block_barrier();
+  fill_panel(2);
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, misaligned_panel, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums, 8);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, half_a_product, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  if (thread_index() % 2) begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
+ORTHO_KERNEL(128, 1, a_panel_for_each_lane, Memory) {
+  float sums[32];
+  show_ones();
+  begin_products();
+  begin(sums, thread_index() % 2 * 16);
+  commit_products();
+  await_products(sums);
+  keep(arguments, sums);
+}
+
 const struct {
   const char* name;
   void (*kernel)(const Memory&);
+  int threads = 64;
 } kernels[] = {{"half_a_barrier", half_a_barrier},
                {"two_barriers", two_barriers},
                {"half_a_collective", half_a_collective},
@@ -98,12 +255,24 @@ const struct {
                {"adds_lanes", adds_lanes},
                {"orders_by_a_shuffle", orders_by_a_shuffle},
                {"orders_by_a_barrier", orders_by_a_barrier},
-               {"forgets_to_wait", forgets_to_wait}};
+               {"forgets_to_wait", forgets_to_wait},
+               {"multiplies", multiplies, 128},
+               {"multiplies_what_is_hidden", multiplies_what_is_hidden, 128},
+               {"shows_only_the_panel_before", shows_only_the_panel_before, 128},
+               {"begins_without_a_fence", begins_without_a_fence, 128},
+               {"goes_on_without_a_fence", goes_on_without_a_fence, 128},
+               {"awaits_without_a_commit", awaits_without_a_commit, 128},
+               {"ends_without_waiting", ends_without_waiting, 128},
+               {"reads_sums_too_early", reads_sums_too_early, 128},
+               {"writes_panels_too_early", writes_panels_too_early, 128},
+               {"misaligned_panel", misaligned_panel, 128},
+               {"half_a_product", half_a_product, 128},
+               {"a_panel_for_each_lane", a_panel_for_each_lane, 128}};
 
 }  // namespace
 }  // namespace ortho::cuda
 
-// Null, or what the emulator says. numbers: 64 of them.
+// Null, or what the emulator says. numbers: 64 of them. Late: asynchronous copies and products.
 extern "C" const char* run_faulty_kernel(const char* name, float* numbers, int copies_arrive_late) {
   static std::string message;
   emulator::settings().copies_arrive_late = copies_arrive_late != 0;
@@ -111,8 +280,8 @@ extern "C" const char* run_faulty_kernel(const char* name, float* numbers, int c
   for (const auto& each : ortho::cuda::kernels) {
     if (std::string(name) != each.name) continue;
     try {
-      ortho::cuda::launch(each.name, each.kernel, {1, 64, 256}, ortho::cuda::Memory{numbers, &counter},
-                          nullptr);
+      ortho::cuda::launch(each.name, each.kernel, {1, each.threads, 4096},
+                          ortho::cuda::Memory{numbers, &counter}, nullptr);
       return nullptr;
     } catch (const std::exception& error) {
       message = error.what();

@@ -9,6 +9,7 @@
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
+#  include <sanitizer/asan_interface.h>
 #  include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -63,12 +64,15 @@ void start_switch(void** fake, const void* stack, std::size_t bytes) {
 void finish_switch(void* fake, const void** from, std::size_t* bytes) {
   __sanitizer_finish_switch_fiber(fake, from, bytes);
 }
+// What ended there for good left its frames marked.
+void forget_frames(void* stack) { __asan_unpoison_memory_region(stack, stack_bytes); }
 #else
 constexpr std::size_t stack_bytes = 64 * 1024;
 const void* const scheduler_stack = nullptr;
 constexpr std::size_t scheduler_stack_bytes = 0;
 void start_switch(void**, const void*, std::size_t) {}
 void finish_switch(void*, const void* const*, const std::size_t*) {}
+void forget_frames(void*) {}
 #endif
 
 }  // namespace
@@ -77,6 +81,7 @@ Fiber::Fiber() : stack_(new unsigned char[stack_bytes]), watched_(races::new_fib
 Fiber::~Fiber() { races::end_fiber(watched_); }
 
 void Fiber::prepare(void (*entry)(void*), void* argument) {
+  forget_frames(stack_.get());
   const auto top = (reinterpret_cast<std::uintptr_t>(stack_.get()) + stack_bytes) & ~std::uintptr_t{15};
   // As emulator_switch leaves a stack: r15, r14, r13, r12, rbx, rbp, the address to return to; then aligned.
   auto* frame = reinterpret_cast<std::uintptr_t*>(top) - 9;

@@ -1,9 +1,10 @@
 """Plants faults in the CUDA kernels, one at a time, and counts how many of them the emulated tests catch.
 
-    PYTHONPATH=tests python tests/emulation/mutate.py [--only TEXT] [--minutes 10]
+    PYTHONPATH=tests python tests/emulation/mutate.py [--only PATTERN] [--minutes 10]
 
-A fault is a barrier, a fence, a wait for asynchronous copies or a mask that is not there. All of them are compiled into
-one library that takes the number of the fault to commit, so each costs a run of the cases in `cases.py` and no compilation.
+A fault is a barrier, a fence, a wait for asynchronous copies or products, or a mask that is not there. All of them are
+compiled into one library for each form of the kernels. It takes the number of the fault to commit, so each costs a run of
+the cases in `cases.py` and no compilation.
 The exit status is 1 where fewer than 95 % are caught.
 """
 
@@ -24,12 +25,17 @@ from typing import NamedTuple
 
 import cases
 import emulation
+import forms
 import torch
 
 REQUIRED = 0.95
 RUN_SECONDS = 900  # of the CPU, for a fault that makes the kernels go on for ever
 # What a file computes, by which its cases come first; files that others build on are met by all cases.
-PENALTY = {
+PRODUCTS = ("residual", "product")
+PENALTY: dict[str, str | tuple[str, ...]] = {
+    "staging.cuh": PRODUCTS,
+    "terms.cuh": PRODUCTS,
+    "tile_product.cuh": PRODUCTS,
     "gram_residual.cuh": "residual",
     "gram_diagonal.cuh": "residual",
     "part_slots.cuh": "residual",
@@ -42,7 +48,10 @@ PENALTY = {
     "rank_update.cuh": "srip",
     "start_vectors.cuh": "start",
 }
-STATEMENTS = re.compile(r"(?<=[\s{])(?:block_barrier\(\)|memory_fence\(\)|await_copies<[^>]*>\(\)|commit_copies\(\));")
+STATEMENTS = re.compile(
+    r"(?<=[\s{])(?:(?:block_barrier|memory_fence|await_copies<[^>]*>|commit_copies"
+    r"|show_to_tensor_cores|begin_products|commit_products)\(\)|await_products\(\w+\));"
+)
 MASK = re.compile(r"\bwithin\(")
 DEFINING = ("device.cuh", "intrinsics.cuh", "runtime.cuh")  # define what is left out elsewhere
 
@@ -85,8 +94,8 @@ def planted(name: str, text: str, faults: list[Fault]) -> str:
     return "".join([*pieces, text[done:]])
 
 
-def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
-    """Returns a library that commits the fault chosen, and the list of all faults."""
+def build_with_faults(directory: Path) -> tuple[dict[str, Path], list[Fault]]:
+    """Returns a library of each form that commits the fault chosen, and the list of all faults."""
     sources = directory / "csrc" / "ortho"
     shutil.copytree(emulation.KERNELS.parent, sources)
     faults: list[Fault] = []
@@ -100,25 +109,27 @@ def build_with_faults(directory: Path) -> tuple[Path, list[Fault]]:
         else directory / "tests" / "emulation" / source.name
         for source in emulation.SOURCES
     ]
-    return emulation.build(directory, moved, ("-Wno-error",)), faults
+    return emulation.build_forms(directory, moved, ("-Wno-error",)), faults
 
 
-def verdict(emulator: emulation.Emulator, number: int, file: str = "") -> str:
+def verdict(emulators: dict[str, emulation.Emulator], number: int, file: str = "") -> str:
     """Which case catches the fault, `""` if none does. Runs in a process of its own: a fault may end it."""
-    names = sorted(cases.CASES, key=lambda name: not name.startswith(PENALTY.get(file, "")))
+    runs = [(form, name) for name in cases.CASES for form in forms.forms_of(name)]
+    runs.sort(key=lambda run: not run[1].startswith(PENALTY.get(file, "")))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         resource.setrlimit(resource.RLIMIT_CPU, (RUN_SECONDS, RUN_SECONDS + 5))
-        emulator.library.emulator_commit_fault(number)
-        caught = ""
-        for name in names:
-            os.write(writing, f"{name}\n".encode())
+        for emulator in emulators.values():
+            emulator.library.emulator_commit_fault(number)
+        caught = False
+        for form, name in runs:
+            os.write(writing, f"{form}, {name}\n".encode())
             try:
-                cases.run_in_all_ways(emulator, name)
-            except Exception as fault:
-                caught = f"{name}: {type(fault).__name__}"
+                cases.run_in_all_ways(emulators[form], name)
+            except Exception:
+                caught = True
                 break
         os.write(writing, f"{'caught' if caught else 'survived'}\n".encode())
         os._exit(0)
@@ -133,7 +144,9 @@ def verdict(emulator: emulation.Emulator, number: int, file: str = "") -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="", help="faults whose file, line or text contains this")
+    parser.add_argument(
+        "--only", default="", help="faults in whose file, line or text this regular expression is found"
+    )
     parser.add_argument(
         "--minutes", type=float, default=10, help="faults that aren't run by then are reported as not run"
     )
@@ -142,15 +155,15 @@ def main() -> int:
         parser.exit(2, f"can't run here: {reason}\n")
     torch.set_num_threads(1)  # what is forked must not wait for threads that it lacks
     with tempfile.TemporaryDirectory() as directory:
-        library, faults = build_with_faults(Path(directory))
-        emulator = emulation.Emulator(library)
-        if by := verdict(emulator, -1):
+        libraries, faults = build_with_faults(Path(directory))
+        emulators = {form: emulation.Emulator(library) for form, library in libraries.items()}
+        if by := verdict(emulators, -1):
             parser.exit(2, f"the cases fail without a fault: {by}\n")
-        chosen = [number for number, fault in enumerate(faults) if options.only in str(fault)]
+        chosen = [number for number, fault in enumerate(faults) if re.search(options.only, str(fault))]
         end = time.monotonic() + 60 * options.minutes
 
         def outcome(number: int) -> str | None:
-            return verdict(emulator, number, faults[number].file) if time.monotonic() < end else None
+            return verdict(emulators, number, faults[number].file) if time.monotonic() < end else None
 
         caught, survivors, late = 0, [], []
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,7 +1,8 @@
 """Lists of matrices in which an item of every kind follows one of every kind within a block.
 
-Blocks take one item after the other and keep their shared memory: what an item still reads, the next may overwrite. Which
-items meet in a block is the plan's to say, so lists are drawn until the plan says that all have met.
+Blocks take one item after the other and keep their shared memory: what an item still reads, the next may overwrite. Where
+the plan shares the items out, it says which of them meet in a block. Where blocks take them from a counter, a block that
+runs alone takes all of them, in order: so these lists are run. Lists are drawn until all kinds have met.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,19 +40,14 @@ def _planned(specs: list[Spec]) -> list[tuple[int, int, str, bool]]:
     return [(spec.order, spec.depth, NAMES[spec.dtype], "across" not in spec.layout) for spec in specs]
 
 
+def _taken_by_one(items: list) -> list[list]:
+    """From a counter, by a block that runs alone."""
+    return [items]
+
+
 def _in_turn(items: list, blocks: int) -> list[list]:
     """Block b of B takes the items b, b + B, ..."""
     return [items[block::blocks] for block in range(blocks)]
-
-
-def _back_and_forth(items: list, blocks: int) -> list[list]:
-    """Each block takes one item a round, every other round in the opposite order."""
-    rounds = [range(first, min(first + blocks, len(items))) for first in range(0, len(items), blocks)]
-    result: list[list] = [[] for _ in range(blocks)]
-    for turn, indices in enumerate(rounds):
-        for place, index in enumerate(indices):
-            result[blocks - 1 - place if turn % 2 else place].append(items[index])
-    return result
 
 
 def residual_items(specs: list[Spec], multiprocessors: int) -> list[list]:
@@ -62,7 +58,7 @@ def residual_items(specs: list[Spec], multiprocessors: int) -> list[list]:
         arithmetic = "double" if work.in_double else "terms"
         layout = specs[work.matrix].layout
         result += [(arithmetic, layout, "cut" if work.parts > 1 else "whole")] * (work.tiles * work.parts)
-    return _back_and_forth(result, launch.blocks)
+    return _taken_by_one(result)
 
 
 def product_items(specs: list[Spec], multiprocessors: int) -> list[list]:
@@ -72,7 +68,7 @@ def product_items(specs: list[Spec], multiprocessors: int) -> list[list]:
     for work in launch.work:
         reads = "planes" if work.spread_tiles else "triangle"
         result += [(reads, specs[work.matrix].layout)] * (work.row_tiles * work.column_tiles)
-    return _back_and_forth(result, launch.blocks)
+    return _taken_by_one(result)
 
 
 def spread_items(specs: list[Spec], multiprocessors: int) -> list[list]:

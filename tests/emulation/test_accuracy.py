@@ -6,6 +6,7 @@ tensor cores that add exactly and on tensor cores that truncate, as NVIDIA's do.
 
 import pytest
 import torch
+from forms import in_one_form
 from truth import near_orthogonal, residual
 
 f32, bf16, f16 = torch.float32, torch.bfloat16, torch.float16
@@ -74,11 +75,13 @@ def test_so_near_orthogonality_however_the_depth_is_cut(tensor_cores, multiproce
     assert error(*so_gradients(tensor_cores, near_orthogonal(70, 1500))) <= ALLOWED
 
 
+@in_one_form
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 7), (65, 65), (70, 3000)], ids=str)
 def test_srip_near_orthogonality(arithmetic, shape):
     assert error(*srip_gradients(arithmetic, small_side(shape))) <= ALLOWED
 
 
+@in_one_form
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40)], ids=str)
 def test_srip_of_two_floats_is_that_of_double(emulator, shape):
     """Within 1e-6 of orthogonality float sums would leave one digit of R."""
@@ -88,6 +91,7 @@ def test_srip_of_two_floats_is_that_of_double(emulator, shape):
     assert error(*srip_gradients(emulator, W)) <= ALLOWED
 
 
+@in_one_form
 @pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
 @pytest.mark.parametrize("made", [random, near_orthogonal], ids=["random", "near orthogonality"])
 def test_gradients_of_16_bit_weights_are_off_by_little_more_than_their_rounding(tensor_cores, made, dtype):
@@ -106,6 +110,7 @@ def test_larger_gradients_of_16_bit_weights(tensor_cores, made, dtype, allowed):
     assert error(*so_gradients(tensor_cores, made(70, 140, dtype=dtype))) <= allowed
 
 
+@in_one_form
 @pytest.mark.parametrize(
     ("dtype", "precision"),
     [(f32, 0), (f32, 1), (f32, 2), (bf16, 0), (f16, 0)],  # the products of 16-bit weights are the same at any

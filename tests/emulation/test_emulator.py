@@ -9,15 +9,17 @@ import sys
 import pytest
 import torch
 from emulation import HERE, RUNTIME, build, reason_against, runtime_of_sanitizer
+from forms import FORMS
 
 SOURCES = [HERE / "faulty_kernels.cpp", *RUNTIME]
+WARPGROUPS = FORMS["warpgroups"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     if (reason := reason_against()) is not None:
         pytest.skip(f"emulator: {reason}")
-    library = ctypes.CDLL(str(build(tmp_path_factory.mktemp("faulty"), SOURCES)))
+    library = ctypes.CDLL(str(build(tmp_path_factory.mktemp("faulty"), SOURCES, WARPGROUPS)))
     library.run_faulty_kernel.restype = ctypes.c_char_p
 
     def run(name, late=False):
@@ -38,11 +40,20 @@ def run(tmp_path_factory):
         ("waits_for_ever", "waits for ever"),
         ("tells_without_a_fence", "no fence.*and a counter"),
         ("hears_without_a_fence", "no fence.*and the barrier"),
-        ("misaligned_copy", "not aligned"),
+        ("misaligned_copy", "an asynchronous copy is not aligned"),
+        ("multiplies_what_is_hidden", "not shown to the tensor cores before the last barrier"),
+        ("shows_only_the_panel_before", "not shown to the tensor cores before the last barrier"),
+        ("begins_without_a_fence", r"a product without begin_products\(\)"),
+        ("goes_on_without_a_fence", r"a product without begin_products\(\)"),
+        ("awaits_without_a_commit", "awaited that were not committed"),
+        ("misaligned_panel", "a panel is not aligned"),
+        ("half_a_product", "divergent"),
+        ("a_panel_for_each_lane", "different panels"),
     ],
 )
-def test_a_fault_is_reported(run, name, words):
-    fault, _ = run(name)
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+def test_a_fault_is_reported(run, name, words, late):
+    fault, _ = run(name, late)
     assert fault is not None
     assert fault.startswith(name)
     assert re.search(words, fault, re.DOTALL), fault
@@ -65,14 +76,34 @@ def test_a_copy_that_nobody_awaits_may_be_late(run):
     assert run("forgets_to_wait", late=True)[1].isnan().all()
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+def test_a_warpgroup_multiplies(run, late):
+    fault, numbers = run("multiplies", late)
+    assert fault is None
+    assert numbers.eq(16).all()
+
+
+@pytest.mark.parametrize("name", ["reads_sums_too_early", "writes_panels_too_early"])
+def test_a_product_that_nobody_awaits_may_be_late(run, name):
+    assert run(name, late=False)[1].eq(16).all()
+    fault, numbers = run(name, late=True)
+    assert fault is None
+    assert numbers.ne(16).any()
+
+
+def test_products_that_outlive_their_thread_are_reported(run):
+    assert "that nobody awaits" in run("ends_without_waiting", late=True)[0]
+
+
+# With products and copies that come late.
 RUN_ONE = (
-    "import ctypes, sys\nctypes.CDLL(sys.argv[1]).run_faulty_kernel(sys.argv[2].encode(), (ctypes.c_float * 64)(), 0)"
+    "import ctypes, sys\nctypes.CDLL(sys.argv[1]).run_faulty_kernel(sys.argv[2].encode(), (ctypes.c_float * 64)(), 1)"
 )
 
 
 @pytest.mark.skipif(reason_against() is not None, reason=f"emulator: {reason_against()}")
 def test_a_race_is_seen_where_every_schedule_gives_the_same(tmp_path):
-    library = build(tmp_path, SOURCES, kernel_flags=("-fsanitize=thread",))
+    library = build(tmp_path, SOURCES, WARPGROUPS, kernel_flags=("-fsanitize=thread",))
     environment = {**os.environ, "LD_PRELOAD": runtime_of_sanitizer("tsan")}
 
     def report(*arguments):
@@ -81,5 +112,7 @@ def test_a_race_is_seen_where_every_schedule_gives_the_same(tmp_path):
 
     if report("-c", ""):
         pytest.skip("ThreadSanitizer does not start here")
-    assert report("-c", RUN_ONE, str(library), "orders_by_a_barrier") == ""
-    assert "data race" in report("-c", RUN_ONE, str(library), "orders_by_a_shuffle")
+    for right in ("orders_by_a_barrier", "multiplies"):
+        assert report("-c", RUN_ONE, str(library), right) == ""
+    for racing in ("orders_by_a_shuffle", "writes_panels_too_early"):
+        assert "data race" in report("-c", RUN_ONE, str(library), racing)

@@ -95,7 +95,7 @@ struct ResidualLaunch {
   Storage storage;                 // of all its matrices
   std::vector<ResidualWork> work;  // the deepest items first
   std::int32_t items = 0;
-  std::int32_t blocks = 0;  // of the grid; each takes one item a round (reduce.cuh)
+  std::int32_t blocks = 0;  // of the grid; whoever is done takes the next item (reduce.cuh)
   // Of the workspace: sums of parts, squared sums of tiles, counters (to be zeroed before the launch).
   std::size_t partial_bytes = 0, sum_bytes = 0, counter_bytes = 0;
 };
