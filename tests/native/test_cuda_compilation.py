@@ -140,9 +140,11 @@ def shared_bytes(toolkit, tmp_path_factory):
 
 # What kernels may keep of a thread in memory, outside of their main loops: bytes of the stack, bytes stored and loaded.
 NO_SPILLS = (0, 0)
+SPILLS_EVERYWHERE = {r"residual_productIff": (16, 48)}
 SPILLS = {
-    (8, 0): {r"residual_productIff": (16, 48)},
-    (9, 0): {r"residual_productIff": (16, 48), r"gram_residualIfNS_8bfloat|gram_residualIfNS_7float16": (8, 8)},
+    (8, 6): {r"residual_productIffLi2": (24, 72)},
+    (8, 9): {r"residual_productIffLi2": (24, 72)},
+    (9, 0): {r"gram_residualIfNS_8bfloat|gram_residualIfNS_7float16": (8, 8)},
     (10, 0): {r"power_iterationI[fd]fdE": (8, 8)},
 }
 
@@ -164,7 +166,7 @@ def test_hardly_a_register_is_spilled(assembled):
     )
     assert {re.search("|".join(kernels), kernel.name)[0] for kernel in assembled.kernels} == set(kernels)
     for kernel in assembled.kernels:
-        allowed = SPILLS.get(assembled.architecture, {}).items()
+        allowed = (SPILLS.get(assembled.architecture, {}) | SPILLS_EVERYWHERE).items()
         stack, spilled = next((most for pattern, most in allowed if re.search(pattern, kernel.name)), NO_SPILLS)
         assert kernel.stack_bytes <= stack, kernel
         assert kernel.spilled_bytes <= spilled, kernel
