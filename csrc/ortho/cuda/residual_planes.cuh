@@ -43,8 +43,10 @@ struct PlanePlaces {
       const std::int64_t block = row / plane_rows * blocks + k / plane_block;
       return ((block * Terms * units + of_term) * plane_rows + row % plane_rows) * unit;
     }
-    return ((row * blocks + k / plane_block) * Terms * units + of_term) * unit;
+    return row * row_numbers() + (k / plane_block * Terms * units + of_term) * unit;
   }
+  // Of all terms of a row, where rows are one behind the other.
+  ORTHO_DEVICE std::int64_t row_numbers() const { return blocks * Terms * plane_block; }
 };
 
 // Writes a tile's units, of which entry (r, k) is words[r * row_step + k * depth_step].

@@ -67,11 +67,12 @@ class PlanesOperand {
     } else {
       constexpr int across = Depth / unit, rows_at_once = tile_threads / across;
       const std::int32_t k = thread % across * unit;
+      const Half* source = planes_ + Places(order_).number(first_ + thread / across, k_ + k, 0);
+      const std::int64_t step = rows_at_once * Places(order_).row_numbers();
       ORTHO_UNROLL
-      for (int i = 0; i < wide_tile / rows_at_once; ++i) {
+      for (int i = 0; i < wide_tile / rows_at_once; ++i, source += step) {
         const int r = thread / across + i * rows_at_once;
         const bool valid = within(first_ + r, order_) && within(k_ + k, depth_);
-        const Half* const source = planes_ + Places(order_).number(first_ + r, k_ + k, 0);
         ORTHO_UNROLL
         for (int t = 0; t < Terms; ++t)
           copy_async<16>(panel + t * Panel::Own::numbers + Panel::Own::place(r, k), source + t * plane_block,

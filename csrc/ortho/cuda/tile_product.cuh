@@ -100,14 +100,14 @@ struct TermProducts {
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
   template <class A, class B>
   using Place = WarpPlace<A, B>;
+  static constexpr bool is_asynchronous = false;
   static ORTHO_DEVICE void before_barrier() {}
 
-  template <class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, int, float factor,
-                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
+  template <class A, class B>
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const WarpPlace<A, B>& place, float factor,
+                                     Blocks<Sum, side>& sums) {
     ORTHO_UNROLL
     for (int k = 0; k < depth; k += run) add_run(a, b, place, k, factor, sums);
-    meanwhile();
   }
 
  private:
@@ -177,18 +177,12 @@ struct Fp64 {
   static constexpr int side = narrow_tile, depth = 8;
   template <class A, class B>
   struct Place {};
+  static constexpr bool is_asynchronous = false;
   static ORTHO_DEVICE void before_barrier() {}
 
-  template <class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int, float,
-                                     Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
-    add_run(a, b, sums);
-    meanwhile();
-  }
-
- private:
   template <class A, class B>
-  static ORTHO_DEVICE void add_run(const A& a, const B& b, Blocks<Sum, side>& sums) {
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, float,
+                                     Blocks<Sum, side>& sums) {
     constexpr int step = 4;
     const int g = thread_index() % warp_size / 4, t = thread_index() % 4;
     ORTHO_UNROLL
@@ -216,10 +210,11 @@ struct WarpgroupProducts {
   static constexpr int run = LeftTerms > 1 && RightTerms > 1 ? step : depth;
   template <class A, class B>
   struct Place {};
+  static constexpr bool is_asynchronous = true;  // products run on while threads do something else
   static ORTHO_DEVICE void before_barrier() { show_to_tensor_cores(); }
 
   template <class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, const Place<A, B>&, int columns, float factor,
+  static ORTHO_DEVICE void add_chunk(const A& a, const B& b, int columns, float factor,
                                      Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
     auto& flat = reinterpret_cast<float (&)[side / 2]>(sums);
     if (columns > side / 2) {
@@ -428,15 +423,24 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
       bring_to_registers(next + 1);
     };
     const LeftPanel a{left_panel(chunk < 0 ? 0 : chunk)};
-    if (chunk < 0 || columns == 0) {
-      if (chunk >= 0) beside(a);
+    if constexpr (Products::is_asynchronous) {
+      if (chunk < 0 || columns == 0) {
+        if (chunk >= 0) beside(a);
+        write();
+        continue;
+      }
+      Products::add_chunk(a, RightPanel{right_or_same(chunk)}, columns, left.factor(chunk), sums, [&] {
+        beside(a);
+        write();
+      });
+    } else {
+      if (chunk >= 0) {
+        if (columns > 0)
+          Products::add_chunk(a, RightPanel{right_or_same(chunk)}, place, left.factor(chunk), sums);
+        beside(a);
+      }
       write();
-      continue;
     }
-    Products::add_chunk(a, RightPanel{right_or_same(chunk)}, place, columns, left.factor(chunk), sums, [&] {
-      beside(a);
-      write();
-    });
   }
   block_barrier();  // the shared memory may be used for something else
 }
