@@ -140,10 +140,8 @@ def shared_bytes(toolkit, tmp_path_factory):
 
 # What kernels may keep of a thread in memory, outside of their main loops: bytes of the stack, bytes stored and loaded.
 NO_SPILLS = (0, 0)
-SPILLS_EVERYWHERE = {r"residual_productIff": (16, 48)}
+SPILLS_EVERYWHERE = {r"residual_productIff": (24, 64)}
 SPILLS = {
-    (8, 6): {r"residual_productIffLi2": (24, 72)},
-    (8, 9): {r"residual_productIffLi2": (24, 72)},
     (9, 0): {r"gram_residualIfNS_8bfloat|gram_residualIfNS_7float16": (8, 8)},
     (10, 0): {r"power_iterationI[fd]fdE": (8, 8)},
 }
