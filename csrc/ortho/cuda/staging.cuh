@@ -188,12 +188,12 @@ class RowWalk {
 };
 
 // An operand whose panels hold its numbers as they are stored, or converted to E.
-template <class E, class S, int Side, int Depth, class Reading, Arrangement arrangement = Arrangement::padded>
+template <class E, class S, int Side, int Depth, class Reading>
 class StoredOperand {
   static constexpr bool in_pieces = Reading::aligned && std::is_same_v<E, S>;
 
  public:
-  using Panel = cuda::Panel<E, Side, Depth, Reading::major, 1, arrangement>;
+  using Panel = cuda::Panel<E, Side, Depth, Reading::major>;
   static constexpr bool through_registers = false;
   struct Staged {};
 

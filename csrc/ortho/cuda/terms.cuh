@@ -153,10 +153,11 @@ class SplitOperand {
 // What HalfProducts multiply: float32 numbers in float16 terms, 16-bit numbers as they are. Copies to units,
 // which go past the registers, would ask memory for each unit by itself.
 template <class S, int Terms, class Reading>
-using HalfOperand = std::conditional_t<
-    std::is_same_v<S, float>, SplitOperand<S, float16, Terms, half_depth<S>, Reading, half_arrangement>,
-    std::conditional_t<half_arrangement == Arrangement::padded,
-                       StoredOperand<S, S, wide_tile, half_depth<S>, Reading, half_arrangement>,
-                       SplitOperand<S, S, 1, half_depth<S>, Reading, half_arrangement>>>;
+using HalfOperand =
+    std::conditional_t<std::is_same_v<S, float>,
+                       SplitOperand<S, float16, Terms, half_depth<S>, Reading, half_arrangement>,
+                       std::conditional_t<half_arrangement == Arrangement::padded,
+                                          StoredOperand<S, S, wide_tile, half_depth<S>, Reading>,
+                                          SplitOperand<S, S, 1, half_depth<S>, Reading, half_arrangement>>>;
 
 }  // namespace ortho::cuda

@@ -90,8 +90,21 @@ struct WarpPlace {
 // add_chunk() adds factor x the products of two panels to the sums of this thread's warp, in so many of its
 // columns, and calls meanwhile() once, at best while tensor cores work.
 
-// Products of 16-bit terms, those of the last terms first: they are the smallest. Products below the digits
-// of the last term are left out, so two by two terms need three products, three by three terms six.
+// Calls visit(p, q) for the products of terms, those of the last terms first: they are the smallest. Products
+// below the digits of the last term are left out, so two by two terms need three products, three by three
+// six.
+template <int LeftTerms, int RightTerms, class Visit>
+ORTHO_DEVICE void for_term_pairs(const Visit& visit) {
+  ORTHO_UNROLL
+  for (int places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1; places >= 0; --places) {
+    ORTHO_UNROLL
+    for (int p = 0; p < LeftTerms; ++p) {
+      if (places - p >= 0 && places - p < RightTerms) visit(p, places - p);
+    }
+  }
+}
+
+// Products of 16-bit terms.
 template <class Half, int LeftTerms, int RightTerms, int Depth>
 struct TermProducts {
   using Sum = float;
@@ -146,25 +159,17 @@ struct TermProducts {
     }
   }
 
-  static constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
-
   template <int Columns>
   static ORTHO_DEVICE void multiply(const std::uint32_t (&left)[LeftTerms][4],
                                     const std::uint32_t (&right)[RightTerms][Columns / 2][4],
                                     float (&part)[Columns][4]) {
-    ORTHO_UNROLL
-    for (int places = last_places; places >= 0; --places) {
+    for_term_pairs<LeftTerms, RightTerms>([&](int p, int q) {
       ORTHO_UNROLL
-      for (int p = 0; p < LeftTerms; ++p) {
-        const int q = places - p;
-        if (q < 0 || q >= RightTerms) continue;
-        ORTHO_UNROLL
-        for (int j = 0; j < Columns; ++j) {
-          const std::uint32_t (&two)[4] = right[q][j / 2];
-          mma_16bit<Half>(part[j], left[p], {two[j % 2 * 2], two[j % 2 * 2 + 1]});
-        }
+      for (int j = 0; j < Columns; ++j) {
+        const std::uint32_t (&two)[4] = right[q][j / 2];
+        mma_16bit<Half>(part[j], left[p], {two[j % 2 * 2], two[j % 2 * 2 + 1]});
       }
-    }
+    });
   }
 };
 
@@ -242,24 +247,17 @@ struct WarpgroupProducts {
 
   template <int Count, class A, class B>
   static ORTHO_DEVICE void begin_run(const A& a, const B& b, int begin, float (&part)[Count]) {
-    constexpr int last_places = (LeftTerms > RightTerms ? LeftTerms : RightTerms) - 1;
     const PanelPlace left = place_of(a, WarpRows::group_row(computed_here(thread_index()))),
                      right = place_of(b, 0);
     bool adds = false;
     begin_products();
     ORTHO_UNROLL
     for (int k = begin; k < begin + run; k += step) {
-      ORTHO_UNROLL
-      for (int places = last_places; places >= 0; --places) {
-        ORTHO_UNROLL
-        for (int p = 0; p < LeftTerms; ++p) {
-          const int q = places - p;
-          if (q < 0 || q >= RightTerms) continue;
-          begin_product<Half, A::major == Major::vectors, B::major == Major::vectors>(
-              part, left.behind(bytes_to<A>(p, k)), right.behind(bytes_to<B>(q, k)), adds);
-          adds = true;
-        }
-      }
+      for_term_pairs<LeftTerms, RightTerms>([&](int p, int q) {
+        begin_product<Half, A::major == Major::vectors, B::major == Major::vectors>(
+            part, left.behind(bytes_to<A>(p, k)), right.behind(bytes_to<B>(q, k)), adds);
+        adds = true;
+      });
     }
     commit_products();
   }
