@@ -35,6 +35,7 @@ PRODUCTS = ("residual", "product")
 PENALTY: dict[str, str | tuple[str, ...]] = {
     "staging.cuh": PRODUCTS,
     "terms.cuh": PRODUCTS,
+    "chunk_products.cuh": PRODUCTS,
     "tile_product.cuh": PRODUCTS,
     "gram_residual.cuh": "residual",
     "gram_diagonal.cuh": "residual",

@@ -5,7 +5,7 @@
 // stay small on the way.
 #pragma once
 
-#include "tile_product.cuh"
+#include "tile_places.cuh"
 #include "two_float.cuh"
 
 namespace ortho::cuda {

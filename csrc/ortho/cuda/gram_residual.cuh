@@ -7,6 +7,7 @@
 #include "gram_diagonal.cuh"
 #include "part_slots.cuh"
 #include "reduce.cuh"
+#include "terms.cuh"
 #include "tile_product.cuh"
 
 namespace ortho::cuda {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "gram_diagonal.cuh"
-#include "tile_product.cuh"
+#include "tile_places.cuh"
 
 namespace ortho::cuda {
 
