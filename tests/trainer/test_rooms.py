@@ -24,7 +24,9 @@ def imports():
 
 
 def test_there_are_few_rooms():
-    assert len([path for path in TOP.iterdir() if path.name != "__pycache__"]) <= 20
+    assert (
+        len([path for path in TOP.iterdir() if path.name != "__pycache__"]) <= 22
+    )  # what a user runs, and the rooms behind
 
 
 def test_no_import_runs_back_up():

@@ -1,24 +1,34 @@
-"""The progress of a run: a bar on a terminal, a line now and then in a log."""
+"""The progress of a run: a bar on a terminal, a line now and then in a log, and where it leads for those who watch."""
 
+import json
 import sys
 import time
+from pathlib import Path
 
 from tqdm import tqdm
+
+from ..errors import writing
+from ..report.record import write_atomically
 
 LINE_SECONDS = 15.0
 
 
 class Progress:
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, file: Path) -> None:
         self.label = label
+        self.file = file
         self.bar: tqdm | None = None
         self.text = ""
         self.last_line = 0.0
         self.total = 0
 
     def start(self, step: int, total: int) -> None:
+        """From `step` to `total`; other processes learn so from the file, and how the run is called."""
         self.total = total
         self.last_line = time.monotonic()
+        course = {"label": self.label, "steps": total, "start": step, "started": time.time()}
+        with writing(self.file) as path:
+            write_atomically(path, json.dumps(course) + "\n")
         if sys.stderr.isatty():
             self.bar = tqdm(
                 desc=self.label, initial=step, total=total, unit="step", bar_format="{l_bar}{bar}| {n}/{total}{postfix}"

@@ -16,7 +16,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+{head}<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -137,7 +137,6 @@ def summary(runs: Sequence[RunRecord]) -> str:
 
 
 def render(runs: Sequence[RunRecord]) -> str:
-    title = " and ".join(run.label for run in runs) if len(runs) < 3 else f"{len(runs)} runs"
     sections = [
         _section("Results", _table(runs), _reading(runs)),
         *[_section(title, _figure(draw(runs), title, caption)) for title, draw, caption in FIGURES],
@@ -145,12 +144,18 @@ def render(runs: Sequence[RunRecord]) -> str:
         _section("Machine", _machine(runs)),
     ]
     return PAGE.format(
-        title=html.escape(title[:1].upper() + title[1:]),
+        head="",
+        title=html.escape(title_of([run.label for run in runs])),
         style=STYLE,
         lead=_lead(runs),
         alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in _collapses(runs)),
         sections="\n".join(sections),
     )
+
+
+def title_of(labels: Sequence[str]) -> str:
+    title = " and ".join(labels) if len(labels) < 3 else f"{len(labels)} runs"
+    return title[:1].upper() + title[1:]
 
 
 def _lead(runs: Sequence[RunRecord]) -> str:

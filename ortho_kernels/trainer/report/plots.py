@@ -3,17 +3,22 @@
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .collapse import LEAST_SPREAD
+from .decimation import decimate
+from .live_run import Curve, LiveRun, steps_of
 from .record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Run = TypeVar("Run", RunRecord, LiveRun)
 COLORS = ("#7a8190", "#b4451f", "#1f6f8b", "#5b8c3a", "#7d4f9e", "#c2912e")  # told apart by color-blind readers too
 MOST_PANELS = 30
+MOST_PIXELS = 600  # across a live curve
+FEW_POINTS = 30  # each of which is marked
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -56,6 +61,27 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
     return _svg(draw, width=9.2, height=2.9)
 
 
+def live_curve(curve: Curve, runs: Sequence[LiveRun]) -> str:
+    """One curve of runs that may still train, without a legend."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for run, color in _with_colors(runs):
+            steps, values = run.curve(curve)
+            axes.plot(*decimate(steps, values, MOST_PIXELS), color=color, marker="." if len(steps) < FEW_POINTS else "")
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        first, last = steps_of(runs)
+        room = (last - first) / 40 or 1.0
+        axes.set_xlim(first - room, last + room)
+        if curve.from_zero:
+            axes.set_ylim(bottom=0)
+        if curve.column == "spread":
+            axes.axhline(LEAST_SPREAD, color="#22262e", linewidth=0.6, linestyle=":")  # collapsed below
+
+    return _svg(draw, width=4.4, height=2.3)
+
+
 def representation_spectra(runs: Sequence[RunRecord]) -> str:
     """Eigenvalues of the covariance of the test features, relative to the largest."""
 
@@ -96,7 +122,7 @@ def weight_spectra(runs: Sequence[RunRecord]) -> str:
     return _svg(draw, width=9.2, height=1.55 * rows + 0.4)
 
 
-def _with_colors(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str]]:
+def _with_colors(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
     return zip(runs, itertools.cycle(COLORS), strict=False)
 
 

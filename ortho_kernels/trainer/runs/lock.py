@@ -59,10 +59,19 @@ def acquire_lock(folder: Path) -> Iterator[None]:
 
 def refuse_if_held(folder: Path) -> None:
     """Raises TrainerError if a process works on the run."""
+    if (holder := _living_holder(folder)) is not None:
+        raise TrainerError(_refusal(folder, holder))
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works on the run."""
+    return _living_holder(folder) is not None
+
+
+def _living_holder(folder: Path) -> Holder | None:
     path = folder / NAME
     holder = None if path.is_dir() else _holder_of(path)
-    if holder is not None and not _is_stale(path, holder):
-        raise TrainerError(_refusal(folder, holder))
+    return None if holder is None or _is_stale(path, holder) else holder
 
 
 def _refusal(folder: Path, holder: Holder) -> str:

@@ -158,7 +158,7 @@ def fit(
     callbacks: Sequence[Callback],
 ) -> Monitor:
     settings = config.trainer
-    metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config))
+    metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config), run.folder / "progress.json")
     alarm = CollapseAlarm(advice(config.method.name))
     monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
     checkpoints = Checkpoints(
