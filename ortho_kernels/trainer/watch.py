@@ -7,6 +7,7 @@ It reads what the runs write, from outside, and changes nothing about them.
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from .runs.lock import is_held
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the other screen without a cursor, and back
 HOME, LINE_END, SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"  # move; clear to the end of the line; of the screen
 TERMINAL_SECONDS, PAGE_SECONDS = 5.0, 15.0  # between two looks at the runs
+LEAST_SECONDS = 0.2
 RESIZE_SECONDS = 0.1  # between two looks at the window's size
 
 
@@ -59,8 +61,11 @@ def find_run(path: Path) -> Path:
 
 def _look(runs: Sequence[LiveRun]) -> bool:
     """Returns whether any of them goes on."""
-    for run in runs:
-        run.look(held=is_held(run.folder))
+    try:
+        for run in runs:
+            run.look(held=is_held(run.folder))
+    except OSError as error:
+        raise TrainerError(f"Cannot read {error.filename}: {error.strerror}.") from None
     return any(run.state is not State.FINISHED for run in runs)
 
 
@@ -183,9 +188,12 @@ def _options(words: Sequence[str] | None) -> Any:
 
 
 def _seconds(word: str) -> float:
-    seconds = float(word)
-    if not 0.2 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word}: give at least 0.2 seconds")
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = math.nan
+    if not LEAST_SECONDS <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{word} is no number of seconds from {LEAST_SECONDS} on")
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,10 @@ class LivePage:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         renewal = f"Loads itself anew every {reload:g} s." if reload else "It is renewed no longer."
         return PAGE.format(
-            head=f'<meta http-equiv="refresh" content="{reload:g}">\n' if reload else "",
+            head=f'<meta http-equiv="refresh" content="{math.ceil(reload)}">\n' if reload else "",
             title=html.escape(title_of(labels_of(self.runs))),
             style=STYLE + LIVE_STYLE,
-            lead=html.escape(" · ".join(str(run.folder) for run in self.runs)),
+            lead=html.escape(" · ".join(run.place for run in self.runs)),
             alarms="",
             sections=f'<ul class="runs">{_items(self.runs)}</ul>\n<div class="curves">\n{self.figures}\n</div>\n'
             f'<p class="note">As of {now}. {renewal}</p>',

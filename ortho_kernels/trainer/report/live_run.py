@@ -92,6 +92,10 @@ class LiveRun:
         return printable(self.course.get("label") or self.results.get("label") or self.folder.name)
 
     @property
+    def place(self) -> str:
+        return printable(str(self.folder))
+
+    @property
     def step(self) -> int:
         """Of the last row; 0 before the first."""
         steps = self.metrics.column("step")

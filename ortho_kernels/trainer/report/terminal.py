@@ -42,7 +42,7 @@ def _one_header(grid: Grid, run: LiveRun) -> int:
     grid.put(grid.width - len(state), 0, state, STATES[run.state])
     room = grid.width - len(state) - 2
     column = grid.put(0, 0, shortened(run.label, room), BOLD)
-    grid.put(column + 2, 0, shortened(str(run.folder), max(1, room - column - 2)), DIM)
+    grid.put(column + 2, 0, shortened(run.place, max(1, room - column - 2)), DIM)
     if run.steps:
         done = round(grid.width * min(1.0, run.step / run.steps))
         grid.put(0, 1, "━" * done, STATES[run.state])
@@ -60,7 +60,8 @@ def _many_headers(grid: Grid, runs: Sequence[LiveRun], colors: bool) -> int:
         grid.put(0, i, "━━" if colors else _letter(i), _color(i))
         grid.put(3, i, shortened(labels[i], room), BOLD)
         column = grid.put(4 + room, i, f"{run.state.value:<10} ", STATES[run.state])
-        grid.put(column, i, shortened(" · ".join(course(run)), max(1, grid.width - column)))
+        column = grid.put(column, i, shortened(" · ".join(course(run)), max(1, grid.width - column)))
+        grid.put(column + 2, i, shortened(run.place, max(1, grid.width - column - 2)), DIM)
     if shown < len(runs):
         grid.put(0, shown, f"and {len(runs) - shown} more", DIM)
         return shown + 1
