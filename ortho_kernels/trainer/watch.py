@@ -32,7 +32,7 @@ RESIZE_SECONDS = 0.1  # between two looks at the window's size
 def main(words: Sequence[str] | None = None) -> None:
     options = _options(words)
     runs = [LiveRun(run) for run in dict.fromkeys(map(find_run, options.runs))]
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm():
         if options.page is not None:
             path = options.page if options.page.name else runs[0].folder / "watch.html"
             _watch_page(runs, path, options.every or PAGE_SECONDS, options.once)
@@ -129,9 +129,18 @@ def _show(runs: Sequence[LiveRun], ascii_only: bool) -> None:
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """As Ctrl-C ends it: the terminal is restored, and a page reloads no longer."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _other_screen() -> Iterator[None]:
     """A screen to draw on, without a cursor and without what is typed; afterwards all is as it was, whatever ends it."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.stdout.write(ENTER)
     try:
         with _silent_keys():
@@ -139,7 +148,6 @@ def _other_screen() -> Iterator[None]:
     finally:
         sys.stdout.write(LEAVE)
         sys.stdout.flush()
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

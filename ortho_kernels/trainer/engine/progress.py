@@ -26,9 +26,9 @@ class Progress:
         """From `step` to `total`; other processes learn so from the file, and how the run is called."""
         self.total = total
         self.last_line = time.monotonic()
-        course = {"label": self.label, "steps": total, "start": step, "started": time.time()}
+        progress = {"label": self.label, "steps": total, "start": step, "started": time.time()}
         with writing(self.file) as path:
-            write_atomically(path, json.dumps(course) + "\n")
+            write_atomically(path, json.dumps(progress) + "\n")
         if sys.stderr.isatty():
             self.bar = tqdm(
                 desc=self.label, initial=step, total=total, unit="step", bar_format="{l_bar}{bar}| {n}/{total}{postfix}"

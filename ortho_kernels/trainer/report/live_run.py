@@ -60,14 +60,14 @@ class LiveRun:
         self.folder = folder
         self.metrics = GrowingTable(folder / "metrics.csv")
         self.evaluations = GrowingTable(folder / "evaluations.csv")
-        self.course: dict[str, Any] = {}
+        self.progress: dict[str, Any] = {}
         self.results: dict[str, Any] = {}
         self.state = State.STARTING
         self.changed = 0.0  # when the last row was written, in seconds of the epoch; 0 before the first
 
     def look(self, held: bool) -> None:
         """`held`: whether a process works on the run."""
-        self.course = _read_json(self.folder / "progress.json")
+        self.progress = _read_json(self.folder / "progress.json")
         self.results = _read_json(self.folder / "results.json")
         self.metrics.look()
         self.evaluations.look()
@@ -83,13 +83,13 @@ class LiveRun:
             return State.STARTING
         if self.step == self.steps:
             return State.EVALUATING
-        rows = int(np.count_nonzero(self.metrics.column("step") > self.course.get("start", 0)))
+        rows = int(np.count_nonzero(self.metrics.column("step") > self.progress.get("start", 0)))
         patience = max(STALLED_SECONDS, STALLED_ROWS * self._seconds_to_last_row() / max(1, rows))
         return State.STALLED if time.time() - self.changed > patience else State.TRAINING
 
     @property
     def label(self) -> str:
-        return printable(self.course.get("label") or self.results.get("label") or self.folder.name)
+        return printable(self.progress.get("label") or self.results.get("label") or self.folder.name)
 
     @property
     def place(self) -> str:
@@ -104,26 +104,26 @@ class LiveRun:
     @property
     def steps(self) -> int | None:
         """In all; None where the run does not say so."""
-        return self.course.get("steps") or self.results.get("steps")
+        return self.progress.get("steps") or self.results.get("steps")
 
     def seconds_so_far(self) -> float | None:
         """Since the process started that trains, or until it ended; None where that is not known."""
         if self.state is State.FINISHED:
             return self.results["seconds"]
-        if "started" not in self.course:
+        if "started" not in self.progress:
             return None
-        return self._seconds_to_last_row() if self.state is State.STOPPED else time.time() - self.course["started"]
+        return self._seconds_to_last_row() if self.state is State.STOPPED else time.time() - self.progress["started"]
 
     def seconds_left(self) -> float | None:
         """Of training, at the mean pace since its process started; None where that is not known."""
-        done = self.step - self.course.get("start", self.step)
+        done = self.step - self.progress.get("start", self.step)
         if self.state is not State.TRAINING or self.steps is None or done <= 0:
             return None
         pace = self._seconds_to_last_row() / done
         return max(0.0, self.changed + (self.steps - self.step) * pace - time.time())
 
     def _seconds_to_last_row(self) -> float:
-        return max(0.0, self.changed - self.course.get("started", self.changed))
+        return max(0.0, self.changed - self.progress.get("started", self.changed))
 
     def curve(self, curve: Curve) -> tuple[Floats, Floats]:
         """Steps and values, both (rows,)."""

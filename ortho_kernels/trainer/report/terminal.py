@@ -75,8 +75,9 @@ def course(run: LiveRun) -> list[str]:
     if (left := run.seconds_left()) is not None:
         figures.append(f"{duration(left)} left")
     if (so_far := run.seconds_so_far()) is not None:
-        since = f" since step {run.course['start']:,}" if run.course.get("start") else ""
-        figures.append(f"{duration(so_far)}{since or ' so far'}")
+        start = run.progress.get("start")
+        since = f"since step {start:,}" if start else "in all" if run.state is State.FINISHED else "so far"
+        figures.append(f"{duration(so_far)} {since}")
     if len(speeds := run.metrics.column("images_per_second")):
         figures.append(f"{speeds[-1]:,.0f} images/s")
     return figures
