@@ -1,5 +1,7 @@
 """TensorBoard and Weights & Biases get what metrics.csv gets, under the same names."""
 
+from typing import ClassVar
+
 import pytest
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -10,23 +12,22 @@ from ortho_kernels.trainer.report.metrics_file import read_metrics
 class Recorder(DummyLogger):
     """In the place of WandbLogger, whose package need not be installed."""
 
+    made: ClassVar = []
+
     def __init__(self, **options):
         super().__init__()
         self.options, self.rows = options, []
-        made.append(self)
+        self.made.append(self)
 
     def log_metrics(self, metrics, step):
         self.rows.append({"step": step, **metrics})
-
-
-made = []
 
 
 def test_loggers_have_the_names_and_values_of_metrics_csv(run_tiny, monkeypatch):
     monkeypatch.setattr("ortho_kernels.trainer.runs.pretrain.WandbLogger", Recorder)
     folder = run_tiny("trainer.wandb=project")
     rows = read_metrics(folder / "metrics.csv")
-    (recorder,) = made
+    (recorder,) = Recorder.made
     assert (recorder.options["project"], recorder.options["id"]) == ("project", folder.name)
     assert recorder.rows == rows
     events = EventAccumulator(str(folder / "tensorboard"))
