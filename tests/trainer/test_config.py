@@ -44,9 +44,10 @@ from ortho_kernels.trainer.errors import TrainerError
         ("", "Cannot read ''."),
         ("+foo=1", "no option +foo."),
         ("hydra.run.dir=x", "no option hydra.run.dir."),
-        ("data.root=a(b)", "need quotes that reach the program: 'data.root=\"a(b)\"'"),
+        ("data.root='a'b", "need quotes around it that reach the program: 'data.root=\"'a'b\"'"),
         ("data.root=a,b", "One value with a comma needs quotes: 'data.root=\"a,b\"'"),
-        ("data.root=bücher", "need quotes that reach the program: 'data.root=\"bücher\"'"),
+        ("data.root=bücher,a", "need quotes around it that reach the program: 'data.root=\"bücher,a\"'"),
+        ("optimizer.lr=0.1(", "optimizer.lr: Value '0.1('"),
         ("seed=", "seed"),
     ],
 )

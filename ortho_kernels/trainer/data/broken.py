@@ -1,11 +1,14 @@
 """The pictures of a run that can't be decoded: each is named once and counted once."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..distributed.processes import is_main_process
 from ..errors import writing
 from .decoding import PictureError
+
+MOST_LINES = 20  # printed; gathered pictures may be broken by the thousand
 
 
 class BrokenPictures:
@@ -32,7 +35,17 @@ class BrokenPictures:
             known = name in self._listed()
             self._append([name] * (not known))
         if not known:
+            self._print(error)
+
+    def _print(self, error: PictureError) -> None:
+        count = len(self)
+        if count <= MOST_LINES:
             print(f"{error} It is left out.", file=sys.stderr, flush=True)
+        elif count == MOST_LINES + 1:
+            print("More are broken; broken_pictures.txt in the run's folder names all.", file=sys.stderr, flush=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names | self._listed()))
 
     def __len__(self) -> int:
         return len(self.names | self._listed())

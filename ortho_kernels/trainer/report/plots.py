@@ -57,7 +57,7 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
 
 
 def representation_spectra(runs: Sequence[RunRecord]) -> str:
-    """Eigenvalues of the covariance of the test features, relative to the largest."""
+    """Eigenvalues of the covariance of the features, relative to the largest."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()

@@ -26,7 +26,7 @@ from ..backbones import build_encoder
 from ..distributed.batch_norm import convert_batch_norms
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..report.collapse import CollapseAlarm
-from ..config import flattened, identity
+from ..config import evaluation_source, flattened, identity
 from ..data import Splits, load_splits, require_variance
 from ..errors import TrainerError, writing
 from ..probes.evaluation import evaluate
@@ -68,10 +68,11 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
+    judged = load_judged(config, splits, ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with open_run(config, ranks) as run:
-        return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
+        return _train_and_record(config, run, module, stream, splits, judged, ranks, callbacks)
 
 
 def _train_and_record(
@@ -80,6 +81,7 @@ def _train_and_record(
     module: Pretraining,
     stream: BatchStream,
     splits: Splits,
+    judged: Splits,
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Path:
@@ -89,7 +91,8 @@ def _train_and_record(
         return run.folder
     if ranks.rank == 0:
         print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
-    splits.broken.persist(run.folder / "broken_pictures.txt")
+    for each in (splits, judged):
+        each.broken.persist(run.folder / "broken_pictures.txt")
     start = time.monotonic()
     monitor = fit(config, run, module, stream, ranks, callbacks)
     if ranks.rank > 0:
@@ -97,7 +100,7 @@ def _train_and_record(
     if config.trainer.strategy == "fsdp2":  # this process holds but a part of every weight: read all of them back
         module = build_module(config, splits, ALONE, steps=module.steps)
         module.load_state_dict(read_checkpoint(checkpoint_files(run.checkpoints)[0])["state_dict"])
-    record(config, run, module, splits, monitor, seconds=time.monotonic() - start)
+    record(config, run, module, splits, judged, monitor, seconds=time.monotonic() - start)
     finished = RunRecord.read(run.folder)
     with writing(run.folder / "report.html") as path:
         write_report(path, [finished])
@@ -108,6 +111,28 @@ def _train_and_record(
 def instantiate(branch: DictConfig) -> Any:
     """The object that a branch of the configuration describes: a source, a backbone, a method's settings, ..."""
     return OmegaConf.to_object(branch)
+
+
+def load_judged(config: DictConfig, splits: Splits, ranks: Ranks) -> Splits:
+    """The pictures that the encoder is judged by: the run's own, other labeled ones, or its own without their labels."""
+    chosen, source = config.evaluation.data, evaluation_source(config)
+    if chosen is None:
+        return splits
+    if source is None:
+        return Splits(unlabeled=splits.pretraining, broken=splits.broken)
+    judged = load_splits(instantiate(source), ranks)
+    if judged.labeled is None:
+        raise TrainerError(
+            f"evaluation.data={chosen}: these pictures give no scores. Those need pictures with labels to fit on and to "
+            "test on, as in train/CLASS/ and test/CLASS/."
+        )
+    channels = splits.channels, judged.channels
+    if channels[0] != channels[1] and not {1, 3}.issuperset(channels):
+        raise TrainerError(
+            f"evaluation.data={chosen} has pictures of {channels[1]} channels, and the run's have {channels[0]}. Only gray "
+            "and color pictures become each other."
+        )
+    return judged
 
 
 def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStream:
@@ -193,17 +218,26 @@ def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
     return loggers
 
 
-def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, monitor: Monitor, seconds: float) -> None:
+def record(
+    config: DictConfig,
+    run: Run,
+    module: Pretraining,
+    splits: Splits,
+    judged: Splits,
+    monitor: Monitor,
+    seconds: float,
+) -> None:
     """Writes what the final encoder is worth (results.json) and what it looks like inside (spectra.json)."""
     encoder = module.method.network(config.evaluation.network)
-    scores, features = evaluate(encoder, module.views, splits, config.evaluation, config.seed)
+    scores, features = evaluate(encoder, module.views, judged, config.evaluation, config.seed)
     layers = module.penalty.report()
     eigenvalues = representation_eigenvalues(features)
     results: dict[str, Any] = {
         "label": label_of(config),
         "note": config.note,
         "network": config.evaluation.network,
-        **asdict(scores),
+        **(asdict(scores) if scores is not None else {}),
+        "representation_images": len(features),
         "spread": read_metrics(run.folder / "metrics.csv")[-1]["spread"],
         "representation_spread": spread(features).item(),
         "representation_effective_rank": effective_rank(eigenvalues),
@@ -216,6 +250,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
         "broken_pictures": len(splits.broken),
+        "left_out": splits.left_out.with_broken(splits.broken).as_dict(),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
