@@ -134,7 +134,7 @@ def _read_headers(path: Path, shard: int, accepted: set[str], index: _Index, lef
     size = path.stat().st_size
     tar: tarfile.TarFile | None = None
     try:
-        with tarfile.open(path, "r:", errors="surrogateescape") as tar:
+        with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                 if member.offset_data + member.size > size:
