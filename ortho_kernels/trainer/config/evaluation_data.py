@@ -1,4 +1,4 @@
-"""`evaluation.data=SOURCE evaluation.options={...}`: the source of the labeled pictures that an encoder is scored on."""
+"""The source of the labeled pictures that an encoder is scored on: `evaluation.data`, with `evaluation.options`."""
 
 import re
 from typing import Any

@@ -41,20 +41,20 @@ class HuggingFace(EncodedSource):
         if not self.dataset:
             raise TrainerError("data=huggingface needs data.dataset=NAME, as on the Hub, or a local folder.")
         splits = self._load_all()
-        train = self._split(splits, self.split, "split")
-        image = self._column(train, self.image, "image", "Image")
+        train = self._split(splits, self.split, "data.split")
+        image = self._column(train, self.image, "data.image", "Image")
         if image is None:
             raise TrainerError(
                 f"data.dataset={self.dataset} has no column of pictures; it has {', '.join(train.column_names)}. One that "
                 "holds the bytes of pictures is data.image=COLUMN."
             )
-        label = self._column(train, self.label, "label", "ClassLabel")
+        label = self._column(train, self.label, "data.label", "ClassLabel")
         pictures = self._pictures(train, image, self.split)
         if label is None:
             return self._unlabeled(pictures, "it has no column of classes")
         labels = _Labels(train, label, self.dataset)
         names = [self.test_split] if self.test_split else [name for name in TEST_NAMES if name in splits]
-        tests = ((name, self._split(splits, name, "test_split")) for name in names if name != self.split)
+        tests = ((name, self._split(splits, name, "data.test_split")) for name in names if name != self.split)
         # On the Hub a test set is often there without its labels, or with -1 for each.
         scored = ((name, test, labels.of(test)) for name, test in tests if label in test.column_names)
         name, test, classes = next((each for each in scored if (each[2] >= 0).any()), ("", None, torch.empty(0)))
@@ -88,7 +88,7 @@ class HuggingFace(EncodedSource):
         except Exception as error:  # of the Hub, of the network, of files: the library has dozens
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrainerError(
-                f"data.dataset={self.dataset} could not be loaded: {said} Give a name of the Hub (USER/NAME), with "
+                f"data.dataset={self.dataset} could not be loaded ({said}). Give a name of the Hub (USER/NAME), with "
                 "data.config=NAME if it has several configurations. Without a network give a folder that save_to_disk "
                 "wrote, a folder of pictures or of .parquet files."
             ) from None
@@ -97,7 +97,7 @@ class HuggingFace(EncodedSource):
     def _split(self, splits: Any, name: str, option: str) -> Any:
         if name not in splits:
             raise TrainerError(
-                f"data.{option}={name}: data.dataset={self.dataset} has the splits {', '.join(splits)}."
+                f"{option}={name}: data.dataset={self.dataset} has the splits {', '.join(splits)}."
                 f"{did_you_mean(name, list(splits))}"
             )
         return splits[name]
@@ -106,13 +106,13 @@ class HuggingFace(EncodedSource):
         """The column of that name or, without one, the only one of that type."""
         if given is not None and given not in split.column_names:
             raise TrainerError(
-                f"data.{option}={given}: data.dataset={self.dataset} has the columns {', '.join(split.column_names)}."
+                f"{option}={given}: data.dataset={self.dataset} has the columns {', '.join(split.column_names)}."
             )
         found = [name for name, feature in split.features.items() if type(feature).__name__ == kind]
         if given is None and len(found) > 1:
             raise TrainerError(
                 f"data.dataset={self.dataset} has several columns of that kind, {', '.join(found)}: give one of them by "
-                f"data.{option}=COLUMN."
+                f"{option}=COLUMN."
             )
         return given or next(iter(found), None)
 
