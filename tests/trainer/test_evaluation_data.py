@@ -8,10 +8,10 @@ from PIL import Image
 
 from ortho_kernels.trainer.config import evaluation_source, load_config
 from ortho_kernels.trainer.data import MemoryImages, Splits
+from ortho_kernels.trainer.data.recolored import recolor
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.probes.evaluation import as_channels
-from ortho_kernels.trainer.runs.pretrain import load_judged
+from ortho_kernels.trainer.runs.judged import load_judged
 
 SMALL = ["method=simclr", "data.size=8", "trainer.batch_size=8"]
 
@@ -119,7 +119,7 @@ def test_other_channels_than_gray_and_color_are_refused(folder, tiny):
 def test_gray_and_color_become_each_other_as_by_pil():
     color = torch.randint(256, (1, 3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image = Image.fromarray(color[0].permute(1, 2, 0).numpy()).convert("L")
-    gray = as_channels(color, 1)
+    gray = recolor(color, 1)
     assert gray.flatten().tolist() == list(image.tobytes())
-    assert list(image.convert("RGB").tobytes()) == as_channels(gray, 3)[0].permute(1, 2, 0).flatten().tolist()
-    assert as_channels(color, 3) is color
+    assert list(image.convert("RGB").tobytes()) == recolor(gray, 3)[0].permute(1, 2, 0).flatten().tolist()
+    assert recolor(color, 3) is color

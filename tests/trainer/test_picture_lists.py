@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 from PIL import Image
 
 from ortho_kernels.trainer.data.imagefolder import ImageFolder
@@ -67,5 +68,5 @@ def test_a_list_is_a_source_of_pictures_without_labels(pictures, capsys):
     splits = ImageFolder(root=str(pictures / "list.txt"), size=8).load()
     assert splits.labeled is None
     assert splits.pretraining.labels.tolist() == [-1, -1]
-    assert splits.pretraining.pixels.shape == (2, 3, 8, 8)
+    assert splits.pretraining.batch(torch.arange(2)).shape == (2, 3, 8, 8)
     assert capsys.readouterr().out == f"data.root={pictures}/list.txt: 2 pictures without labels (a list).\n"

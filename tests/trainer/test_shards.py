@@ -56,7 +56,7 @@ def shades(pictures):
 def test_pictures_of_shards_are_a_source_without_labels(pattern, capsys):
     splits = ImageFolder(root=pattern, size=8).load()
     assert splits.labeled is None
-    assert splits.pretraining.pixels[:, 0, 0, 0].tolist() == list(range(12))
+    assert splits.pretraining.batch(torch.arange(12))[:, 0, 0, 0].tolist() == list(range(12))
     assert capsys.readouterr().out == (
         f"data.root={pattern}: 12 pictures without labels (tar shards). 24 files were left out: 12 .cls, 12 .json (no "
         "pictures).\n"

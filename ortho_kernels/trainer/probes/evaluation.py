@@ -92,11 +92,10 @@ def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()
-    batches = []
-    for stored, labels in readable(images, batch_size):
-        pixels = as_channels(stored, channels=len(views.mean))
-        features = encoder(views.plain(pixels.to(device))).float().cpu()
-        batches.append(Extracted(features, raw_pixels(pixels), labels))
+    batches = [
+        Extracted(encoder(views.plain(pixels.to(device))).float().cpu(), raw_pixels(pixels), labels)
+        for pixels, labels in readable(images, batch_size)
+    ]
     encoder.train(training)
     count = sum(len(batch.labels) for batch in batches)
     if count < 2:
@@ -105,16 +104,6 @@ def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -
             "Replace broken files, or raise evaluation.train_images and evaluation.test_images; then resume=auto."
         )
     return Extracted(*map(torch.cat, zip(*batches, strict=True)))
-
-
-def as_channels(pixels: Tensor, channels: int) -> Tensor:
-    """uint8 pictures `(batch, 1 or 3, height, width)` in gray (1) or in color (3), as PIL converts them."""
-    if pixels.shape[1] == channels:
-        return pixels
-    if channels == 3:
-        return pixels.expand(-1, 3, -1, -1)
-    red, green, blue = pixels.int().split(1, dim=1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8)
 
 
 def raw_pixels(pixels: Tensor) -> Tensor:

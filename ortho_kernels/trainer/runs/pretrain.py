@@ -26,7 +26,7 @@ from ..backbones import build_encoder
 from ..distributed.batch_norm import convert_batch_norms
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..report.collapse import CollapseAlarm
-from ..config import evaluation_source, flattened, identity
+from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
 from ..errors import TrainerError, writing
 from ..probes.evaluation import evaluate
@@ -41,6 +41,7 @@ from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, 
 from ..engine.progress import Progress
 from ..randomness import seed_globally
 from .folders import Run, open_run
+from .judged import load_judged
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices
@@ -111,28 +112,6 @@ def _train_and_record(
 def instantiate(branch: DictConfig) -> Any:
     """The object that a branch of the configuration describes: a source, a backbone, a method's settings, ..."""
     return OmegaConf.to_object(branch)
-
-
-def load_judged(config: DictConfig, splits: Splits, ranks: Ranks) -> Splits:
-    """The pictures that the encoder is judged by: the run's own, other labeled ones, or its own without their labels."""
-    chosen, source = config.evaluation.data, evaluation_source(config)
-    if chosen is None:
-        return splits
-    if source is None:
-        return Splits(unlabeled=splits.pretraining, broken=splits.broken)
-    judged = load_splits(instantiate(source), ranks)
-    if judged.labeled is None:
-        raise TrainerError(
-            f"evaluation.data={chosen}: these pictures give no scores. Those need pictures with labels to fit on and to "
-            "test on, as in train/CLASS/ and test/CLASS/."
-        )
-    channels = splits.channels, judged.channels
-    if channels[0] != channels[1] and not {1, 3}.issuperset(channels):
-        raise TrainerError(
-            f"evaluation.data={chosen} has pictures of {channels[1]} channels, and the run's have {channels[0]}. Only gray "
-            "and color pictures become each other."
-        )
-    return judged
 
 
 def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStream:
