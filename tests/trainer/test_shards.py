@@ -224,6 +224,14 @@ def test_patterns_are_expanded_as_by_a_shell(tmp_path, monkeypatch, pattern, nam
     assert [str(path) for path in find_shards(pattern)] == [f"{name}.tar" for name in names]
 
 
+def test_a_list_of_shards_may_be_long(pattern, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"{'y' * 50}-{i}.tar" for i in range(20)]
+    for name in names:
+        write_shard(tmp_path / name, [("a.png", png(1))])
+    assert len(ImageFolder(root=",".join(names), size=8).load().pretraining) == 20
+
+
 def test_a_star_finds_what_is_there_in_the_order_of_names(pattern, tmp_path):
     assert [path.name for path in find_shards(f"{tmp_path}/x-*.tar")] == ["x-000.tar", "x-001.tar", "x-002.tar"]
     (tmp_path / "y-[1].tar").touch()

@@ -23,7 +23,12 @@ def suffixes() -> set[str]:
 
 def has_class_folders(folder: Path) -> bool:
     """Whether folders are in it. Where there are none, the pictures in it have no classes."""
-    return folder.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
+    if not os.path.isdir(folder):
+        return False
+    try:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+    except OSError as error:
+        raise TrainerError(f"Cannot read {folder}: {error.strerror}.") from None
 
 
 def list_classes(folder: Path, wanted: set[str] | None, left_out: LeftOut) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """Data sets that the library `datasets` of Hugging Face reads: by name from the Hub, or from this machine."""
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from .encoded_source import EncodedSource
 from .images import Splits
 from .left_out import LeftOut
 from .picture_sources import LEAVE_OUT, Sources
-from .views import ViewSettings
 
 TEST_NAMES = ("test", "validation", "valid", "val")
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves in a folder
@@ -35,7 +34,6 @@ class HuggingFace(EncodedSource):
     test_split: str | None = option(None, "split to test on; by default test or validation, with labels")
     image: str | None = option(None, "column of pictures; by default the only one of that type")
     label: str | None = option(None, "column of classes; by default the only one of that type")
-    views: ViewSettings = field(default_factory=ViewSettings)
 
     def load(self) -> Splits:
         if not self.dataset:
@@ -153,10 +151,12 @@ class HuggingFacePictures(Sources):
 
     def open(self, index: int) -> Image.Image:
         value = self.dataset[int(self.rows[index])][self.column]
-        if value is None:
+        content, path = (value["bytes"], value["path"]) if value is not None else (None, None)
+        if content is not None:
+            return Image.open(io.BytesIO(content))
+        if path is None:
             raise ValueError("the row has none")
-        content = value["bytes"]
-        return Image.open(value["path"] if content is None else io.BytesIO(content))
+        return Image.open(path)
 
     def name(self, index: int) -> str:
         return f"{self.title}, row {int(self.rows[index])}"

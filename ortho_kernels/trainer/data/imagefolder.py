@@ -40,7 +40,7 @@ class ImageFolder(EncodedSource):
                 "tar shards."
             )
         root = Path(self.root).expanduser()
-        test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+        test = next((root / name for name in TEST_NAMES if os.path.isdir(root / name)), None)
         if has_class_folders(root / "train") and test is not None:
             return self._labeled(root, root / "train", test)
         return self._without_labels(root)
@@ -85,7 +85,7 @@ class ImageFolder(EncodedSource):
     def _find(self, root: Path, left_out: LeftOut) -> tuple[Sources, str]:
         """All pictures, and why they are used without labels."""
         assert self.root is not None
-        if root.is_dir():
+        if os.path.isdir(root):  # of a name that is too long, too, Path.is_dir raises an error
             return _find_in_folder(root, left_out)
         # Files and parts of shards that are missing are no broken pictures: they are left out where that is asked for.
         leave_out = self.corrupt == "skip"
@@ -94,7 +94,7 @@ class ImageFolder(EncodedSource):
             if not len(shards):
                 raise TrainerError(f"data.root={self.root}: there are no pictures in these shards. {left_out}".rstrip())
             return shards, "tar shards"
-        if not root.exists():
+        if not os.path.exists(root):
             raise TrainerError(f"data.root={self.root}: there is no such folder or file.")
         return read_list(root, leave_out, left_out), "a list"
 
@@ -145,7 +145,7 @@ def _read_classes(path: str | None) -> set[str] | None:
 
 def _find_in_folder(root: Path, left_out: LeftOut) -> tuple[Sources, str]:
     train = root / "train"
-    if not train.is_dir():
+    if not os.path.isdir(train):
         folder, why = root, "there is no folder train"
     elif has_class_folders(train):
         folder, why = train, f"of train/: without {' or '.join(f'{name}/' for name in TEST_NAMES)} there are no scores"

@@ -1,6 +1,7 @@
 """What a run does not use of the files that it was given, counted by the reason."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -40,7 +41,8 @@ class LeftOut:
         """These and the pictures that can't be decoded."""
         total = LeftOut(self.as_dict())
         for name in names:
-            total.add(BROKEN, name)
+            has_suffix = re.fullmatch(r"\.\w+", os.path.splitext(name)[1])  # names of rows have none
+            total.add(BROKEN, name if has_suffix else "")
         return total
 
     def as_dict(self) -> dict[str, dict[str, int]]:

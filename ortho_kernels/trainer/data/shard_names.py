@@ -1,6 +1,7 @@
 """Which tar files a pattern means: `x-{000..031}.tar`, `x-{a,b}.tar`, `x-*.tar`, `a.tar,b.tar`, or one file."""
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def find_shards(root: str) -> list[Path]:
     for name in _expand(root):
         place = str(Path(name).expanduser())
         # A name that is there is meant as it stands, whatever characters are in it.
-        found = [place] if Path(place).exists() or not glob.has_magic(place) else sorted(glob.glob(place))
+        found = [place] if os.path.exists(place) or not glob.has_magic(place) else sorted(glob.glob(place))
         if not found:
             raise TrainerError(f"data.root={root}: no file is named so ({place}).")
         paths += map(Path, found)
