@@ -57,6 +57,7 @@ def test_broken_pictures_of_the_other_source_are_listed_too(folder, run_tiny, pi
     assert not list((folder / "runs").glob("*/*"))
     run = run_tiny(*own, *words, "evaluation.options.corrupt=skip")
     assert results_of(run)["train_images"] == 5
+    assert results_of(run)["left_out"] == {"broken": {".png": 2}}
     assert len((run / "broken_pictures.txt").read_text().splitlines()) == 2
 
 
@@ -80,6 +81,9 @@ def test_its_pictures_have_the_sides_of_the_runs():
     source = evaluation_source(load_config([*own, "evaluation.options={decode_size: 16, root: there}"]))
     assert (source.size, source.decode_size, source.root) == (64, 16, "there")
     assert evaluation_source(load_config(["data=digits", "evaluation.data=none"])) is None
+    outside = ["evaluation.data=outside_parts:Noise", "evaluation.options.pictures=9"]
+    source = evaluation_source(load_config(["data=digits", *outside]))
+    assert (source.name, source.size, source.pictures) == ("outside_parts:Noise", 8, 9)
 
 
 @pytest.mark.parametrize(

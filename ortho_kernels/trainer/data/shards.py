@@ -34,8 +34,10 @@ class TarPictures(Sources):
 
     cure = f"Write its shard again, or {LEAVE_OUT}."
 
-    def __init__(self, paths: Sequence[Path], shards: Tensor, headers: Tensor, starts: Tensor, sizes: Tensor) -> None:
-        self.paths = [(str(path), os.stat(path).st_mtime_ns) for path in paths]
+    def __init__(
+        self, paths: list[tuple[str, int]], shards: Tensor, headers: Tensor, starts: Tensor, sizes: Tensor
+    ) -> None:
+        self.paths = paths  # and when each was written, in nanoseconds
         self.shards = shards  # int32, the place in `paths`
         self.headers = headers  # int64, where the first header of the member begins
         self.starts = starts  # int64, where its content begins
@@ -45,11 +47,8 @@ class TarPictures(Sources):
         return len(self.shards)
 
     def select(self, indices: Tensor) -> "TarPictures":
-        chosen = object.__new__(TarPictures)
-        chosen.paths = self.paths
-        for column in ("shards", "headers", "starts", "sizes"):
-            setattr(chosen, column, getattr(self, column)[indices])
-        return chosen
+        columns = (self.shards, self.headers, self.starts, self.sizes)
+        return TarPictures(self.paths, *(column[indices] for column in columns))
 
     def open(self, index: int) -> Image.Image:
         file = _opened(*self.paths[self.shards[index]])
@@ -104,7 +103,7 @@ def index_shards(paths: Sequence[Path], use_cut_off: bool, left_out: LeftOut) ->
         if fault:
             left_out.add(CUT_OFF, path.name)
             print_once(f"{found}, which are used.")
-    return TarPictures(paths, *index.columns())
+    return TarPictures([(str(path), path.stat().st_mtime_ns) for path in paths], *index.columns())
 
 
 class _Index:

@@ -16,36 +16,35 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from ..report.collapse import advice, collapse
-from ..report.machine import describe_machine
-from ..report.record import RunRecord, write_atomically
-from ..report.page import summary, write_report
 from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 
 from ..backbones import build_encoder
-from ..distributed.batch_norm import convert_batch_norms
-from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
-from ..report.collapse import CollapseAlarm
 from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
-from ..errors import TrainerError, writing
-from ..probes.evaluation import evaluate
+from ..data.preprocess import Preprocess
+from ..data.stream import BatchStream, Order
+from ..data.views import Views, plan_views
+from ..distributed.batch_norm import convert_batch_norms
+from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
+from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..engine.memory_format import apply_memory_format
-from ..methods import METHODS
-from ..report.metrics_file import MetricsFile, read_metrics
+from ..engine.module import Pretraining
 from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
-from ..data.preprocess import Preprocess
-from ..engine.module import Pretraining
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
 from ..engine.progress import Progress
+from ..engine.settings import group_backend, on_gpu, process_count, require_devices
+from ..engine.strategies import build_trainer
+from ..errors import TrainerError, writing
+from ..methods import METHODS
+from ..probes.evaluation import evaluate
 from ..randomness import seed_globally
+from ..report.collapse import CollapseAlarm, advice, collapse
+from ..report.machine import describe_machine
+from ..report.metrics_file import MetricsFile, read_metrics
+from ..report.page import summary, write_report
+from ..report.record import RunRecord, write_atomically
 from .folders import Run, open_run
 from .judged import load_judged
-from ..engine.strategies import build_trainer
-from ..data.stream import BatchStream, Order
-from ..engine.settings import group_backend, on_gpu, process_count, require_devices
-from ..data.views import Views, plan_views
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
