@@ -37,4 +37,6 @@ def split_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
 
 
 def _quoted(words: Sequence[str]) -> str:
-    return f"'{', '.join(words)}'" if words else "null"
+    from .config.quoting import quoted
+
+    return quoted(", ".join(words)) if words else "null"

@@ -17,8 +17,8 @@ from .report.record import RunRecord, write_atomically
 from .runs.launchers import Outcome, launch
 from .runs.pretrain import pretrain
 
-# Columns: key in results.json, title, factor, digits.
-COLUMNS = [
+Column = tuple[str, str, int, int]  # key in results.json, title, factor, digits
+COLUMNS: list[Column] = [
     ("knn", "kNN %", 100, 2),
     ("linear_probe", "probe %", 100, 2),
     ("representation_effective_rank", "rank", 1, 1),
@@ -69,14 +69,16 @@ def attempt(config: DictConfig, threads: int | None) -> Outcome:
 
 def table(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], outcomes: Sequence[Outcome]) -> str:
     """A line a run, and where seeds vary a line for the runs that differ in nothing else: mean and 95 % confidence."""
-    lines = [["", *[title for _, title, _, _ in COLUMNS]]]
+    columns = [column for column in COLUMNS if any(record and column[0] in record.results for record in records)]
+    columns = columns or COLUMNS  # all runs failed
+    lines = [["", *[title for _, title, _, _ in columns]]]
     for words, record, outcome in zip(varied, records, outcomes, strict=True):
         title = ", ".join(words) or "run"
         title += " (collapsed)" if record and record.results.get("collapsed") else ""
-        lines.append([title, *(_cells(record) if record else ["failed: " + outcome.error.partition(".")[0]])])
+        lines.append([title, *(_cells(record, columns) if record else ["failed: " + outcome.error.partition(".")[0]])])
     for words, runs in _without_seeds(varied, records).items():
         if len(runs) > 1:
-            lines.append([f"{words or 'all'}, {len(runs)} seeds", *_mean_cells(runs)])
+            lines.append([f"{words or 'all'}, {len(runs)} seeds", *_mean_cells(runs, columns)])
     widths = [max(len(line[i]) for line in lines if len(line) == len(lines[0])) for i in range(len(lines[0]))]
     widths[0] = max(len(line[0]) for line in lines)
     return "\n".join(
@@ -106,16 +108,16 @@ def _without_seeds(varied: Sequence[Sequence[str]], records: Sequence[RunRecord 
     return groups
 
 
-def _cells(record: RunRecord) -> list[str]:
+def _cells(record: RunRecord, columns: Sequence[Column]) -> list[str]:
     return [
         f"{factor * record.results[key]:.{digits}f}" if key in record.results else "–"
-        for key, _, factor, digits in COLUMNS
+        for key, _, factor, digits in columns
     ]
 
 
-def _mean_cells(records: Sequence[RunRecord]) -> list[str]:
+def _mean_cells(records: Sequence[RunRecord], columns: Sequence[Column]) -> list[str]:
     cells = []
-    for key, _, factor, digits in COLUMNS:
+    for key, _, factor, digits in columns:
         values = [factor * record.results[key] for record in records if key in record.results]
         if len(values) < 2:
             cells.append("–")

@@ -5,6 +5,7 @@ from omegaconf import MISSING, OmegaConf
 
 from ortho_kernels.trainer.config import (
     NOT_PART_OF_A_RUN,
+    combinations,
     differences,
     fingerprint,
     flattened,
@@ -44,9 +45,10 @@ from ortho_kernels.trainer.errors import TrainerError
         ("", "Cannot read ''."),
         ("+foo=1", "no option +foo."),
         ("hydra.run.dir=x", "no option hydra.run.dir."),
-        ("data.root=a(b)", "need quotes that reach the program: 'data.root=\"a(b)\"'"),
+        ("data.root='a'b", "need quotes around it that reach the program: 'data.root=\"'a'b\"'"),
         ("data.root=a,b", "One value with a comma needs quotes: 'data.root=\"a,b\"'"),
-        ("data.root=bücher", "need quotes that reach the program: 'data.root=\"bücher\"'"),
+        ("data.root=bücher,a", "need quotes around it that reach the program: 'data.root=\"bücher,a\"'"),
+        ("optimizer.lr=0.1(", "optimizer.lr: Value '0.1('"),
         ("seed=", "seed"),
     ],
 )
@@ -57,6 +59,15 @@ def test_mistakes_are_answered_in_one_breath(word, said):
     assert said in message
     assert "Traceback" not in message
     assert "Hydra" not in message
+
+
+@pytest.mark.parametrize(
+    "text", ["x-{000..031}.tar", "x-{a,b}-{0..3}.tar", "图 片/深", "a(b)=c", "it's", "C:\\é", "x-[01].tar"]
+)
+def test_texts_that_hydra_cannot_read_are_taken_as_they_are(text):
+    assert load_config(["data=imagefolder", f"data.root={text}"]).data.root == text
+    [(_, first), (_, second)] = combinations(["data=imagefolder", f"data.root={text}", "seed=0,1"])
+    assert (load_config(first).data.root, load_config(second).seed) == (text, 1)
 
 
 def test_the_fingerprint_is_that_of_what_decides_the_result():

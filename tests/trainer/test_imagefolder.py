@@ -40,7 +40,7 @@ def test_a_corrupt_picture_is_named(folder):
 def test_a_missing_root_or_split_is_explained(folder, tmp_path):
     with pytest.raises(TrainerError, match=r"needs data\.root"):
         ImageFolder().load()
-    with pytest.raises(TrainerError, match=r"Cannot read .*nowhere/train"):
+    with pytest.raises(TrainerError, match=r"^data\.root=.*nowhere: there is no such folder or file"):
         ImageFolder(root=str(tmp_path / "nowhere")).load()
 
 
@@ -153,10 +153,12 @@ def test_pictures_of_every_suffix_that_pil_opens_are_used(folder, capsys, monkey
     assert "1 file was left out: 1 .jp2 (pictures that PIL can't open here)." in capsys.readouterr().out
 
 
-def test_a_root_without_train_says_what_is_expected(folder):
+def test_imagenet_has_labels(folder):
     (folder / "train").rename(folder / "pictures")
-    with pytest.raises(TrainerError, match=r"has no folder train: pictures belong in .*/train/CLASS/"):
-        ImageFolder(root=str(folder)).load()
+    with pytest.raises(
+        TrainerError, match=r"data=imagenet100 needs .* train/CLASS/ .*without labels give data=imagefol"
+    ):
+        ImageNet100(root=str(folder)).load()
 
 
 def test_names_that_are_no_utf8_are_read(folder):

@@ -16,12 +16,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..data.huggingface import HuggingFace
 from ..engine.penalties import choose_gamma
 from ..errors import TrainerError
 from ..registry import settings_of
 from .check import check
+from .evaluation_data import evaluation_source
 from .explain import check_form, explain
 from .groups import GROUPS, REGISTRIES, Settings
+from .quoting import as_readable
 from .recipes import paper_recipes
 
 CONFIG_MODULE = f"{__package__}.files"
@@ -83,6 +86,7 @@ def register_recipe(word: str) -> None:
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
     GlobalHydra.instance().clear()
+    overrides = list(map(as_readable, overrides))
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
             for word in overrides:
@@ -97,6 +101,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(explain(error, overrides)) from None
     check(config)
+    evaluation_source(config)
     return config
 
 
@@ -105,6 +110,8 @@ def _check_names(config: DictConfig) -> None:
     for group, registry in REGISTRIES.items():
         name = config[group].name
         settings: Any = OmegaConf.get_type(config[group])
+        if settings is HuggingFace and name != HuggingFace.name:
+            raise TrainerError(f"data.name={name}: give the name of a data set by data.dataset={name}.")
         if not issubclass(settings, settings_of(registry[name])):
             raise TrainerError(f"{group}.name={name}: the name goes with the choice. Give {group}={name}.")
 
@@ -112,7 +119,7 @@ def _check_names(config: DictConfig) -> None:
 def combinations(words: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     """Every choice among words with several values, as (the words that vary, all words)."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
+        parsed = OverridesParser.create().parse_overrides(list(map(as_readable, words)))
     except HydraException as error:
         raise TrainerError(explain(error, words)) from None
     varying = {override.get_key_element() for override in parsed if override.is_sweep_override()}

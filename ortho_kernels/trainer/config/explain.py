@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import TrainerError, did_you_mean, no_choice
 from .groups import GROUPS, Settings, option_groups
 from .identity import flattened, plain
+from .quoting import is_readable
 
 RENAMED = {"penalty.kind": "penalty=so"}  # whose nearest word is another option
 
@@ -47,10 +47,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             f"'{word}' names several values: give -m to run each of them. "
             f"One value with a comma needs quotes: {_with_quotes(word)}."
         )
-    unreadable = next((word for word in overrides if _is_unreadable(word)), None)
+    unreadable = next((word for word in overrides if not is_readable(word)), None)
     if unreadable is not None:
         hint = (
-            " Brackets, equals signs and letters with accents in a value need quotes that reach the program: "
+            " Brackets, equals signs and quotes in a value need quotes around it that reach the program: "
             f"{_with_quotes(unreadable)}."
         )
         return (
@@ -58,14 +58,6 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             f"{hint if unreadable.partition('=')[2] else ''}"
         )
     return f"Cannot read the options ({text.splitlines()[0]}). They are words of the form KEY=VALUE; --help lists them."
-
-
-def _is_unreadable(word: str) -> bool:
-    try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
-        return True
-    return False
 
 
 def _with_quotes(word: str) -> str:

@@ -7,6 +7,7 @@ from .base import Source
 from .cifar import CIFAR10, CIFAR100
 from .digits import Digits
 from .fashion_mnist import FashionMNIST
+from .huggingface import HuggingFace
 from .imagefolder import ImageFolder, ImageNet, ImageNet100
 from .images import Images, MemoryImages, Splits, require_variance
 from .stl10 import STL10
@@ -25,6 +26,7 @@ SOURCES: Registry[Source] = Registry(
         "imagenet100": ImageNet100,
         "imagenet1k": ImageNet,
         "imagefolder": ImageFolder,
+        "huggingface": HuggingFace,
     },
 )
 
@@ -36,10 +38,13 @@ def load_splits(source: Source, ranks: Ranks) -> Splits:
         raise TrainerError(
             f"data={source.name}: load gives Splits (of {Splits.__module__}); got {type(splits).__name__}."
         )
-    for purpose, images in (("fit the probe on", splits.train), ("test on", splits.test)):
-        if len(images) < 2:
-            raise TrainerError(f"data={source.name} has 1 picture to {purpose}: a score needs 2 at least.")
-    here = [len(images) for images in (splits.pretraining, splits.train, splits.test)]
+    if len(splits.pretraining) < 2:
+        raise TrainerError(f"data={source.name} has 1 picture to pretrain on: methods compare pictures, so give more.")
+    if splits.labeled is not None:
+        for purpose, images in zip(("fit the probe on", "test on"), splits.labeled, strict=True):
+            if len(images) < 2:
+                raise TrainerError(f"data={source.name} has 1 picture to {purpose}: a score needs 2 at least.")
+    here = [len(images or ()) for images in (splits.pretraining, splits.train, splits.test)]
     first = ranks.broadcast(here)
     if here != first:
         raise TrainerError(

@@ -1,11 +1,14 @@
 """The pictures of a run that can't be decoded: each is named once and counted once."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..distributed.processes import is_main_process
 from ..errors import writing
 from .decoding import PictureError
+
+MOST_LINES = 20  # printed; gathered pictures may be broken by the thousand
 
 
 class BrokenPictures:
@@ -26,13 +29,17 @@ class BrokenPictures:
         if name in self.names:
             return
         self.names.add(name)
+        listed = self._listed()
         if self.file is None:
             known = not is_main_process()  # before the run has a folder, every process of it finds the same
         else:
-            known = name in self._listed()
+            known = name in listed
             self._append([name] * (not known))
         if not known:
-            print(f"{error} It is left out.", file=sys.stderr, flush=True)
+            _print(error, len(self.names | listed))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names | self._listed()))
 
     def __len__(self) -> int:
         return len(self.names | self._listed())
@@ -49,3 +56,11 @@ class BrokenPictures:
             path.parent.mkdir(parents=True, exist_ok=True)  # of a machine that does not share the run's folder
             with open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write("".join(f"{name}\n" for name in names))
+
+
+def _print(error: PictureError, count: int) -> None:
+    """Of as many broken pictures as a screen holds the names, then that there are more."""
+    if count <= MOST_LINES:
+        print(f"{error} It is left out.", file=sys.stderr, flush=True)
+    elif count == MOST_LINES + 1:
+        print("More are broken; broken_pictures.txt in the run's folder names all.", file=sys.stderr, flush=True)

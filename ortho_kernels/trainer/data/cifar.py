@@ -92,7 +92,7 @@ def _images(dataset: datasets.CIFAR10) -> Images:
 
 def _subset(splits: Splits, images: int | None) -> Splits:
     """The first pictures of each class, as many of every class."""
-    if images is None:
+    if images is None or splits.train is None:
         return splits
     labels, classes = splits.train.labels, len(splits.classes)
     each = images // classes

@@ -1,21 +1,18 @@
-"""The pictures of class folders, found as torchvision's ImageFolder does: everywhere below FOLDER/CLASS/."""
+"""The pictures below a folder, at any depth; those of class folders as torchvision's ImageFolder finds them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from ..errors import TrainerError
+from .left_out import HIDDEN, LOOP, LOOSE, NO_PICTURE, NOT_OPENED, LeftOut
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".heic", ".bmp", ".tga"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 }
-NO_PICTURE, NOT_OPENED = "no pictures", "pictures that PIL can't open here"
-MOST_SUFFIXES = 8  # of one reason: numbered files have as many suffixes as there are files
-HIDDEN, LOOSE, LOOP = "hidden", "beside the class folders", "folders that hold themselves"
 
 
 def suffixes() -> set[str]:
@@ -24,29 +21,14 @@ def suffixes() -> set[str]:
     return SUFFIXES & openable
 
 
-class LeftOut:
-    """The files that are not used, counted by the reason and their suffix."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-
-    def add(self, reason: str, name: str) -> None:
-        self.counts[reason, os.path.splitext(name)[1].lower() or "without suffix"] += 1
-
-    def __str__(self) -> str:
-        """In one line; empty if nothing was left out."""
-        if not self.counts:
-            return ""
-        reasons = sorted({reason for reason, _ in self.counts})
-        total = self.counts.total()
-        return f"{total:,} {'file was' if total == 1 else 'files were'} left out: {'; '.join(map(self._of, reasons))}."
-
-    def _of(self, reason: str) -> str:
-        found = sorted((-count, suffix) for (why, suffix), count in self.counts.items() if why == reason)
-        parts = [f"{-count:,} {suffix}" for count, suffix in found[:MOST_SUFFIXES]]
-        if others := -sum(count for count, _ in found[MOST_SUFFIXES:]):
-            parts.append(f"{others:,} of other kinds")
-        return f"{', '.join(parts)} ({reason})"
+def has_class_folders(folder: Path) -> bool:
+    """Whether folders are in it. Where there are none, the pictures in it have no classes."""
+    if not os.path.isdir(folder):
+        return False
+    try:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+    except OSError as error:
+        raise TrainerError(f"Cannot read {folder}: {error.strerror}.") from None
 
 
 def list_classes(folder: Path, wanted: set[str] | None, left_out: LeftOut) -> dict[str, list[str]]:
@@ -58,7 +40,7 @@ def list_classes(folder: Path, wanted: set[str] | None, left_out: LeftOut) -> di
                 raise TrainerError(f"{folder} lacks classes that data.classes lists: {', '.join(missing[:5])}.")
             names = [name for name in names if name in wanted]
         accepted = suffixes()
-        files = {name: list(_pictures(str(folder), name, accepted, left_out, frozenset())) for name in names}
+        files = {name: list(_pictures(str(folder), f"{name}/", accepted, left_out, frozenset())) for name in names}
     except OSError as error:
         raise TrainerError(
             f"Cannot read {error.filename or folder}: {error.strerror}. data.root needs train/CLASS/ and test/CLASS/ "
@@ -83,24 +65,40 @@ def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
     return names
 
 
+def list_pictures(folder: Path, left_out: LeftOut) -> list[str]:
+    """All pictures below `folder`, as paths below it, in the order of their names."""
+    try:
+        return list(_pictures(str(folder), "", suffixes(), left_out, frozenset()))
+    except OSError as error:
+        raise TrainerError(f"Cannot read {error.filename or folder}: {error.strerror}.") from None
+
+
+def reason_against(name: str, accepted: set[str]) -> str | None:
+    """Why the file of this name is not used as a picture; None if it is."""
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("."):
+        return HIDDEN
+    if suffix in accepted:
+        return None
+    return NOT_OPENED if suffix in SUFFIXES else NO_PICTURE
+
+
 def _pictures(
     root: str, below: str, accepted: set[str], left_out: LeftOut, above: frozenset[tuple[int, int]]
 ) -> Iterator[str]:
-    """Those of a folder, then those of the folders in it. Links are followed, but never into a folder `above`."""
+    """Those of the folder `below`, which ends in a slash or is empty, then those of the folders in it. Links are
+    followed, but never into a folder `above`."""
     here = os.stat(os.path.join(root, below))
     if (identity := (here.st_dev, here.st_ino)) in above:
         left_out.add(LOOP, "")
         return
     folders = []
     for entry in sorted(os.scandir(os.path.join(root, below)), key=lambda entry: entry.name):
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if entry.name.startswith("."):
-            left_out.add(HIDDEN, entry.name)
-        elif entry.is_dir():
+        if entry.is_dir() and not entry.name.startswith("."):
             folders.append(entry.name)
-        elif suffix in accepted:
-            yield f"{below}/{entry.name}"
+        elif reason := reason_against(entry.name, accepted):
+            left_out.add(reason, entry.name)
         else:
-            left_out.add(NOT_OPENED if suffix in SUFFIXES else NO_PICTURE, entry.name)
+            yield f"{below}{entry.name}"
     for name in folders:
-        yield from _pictures(root, f"{below}/{name}", accepted, left_out, above | {identity})
+        yield from _pictures(root, f"{below}{name}/", accepted, left_out, above | {identity})

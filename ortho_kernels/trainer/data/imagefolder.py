@@ -1,4 +1,4 @@
-"""Any folder of pictures: ROOT/train/CLASS/**/*.jpg and ROOT/test/CLASS/**/*.jpg (or val), ImageNet among them."""
+"""Pictures in files: class folders with a test set (ImageNet among them), any folder, a list, or tar shards."""
 
 import os
 from dataclasses import dataclass, field
@@ -8,57 +8,95 @@ import torch
 
 from ..distributed.processes import print_once
 from ..errors import TrainerError
-from ..options import at_least, one_of, option
-from .base import Source
+from ..options import option
 from .broken import BrokenPictures
-from .class_folders import LeftOut, list_classes
+from .class_folders import has_class_folders, list_classes, list_pictures, suffixes
 from .encoded import EncodedImages
+from .encoded_source import EncodedSource
 from .images import Images, Splits
-from .picture_sources import PictureFiles
+from .left_out import LeftOut
+from .picture_lists import read_list
+from .picture_sources import PictureFiles, Sources
+from .shard_names import find_shards, names_shards
+from .shards import index_shards
 from .views import LocalSettings, ViewSettings
 
 TEST_NAMES = ("test", "val")
-GIB = 1024**3
 
 
 @dataclass
-class ImageFolder(Source):
+class ImageFolder(EncodedSource):
+    """With ROOT/train/CLASS/ and ROOT/test/CLASS/ (or val/CLASS/) there are labels and scores, else none of both."""
+
     name: str = "imagefolder"
-    root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
-    size: int = 32
-    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
+    root: str | None = option(None, "folder of pictures, FILE.txt that lists them, or tar shards x-{000..031}.tar")
     classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
-    memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
-    # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
-    corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
 
     def load(self) -> Splits:
         if not self.root:
             raise TrainerError(
-                f"data={self.name} needs data.root=FOLDER, which holds train/CLASS/*.jpg and test/CLASS/*.jpg (or val)."
+                f"data={self.name} needs data.root=FOLDER: any folder of pictures, or one that holds train/CLASS/ and "
+                "test/CLASS/ (or val/CLASS/). data.root=FILE.txt is a list of pictures, data.root='x-{000..031}.tar' are "
+                "tar shards."
             )
         root = Path(self.root).expanduser()
-        if root.is_dir() and not (root / "train").is_dir():
-            raise TrainerError(
-                f"data.root={root} has no folder train: pictures belong in {root}/train/CLASS/ and {root}/test/CLASS/ (or "
-                "val/CLASS/), also at any depth below CLASS."
-            )
-        test_folder = next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+        test = next((root / name for name in TEST_NAMES if os.path.isdir(root / name)), None)
+        if has_class_folders(root / "train") and test is not None:
+            return self._labeled(root, root / "train", test)
+        return self._without_labels(root)
+
+    def _labeled(self, root: Path, train_folder: Path, test_folder: Path) -> Splits:
         wanted, left_out = _read_classes(self.classes), LeftOut()
-        train, test = list_classes(root / "train", wanted, left_out), list_classes(test_folder, wanted, left_out)
+        train, test = (list_classes(folder, wanted, left_out) for folder in (train_folder, test_folder))
         if unknown := sorted(set(test) - set(train)):
-            raise TrainerError(f"{test_folder} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+            raise TrainerError(f"{test_folder} has classes that {train_folder} lacks: {', '.join(unknown)}.")
         if left_out.counts:
             print_once(f"data.root={root}: {left_out}")
-        broken = BrokenPictures()
-        classes = sorted(train)
-        folders = root / "train", test_folder
+        broken, classes = BrokenPictures(), sorted(train)
+        folders = train_folder, test_folder
         sets = [
-            _encode(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
+            self._encode(folder, files, classes, broken if self.corrupt == "skip" else None)
+            for folder, files in zip(folders, (train, test), strict=True)
         ]
-        in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
-        readable = [_readable(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
-        return Splits(readable[0], readable[1], classes, broken=broken)
+        ready = self.ready(sets, read_headers=True)
+        for folder, before, after in zip(folders, sets, ready, strict=True):
+            _require_classes(folder, before, after, classes)
+        return Splits(ready[0], ready[1], classes, broken=broken, left_out=left_out)
+
+    def _encode(
+        self, folder: Path, files: dict[str, list[str]], classes: list[str], broken: BrokenPictures | None
+    ) -> EncodedImages:
+        counts = [len(files.get(name, [])) for name in classes]
+        labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
+        return self.encoded(_files(folder, [path for name in classes for path in files.get(name, [])]), labels, broken)
+
+    def _without_labels(self, root: Path) -> Splits:
+        if self.classes is not None:
+            raise TrainerError(
+                f"data.classes chooses class folders, and data.root={self.root} does not hold both train/CLASS/ and "
+                "test/CLASS/ (or val/CLASS/)."
+            )
+        left_out = LeftOut()
+        sources, why = self._find(root, left_out)
+        said = [f"data.root={self.root}: {len(sources):,} pictures without labels ({why}).", str(left_out)]
+        print_once(" ".join(filter(None, said)))
+        return self.without_labels(sources, left_out)
+
+    def _find(self, root: Path, left_out: LeftOut) -> tuple[Sources, str]:
+        """All pictures, and why they are used without labels."""
+        assert self.root is not None
+        if os.path.isdir(root):  # of a name that is too long, too, Path.is_dir raises an error
+            return _find_in_folder(root, left_out)
+        # Files and parts of shards that are missing are no broken pictures: they are left out where that is asked for.
+        leave_out = self.corrupt == "skip"
+        if names_shards(self.root):
+            shards = index_shards(find_shards(self.root), leave_out, left_out)
+            if not len(shards):
+                raise TrainerError(f"data.root={self.root}: there are no pictures in these shards. {left_out}".rstrip())
+            return shards, "tar shards"
+        if not os.path.exists(root):
+            raise TrainerError(f"data.root={self.root}: there is no such folder or file.")
+        return read_list(root, leave_out, left_out), "a list"
 
 
 def imagenet_views() -> ViewSettings:
@@ -74,6 +112,12 @@ class ImageNet(ImageFolder):
     size: int = 224
     decode_size: int | None = 256
     views: ViewSettings = field(default_factory=imagenet_views)
+
+    def _without_labels(self, root: Path) -> Splits:
+        raise TrainerError(
+            f"data={self.name} needs data.root=FOLDER that holds train/CLASS/ and val/CLASS/ (or test/CLASS/); "
+            f"{self.root} does not. For pictures without labels give data=imagefolder."
+        )
 
 
 @dataclass
@@ -99,25 +143,30 @@ def _read_classes(path: str | None) -> set[str] | None:
     return names
 
 
-def _encode(
-    folder: Path, files: dict[str, list[str]], classes: list[str], settings: ImageFolder, broken: BrokenPictures
-) -> EncodedImages:
-    paths = [os.fsencode(path) for name in classes for path in files.get(name, [])]
-    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files.get(name, [])) for name in classes]))
-    sources = PictureFiles.of(os.fsencode(os.path.join(folder, "")), paths)
-    size = settings.decode_size or settings.size
-    return EncodedImages(sources, labels, size, broken if settings.corrupt == "skip" else None)
+def _find_in_folder(root: Path, left_out: LeftOut) -> tuple[Sources, str]:
+    train = root / "train"
+    if not os.path.isdir(train):
+        folder, why = root, "there is no folder train"
+    elif has_class_folders(train):
+        folder, why = train, f"of train/: without {' or '.join(f'{name}/' for name in TEST_NAMES)} there are no scores"
+    else:
+        folder, why = train, "of train/, which has no class folders"
+    paths = list_pictures(folder, left_out)
+    if not paths:
+        tars = sum(count for (_, suffix), count in left_out.counts.items() if suffix == ".tar")
+        cure = f" For tar shards give data.root='{folder}/*.tar'." if tars else ""
+        raise TrainerError(
+            f"{folder} holds no pictures at any depth ({', '.join(sorted(suffixes()))}). {left_out}{cure}"
+        )
+    return _files(folder, paths), why
 
 
-def _readable(images: EncodedImages, in_memory: bool, folder: Path, classes: list[str]) -> Images:
-    """Without the pictures that are known to be broken before the run starts; each class has to keep some."""
-    readable: Images = images
-    if in_memory:
-        readable = images.decode()
-    elif images.broken is not None:
-        readable = images.with_readable_headers()
-    if len(readable) == 0:
-        raise TrainerError(f"None of the {len(images)} pictures can be decoded, {images.sources.name(0)} among them.")
+def _files(folder: Path, paths: list[str]) -> PictureFiles:
+    return PictureFiles.of(os.fsencode(os.path.join(folder, "")), list(map(os.fsencode, paths)))
+
+
+def _require_classes(folder: Path, images: EncodedImages, readable: Images, classes: list[str]) -> None:
+    """Each class has to keep some pictures."""
     before, after = (labels.bincount(minlength=len(classes)) for labels in (images.labels, readable.labels))
     for name, count in zip(classes, torch.where(after == 0, before, 0).tolist(), strict=True):
         if count:
@@ -125,4 +174,3 @@ def _readable(images: EncodedImages, in_memory: bool, folder: Path, classes: lis
                 f"None of the {count} pictures in {folder / name} can be decoded. Replace them, or list the other "
                 "classes in a file: data.classes=FILE."
             )
-    return readable

@@ -1,6 +1,7 @@
 """Pictures as the trainer takes them: bytes, a batch at a time, from memory or from files."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ..errors import TrainerError
 from .broken import BrokenPictures
+from .left_out import LeftOut
 
 
 class Images(ABC):
@@ -62,22 +64,34 @@ class MemoryImages(Images):
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data source gives. Evaluation fits on `train` and scores on `test`; pretraining sees `train` without its
-    labels, unless the source has pictures that nobody labeled (STL-10)."""
+    """What a data source gives.
 
-    train: Images
-    test: Images
-    classes: list[str]
+    Pretraining sees `unlabeled` or, where that is None, `train` without its labels. Evaluation fits on `train` and
+    scores on `test`; without both there are no scores. Labels are numbers of `classes`; -1 is no label.
+    """
+
+    train: Images | None = None
+    test: Images | None = None
+    classes: Sequence[str] = ()
     unlabeled: Images | None = None
     broken: BrokenPictures = field(default_factory=BrokenPictures)
+    left_out: LeftOut = field(default_factory=LeftOut)  # files that are no pictures, hidden, missing, ...
 
     @property
     def pretraining(self) -> Images:
-        return self.train if self.unlabeled is None else self.unlabeled
+        images = self.train if self.unlabeled is None else self.unlabeled
+        if images is None:
+            raise TrainerError("A data source gave Splits without pictures: they need unlabeled, or train.")
+        return images
+
+    @property
+    def labeled(self) -> tuple[Images, Images] | None:
+        """`train` and `test`, where there are both."""
+        return None if self.train is None or self.test is None else (self.train, self.test)
 
     @property
     def channels(self) -> int:
-        return self.train.batch(torch.tensor([0])).shape[1]
+        return self.pretraining.batch(torch.tensor([0])).shape[1]
 
 
 def require_variance(sample: Tensor, name: str, root: str | None) -> None:

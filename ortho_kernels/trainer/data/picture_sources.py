@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import printable
 
 Strings = TypeVar("Strings", bound="ByteStrings")
+Chosen = TypeVar("Chosen", bound="Sources")
 
 
 class ByteStrings:
@@ -48,10 +49,20 @@ class ByteStrings:
         return type(self)(self.prefix, self.buffer, self.starts[indices], self.lengths[indices])
 
 
-class Sources(ByteStrings, ABC):
-    """What pictures are decoded from."""
+LEAVE_OUT = "leave out what is broken: data.corrupt=skip"
+
+
+class Sources(ABC):
+    """What pictures are decoded from, by number. Threads share it, and it is pickled for worker processes."""
 
     cure: str  # what to do about one that is broken
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def select(self: Chosen, indices: Tensor) -> Chosen:
+        """These pictures alone."""
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -62,10 +73,10 @@ class Sources(ByteStrings, ABC):
         """For people."""
 
 
-class PictureFiles(Sources):
+class PictureFiles(ByteStrings, Sources):
     """The strings are paths."""
 
-    cure = "Replace it, remove it, or leave out what is broken: data.corrupt=skip."
+    cure = f"Replace it, remove it, or {LEAVE_OUT}."
 
     def open(self, index: int) -> Image.Image:
         return Image.open(os.fsdecode(self[index]))
@@ -74,7 +85,7 @@ class PictureFiles(Sources):
         return printable(os.fsdecode(self[index]))
 
 
-class PictureBytes(Sources):
+class PictureBytes(ByteStrings, Sources):
     """The strings are contents of files."""
 
     cure = "Fetch the file that holds it again."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 
 @dataclass
 class EvaluationSettings:
+    data: str | None = option(None, "source of other labeled pictures to score on, or none; by default the run's own")
+    options: dict[str, Any] = option({}, "options of that source: {root: FOLDER}")
     network: str = option("student", "encoder that is judged and exported", one_of("student", "teacher"))
     train_images: int = option(10_000, "labeled images, drawn by the seed if there are more", at_least(2))
     test_images: int = option(10_000, "test images, drawn at random", at_least(2))
@@ -44,10 +46,18 @@ class Scores:
 
 def evaluate(
     encoder: nn.Module, views: Views, splits: Splits, settings: EvaluationSettings, seed: int
-) -> tuple[Scores, Tensor]:
-    """The scores of the encoder as it stands, and the test features that they rest on."""
-    train_images = splits.train.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
-    test_images = splits.test.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
+) -> tuple[Scores | None, Tensor]:
+    """The scores of the encoder as it stands, and features `(images, features)` that show what it makes of pictures.
+
+    These are the test features that the scores rest on. Without labels there are no scores, and the features are those of
+    pretraining pictures.
+    """
+    if splits.labeled is None:
+        images = splits.pretraining.subset(settings.test_images, generator_for("cpu", seed, "evaluation sample"))
+        return None, extract(encoder, views, images, settings.batch_size).features
+    train_split, test_split = splits.labeled
+    train_images = train_split.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
+    test_images = test_split.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
     train = extract(encoder, views, train_images, settings.batch_size)
     test = extract(encoder, views, test_images, settings.batch_size)
     classes = len(splits.classes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.left_out import LeftOut
 from . import plots
 from .collapse import SIGNS, advice, collapse
 from .record import RunRecord, write_atomically
@@ -102,7 +103,8 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
     (
         "Representation",
         plots.representation_spectra,
-        "Eigenvalues of the covariance of the test features of the final encoder, largest first. "
+        "Eigenvalues of the covariance of the final encoder's features, largest first, of test pictures or, where "
+        "nothing is scored, of pretraining pictures. "
         "A curve that drops early uses few of its directions.",
     ),
     (
@@ -126,6 +128,8 @@ def summary(runs: Sequence[RunRecord]) -> str:
     lines = [["", *[run.label for run in runs]]]
     for key, title, write, _ in shown:
         values = [_value(run, key) for run in runs]
+        if all(value is None for value in values):
+            continue
         lines.append([title, *["–" if value is None else write(value) for value in values]])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -133,7 +137,7 @@ def summary(runs: Sequence[RunRecord]) -> str:
         title, *cells = line
         return "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
 
-    return "\n".join([*map(aligned, lines), *_collapses(runs)])
+    return "\n".join([*map(aligned, lines), *_left_out(runs), *_collapses(runs)])
 
 
 def render(runs: Sequence[RunRecord]) -> str:
@@ -160,11 +164,21 @@ def title_of(labels: Sequence[str]) -> str:
 
 def _lead(runs: Sequence[RunRecord]) -> str:
     first = runs[0].results
-    note = f" {first['note']}" if first.get("note") else ""
-    return html.escape(
-        f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is judged with "
-        f"{first['train_images']:,} labeled and {first['test_images']:,} test images.{note}"
-    )
+    if "knn" in first:
+        judged = f"judged with {first['train_images']:,} labeled and {first['test_images']:,} test images"
+    else:
+        judged = f"looked at with {first['representation_images']:,} of these images, without labels and scores"
+    sentences = [f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is {judged}."]
+    return html.escape(" ".join([*sentences, *_left_out(runs), first.get("note") or ""]).rstrip())
+
+
+def _left_out(runs: Sequence[RunRecord]) -> list[str]:
+    """A sentence on the files that were not used, once where the runs agree."""
+    said = {run.label: str(LeftOut(run.results.get("left_out"))) for run in runs}
+    different = list(dict.fromkeys(said.values()))
+    if len(different) < 2:
+        return [sentence for sentence in different if sentence]
+    return [f"{label}: {sentence or 'no file was left out.'}" for label, sentence in said.items()]
 
 
 def _collapses(runs: Sequence[RunRecord]) -> list[str]:
@@ -179,9 +193,12 @@ def _collapses(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _reading(runs: Sequence[RunRecord]) -> str:
-    score = runs[0].results["knn"]
-    error = 1.96 * math.sqrt(score * (1 - score) / runs[0].results["test_images"])
-    text = f"The test set alone leaves ± {100 * error:.1f} points (95 %) on each score."
+    score = runs[0].results.get("knn")
+    if score is None:
+        text = "Nothing is scored, since there are no labels. Ranks and spread tell whether the network has collapsed."
+    else:
+        error = 1.96 * math.sqrt(score * (1 - score) / runs[0].results["test_images"])
+        text = f"The test set alone leaves ± {100 * error:.1f} points (95 %) on each score."
     if len(runs) > 1:
         text += f" The runs differ in {_varied(runs)} and in nothing else."
         if len({run.results["settings"].get("seed") for run in runs}) == 1:

@@ -83,7 +83,7 @@ def live_curve(curve: Curve, runs: Sequence[LiveRun]) -> str:
 
 
 def representation_spectra(runs: Sequence[RunRecord]) -> str:
-    """Eigenvalues of the covariance of the test features, relative to the largest."""
+    """Eigenvalues of the covariance of the features, relative to the largest."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..engine.checkpoints import checkpoint_files, read_checkpoint
 from ..config import differences, fingerprint, identity, part_of_a_run, plain
-from ..errors import TrainerError
 from ..distributed.processes import Ranks
+from ..engine.checkpoints import checkpoint_files, read_checkpoint
+from ..errors import TrainerError
 from .lock import acquire_lock, refuse_if_held
 
 

@@ -16,35 +16,35 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from ..report.collapse import advice, collapse
-from ..report.machine import describe_machine
-from ..report.record import RunRecord, write_atomically
-from ..report.page import summary, write_report
 from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
 
 from ..backbones import build_encoder
-from ..distributed.batch_norm import convert_batch_norms
-from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
-from ..report.collapse import CollapseAlarm
 from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
-from ..errors import TrainerError, writing
-from ..probes.evaluation import evaluate
+from ..data.preprocess import Preprocess
+from ..data.stream import BatchStream, Order
+from ..data.views import Views, plan_views
+from ..distributed.batch_norm import convert_batch_norms
+from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
+from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..engine.memory_format import apply_memory_format
-from ..methods import METHODS
-from ..report.metrics_file import MetricsFile, read_metrics
+from ..engine.module import Pretraining
 from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
-from ..data.preprocess import Preprocess
-from ..engine.module import Pretraining
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
 from ..engine.progress import Progress
-from ..randomness import seed_globally
-from .folders import Run, open_run
-from ..engine.strategies import build_trainer
-from ..data.stream import BatchStream, Order
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices
-from ..data.views import Views, plan_views
+from ..engine.strategies import build_trainer
+from ..errors import TrainerError, writing
+from ..methods import METHODS
+from ..probes.evaluation import evaluate
+from ..randomness import seed_globally
+from ..report.collapse import CollapseAlarm, advice, collapse
+from ..report.machine import describe_machine
+from ..report.metrics_file import MetricsFile, read_metrics
+from ..report.page import summary, write_report
+from ..report.record import RunRecord, write_atomically
+from .folders import Run, open_run
+from .judged import load_judged
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -68,10 +68,11 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
+    judged = load_judged(config, splits, ranks)
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with open_run(config, ranks) as run:
-        return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
+        return _train_and_record(config, run, module, stream, splits, judged, ranks, callbacks)
 
 
 def _train_and_record(
@@ -80,6 +81,7 @@ def _train_and_record(
     module: Pretraining,
     stream: BatchStream,
     splits: Splits,
+    judged: Splits,
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Path:
@@ -89,7 +91,8 @@ def _train_and_record(
         return run.folder
     if ranks.rank == 0:
         print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
-    splits.broken.persist(run.folder / "broken_pictures.txt")
+    for each in (splits, judged):
+        each.broken.persist(run.folder / "broken_pictures.txt")
     start = time.monotonic()
     monitor = fit(config, run, module, stream, ranks, callbacks)
     if ranks.rank > 0:
@@ -97,7 +100,7 @@ def _train_and_record(
     if config.trainer.strategy == "fsdp2":  # this process holds but a part of every weight: read all of them back
         module = build_module(config, splits, ALONE, steps=module.steps)
         module.load_state_dict(read_checkpoint(checkpoint_files(run.checkpoints)[0])["state_dict"])
-    record(config, run, module, splits, monitor, seconds=time.monotonic() - start)
+    record(config, run, module, splits, judged, monitor, seconds=time.monotonic() - start)
     finished = RunRecord.read(run.folder)
     with writing(run.folder / "report.html") as path:
         write_report(path, [finished])
@@ -193,17 +196,26 @@ def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
     return loggers
 
 
-def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, monitor: Monitor, seconds: float) -> None:
+def record(
+    config: DictConfig,
+    run: Run,
+    module: Pretraining,
+    splits: Splits,
+    judged: Splits,
+    monitor: Monitor,
+    seconds: float,
+) -> None:
     """Writes what the final encoder is worth (results.json) and what it looks like inside (spectra.json)."""
     encoder = module.method.network(config.evaluation.network)
-    scores, features = evaluate(encoder, module.views, splits, config.evaluation, config.seed)
+    scores, features = evaluate(encoder, module.views, judged, config.evaluation, config.seed)
     layers = module.penalty.report()
     eigenvalues = representation_eigenvalues(features)
     results: dict[str, Any] = {
         "label": label_of(config),
         "note": config.note,
         "network": config.evaluation.network,
-        **asdict(scores),
+        **(asdict(scores) if scores is not None else {}),
+        "representation_images": len(features),
         "spread": read_metrics(run.folder / "metrics.csv")[-1]["spread"],
         "representation_spread": spread(features).item(),
         "representation_effective_rank": effective_rank(eigenvalues),
@@ -216,6 +228,7 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
         "broken_pictures": len(splits.broken),
+        "left_out": splits.left_out.with_broken(splits.broken).as_dict(),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
