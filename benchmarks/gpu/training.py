@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 
-from torch import Tensor
-
 from benchmarks.arguments import output_file
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import Splits, load_splits
+from ortho_kernels.trainer.data.pipelines import Pictures
 from ortho_kernels.trainer.data.stream import BatchStream
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
@@ -41,8 +40,8 @@ FIGURES = {"images_per_second": "images/s", "step_ms": "ms", "penalty_ms": "ms",
 class HeldStream(BatchStream):
     """The first batch, over and over."""
 
-    def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:
-        [first] = islice(super()._pixels(numbers), 1)
+    def _prepared(self, numbers: range) -> Iterable[Pictures | TrainerError]:
+        [first] = islice(super()._prepared(numbers), 1)
         return repeat(first, len(numbers))
 
 

@@ -26,9 +26,14 @@ class ImageFolder(Source):
     name: str = "imagefolder"
     root: str | None = option(None, "folder that holds train/CLASS/ and test/CLASS/ (or val/CLASS/)")
     size: int = 32
-    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
+    decode_size: int | None = option(
+        None, "shorter side of pictures in memory, and in evaluation; by default that of views", at_least(1)
+    )
     classes: str | None = option(None, "file that lists the class folders to use, one a line; all by default")
     memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
+    pipeline: str | None = option(
+        None, "who cuts crops: the device from pictures in memory, or workers from files", one_of("device", "workers")
+    )
     # To skip, the headers of pictures outside memory are read before a run: this takes long for a million files.
     corrupt: str = option("stop", "what to do at a picture that cannot be decoded", one_of("stop", "skip"))
 
@@ -56,7 +61,8 @@ class ImageFolder(Source):
         sets = [
             _encode(folder, files, classes, self, broken) for folder, files in zip(folders, (train, test), strict=True)
         ]
-        in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
+        decoded_by_workers = self.pipeline == "workers" or self.views.transform is not None
+        in_memory = not decoded_by_workers and sum(each.bytes_in_memory() for each in sets) / GIB <= self.memory_gib
         readable = [_readable(images, in_memory, folder, classes) for images, folder in zip(sets, folders, strict=True)]
         return Splits(readable[0], readable[1], classes, broken=broken)
 
@@ -113,7 +119,7 @@ def _readable(images: EncodedImages, in_memory: bool, folder: Path, classes: lis
     """Without the pictures that are known to be broken before the run starts; each class has to keep some."""
     readable: Images = images
     if in_memory:
-        readable = images.decode()
+        readable = images.decode_whole()
     elif images.broken is not None:
         readable = images.with_readable_headers()
     if len(readable) == 0:

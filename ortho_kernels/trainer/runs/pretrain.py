@@ -42,9 +42,12 @@ from ..engine.progress import Progress
 from ..randomness import seed_globally
 from .folders import Run, open_run
 from ..engine.strategies import build_trainer
-from ..data.stream import BatchStream, Order
+from ..data.order import Order
+from ..data.pipelines import build_pipeline
+from ..data.stream import BatchStream
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices
-from ..data.views import Views, plan_views
+from ..data.view_settings import View, plan_views
+from ..data.views import Views
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -115,10 +118,16 @@ def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStrea
     images = splits.pretraining
     order = Order(len(images), settings.batch_size, config.seed, ranks)
     steps = settings.max_steps or max(1, settings.max_epochs * order.per_epoch // settings.accumulate)
+    pipeline = build_pipeline(config.data.get("pipeline"), planned_views(config), images, config.seed)
     workers = settings.workers
     if workers is None:
-        workers = 0 if images.in_memory else max(1, (os.cpu_count() or 1) // ranks.count - 1)
-    return BatchStream(images, order, steps * settings.accumulate, workers)
+        copies = images.in_memory and not pipeline.needs_workers
+        workers = 0 if copies else max(1, (os.cpu_count() or 1) // ranks.count - 1)
+    return BatchStream(images, order, steps * settings.accumulate, workers, pipeline)
+
+
+def planned_views(config: DictConfig) -> list[View]:
+    return plan_views(config.method.views, instantiate(config.data.views), config.data.size)
 
 
 def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -> Pretraining:
@@ -135,12 +144,11 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
-    views = plan_views(config.method.views, instantiate(config.data.views), config.data.size)
     return Pretraining(
         method=method,
         penalty=build_penalty(instantiate(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
-        views=Views(views, config.data.size, sample, config.seed, ranks),
+        views=Views(planned_views(config), config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
         batch_size=settings.batch_size * settings.accumulate,
         steps=steps,
