@@ -22,13 +22,10 @@ REACH = 3.0  # of the blur, in standard deviations
 
 @dataclass(frozen=True)
 class ColorDraws:
-    """What is drawn of a view's colors; each array has a value for each picture."""
+    """What is drawn of a view's colors; each array has a row for each picture."""
 
     jittered: np.ndarray  # bool, as all that end in -ed
-    brightness: np.ndarray  # factors
-    contrast: np.ndarray
-    saturation: np.ndarray
-    hue: np.ndarray  # turns of the color wheel
+    adjustments: np.ndarray  # (pictures, 4): factors of brightness, contrast and saturation; turns of the hue
     grayed: np.ndarray
     blurred: np.ndarray
     sigma: np.ndarray  # pixels
@@ -41,23 +38,17 @@ class ColorDraws:
 def draw_colors(settings: ViewSettings, count: int, generator: np.random.Generator) -> ColorDraws:
     """Of one view of `count` pictures."""
     s = settings
-
-    def between(low: float, high: float) -> np.ndarray:
-        return generator.uniform(low, high, count).astype(np.float32)
-
-    def chance(probability: float) -> np.ndarray:
-        return generator.random(count) < probability
-
+    uniform = generator.random((9, count), dtype=np.float32)
+    chosen = uniform[:4] < np.array([[s.jitter], [s.gray], [s.blur], [s.solarize]])
+    spread = np.array([[s.brightness], [s.contrast], [s.saturation], [s.hue]], dtype=np.float32)
+    amounts = spread * (2 * uniform[4:8] - 1)
     return ColorDraws(
-        jittered=chance(s.jitter),
-        brightness=between(1 - s.brightness, 1 + s.brightness),
-        contrast=between(1 - s.contrast, 1 + s.contrast),
-        saturation=between(1 - s.saturation, 1 + s.saturation),
-        hue=between(-s.hue, s.hue),
-        grayed=chance(s.gray),
-        blurred=chance(s.blur),
-        sigma=between(LEAST_SIGMA, max(s.blur_sigma, LEAST_SIGMA)),
-        solarized=chance(s.solarize),
+        jittered=chosen[0],
+        adjustments=(amounts + np.array([[1], [1], [1], [0]], dtype=np.float32)).T,
+        grayed=chosen[1],
+        blurred=chosen[2],
+        sigma=LEAST_SIGMA + max(0.0, s.blur_sigma - LEAST_SIGMA) * uniform[8],
+        solarized=chosen[3],
     )
 
 
@@ -68,8 +59,8 @@ def color(images: Tensor, draws: ColorDraws) -> Tensor:
     """
 
     def jittered(chosen: Tensor, rows: np.ndarray) -> Tensor:
-        drawn = np.stack([draws.brightness[rows], draws.contrast[rows], draws.saturation[rows], draws.hue[rows]])
-        return color_jitter(chosen, *to_device(drawn, images.device)[..., None, None, None])
+        drawn = to_device(draws.adjustments[rows], images.device)[..., None, None, None]
+        return color_jitter(chosen, *drawn.unbind(1))
 
     images = _change(images, draws.jittered, jittered)
     if images.shape[1] == 3:

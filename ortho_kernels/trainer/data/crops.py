@@ -5,7 +5,7 @@ bilinear, and a wider triangle where a crop shrinks. A crop is cut by itself (`c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -42,9 +42,7 @@ class CropDraws:
         return np.concatenate([corners, chosen], axis=1).astype(np.int64)
 
     def __getitem__(self, rows: slice) -> "CropDraws":
-        return CropDraws(
-            self.areas[rows], self.ratios[rows], self.max_ratios[rows], self.places[rows], self.flips[rows]
-        )
+        return CropDraws(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 def draw_crops(plan: Sequence[View], count: int, generator: np.random.Generator) -> CropDraws:
@@ -77,24 +75,25 @@ def cut_batch(pictures: Tensor, boxes: np.ndarray, flips: np.ndarray, size: int)
 
     Each picture has a matrix that combines its rows, and one that combines its columns. A flip reverses the latter.
     """
-    columns = to_device(np.column_stack([boxes, flips]).astype(np.float32), pictures.device)
-    top, left, height, width, flip = columns[:, :, None, None].unbind(1)
-    across = _resampling(left, width, flip, pictures.shape[-1], size)
-    down = _resampling(top, height, torch.zeros_like(flip), pictures.shape[-2], size)
-    return down[:, None] @ (pictures.float() @ across.mT[:, None])
+    height, width = pictures.shape[-2:]
+    flipped = np.column_stack([np.zeros_like(flips), flips])
+    drawn = np.concatenate([boxes, flipped], axis=1, dtype=np.float32).reshape(-1, 3, 2, 1, 1)
+    weights = _resampling(*to_device(drawn, pictures.device).unbind(1), max(height, width), size)
+    down, across = weights[:, :1, :, :height], weights[:, 1:, :, :width]
+    return down @ (pictures.float() @ across.mT)
 
 
 def _resampling(start: Tensor, length: Tensor, flip: Tensor, pixels: int, size: int) -> Tensor:
-    """The weights `(pictures, size, pixels)` with which lines of `pixels` become `size` pixels of their part.
+    """The weights `(..., size, pixels)` with which lines of `pixels` become `size` pixels of their part.
 
-    Each result is a mean under a triangle around its place, one pixel of the narrower of the two grids to each side.
+    Each result is a mean under a triangle around its place, one pixel of the coarser of the two grids to each side.
     """
     step = length / size
-    places = (torch.arange(size, device=start.device)[:, None] + 0.5) * step
+    places = torch.arange(0.5, size, device=start.device)[:, None] * step
     places = start + torch.where(flip > 0, length - places, places)
-    centers = torch.arange(pixels, device=start.device) + 0.5
+    centers = torch.arange(0.5, pixels, device=start.device)
     weights = (1 - (centers - places).abs() / step.clamp(min=1)).clamp_(min=0)
-    weights = weights * ((centers > start) & (centers < start + length))
+    weights *= (centers > start) & (centers < start + length)
     return weights / weights.sum(-1, keepdim=True)
 
 

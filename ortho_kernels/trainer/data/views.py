@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..distributed.processes import ALONE, Ranks
 from ..randomness import host_generator_for
 from .colors import color, draw_colors
-from .crops import CropDraws, cut_batch
+from .crops import cut_batch
 from .pipelines import Pictures, crops_of
 from .view_settings import LocalSettings, PairSettings, View, ViewSettings, plan_views
 from .whole_pictures import Padded
@@ -59,11 +59,11 @@ class Views(nn.Module):
                 return pictures
             return [self._view(view, number, crops) for view, crops in enumerate(pictures)]
         pixels = pictures.pixels if isinstance(pictures, Padded) else pictures
-        sizes = pictures.sizes if isinstance(pictures, Padded) else np.array([pixels.shape[-2:]] * len(pixels))
-        drawn = crops_of(self.plan, self.ranks.count * len(pixels), self.seed, number)
-        crops = drawn[self._rows(len(pixels) * len(self.plan))]
-        parts = [crops[view :: len(self.plan)] for view in range(len(self.plan))]
-        return [self._view(view, number, pixels, each, each.boxes(sizes)) for view, each in enumerate(parts)]
+        sizes = pictures.sizes if isinstance(pictures, Padded) else np.tile(pixels.shape[-2:], (len(pixels), 1))
+        views = len(self.plan)
+        crops = crops_of(self.plan, self.ranks.count * len(pixels), self.seed, number)[self._rows(len(pixels) * views)]
+        boxes = crops.boxes(sizes.repeat(views, axis=0))
+        return [self._view(view, number, pixels, boxes[view::views], crops.flips[view::views]) for view in range(views)]
 
     def plain(self, pixels: Tensor) -> Tensor:
         """The images as evaluation sees them: whole, scaled to the size of a large view."""
@@ -78,10 +78,10 @@ class Views(nn.Module):
         view: int,
         number: int,
         pixels: Tensor,
-        crops: CropDraws | None = None,
         boxes: np.ndarray | None = None,
+        flips: np.ndarray | None = None,
     ) -> Tensor:
-        """A view of batch `number`, from its crops, or from whole pictures and the boxes of its crops."""
+        """A view of batch `number`, from its crops, or from whole pictures and what is to be cut of them."""
         count, channels = pixels.shape[:2]
         size, settings = self.plan[view].size, self.plan[view].settings
         generator = host_generator_for(self.seed, f"colors of view {view}", number)
@@ -90,8 +90,8 @@ class Views(nn.Module):
         with on_one_thread(pixels.device), torch.autocast(pixels.device.type, enabled=False):
             for rows in chunks(pixels, size):
                 images = pixels[rows]
-                if crops is not None and boxes is not None:
-                    images = cut_batch(images, boxes[rows], crops.flips[rows], size)
+                if boxes is not None and flips is not None:
+                    images = cut_batch(images, boxes[rows], flips[rows], size)
                 images = color(images / 255, colors[rows])
                 torch.sub(images, self.mean, out=result[rows]).div_(self.std)
         return result
