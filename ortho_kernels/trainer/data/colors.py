@@ -31,6 +31,10 @@ class ColorDraws:
     sigma: np.ndarray  # pixels
     solarized: np.ndarray
 
+    def any(self) -> bool:
+        """Whether there is something to do."""
+        return bool((self.jittered | self.grayed | self.blurred | self.solarized).any())
+
     def __getitem__(self, rows: slice) -> "ColorDraws":
         return ColorDraws(*(getattr(self, each.name)[rows] for each in fields(self)))
 

@@ -78,7 +78,8 @@ def cut_batch(pictures: Tensor, boxes: np.ndarray, flips: np.ndarray, size: int)
     height, width = pictures.shape[-2:]
     flipped = np.column_stack([np.zeros_like(flips), flips])
     drawn = np.concatenate([boxes, flipped], axis=1, dtype=np.float32).reshape(-1, 3, 2, 1, 1)
-    weights = _resampling(*to_device(drawn, pictures.device).unbind(1), max(height, width), size)
+    start, length, flip = to_device(drawn, pictures.device).unbind(1)
+    weights = _resampling(start, length, flip, max(height, width), size)
     down, across = weights[:, :1, :, :height], weights[:, 1:, :, :width]
     return down @ (pictures.float() @ across.mT)
 

@@ -120,7 +120,9 @@ def load_upright(image: Image.Image, channels: int, reduced_to: tuple[int, int] 
     if 0 in image.size:
         raise ValueError("it has no pixels")
     turn = UPRIGHT.get(_orientation(image))
-    opaque = _opaque(image).convert({1: "L", 3: "RGB"}[channels])
+    opaque, mode = _opaque(image), {1: "L", 3: "RGB"}[channels]
+    if opaque.mode != mode:  # else `convert` copies it
+        opaque = opaque.convert(mode)
     return opaque if turn is None else opaque.transpose(turn)
 
 

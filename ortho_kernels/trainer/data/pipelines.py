@@ -8,14 +8,17 @@ Each draws from (seed, number of the batch, place in the batch) alone. So the nu
 matter, and a resume is exact. A broken picture is replaced by `Order.stand_ins`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from ..errors import TrainerError
 from ..randomness import host_generator_for
@@ -77,7 +80,7 @@ class WorkersPipeline(Pipeline):
 
     def prepare(self, images: Images, indices: Tensor, number: int, order: Order) -> Pictures:
         views, draws = len(self.plan), crops_of(self.plan, order.batch_size, self.seed, number)
-        crops = [torch.empty(len(indices), self.channels, v.size, v.size, dtype=torch.uint8) for v in self.plan]
+        crops = [room(len(indices), self.channels, view.size, view.size) for view in self.plan]
         for row, index in enumerate(indices.tolist()):
             place = order.first + row
             of_picture = draws[place * views : (place + 1) * views]
@@ -127,6 +130,14 @@ def build_pipeline(choice: str | None, plan: Sequence[View], images: Images, see
     return WorkersPipeline(plan, images.channels, seed)
 
 
+def room(*shape: int) -> Tensor:
+    """uint8, not filled. A worker process takes it from the memory that it shares: it would be copied there later."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    shared: Any = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
 def crops_of(plan: Sequence[View], count: int, seed: int, number: int) -> CropDraws:
     """The crops of batch `number`, of the pictures of all processes."""
     return draw_crops(plan, count, host_generator_for(seed, "crops", number))
@@ -142,7 +153,8 @@ def cut_crops(image: Image.Image, draws: CropDraws, targets: Sequence[Tensor]) -
         scale = next((scale for scale in (8, 4, 2) if scale <= allowed), 1)
         smaller = (image.width // scale, image.height // scale) if scale > 1 else None
         picture = to_tensor(load_upright(image, channels, reduced_to=smaller))
-        boxes = reduced(boxes, whole, picture.shape[1:])
+        if scale > 1:
+            boxes = reduced(boxes, whole, picture.shape[1:])
     else:
         picture = to_tensor(load_upright(image, channels))
         boxes = draws.boxes(np.array([picture.shape[1:]] * len(targets)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..distributed.processes import ALONE, Ranks
 from ..randomness import host_generator_for
-from .colors import color, draw_colors
+from .colors import ColorDraws, color, draw_colors
 from .crops import cut_batch
 from .pipelines import Pictures, crops_of
 from .view_settings import LocalSettings, PairSettings, View, ViewSettings, plan_views
@@ -92,9 +92,16 @@ class Views(nn.Module):
                 images = pixels[rows]
                 if boxes is not None and flips is not None:
                     images = cut_batch(images, boxes[rows], flips[rows], size)
-                images = color(images / 255, colors[rows])
-                torch.sub(images, self.mean, out=result[rows]).div_(self.std)
+                self._finish(images, colors[rows], result[rows])
         return result
+
+    def _finish(self, crops: Tensor, colors: ColorDraws, result: Tensor) -> None:
+        """Colors and normalizes crops, bytes or floats in [0, 255], into `result`."""
+        if not colors.any():
+            result.copy_(crops).sub_(255 * self.mean).div_(255 * self.std)
+            return
+        images = color(result.copy_(crops).div_(255), colors)
+        torch.sub(images, self.mean, out=result).div_(self.std)
 
 
 def chunks(pixels: Tensor, size: int) -> Iterator[slice]:
