@@ -68,7 +68,7 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
 def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback]) -> Path:
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
-    _quieten_lightning()
+    quieten_lightning()
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
     stream = build_stream(config, splits, ranks)
@@ -263,7 +263,7 @@ def _set_threads(settings: Any, ranks: Ranks) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // process_count(settings)))
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
     """Its tips and its advice on data loaders are not about this trainer."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
