@@ -37,6 +37,7 @@ NOT_RUN = {  # by the page and the block's first words
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"
     ),
+    "views.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
 }
 SHOWN = {"toml", "text"}  # languages of blocks that are there to be read
 BLOCK = re.compile(r"(?:^<!-- (?P<note>.+) -->\n)?^```(?P<language>\w*)\n(?P<code>(?:.*\n)*?)```$", re.MULTILINE)

@@ -15,19 +15,16 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from itertools import islice, repeat
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from benchmarks.arguments import output_file
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import Splits, load_splits
-from ortho_kernels.trainer.data.stream import BatchStream
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.runs.folders import open_run
 from ortho_kernels.trainer.runs.pretrain import build_module, build_stream, fit, instantiate
+from ortho_kernels.trainer.speed import held_stream
 
 from .json_lines import show
 from .machine import facts
@@ -38,21 +35,13 @@ ALONE_BATCHES = 300  # of the pipeline without a training
 FIGURES = {"images_per_second": "images/s", "step_ms": "ms", "penalty_ms": "ms", "penalty_share": ""}
 
 
-class HeldStream(BatchStream):
-    """The first batch, over and over."""
-
-    def _pixels(self, numbers: range) -> Iterable[Tensor | TrainerError]:
-        [first] = islice(super()._pixels(numbers), 1)
-        return repeat(first, len(numbers))
-
-
 def timings(words: Sequence[str], splits: Splits, run: str) -> dict[str, float]:
     """What one run measures of itself, by the names of `FIGURES`; empty where it took too few steps."""
     with tempfile.TemporaryDirectory() as folder:
         config = load_config([*words, f"penalty={'none' if run == HELD else run}", f"runs={folder}"])
         stream = build_stream(config, splits, ALONE)
         if run == HELD:
-            stream = HeldStream(stream.images, stream.order, stream.batches, workers=0)
+            stream = held_stream(stream, next(iter(stream))[0], stream.batches)
         module = build_module(config, splits, ALONE, steps=len(stream) // config.trainer.accumulate)
         with open_run(config, ALONE) as opened:
             return fit(config, opened, module, stream, ALONE, []).timings()
@@ -64,7 +53,7 @@ def pipeline_images_per_second(words: Sequence[str], splits: Splits) -> float:
     batches = iter(build_stream(config, splits, ALONE))
     next(batches)  # starts workers and draws the first order
     began = time.perf_counter()
-    images = sum(len(pixels) for pixels, _ in batches)
+    images = sum(len(pictures[0] if isinstance(pictures, list) else pictures) for pictures, _ in batches)
     return images / (time.perf_counter() - began)
 
 

@@ -14,8 +14,9 @@ from ortho_kernels.trainer.data import Splits, load_splits, require_variance
 from ortho_kernels.trainer.data.broken import BrokenPictures
 from ortho_kernels.trainer.data.encoded import EncodedImages
 from ortho_kernels.trainer.data.imagefolder import ImageFolder
+from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
-from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.data.stream import BatchStream
 from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
 from ortho_kernels.trainer.distributed import processes
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes

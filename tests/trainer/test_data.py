@@ -202,3 +202,6 @@ def test_stl10_pretrains_on_its_pictures_without_labels_from_their_file(tmp_path
     everything = torch.arange(4)
     assert splits.pretraining is splits.unlabeled
     assert torch.equal(splits.pretraining.batch(everything), splits.train.batch(everything))
+    for_a_worker = pickle.dumps(splits.unlabeled)
+    assert len(for_a_worker) < 1000
+    assert torch.equal(pickle.loads(for_a_worker).batch(everything), splits.unlabeled.batch(everything))

@@ -18,16 +18,17 @@ from ortho_kernels.trainer.errors import TrainerError
 def test_an_image_folder_is_read_in_the_order_of_its_names(folder):
     splits = ImageFolder(root=str(folder), size=8).load()
     assert splits.classes == ["ant", "bee"]
-    assert splits.train.pixels.shape == (6, 3, 8, 8)
+    pixels = splits.train.batch(torch.arange(6))
+    assert pixels.shape == (6, 3, 8, 8)
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert splits.train.pixels[:, 0, 4, 4].tolist() == [0, 40, 80, 10, 50, 90]
+    assert pixels[:, 0, 4, 4].tolist() == [0, 40, 80, 10, 50, 90]
     assert len(splits.test) == 4
 
 
 def test_gray_pictures_become_color(folder):
     Image.new("L", (8, 8), 77).save(folder / "train" / "ant" / "0.png")
     splits = ImageFolder(root=str(folder), size=8).load()
-    assert splits.train.pixels[0, :, 0, 0].tolist() == [77, 77, 77]
+    assert splits.train.batch(torch.tensor([0]))[0, :, 0, 0].tolist() == [77, 77, 77]
 
 
 def test_a_corrupt_picture_is_named(folder):

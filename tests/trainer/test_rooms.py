@@ -24,9 +24,8 @@ def imports():
 
 
 def test_there_are_few_rooms():
-    assert (
-        len([path for path in TOP.iterdir() if path.name != "__pycache__"]) <= 22
-    )  # what a user runs, and the rooms behind
+    """What a user runs is a module at the top; the rest has a room."""
+    assert len([path for path in TOP.iterdir() if path.name != "__pycache__"]) <= 22
 
 
 def test_no_import_runs_back_up():

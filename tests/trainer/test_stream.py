@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ortho_kernels.trainer.data import MemoryImages
-from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.data.order import Order
+from ortho_kernels.trainer.data.stream import BatchStream
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks
 from ortho_kernels.trainer.errors import TrainerError
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ortho_kernels.trainer.data.encoded import EncodedImages
+from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.picture_sources import ByteStrings, PictureFiles
-from ortho_kernels.trainer.data.stream import BatchStream, Order
+from ortho_kernels.trainer.data.stream import BatchStream
 from ortho_kernels.trainer.randomness import generator_for
 
 MEMORY = Path("/proc/self/smaps_rollup")
@@ -22,7 +23,7 @@ def private_megabytes():
 class Measured(EncodedImages):
     """Reads names in the place of pictures, and returns how much memory the process holds by itself."""
 
-    def read(self, indices):
+    def whole(self, indices):
         for index in range(0, len(self), 300):
             assert self.sources.name(index).endswith(f"_{index}.JPEG")
         return torch.full((len(indices),), private_megabytes()), torch.ones(len(indices), dtype=torch.bool)

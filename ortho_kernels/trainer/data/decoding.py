@@ -1,4 +1,4 @@
-"""One picture of any kind that PIL opens, as the bytes of a square of gray or color."""
+"""One picture of any kind that PIL opens, as bytes of gray or color."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import TrainerError, printable
 
 ACCEPTED = "8- and 16-bit integers and floats between 0 and 1 are accepted"
+LONGEST = 4  # times the shorter side; of longer pictures, which a batch would have to be padded to, the middle is kept
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -23,6 +24,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SWAPPING = {UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}  # width and height
 
 
 class PictureError(TrainerError):
@@ -30,34 +32,60 @@ class PictureError(TrainerError):
 
 
 def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
-    """The picture as uint8 `(channels, size, size)`, with 1 or 3 channels: upright, scaled and center-cropped.
+    """The middle of the picture as uint8 `(channels, size, size)`, with 1 or 3 channels: upright and scaled.
 
     It is turned as its EXIF says, and lies on white where it is transparent. 16-bit gray is divided by 257, floats
     between 0 and 1 are multiplied by 255. Of several frames the first counts.
 
     Raises PictureError, with the file's name, for other ranges and for a picture that PIL can't decode.
     """
-    with _named(printable(os.fsdecode(getattr(image, "filename", "") or "given"))):
-        return _pixels(image, size, channels)
+    with named(printable(os.fsdecode(getattr(image, "filename", "") or "given"))):
+        return middle_square(whole_pixels(image, size, channels))
 
 
-def decode(open_picture: Callable[[], Image.Image], name: str, size: int) -> Tensor:
-    """`pixels_of` what is opened, in color; errors carry `name`."""
-    with _named(name), open_picture() as image:
-        return _pixels(image, size, channels=3)
+def middle_square(pixels: Tensor) -> Tensor:
+    """Of a picture `(channels, height, width)`."""
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[:, top : top + side, left : left + side]
+
+
+def whole_pixels(image: Image.Image, size: int, channels: int = 3) -> Tensor:
+    """The whole picture, its shorter side scaled to `size`, as uint8 `(channels, height, width)`.
+
+    Of a picture that is more than LONGEST times as long as wide it is the middle.
+    """
+    upright = load_upright(image, channels, reduced_to=(size, size))
+    width, height = (min(side, LONGEST * min(upright.size)) for side in upright.size)
+    left, top = (upright.width - width) // 2, (upright.height - height) // 2
+    middle = upright.crop((left, top, left + width, top + height))
+    scaled = middle.resize(scaled_size(width, height, size), Image.Resampling.BILINEAR)
+    return to_tensor(scaled)
+
+
+def scaled_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """The width and height of what `whole_pixels` makes of a picture."""
+    longer = min(round(size * max(width, height) / min(width, height)), LONGEST * size)
+    return (longer, size) if width > height else (size, longer)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A PIL picture of gray or color as uint8 `(channels, height, width)`."""
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def header_error(open_picture: Callable[[], Image.Image], name: str) -> PictureError | None:
     """What is wrong with the header, which alone is read."""
     try:
-        with _named(name), open_picture():
+        with named(name), open_picture():
             return None
     except PictureError as error:
         return error
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """At a broken file PIL raises nearly every kind of error; all of them get the file's name."""
     try:
         yield
@@ -74,18 +102,28 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _pixels(image: Image.Image, size: int, channels: int) -> Tensor:
-    mode = {1: "L", 3: "RGB"}[channels]
-    # A JPEG is decoded at a half, quarter or eighth of its size where that is still large enough either way round.
-    image.draft("RGB", (size, size))
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened picture when it is upright."""
+    lies = UPRIGHT.get(_orientation(image)) in SWAPPING
+    return (image.width, image.height) if lies else (image.height, image.width)
+
+
+def load_upright(image: Image.Image, channels: int, reduced_to: tuple[int, int] | None = None) -> Image.Image:
+    """The picture, decoded, opaque and upright, in gray or color.
+
+    A JPEG is decoded at a half, quarter or eighth of its size where that is still at least as large as `reduced_to`
+    (width and height, as the file holds them).
+    """
+    if reduced_to is not None:
+        image.draft("RGB", reduced_to)
     image.load()
     if 0 in image.size:
         raise ValueError("it has no pixels")
     turn = UPRIGHT.get(_orientation(image))
-    opaque = _opaque(image).convert(mode)
-    upright = opaque if turn is None else opaque.transpose(turn)
-    fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(fitted).reshape(size, size, channels)).permute(2, 0, 1)
+    opaque, mode = _opaque(image), {1: "L", 3: "RGB"}[channels]
+    if opaque.mode != mode:  # else `convert` copies it
+        opaque = opaque.convert(mode)
+    return opaque if turn is None else opaque.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> Any:

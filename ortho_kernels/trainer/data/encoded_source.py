@@ -21,8 +21,13 @@ GIB = 1024**3
 @dataclass
 class EncodedSource(Source):
     size: int = 32
-    decode_size: int | None = option(None, "side of decoded pictures; by default that of views", at_least(1))
+    decode_size: int | None = option(
+        None, "shorter side of pictures in memory, and in evaluation; by default that of views", at_least(1)
+    )
     memory_gib: float = option(4.0, "decode once into memory what takes no more", at_least(0))
+    pipeline: str | None = option(
+        None, "who cuts crops: the device from pictures in memory, or workers from files", one_of("device", "workers")
+    )
     # A score must not change because pictures are gone. Without labels nothing but a count changes, and what people
     # gather has broken pictures in it.
     corrupt: str | None = option(
@@ -42,14 +47,15 @@ class EncodedSource(Source):
 
     def ready(self, sets: Sequence[EncodedImages], read_headers: bool) -> list[Images]:
         """Decoded, where all of them fit the memory allowed; else, on demand, without those whose header is broken."""
-        in_memory = 3 * sets[0].size ** 2 * sum(map(len, sets)) / GIB <= self.memory_gib
+        decoded_by_workers = self.pipeline == "workers" or self.views.transform is not None
+        in_memory = not decoded_by_workers and sum(each.bytes_in_memory() for each in sets) / GIB <= self.memory_gib
         return [_ready(images, in_memory, read_headers) for images in sets]
 
 
 def _ready(images: EncodedImages, in_memory: bool, read_headers: bool) -> Images:
     readable: Images = images
     if in_memory:
-        readable = images.decode()
+        readable = images.decode_whole()
     elif images.broken is not None and read_headers:  # this takes long for a million files
         readable = images.with_readable_headers()
     if len(readable) == 0:

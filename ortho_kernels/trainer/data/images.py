@@ -1,22 +1,28 @@
 """Pictures as the trainer takes them: bytes, a batch at a time, from memory or from files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import TrainerError
 from .broken import BrokenPictures
 from .left_out import LeftOut
 
+Result = TypeVar("Result")
+
 
 class Images(ABC):
-    """Pictures of one size, and the class of each."""
+    """Pictures, and the class of each. Evaluation reads all of them at one size."""
 
     labels: Tensor
     in_memory: bool  # decoded: a batch costs no more than copying it; worker processes prepare others
+    pipeline: ClassVar[str] = "device"  # who cuts crops where data.pipeline does not say: device or workers
 
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,8 +35,21 @@ class Images(ABC):
     def select(self, indices: Tensor) -> "Images":
         """These pictures alone."""
 
+    def whole(self, indices: Tensor) -> tuple[Tensor | Sequence[Tensor], Tensor]:
+        """As `read`, the whole pictures, from which crops are drawn: one tensor, or one for each if sizes differ."""
+        return self.read(indices)
+
+    def attempt(self, index: int, work: Callable[[Image.Image], Result]) -> Result | None:
+        """What `work` makes of the whole picture as PIL has it; None where the picture can't be decoded."""
+        pixels = self.batch(torch.tensor([index]))
+        return work(to_pil(pixels[0])) if len(pixels) else None
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        return self.batch(torch.tensor([0])).shape[1]
 
     def batch(self, indices: Tensor) -> Tensor:
         """Those of these pictures that can be decoded, as uint8 `(readable, channels, height, width)`."""
@@ -92,6 +111,14 @@ class Splits:
     @property
     def channels(self) -> int:
         return self.pretraining.batch(torch.tensor([0])).shape[1]
+
+
+def to_pil(pixels: Tensor) -> Image.Image:
+    """uint8 `(channels, height, width)` as a PIL picture of gray or color."""
+    if len(pixels) not in (1, 3):
+        raise TrainerError(f"PIL holds pictures of 1 or 3 channels, and these have {len(pixels)}.")
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if len(pixels) == 1 else array))
 
 
 def require_variance(sample: Tensor, name: str, root: str | None) -> None:

@@ -32,9 +32,20 @@ class STL10(Source):
         root = data_root(self.root)
         files = partial(datasets.STL10, str(root))
         train, test = (fetch("STL-10", root, partial(files, split=split)) for split in ("train", "test"))
-        unlabeled = map_pictures(root / datasets.STL10.base_folder / UNLABELED)
-        without_labels = MemoryImages(unlabeled, torch.full((len(unlabeled),), -1))
-        return Splits(_images(train), _images(test), list(train.classes), without_labels)
+        unlabeled = MappedImages(root / datasets.STL10.base_folder / UNLABELED)
+        return Splits(_images(train), _images(test), list(train.classes), unlabeled)
+
+
+class MappedImages(MemoryImages):
+    """The pictures of a file, none of them labeled. Another process maps the file too, and gets no copy."""
+
+    def __init__(self, path: Path) -> None:
+        pixels = map_pictures(path)
+        super().__init__(pixels, torch.full((len(pixels),), -1))
+        self.path = path
+
+    def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
+        return MappedImages, (self.path,)
 
 
 def map_pictures(path: Path, size: int = 96) -> Tensor:

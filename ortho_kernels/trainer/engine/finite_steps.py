@@ -19,7 +19,9 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a flo
 
 @dataclass(frozen=True)
 class Batch:
-    pixels: Tensor
+    """With what it takes to run it once more."""
+
+    pictures: Any  # as Views takes them
     number: int
     loss: Tensor
 

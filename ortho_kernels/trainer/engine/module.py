@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ortho_kernels import OrthogonalityPenalty
 
+from ..data.pipelines import Pictures
 from ..data.views import Views
 from ..distributed.processes import Ranks
 from ..distributed.sharding import shard
@@ -57,10 +58,10 @@ class Pretraining(LightningModule):
         if self.device_mesh is not None:  # fsdp2
             shard(self.method, self.device_mesh["data_parallel"])
 
-    def training_step(self, batch: tuple[Tensor, int], _: int) -> dict[str, Tensor]:
-        pixels, number = batch
-        loss, projections = self._forward(pixels, number, self.trainer.global_step)
-        self.finite_steps.add_batch(Batch(pixels, number, loss.detach()))
+    def training_step(self, batch: tuple[Pictures, int], _: int) -> dict[str, Tensor]:
+        pictures, number = batch
+        loss, projections = self._forward(pictures, number, self.trainer.global_step)
+        self.finite_steps.add_batch(Batch(pictures, number, loss.detach()))
         return {"loss": loss, "projections": projections.detach()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -116,9 +117,9 @@ class Pretraining(LightningModule):
             "Lower optimizer.lr (or penalty.gamma) or lengthen optimizer.warmup; the last checkpoint is kept."
         )
 
-    def _forward(self, pixels: Tensor, number: int, step: int) -> Output:
+    def _forward(self, pictures: Pictures, number: int, step: int) -> Output:
         seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
-        views = self.views(pixels, number)
+        views = self.views(pictures, number)
         self.method.progress = step / self.steps
         output = self.method(views)
         if not isinstance(output, Output):
@@ -138,5 +139,5 @@ class Pretraining(LightningModule):
         if self.ranks.count > 1:  # to run the method once more would take all processes
             return "all weights are still finite"
         with self.trainer.precision_plugin.train_step_context():  # float16 overflows where float32 does not
-            name = first_non_finite_layer(self.method, lambda: self._forward(batch.pixels, batch.number, step))
+            name = first_non_finite_layer(self.method, lambda: self._forward(batch.pictures, batch.number, step))
         return f"the first layer whose output is not finite is {name}" if name else "all layers' outputs are finite"

@@ -21,9 +21,12 @@ from ortho_kernels.spectra import effective_rank, rankme, representation_eigenva
 from ..backbones import build_encoder
 from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
+from ..data.order import Order
+from ..data.pipelines import build_pipeline
 from ..data.preprocess import Preprocess
-from ..data.stream import BatchStream, Order
-from ..data.views import Views, plan_views
+from ..data.stream import BatchStream
+from ..data.view_settings import View, plan_views
+from ..data.views import Views
 from ..distributed.batch_norm import convert_batch_norms
 from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
@@ -65,7 +68,7 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
 def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback]) -> Path:
     """`pretrain` on one of several processes: all of them train, rank 0 writes."""
-    _quieten_lightning()
+    quieten_lightning()
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
     judged = load_judged(config, splits, ranks)
@@ -118,10 +121,16 @@ def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStrea
     images = splits.pretraining
     order = Order(len(images), settings.batch_size, config.seed, ranks)
     steps = settings.max_steps or max(1, settings.max_epochs * order.per_epoch // settings.accumulate)
+    pipeline = build_pipeline(config.data.get("pipeline"), planned_views(config), images, config.seed)
     workers = settings.workers
     if workers is None:
-        workers = 0 if images.in_memory else max(1, (os.cpu_count() or 1) // ranks.count - 1)
-    return BatchStream(images, order, steps * settings.accumulate, workers)
+        copies = images.in_memory and not pipeline.needs_workers
+        workers = 0 if copies else max(1, (os.cpu_count() or 1) // ranks.count - 1)
+    return BatchStream(images, order, steps * settings.accumulate, workers, pipeline)
+
+
+def planned_views(config: DictConfig) -> list[View]:
+    return plan_views(config.method.views, instantiate(config.data.views), config.data.size)
 
 
 def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -> Pretraining:
@@ -138,12 +147,11 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
-    views = plan_views(config.method.views, instantiate(config.data.views), config.data.size)
     return Pretraining(
         method=method,
         penalty=build_penalty(instantiate(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
-        views=Views(views, config.data.size, sample, config.seed, ranks),
+        views=Views(planned_views(config), config.data.size, sample, config.seed, ranks),
         optimizer_settings=config.optimizer,
         batch_size=settings.batch_size * settings.accumulate,
         steps=steps,
@@ -161,7 +169,8 @@ def fit(
     callbacks: Sequence[Callback],
 ) -> Monitor:
     settings = config.trainer
-    metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config), run.folder / "progress.json")
+    metrics = MetricsFile(run.folder / "metrics.csv")
+    progress = Progress(label_of(config), run.folder / "progress.json")
     alarm = CollapseAlarm(advice(config.method.name))
     monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
     checkpoints = Checkpoints(
@@ -268,7 +277,7 @@ def _set_threads(settings: Any, ranks: Ranks) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // process_count(settings)))
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
     """Its tips and its advice on data loaders are not about this trainer."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
