@@ -3,6 +3,7 @@
 from .composition import combinations, load_config
 from .groups import GROUPS, Settings, SweepSettings, option_groups
 from .identity import NOT_PART_OF_A_RUN, differences, fingerprint, flattened, identity, part_of_a_run, plain
+from .saved import read_config, write_config
 
 __all__ = [
     "GROUPS",
@@ -18,4 +19,6 @@ __all__ = [
     "option_groups",
     "part_of_a_run",
     "plain",
+    "read_config",
+    "write_config",
 ]

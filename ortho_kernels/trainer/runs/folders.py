@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..engine.checkpoints import checkpoint_files, read_checkpoint
-from ..config import differences, fingerprint, identity, part_of_a_run, plain
+from ..config import differences, fingerprint, identity, part_of_a_run, write_config
 from ..errors import TrainerError
 from ..distributed.processes import Ranks
 from .lock import acquire_lock, refuse_if_held
@@ -107,7 +107,7 @@ def _new_folder(config: DictConfig) -> Path:
     try:
         folder = _fresh_folder(runs, name)
         _check_writable(folder)
-        OmegaConf.save(plain(config), folder / "config.yaml")
+        write_config(folder / "config.yaml", config)
     except OSError as error:
         raise TrainerError(
             f"Cannot write in {runs}: {error.strerror or error}. Choose another folder: runs=FOLDER."
