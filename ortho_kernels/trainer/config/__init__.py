@@ -2,7 +2,7 @@
 
 from .composition import combinations, load_config
 from .groups import GROUPS, Settings, SweepSettings, option_groups
-from .identity import NOT_PART_OF_A_RUN, differences, fingerprint, flattened, identity, part_of_a_run, plain
+from .identity import NOT_PART_OF_A_RUN, differences, differing, fingerprint, flattened, identity, part_of_a_run, plain
 from .saved import read_config, write_config
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SweepSettings",
     "combinations",
     "differences",
+    "differing",
     "fingerprint",
     "flattened",
     "identity",

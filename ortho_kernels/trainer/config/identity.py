@@ -51,13 +51,17 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    """The keys in which two flat configurations differ."""
+    return {key for key in ours.keys() | theirs.keys() if ours.get(key, MISSING) != theirs.get(key, MISSING)}
+
+
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The keys in which two configurations differ, as `key: theirs -> ours`."""
     left, right = flattened(theirs), flattened(ours)
     return [
         f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
-        for key in sorted(left.keys() | right.keys())
-        if left.get(key, MISSING) != right.get(key, MISSING)
+        for key in sorted(differing(left, right))
     ]
 
 

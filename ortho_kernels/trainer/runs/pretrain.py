@@ -37,10 +37,11 @@ from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
 from ..data.preprocess import Preprocess
 from ..engine.module import Pretraining
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
+from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, print_once, started_from_outside
 from ..engine.progress import Progress
 from ..randomness import seed_globally
 from .folders import Run, open_run
+from .prolonging import format_prolonged, note_prolonged
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices
@@ -69,8 +70,12 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
     stream = build_stream(config, splits, ranks)
-    module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
+    steps = len(stream) // config.trainer.accumulate
+    config = note_prolonged(config, steps, ranks)
+    module = build_module(config, splits, ranks, steps)
     with open_run(config, ranks) as run:
+        if prolonged := format_prolonged(config, run.step, steps):
+            print_once(prolonged)
         return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
 
 
