@@ -59,10 +59,7 @@ def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The keys in which two configurations differ, as `key: theirs -> ours`."""
     left, right = flattened(theirs), flattened(ours)
-    return [
-        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
-        for key in sorted(differing(left, right))
-    ]
+    return [f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}" for key in sorted(differing(left, right))]
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,7 +47,9 @@ def read_config(path: Path) -> Saved:
         text = path.read_text(encoding="utf-8")
         loaded = OmegaConf.create(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"config={path} cannot be read ({getattr(error, 'strerror', None) or error}). {cure}") from None
+        raise TrainerError(
+            f"config={path} cannot be read ({getattr(error, 'strerror', None) or error}). {cure}"
+        ) from None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise TrainerError(f"config={path} is no YAML ({' '.join(str(error).split())}).") from None
     options: Any = {} if isinstance(loaded, ListConfig) else OmegaConf.to_container(loaded)
@@ -74,9 +76,10 @@ def split_config(words: Sequence[str]) -> tuple[Saved | None, list[str]]:
     override = OverridesParser.create().parse_override(named[0])
     if override.is_sweep_override():
         raise TrainerError(f"{named[0]} names several files: give -m to run each of them.")
-    if not isinstance(override.value(), str) or not override.value():
+    file = override.value()
+    if not isinstance(file, str) or not file:
         raise TrainerError(f"{named[0]}: give a file, such as config=runs/RUN/config.yaml.")
-    return read_config(Path(override.value()).expanduser()), others
+    return read_config(Path(file).expanduser()), others
 
 
 def group_words(words: Sequence[str]) -> dict[str, str]:

@@ -69,8 +69,8 @@ def _earlier_folder(config: DictConfig) -> Path | None:
         folder = Path(config.resume).expanduser()
         if not _has_work(folder):
             raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
-        return _newest_run(config) if prolongs(config, folder) else folder
-    newest = _newest_run(config) if config.resume == "auto" else None
+        return newest_run(config) if prolongs(config, folder) else folder
+    newest = newest_run(config) if config.resume == "auto" else None
     if newest is None and config.prolongs:
         raise TrainerError(
             f"These options prolong another run, {config.prolongs}: give resume=FOLDER, its folder. Or train all steps anew: "
@@ -79,7 +79,7 @@ def _earlier_folder(config: DictConfig) -> Path | None:
     return newest
 
 
-def _newest_run(config: DictConfig) -> Path | None:
+def newest_run(config: DictConfig) -> Path | None:
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{fingerprint(config)}(-\d+)?")
     runs = Path(config.runs).expanduser()
     if not runs.is_dir():

@@ -42,6 +42,7 @@ from ..engine.progress import Progress
 from ..randomness import seed_globally
 from .folders import Run, open_run
 from .prolonging import format_prolonged, note_prolonged
+from .starts import Start, fill, prepare_start
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices
@@ -69,11 +70,14 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     _quieten_lightning()
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
+    config, start = prepare_start(config, splits.channels, ranks)
     stream = build_stream(config, splits, ranks)
     steps = len(stream) // config.trainer.accumulate
     config = note_prolonged(config, steps, ranks)
-    module = build_module(config, splits, ranks, steps)
+    module = build_module(config, splits, ranks, steps, start)
     with open_run(config, ranks) as run:
+        if start is not None and run.checkpoint is None:
+            print_once(start.describe(module.method.encoder))
         if prolonged := format_prolonged(config, run.step, steps):
             print_once(prolonged)
         return _train_and_record(config, run, module, stream, splits, ranks, callbacks)
@@ -126,11 +130,15 @@ def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStrea
     return BatchStream(images, order, steps * settings.accumulate, workers)
 
 
-def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -> Pretraining:
+def build_module(
+    config: DictConfig, splits: Splits, ranks: Ranks, steps: int, start: Start | None = None
+) -> Pretraining:
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
     encoder = build_encoder(instantiate(config.backbone), splits.channels, config.data.size)
+    if start is not None:
+        fill(encoder, start, config, splits.channels)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
     method = METHODS[config.method.name](encoder, instantiate(config.method))
     method.network(config.evaluation.network)  # an error now, not after the training
