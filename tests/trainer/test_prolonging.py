@@ -137,6 +137,10 @@ def test_a_prolonged_run_is_prolonged_and_run_again_from_its_file(run_tiny, tmp_
     assert [row["step"] for row in read_metrics(third / "metrics.csv")] == [1, 2, 3, 4]
     assert pretrain(load_config([file, f"resume={first}"])) == second
     assert pretrain(load_config([file, "resume=auto"])) == second
+    for words in (["seed=2"], ["seed=2", "trainer.max_steps=2"]):
+        with pytest.raises(TrainerError, match=r"(?s)another configuration; it differs in\n  seed: 0 -> 2\n"):
+            pretrain(load_config([file, f"resume={first}", *words]))
+    assert pretrain(load_config([file, f"resume={first}", "trainer.max_steps=2"])) == first
     with pytest.raises(TrainerError, match=rf"prolong another run, {first.name} after step 2: .* prolongs=null\."):
         pretrain(load_config([file]))
     shutil.rmtree(second)

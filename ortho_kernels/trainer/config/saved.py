@@ -116,7 +116,7 @@ def values_over(saved: Saved, words: Sequence[str], defaults: DictConfig) -> dic
         variant = TRAINERS.get(chosen["trainer"].partition("=")[2], TrainerSettings())
         usual = vars(TrainerSettings())
         values["trainer"] = {
-            key: value for key, value in values["trainer"].items() if getattr(variant, key) == usual[key]
+            key: value for key, value in values.get("trainer", {}).items() if getattr(variant, key) == usual[key]
         }
     if any(word.startswith("init=") for word in words):
         values.pop("init_sha256", None)  # of the weights that this word replaces
