@@ -10,6 +10,10 @@ class TrainerError(SystemExit):
     """Says which thing is wrong and what to do; uncaught, it ends the program with that message and no traceback."""
 
 
+class Unavailable(TrainerError):
+    """What a run takes from outside is not to be had now: a file that is gone, a server that can't be reached."""
+
+
 @contextmanager
 def writing(path: Path, then: str = "resume=auto") -> Iterator[Path]:
     """Turns a result that can't be written into such an error."""

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .backbones import BACKBONES, build_encoder
 from .data.preprocess import Preprocess
@@ -46,14 +46,7 @@ def export_encoder(run: Path, target: Path) -> None:
     checkpoints = checkpoint_files(run / "checkpoints")
     if not checkpoints:
         raise TrainerError(f"{run} has no checkpoint to export: give the folder of a run that has trained.")
-    checkpoint = read_checkpoint(checkpoints[0])
-    configuration, weights = checkpoint["configuration"], checkpoint["state_dict"]
-    prefix = PREFIXES[configuration["evaluation"]["network"]]
-    prefix += _wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
-    weights = {
-        name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
-    }
-    description = {"backbone": configuration["backbone"], "preprocess": checkpoint["preprocess"]}
+    description, weights = read_encoder(checkpoints[0])
     partial = target.with_suffix(".partial")
     with writing(target, then="export again"):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +56,21 @@ def export_encoder(run: Path, target: Path) -> None:
             partial.unlink(missing_ok=True)
             raise TrainerError(f"Cannot write {target}: {error}.") from None
         os.replace(partial, target)
+
+
+def read_encoder(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """How to build the network that the run was judged by, and its weights by that network's names."""
+    content = read_checkpoint(checkpoint)
+    try:
+        configuration, weights, preprocess = (content[key] for key in ("configuration", "state_dict", "preprocess"))
+    except KeyError as error:
+        raise TrainerError(f"{checkpoint} is no checkpoint of a run: it holds no {error}.") from None
+    prefix = PREFIXES[configuration["evaluation"]["network"]]
+    prefix += wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
+    weights = {
+        name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
+    }
+    return {"backbone": configuration["backbone"], "preprocess": preprocess}, weights
 
 
 def load_encoder(path: str | Path) -> nn.Module:
@@ -85,7 +93,7 @@ def load_encoder(path: str | Path) -> nn.Module:
     network = backbone.library_network(preprocess.channels, preprocess.size)
     if network is None:
         network = build_encoder(backbone, preprocess.channels, preprocess.size)
-    prefix = _wrapping(network.state_dict())
+    prefix = wrapping(network.state_dict())
     network.load_state_dict({f"{prefix}{name}": value for name, value in load_file(path).items()})
     return network.eval()
 
@@ -111,12 +119,17 @@ def _description(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise TrainerError(f"Cannot read {path} ({error}): give a file that `export` has written.") from None
-    if "encoder" not in metadata:
+    if not (description := description_in(metadata)):
         raise TrainerError(f"{path} does not say which network it holds: give a file that `export` has written.")
-    return json.loads(metadata["encoder"])
+    return description
 
 
-def _wrapping(names: Iterable[str]) -> str:
+def description_in(metadata: dict[str, str]) -> dict[str, Any]:
+    """What `export` has written beside the weights; empty for a file of another origin."""
+    return json.loads(metadata.get("encoder", "{}"))
+
+
+def wrapping(names: Iterable[str]) -> str:
     """What the names of an encoder's weights begin with beyond its network's own: that of `Wrapped`, or nothing."""
     return "network." if all(name.startswith("network.") for name in names) else ""
 

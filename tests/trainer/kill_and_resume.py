@@ -2,6 +2,9 @@
 that of a run that nobody disturbed: weights, optimizer, queue, metrics and scores have to have the same bits.
 
     python tests/trainer/kill_and_resume.py --kills 20
+    python tests/trainer/kill_and_resume.py --kills 20 --prolong
+
+With --prolong the run goes on with a finished one of half its length. That one's files have to stay as they were.
 
 Every run is forked from this process, which has imported everything and computed nothing.
 """
@@ -42,14 +45,13 @@ WORDS = [
     "trainer.threads=1",
     "evaluation.train_images=200",
     "evaluation.test_images=100",
-    "resume=auto",
 ]
 TIMINGS = ("images_per_second", "penalty_share")
 SCORES = ("knn", "linear_probe", "representation_effective_rank", "penalty_raw")
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 
 
-def started(runs: Path) -> int:
+def started(runs: Path, *words: str) -> int:
     """The process id of a run in that folder."""
     child = os.fork()
     if child:
@@ -59,15 +61,15 @@ def started(runs: Path) -> int:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         pretrain.write_report = lambda path, runs: None  # takes longer than the run, and comes after it
-        pretrain.pretrain(load_config([*WORDS, f"runs={runs}"]))
+        pretrain.pretrain(load_config([*WORDS, f"runs={runs}", *words]))
         status = 0
     finally:
         sys.stderr.flush()
         os._exit(status)
 
 
-def finished(runs: Path) -> None:
-    _, status = os.waitpid(started(runs), 0)
+def finished(runs: Path, *words: str) -> None:
+    _, status = os.waitpid(started(runs, *words), 0)
     if status != 0:
         raise SystemExit(f"the run in {runs} ended with status {status}")
 
@@ -79,9 +81,9 @@ def wait_for(pattern: str, runs: Path, seconds: float) -> None:
         time.sleep(0.0002)
 
 
-def killed(runs: Path, after: float, while_writing: bool) -> bool:
+def killed(runs: Path, word: str, after: float, while_writing: bool) -> bool:
     """Kills a run so long after its first step began; whether there was still something to kill."""
-    child = started(runs)
+    child = started(runs, word)
     wait_for("*/metrics.csv", runs, seconds=60)
     time.sleep(after)
     if while_writing:
@@ -91,6 +93,10 @@ def killed(runs: Path, after: float, while_writing: bool) -> bool:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     return not gone
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def outcome(runs: Path) -> dict:
@@ -119,13 +125,17 @@ def differences(ours: object, theirs: object, path: str = "") -> list[str]:
     return [] if ours == theirs else [path]
 
 
-def main(kills: int, seed: int) -> int:
+def main(kills: int, seed: int, prolong: bool) -> int:
     torch.set_num_threads(1)
     moments = random.Random(seed)
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        undisturbed = started(root / "whole")
+        root, word, before = Path(name), "resume=auto", {}
+        if prolong:
+            finished(root / "short", "trainer.max_steps=12")
+            [short] = (root / "short").iterdir()
+            word, before = f"resume={short}", contents(short)
+        undisturbed = started(root / "whole", word)
         wait_for("*/metrics.csv", root / "whole", seconds=60)
         start = time.monotonic()
         wait_for("*/checkpoints/step-000000024.ckpt", root / "whole", seconds=60)
@@ -136,11 +146,13 @@ def main(kills: int, seed: int) -> int:
         for number in range(kills):
             runs = root / f"killed-{number}"
             after, while_writing = moments.uniform(0.0, seconds), number % 2 == 1
-            alive = killed(runs, after, while_writing)
+            alive = killed(runs, word, after, while_writing)
             partial = any(runs.rglob("*.partial"))
             steps = max([int(path.stem[5:]) for path in runs.rglob("step-*.ckpt")], default=0)
-            finished(runs)
+            finished(runs, word)
             found = differences(whole, outcome(runs))
+            if prolong and contents(short) != before:
+                found.append("the short run")
             wrong += bool(found)
             print(
                 f"kill {number + 1}: after {after:.2f} s, {'at' if alive else 'it had ended, at'} checkpoint {steps}"
@@ -156,5 +168,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prolong", action="store_true")
     arguments = parser.parse_args()
-    raise SystemExit(main(arguments.kills, arguments.seed))
+    raise SystemExit(main(arguments.kills, arguments.seed, arguments.prolong))

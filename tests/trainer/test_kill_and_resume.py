@@ -11,7 +11,8 @@ SCRIPT = Path(__file__).with_name("kill_and_resume.py")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="forks its runs")
-def test_two_kills_leave_no_trace():
-    done = subprocess.run([sys.executable, SCRIPT, "--kills", "2"], capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize("more", [[], ["--prolong"]])
+def test_two_kills_leave_no_trace(more):
+    done = subprocess.run([sys.executable, SCRIPT, "--kills", "2", *more], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 ended with the same bits" in done.stdout

@@ -20,3 +20,10 @@ class Backbone(ABC):
     def library_network(self, channels: int, size: int) -> nn.Module | None:
         """timm's or torchvision's own network with the weights' names and shapes of the encoder, if there is one."""
         return None
+
+    def trained_network(self, channels: int, size: int) -> nn.Module | None:
+        """That network with the library's trained weights, for `init=pretrained`; None where it has none.
+
+        Raises Unavailable where they can't be fetched. A classifier is left out by its caller.
+        """
+        return None

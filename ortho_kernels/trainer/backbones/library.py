@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainerError, did_you_mean
+from ..errors import TrainerError, Unavailable, did_you_mean
 from ..options import option
 from .base import Backbone
 
@@ -38,8 +39,16 @@ class Timm(Backbone):
         import timm  # takes its time, and few runs need it
 
         _check_name(self, timm.list_models())
-        with _building(self, "pretrained", cache="HF_HOME"):
+        with building(self, cache="HF_HOME", option="pretrained"):
             return timm.create_model(self.model, in_chans=channels, num_classes=0, **self.options)
+
+    def trained_network(self, channels: int, size: int) -> nn.Module:
+        import timm
+
+        _check_name(self, timm.list_models())
+        options = {**self.options, "pretrained": True}
+        with building(self, cache="HF_HOME"):
+            return timm.create_model(self.model, in_chans=channels, num_classes=0, **options)
 
 
 @dataclass
@@ -56,7 +65,7 @@ class Torchvision(Backbone):
         from torchvision import models
 
         _check_name(self, models.list_models(module=models))
-        with _building(self, "weights", cache="TORCH_HOME"):
+        with building(self, cache="TORCH_HOME", option="weights"):
             network = models.get_model(self.model, **{"weights": None, **self.options})
         linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
         _replace(network, linear[-1], nn.Identity())
@@ -66,27 +75,38 @@ class Torchvision(Backbone):
             _replace(network, name, nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **form))
         return network
 
+    def trained_network(self, channels: int, size: int) -> nn.Module:
+        from torchvision import models
+
+        _check_name(self, models.list_models(module=models))
+        with building(self, cache="TORCH_HOME"):
+            return models.get_model(self.model, **{**self.options, "weights": "DEFAULT"})
+
 
 @contextmanager
-def _building(settings: Any, option: str, cache: str) -> Iterator[None]:
-    """Turns what the library raises into an error that says what to do: `option` asks for trained weights, which the
-    library keeps in the folder `cache`. In every library that fetches them, a file that can't be read and a server
-    that can't be reached are OSErrors."""
+def building(settings: Any, cache: str, option: str | None = None) -> Iterator[None]:
+    """Turns what the library raises into an error that says what to do: `option` of backbone.options, or init, asks for
+    trained weights, which the library keeps in the folder `cache`. In every library that fetches them, a file that
+    can't be read and a server that can't be reached are OSErrors."""
+    options = "backbone.options" if option else "init=pretrained"
     try:
         yield
     except OSError as error:
         cause = error.__cause__ or error
         reason = str(cause).partition("\n")[0] or type(cause).__name__
-        raise TrainerError(
-            f"{settings.name} cannot get the weights of {settings.model} that backbone.options asks for ({reason}): "
-            f"connect to the network, set {cache} to a folder that holds them, or leave {option} out of the options."
+        left_out = f"{option} out of the options" if option else "init out"
+        raise Unavailable(
+            f"{settings.name} cannot get the weights of {settings.model} that {options} asks for ({reason}): connect to the "
+            f"network, set {cache} to a folder that holds them, or leave {left_out}."
         ) from None
     except KeyError as error:  # of a table of layers, weights, ...
         raise TrainerError(
-            f"{settings.name} cannot build {settings.model} with backbone.options: it knows no {error}."
+            f"{settings.name} cannot build {settings.model} with {options}: it knows no {error}."
         ) from None
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise TrainerError(f"{settings.name} cannot build {settings.model} with backbone.options: {error}") from None
+        raise TrainerError(
+            f"{settings.name} cannot build {settings.model} with {options}: {shorten(str(error), 300)}"
+        ) from None
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:

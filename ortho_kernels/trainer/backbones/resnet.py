@@ -12,12 +12,15 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from ..errors import TrainerError
 from ..options import at_least, one_of, option
 from .base import Backbone
+from .library import building
 
 
 @dataclass
 class ResNetBackbone(Backbone):
+    model: ClassVar[str]  # torchvision's
     block: ClassVar[type[BasicBlock] | type[Bottleneck]]
     depths: ClassVar[tuple[int, ...]]  # blocks of each stage
     width: int = option(64, "channels of the first stage; 64 is standard, 8 and 16 suit a CPU", at_least(1))
@@ -36,10 +39,21 @@ class ResNetBackbone(Backbone):
         network.fc = nn.Identity()
         return network
 
+    def trained_network(self, channels: int, size: int) -> nn.Module | None:
+        if self.width != 64:
+            return None
+        if self.stem != "imagenet":
+            raise TrainerError(
+                f"init=pretrained: {self.model} was trained with another stem. Give backbone.stem=imagenet."
+            )
+        with building(self, cache="TORCH_HOME"):
+            return models.get_model(self.model, weights="DEFAULT")
+
 
 @dataclass
 class ResNet18(ResNetBackbone):
     name: str = "resnet18"
+    model = "resnet18"
     block = BasicBlock
     depths = (2, 2, 2, 2)
 
@@ -47,6 +61,7 @@ class ResNet18(ResNetBackbone):
 @dataclass
 class ResNet50(ResNetBackbone):
     name: str = "resnet50"
+    model = "resnet50"
     block = Bottleneck
     depths = (3, 4, 6, 3)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import TrainerError
 from ..options import at_least, one_of, option
 from .base import Backbone
-from .library import Wrapped
+from .library import Wrapped, building
 
 
 @dataclass
@@ -34,6 +34,17 @@ class ViT(Backbone):
 
     def library_network(self, channels: int, size: int) -> nn.Module:
         return timm_vit(self, channels, size)
+
+    def trained_network(self, channels: int, size: int) -> nn.Module:
+        """timm scales its patches and position embeddings to those of the options."""
+        usual = ViT(name=self.name)
+        if changed := [key for key in ("depth", "heads", "positions") if getattr(self, key) != getattr(usual, key)]:
+            raise TrainerError(
+                f"init=pretrained: timm's {self.model} was trained with other options. Leave out "
+                f"{', '.join(f'backbone.{key}' for key in changed)}."
+            )
+        with building(self, cache="HF_HOME"):
+            return timm_vit(self, channels, size, pretrained=True)
 
 
 @dataclass
@@ -60,13 +71,14 @@ class ViTBase(ViT):
     model = "vit_base_patch16_224"
 
 
-def timm_vit(settings: ViT, channels: int, size: int) -> nn.Module:
+def timm_vit(settings: ViT, channels: int, size: int, pretrained: bool = False) -> nn.Module:
     """Small views of another size are padded to whole patches, and the position embedding is scaled to them."""
     import timm  # takes its time, and only transformers need it
 
     try:
         network: Any = timm.create_model(
             settings.model,
+            pretrained=pretrained,
             img_size=size,
             patch_size=settings.patch,
             in_chans=channels,

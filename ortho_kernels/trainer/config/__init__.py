@@ -3,7 +3,8 @@
 from .composition import combinations, load_config
 from .evaluation_data import evaluation_source
 from .groups import GROUPS, Settings, SweepSettings, option_groups
-from .identity import NOT_PART_OF_A_RUN, differences, fingerprint, flattened, identity, part_of_a_run, plain
+from .identity import NOT_PART_OF_A_RUN, differences, differing, fingerprint, flattened, identity, part_of_a_run, plain
+from .saved import read_config, write_config
 
 __all__ = [
     "GROUPS",
@@ -12,6 +13,7 @@ __all__ = [
     "SweepSettings",
     "combinations",
     "differences",
+    "differing",
     "evaluation_source",
     "fingerprint",
     "flattened",
@@ -20,4 +22,6 @@ __all__ = [
     "option_groups",
     "part_of_a_run",
     "plain",
+    "read_config",
+    "write_config",
 ]

@@ -26,6 +26,7 @@ from .explain import check_form, explain
 from .groups import GROUPS, REGISTRIES, Settings
 from .quoting import as_readable
 from .recipes import paper_recipes
+from .saved import Saved, group_words, parts_of, split_config, values_over
 
 CONFIG_MODULE = f"{__package__}.files"
 
@@ -83,17 +84,37 @@ def register_recipe(word: str) -> None:
         known.store(group=folder, name=last, node=paper_recipes()[name], package="_global_")
 
 
-def load_config(overrides: Sequence[str]) -> DictConfig:
+def register_saved(saved: Saved, words: Sequence[str]) -> list[str]:
+    """Makes the file of a word `config=FILE` known to Hydra as a recipe; returns the words that choose it."""
+    parts = parts_of(saved, words)
+    try:
+        for word in parts:
+            register_outside(word)
+        defaults = compose("config", overrides=[*parts, *group_words(words).values()])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise TrainerError(f"config={saved.path}: {explain(error, parts)}") from None
+    except TrainerError as error:
+        raise TrainerError(f"config={saved.path}: {error}") from None
+    known = ConfigStore.instance()
+    known.repo.pop("experiment", None)
+    known.store(group="experiment", name="saved", node=values_over(saved, words, defaults), package="_global_")
+    return [*parts, "experiment=saved"]
+
+
+def load_config(words: Sequence[str]) -> DictConfig:
     """The configuration that `key=value` words describe, or an error that names the nearest valid word."""
     GlobalHydra.instance().clear()
-    overrides = list(map(as_readable, overrides))
+    words = overrides = list(map(as_readable, words))
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
+            saved, overrides = split_config(words)
             for word in overrides:
                 check_form(word)
                 register_recipe(word)
                 register_outside(word)
-            config = compose("config", overrides=list(overrides))
+            if saved is not None:
+                overrides = [*register_saved(saved, overrides), *overrides]
+            config = compose("config", overrides=overrides)
             _check_names(config)
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.

@@ -40,7 +40,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return text.splitlines()[0]
     if "full_key" in text:
         key = re.search(r"full_key: (\S+)", text)
-        return f"{key[1] if key else 'An option'}: {causes[-1].splitlines()[0]}"
+        said = next(line for line in causes[-1].splitlines() if not line.endswith("while composing config:"))
+        return f"{key[1] if key else 'An option'}: {said}"
     if "Ambiguous value" in text:
         word = text.splitlines()[0].rpartition(" ")[2].strip("'")
         return (

@@ -39,7 +39,10 @@ class Settings:
     trainer: TrainerSettings = MISSING
     evaluation: EvaluationSettings = MISSING
     seed: int = option(0, "on which every random number depends")
-    resume: str | None = option(None, "auto, or the folder of the run to go on with")
+    init: str | None = option(None, "start: a run's folder, a safetensors file, or pretrained; random by default")
+    init_sha256: str | None = option(None, "of the start's weights; the run notes it, and refuses others")
+    resume: str | None = option(None, "auto, or the folder of the run to go on with, or to prolong")
+    prolongs: str | None = option(None, "the finished run that this one goes on with; resume=FOLDER notes it")
     runs: str = option("runs", "folder that holds the runs")
     title: str | None = option(None, "name of the run in reports")
     note: str | None = option(None, "what reports say about the run")

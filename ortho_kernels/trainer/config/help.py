@@ -25,6 +25,7 @@ Self-supervised pretraining with an orthogonality penalty.
                                       all combinations, with one table and one report
   python -m ortho_kernels.trainer.compare ...
                                       the run and its baseline, which differ in gamma alone
+  Each takes config=FILE: the config.yaml of a run, with the other words over it.
 
 Groups:
 {groups}

@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 # All others are part of a run. The batch and the steps decide what is computed. Device, precision, processes, memory
 # format and compiler decide how sums are rounded. Where pictures are decoded decides when a broken one is met.
 NOT_PART_OF_A_RUN = (
+    "init",  # init_sha256 is
     "resume",
     "runs",
     "title",
@@ -50,14 +51,15 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    """The keys in which two flat configurations differ."""
+    return {key for key in ours.keys() | theirs.keys() if ours.get(key, MISSING) != theirs.get(key, MISSING)}
+
+
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """The keys in which two configurations differ, as `key: theirs -> ours`."""
     left, right = flattened(theirs), flattened(ours)
-    return [
-        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
-        for key in sorted(left.keys() | right.keys())
-        if left.get(key, MISSING) != right.get(key, MISSING)
-    ]
+    return [f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}" for key in sorted(differing(left, right))]
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import TrainerError, printable
 
+T = TypeVar("T")
 GRACE_SECONDS = 10.0  # that the others have to end by themselves after one has failed
 
 
@@ -44,6 +45,19 @@ class Ranks:
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def compute_once(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank; a TrainerError that stops rank 0 stops all."""
+        made: Any = None
+        if self.rank == 0:
+            try:
+                made = make()
+            except TrainerError as error:
+                made = error
+        made = self.broadcast(made)
+        if isinstance(made, TrainerError):
+            raise made
+        return made
 
     def count_of(self, flag: bool) -> Tensor:
         """On how many ranks the flag is set, as a scalar on the group's device; every rank asks."""

@@ -62,6 +62,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer steps that a checkpoint holds, by its name."""
+    return int(checkpoint.stem.removeprefix("step-"))
+
+
 class Checkpoints(Callback):
     """Saves every so many steps, at the last one, and when the process is asked to stop (SIGTERM, Ctrl-C)."""
 

@@ -58,6 +58,19 @@ class Pretraining(LightningModule):
         if self.device_mesh is not None:  # fsdp2
             shard(self.method, self.device_mesh["data_parallel"])
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises TrainerError where the code behind the same options makes another network than when it was saved."""
+        saved, own = checkpoint.get("state_dict"), self.state_dict()
+        if saved is None:  # fsdp2, which has loaded it already
+            return
+        differing = saved.keys() ^ own.keys()
+        differing |= {name for name in saved.keys() & own.keys() if saved[name].shape != own[name].shape}
+        if differing:
+            raise TrainerError(
+                f"The checkpoint is of another network; it differs in {', '.join(sorted(differing))}. Bring the code back "
+                "that wrote it, or start a new run without resume."
+            )
+
     def training_step(self, batch: tuple[Pictures, int], _: int) -> dict[str, Tensor]:
         pictures, number = batch
         loss, projections = self._forward(pictures, number, self.trainer.global_step)

@@ -112,17 +112,17 @@ def parameter_groups(
 
 
 class Schedule(LambdaLR):
-    """Learning rates along warm-up and cosine, and with them the weight decay of the groups that decay."""
+    """Learning rates along warm-up and cosine, and with them the weight decay of the groups that decay.
+
+    All of them follow from the number of the step. So a run that is prolonged goes on with the rates of its new length.
+    """
 
     def __init__(self, settings: Any, optimizer: Optimizer, steps: int) -> None:
         self.decay = settings.weight_decay, settings.final_weight_decay
         self.steps = steps
-        warmup = round(settings.warmup * steps)
 
         def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return half_cosine((step - warmup) / max(steps - warmup, 1), 1.0, settings.final_lr)
+            return rate_share(settings, step, steps)
 
         def constant(step: int) -> float:
             return 1.0
@@ -131,11 +131,36 @@ class Schedule(LambdaLR):
 
     def step(self, epoch: int | None = None) -> None:
         super().step(epoch)
+        self._set_decay()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the position alone: the optimizer's rates may come from a checkpoint of a shorter run."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key not in ("decay", "steps")})
+        shares = [share(self.last_epoch) for share in self.lr_lambdas]
+        for group, base, share in zip(self.optimizer.param_groups, self.base_lrs, shares, strict=True):
+            group["lr"] = base * share
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._set_decay()
+
+    def _set_decay(self) -> None:
         first, last = self.decay
         if last is not None:
             for group in self.optimizer.param_groups:
                 if group["decays"]:
                     group["weight_decay"] = half_cosine(self.last_epoch / self.steps, first, last)
+
+
+def rate_at(settings: Any, step: int, steps: int, batch_size: int) -> float:
+    """The learning rate of step number `step` of `steps`, counted from 0, with `batch_size` images a step."""
+    return settings.lr * rate_factor(settings.scaling, batch_size) * rate_share(settings, step, steps)
+
+
+def rate_share(settings: Any, step: int, steps: int) -> float:
+    """What the schedule multiplies a rate with in step number `step` of `steps`, counted from 0."""
+    warmup = round(settings.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return half_cosine((step - warmup) / max(steps - warmup, 1), 1.0, settings.final_lr)
 
 
 def half_cosine(share: float, first: float, last: float) -> float:

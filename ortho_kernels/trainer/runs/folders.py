@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ..config import differences, fingerprint, identity, part_of_a_run, plain
+from ..config import differences, fingerprint, identity, part_of_a_run, write_config
 from ..distributed.processes import Ranks
-from ..engine.checkpoints import checkpoint_files, read_checkpoint
+from ..engine.checkpoints import checkpoint_files, read_checkpoint, step_of
 from ..errors import TrainerError
 from .lock import acquire_lock, refuse_if_held
+from .prolonging import begin_prolonged, prolongs
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Run:
     @property
     def step(self) -> int:
         """Where training continues."""
-        return int(self.checkpoint.stem.removeprefix("step-")) if self.checkpoint else 0
+        return step_of(self.checkpoint) if self.checkpoint else 0
 
     @property
     def finished(self) -> bool:
@@ -37,8 +38,10 @@ class Run:
 
 @contextmanager
 def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
-    """A new run, or, with `resume`, an earlier one of the same configuration; no other process works on it within the
-    block. Rank 0 opens and holds it, and what stops rank 0 from it stops all."""
+    """A new run, which may begin where a finished one ended, or, with `resume`, an earlier one of the same configuration.
+
+    No other process works on it within the block. Rank 0 opens and holds it, and what stops rank 0 from it stops all.
+    """
     if ranks.rank > 0:
         opened = ranks.broadcast(None)
         if isinstance(opened, TrainerError):
@@ -49,8 +52,9 @@ def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
         try:
             folder = _earlier_folder(config)
             if folder is None:
-                run = Run(_new_folder(config))
-                stack.enter_context(acquire_lock(run.folder))
+                folder = _new_folder(config)
+                stack.enter_context(acquire_lock(folder))
+                run = Run(folder, begin_prolonged(config, folder) if config.prolongs else None)
             else:
                 stack.enter_context(acquire_lock(folder))  # before its newest checkpoint is looked for
                 run = _reopen(folder, config)
@@ -61,17 +65,21 @@ def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
 
 
 def _earlier_folder(config: DictConfig) -> Path | None:
-    if config.resume is None:
-        return None
-    if config.resume == "auto":
-        return _newest_run(config)
-    folder = Path(config.resume).expanduser()
-    if not _has_work(folder):
-        raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
-    return folder
+    if config.resume not in (None, "auto"):
+        folder = Path(config.resume).expanduser()
+        if not _has_work(folder):
+            raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
+        return newest_run(config) if prolongs(config, folder) else folder
+    newest = newest_run(config) if config.resume == "auto" else None
+    if newest is None and config.prolongs:
+        raise TrainerError(
+            f"These options prolong another run, {config.prolongs}: give resume=FOLDER, its folder. Or train all steps "
+            "anew: prolongs=null."
+        )
+    return newest
 
 
-def _newest_run(config: DictConfig) -> Path | None:
+def newest_run(config: DictConfig) -> Path | None:
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{fingerprint(config)}(-\d+)?")
     runs = Path(config.runs).expanduser()
     if not runs.is_dir():
@@ -107,7 +115,7 @@ def _new_folder(config: DictConfig) -> Path:
     try:
         folder = _fresh_folder(runs, name)
         _check_writable(folder)
-        OmegaConf.save(plain(config), folder / "config.yaml")
+        write_config(folder / "config.yaml", config)
     except OSError as error:
         raise TrainerError(
             f"Cannot write in {runs}: {error.strerror or error}. Choose another folder: runs=FOLDER."

@@ -28,7 +28,7 @@ from ..data.stream import BatchStream
 from ..data.view_settings import View, plan_views
 from ..data.views import Views
 from ..distributed.batch_norm import convert_batch_norms
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
+from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, print_once, started_from_outside
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..engine.memory_format import apply_memory_format
 from ..engine.module import Pretraining
@@ -48,6 +48,8 @@ from ..report.page import summary, write_report
 from ..report.record import RunRecord, write_atomically
 from .folders import Run, open_run
 from .judged import load_judged
+from .prolonging import format_prolonged, note_prolonged
+from .starts import Start, fill, prepare_start
 
 
 def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -72,9 +74,16 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     _set_threads(config.trainer, ranks)
     splits = load_splits(instantiate(config.data), ranks)
     judged = load_judged(config, splits, ranks)
+    config, start = prepare_start(config, splits.channels, ranks)
     stream = build_stream(config, splits, ranks)
-    module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
+    steps = len(stream) // config.trainer.accumulate
+    config = note_prolonged(config, steps, ranks)
+    module = build_module(config, splits, ranks, steps, start)
     with open_run(config, ranks) as run:
+        if start is not None and run.checkpoint is None:
+            print_once(start.describe(module.method.encoder))
+        if prolonged := format_prolonged(config, run.step, steps):
+            print_once(prolonged)
         return _train_and_record(config, run, module, stream, splits, judged, ranks, callbacks)
 
 
@@ -133,11 +142,15 @@ def planned_views(config: DictConfig) -> list[View]:
     return plan_views(config.method.views, instantiate(config.data.views), config.data.size)
 
 
-def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -> Pretraining:
+def build_module(
+    config: DictConfig, splits: Splits, ranks: Ranks, steps: int, start: Start | None = None
+) -> Pretraining:
     """Everything that is drawn here is drawn before the penalty is known, so gamma can't change the initial weights."""
     settings = config.trainer
     seed_globally(config.seed, "initial weights")
     encoder = build_encoder(instantiate(config.backbone), splits.channels, config.data.size)
+    if start is not None:
+        fill(encoder, start, config, splits.channels)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
     method = METHODS[config.method.name](encoder, instantiate(config.method))
     method.network(config.evaluation.network)  # an error now, not after the training
