@@ -14,5 +14,5 @@ def train(ranks, config, callbacks=()):
     stream = build_stream(config, splits, ranks)
     module = build_module(config, splits, ranks, steps=len(stream) // config.trainer.accumulate)
     with open_run(config, ranks) as run:
-        fit(config, run, module, stream, ranks, callbacks)
+        fit(config, run, module, stream, splits, ranks, callbacks)
         return run.folder

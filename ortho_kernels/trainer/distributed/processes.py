@@ -45,6 +45,13 @@ class Ranks:
         dist.broadcast_object_list(values)
         return values[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in their order, on every rank."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def count_of(self, flag: bool) -> Tensor:
         """On how many ranks the flag is set, as a scalar on the group's device; every rank asks."""
         raised = torch.full((), float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")

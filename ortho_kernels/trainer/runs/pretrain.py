@@ -30,6 +30,8 @@ from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
 from ..errors import TrainerError, writing
 from ..probes.evaluation import evaluate
+from ..probes.running import RunningProbe
+from ..engine.evaluations import Evaluations
 from ..engine.memory_format import apply_memory_format
 from ..methods import METHODS
 from ..report.metrics_file import MetricsFile, read_metrics
@@ -91,7 +93,7 @@ def _train_and_record(
         print(f"{'Resuming' if run.checkpoint else 'Run'} {run.folder}", flush=True)
     splits.broken.persist(run.folder / "broken_pictures.txt")
     start = time.monotonic()
-    monitor = fit(config, run, module, stream, ranks, callbacks)
+    monitor = fit(config, run, module, stream, splits, ranks, callbacks)
     if ranks.rank > 0:
         return run.folder
     if config.trainer.strategy == "fsdp2":  # this process holds but a part of every weight: read all of them back
@@ -128,7 +130,6 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     encoder = build_encoder(instantiate(config.backbone), splits.channels, config.data.size)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
     method = METHODS[config.method.name](encoder, instantiate(config.method))
-    method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         convert_batch_norms(method, on_gpu(settings))
     if settings.compile is not None:
@@ -136,7 +137,7 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
     views = plan_views(config.method.views, instantiate(config.data.views), config.data.size)
-    return Pretraining(
+    module = Pretraining(
         method=method,
         penalty=build_penalty(instantiate(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
@@ -146,7 +147,10 @@ def build_module(config: DictConfig, splits: Splits, ranks: Ranks, steps: int) -
         steps=steps,
         seed=config.seed,
         ranks=ranks,
+        ema=settings.ema,
     )
+    method.network(config.evaluation.network)  # an error now, not after the training
+    return module
 
 
 def fit(
@@ -154,20 +158,44 @@ def fit(
     run: Run,
     module: Pretraining,
     stream: BatchStream,
+    splits: Splits,
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Monitor:
     settings = config.trainer
     metrics, progress = MetricsFile(run.folder / "metrics.csv"), Progress(label_of(config))
     alarm = CollapseAlarm(advice(config.method.name))
-    monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
+    images_per_step = settings.batch_size * settings.accumulate
+    monitor = Monitor(metrics, progress, alarm, settings.log_every, images_per_step, ranks, settings.stop_on_collapse)
+    evaluations = build_evaluations(config, run, module, stream, splits, monitor)
     checkpoints = Checkpoints(
         run.checkpoints, settings.checkpoint_every, settings.keep_checkpoints, identity(config), ranks
     )
     loggers = build_loggers(config, run) if ranks.rank == 0 else []
-    trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, checkpoints])
+    trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, *evaluations, checkpoints])
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
+
+
+def build_evaluations(
+    config: DictConfig, run: Run, module: Pretraining, stream: BatchStream, splits: Splits, monitor: Monitor
+) -> list[Callback]:
+    """The one that judges the encoder while it trains, if `evaluation.every` asks for it."""
+    settings = config.evaluation
+    if settings.every is None:
+        return []
+    return [
+        Evaluations(
+            file=MetricsFile(run.folder / "evaluations.csv"),
+            probe=RunningProbe(splits, settings, config.seed, module.ranks),
+            monitor=monitor,
+            method=module.method,
+            network=settings.network,
+            order=stream.order,
+            every=settings.every,
+            accumulate=config.trainer.accumulate,
+        )
+    ]
 
 
 def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
@@ -212,7 +240,8 @@ def record(config: DictConfig, run: Run, module: Pretraining, splits: Splits, mo
         # Of the full rank, so that layers of all sizes count alike.
         "weights_effective_rank": _mean([row.effective_rank / min(row.view.rows, row.view.cols) for row in layers]),
         "penalty_raw": sum(row.value for row in layers),
-        "steps": module.steps,
+        "steps": module.steps if monitor.stopped_at is None else monitor.stopped_at,
+        "planned_steps": module.steps,
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
         "broken_pictures": len(splits.broken),
