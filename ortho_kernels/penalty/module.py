@@ -1,8 +1,8 @@
 """`OrthogonalityPenalty`: the penalty over a model's conv and linear weights, as a module."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -281,19 +281,18 @@ class OrthogonalityPenalty(Weighting):
     def report(self) -> PenaltyReport:
         """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped, and so are the
         weights that are not covered. SRIP's values are those of the next call: looking changes nothing."""
-        moving = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                _, matrices, views = self._current_weights()
-                values = penalty_values(self.start, self.options, self.names, matrices, views)
-                total = weighted_sum(values, self._factor()).item()
-        finally:
-            self.train(moving)
+        with self._looking() as (matrices, views, values):
+            total = weighted_sum(values, self._factor()).item()
         whole = map(gathered, matrices)
         layers = zip(self.names, whole, views.views, values.split(views.groups), self._gammas(), strict=True)
         rows = [LayerReport.of(*layer) for layer in layers]
         return PenaltyReport(self.kind, self._strength.gamma, rows, total, self.uncovered)
+
+    def values(self) -> dict[str, float]:
+        """Every layer's value before gamma, as `report` has it, without an SVD. Looking changes nothing."""
+        with self._looking() as (_, views, values):
+            layers = [value.sum() for value in values.split(views.groups)]
+        return dict(zip(self.names, torch.stack(layers).tolist(), strict=True))
 
     def extra_repr(self) -> str:
         set_options = ((field.name, getattr(self.options, field.name), field.default) for field in fields(self.options))
@@ -302,6 +301,18 @@ class OrthogonalityPenalty(Weighting):
         covered = f"covers {len(self.names)} weights, {self._entries:,} entries: {abridged(self.names)}"
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
         return f"kind={self.kind!r}, {super().extra_repr()}{options}{share}\n{covered}{uncovered}"
+
+    @contextmanager
+    def _looking(self) -> Iterator[tuple[list[Tensor], WeightViews, Tensor]]:
+        """The matrices, how they are seen, and their values; within it no call counts."""
+        moving = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                _, matrices, views = self._current_weights()
+                yield matrices, views, penalty_values(self.start, self.options, self.names, matrices, views)
+        finally:
+            self.train(moving)
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered, factors = self._selector.select(again=again)

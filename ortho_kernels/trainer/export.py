@@ -24,7 +24,7 @@ from .data.preprocess import Preprocess
 from .engine.checkpoints import checkpoint_files, read_checkpoint
 from .errors import TrainerError, writing
 
-PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0."}  # by evaluation.network
+PREFIXES = {"student": "method.encoder.", "teacher": "method.teacher.0.", "ema": "method.ema."}  # by evaluation.network
 # What keeps a library from fetching weights that the file holds, by the backbone's name.
 UNTRAINED: dict[str, dict[str, Any]] = {
     "timm": {"pretrained": False, "checkpoint_path": ""},

@@ -6,6 +6,8 @@ the same order of images and the same views, whatever else they draw.
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +34,16 @@ def seed_globally(seed: int, purpose: str, place: int = 0) -> None:
     torch.manual_seed(value)
     random.seed(value)
     np.random.seed(value % 2**32)
+
+
+@contextmanager
+def preserve_global_generators(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn within it, afterwards the generators that `seed_globally` seeds are as they were: those of the
+    host, and that of the device."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

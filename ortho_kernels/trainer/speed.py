@@ -96,15 +96,16 @@ def model_rate(config: "DictConfig", module: Any, stream: Any, ready: list[Any])
     import contextlib
     import io
 
+    from .data import Splits
     from .distributed.processes import ALONE
     from .runs.folders import Run
     from .runs.pretrain import fit
 
     module.steps = STEPS
     held = held_stream(stream, ready, STEPS * config.trainer.accumulate)
-    config.trainer.tensorboard, config.trainer.wandb = False, None
+    config.trainer.tensorboard, config.trainer.wandb, config.evaluation.every = False, None, None
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        return fit(config, Run(Path(folder)), module, held, ALONE, []).timings()["images_per_second"]
+        return fit(config, Run(Path(folder)), module, held, Splits(), ALONE, []).timings()["images_per_second"]
 
 
 def held_stream(stream: Any, pictures: Any, batches: int) -> Any:

@@ -178,6 +178,17 @@ def test_report(backend):
     assert f"weighted {report.total:.6g}" in text
 
 
+@pytest.mark.parametrize("options", [{"kind": "so", "every": 3}, {"kind": "srip", "seed": 1, "warm_start": True}])
+def test_values_are_those_of_the_report_and_looking_changes_nothing(options):
+    model = encoder()
+    penalty, other = (OrthogonalityPenalty(model, gamma=2.0, **options) for _ in range(2))
+    for _ in range(2):
+        assert penalty.penalty().item() == other.penalty().item()
+        assert penalty.values() == {row.name: row.value for row in penalty.report()}
+        assert penalty.training
+    assert list(penalty.values()) == list(penalty.names)
+
+
 def test_report_names_layers_that_are_not_finite(backend):
     model = encoder()
     with torch.no_grad():

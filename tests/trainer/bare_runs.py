@@ -19,5 +19,5 @@ def train(ranks, config, callbacks=()):
     config = note_prolonged(config, steps, ranks)
     module = build_module(config, splits, ranks, steps, start)
     with open_run(config, ranks) as run:
-        fit(config, run, module, stream, ranks, callbacks)
+        fit(config, run, module, stream, splits, ranks, callbacks)
         return run.folder

@@ -73,7 +73,7 @@ def test_lists_are_not_shared():
         ("optimizer.lr=inf", "optimizer.lr must be a finite number; got inf."),
         ("optimizer.scaling=cubic", "optimizer.scaling must be one of linear, sqrt, none; got cubic."),
         ("optimizer.norm_lr=-1", "optimizer.norm_lr must be at least 0; got -1.0."),
-        ("evaluation.network=both", "evaluation.network must be one of student, teacher; got both."),
+        ("evaluation.network=both", "evaluation.network must be one of student, teacher, ema; got both."),
         ("evaluation.neighbors=0", "evaluation.neighbors must be at least 1; got 0."),
         ("evaluation.test_images=1", "evaluation.test_images must be at least 2; got 1."),
         ("sweep.jobs=0", "sweep.jobs must be at least 1; got 0."),

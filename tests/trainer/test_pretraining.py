@@ -6,11 +6,13 @@ import sys
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.trainer.backbones.resnet import ResNet18
+from ortho_kernels.trainer.engine import strategies
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.engine.finite_steps import first_non_finite_layer
 from ortho_kernels.trainer.engine.monitor import spread
@@ -77,8 +79,27 @@ def step_once(run_tiny, *words):
     return start, end
 
 
+@pytest.fixture
+def loss_scaler(monkeypatch):
+    """16-mixed on a CPU, where the trainer does not offer it: gradients are scaled until the step."""
+
+    def build(*, precision, plugins, **options):
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+        trainer = Trainer(plugins=[*plugins, MixedPrecision("16-mixed", "cpu", scaler)], **options)
+        assert trainer.precision_plugin.scaler is scaler
+        return trainer
+
+    monkeypatch.setattr(strategies, "Trainer", build)
+
+
+SCALED = pytest.mark.parametrize("scaled", [False, True], ids=["32-true", "16-mixed"])
+
+
+@SCALED
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny, accumulate):
+def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny, request, scaled, accumulate):
+    if scaled:
+        request.getfixturevalue("loss_scaler")
     words = [f"trainer.accumulate={accumulate}", f"optimizer.lr={16 / accumulate}"]
     start, baseline = step_once(run_tiny, *words, "penalty.gamma=0")
     _, regularized = step_once(run_tiny, *words, "penalty.gamma=1e-3")
@@ -98,12 +119,18 @@ def test_the_penalty_is_added_once_a_step_to_the_encoders_weights_alone(run_tiny
             assert torch.equal(value, regularized[name]), name
 
 
-def test_clipping_bounds_the_norm_of_all_gradients_the_penaltys_included(run_tiny):
-    start, end = step_once(run_tiny, "penalty.gamma=1", "trainer.clip=0.25")  # of rate 1: the step is the gradient
+@pytest.mark.parametrize("accumulate", [1, 3])
+@SCALED
+def test_clipping_bounds_the_norm_of_all_gradients_the_penaltys_included(run_tiny, request, scaled, accumulate):
+    if scaled:
+        request.getfixturevalue("loss_scaler")
+    # Of rate 1: the step is the gradient.
+    words = ["penalty.gamma=1", f"trainer.accumulate={accumulate}", f"optimizer.lr={16 / accumulate}"]
+    start, end = step_once(run_tiny, *words, "trainer.clip=0.25")
     steps = {name: end[name] - value for name, value in start.items()}
     norms = [step.double().norm() for name, step in steps.items()]
     assert torch.stack(norms).norm().item() == pytest.approx(0.25, rel=1e-4)
-    _, free = step_once(run_tiny, "penalty.gamma=1")
+    _, free = step_once(run_tiny, *words)
     scale = torch.cat([(free[name] - value).flatten() for name, value in start.items()]).norm() / 0.25
     assert scale > 10  # far above the clip, and the penalty's gradient more than half of it
     for name, value in start.items():

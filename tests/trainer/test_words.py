@@ -21,7 +21,8 @@ KEY = re.compile(rf"(?<![\w./])((?:{ROOTS})(?:\.[a-z_]+)+)(?![\w.]*[/(=])")
 # What stands for a value of the user's, and an example of it.
 PLACEHOLDER = re.compile(r"[A-Z]+|VALUE")
 EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt"}
-NO_OPTIONS = {"method.encoder", "method.teacher", "penalty.kind", "sweep.csv"}  # of modules, a file, an old option
+# Of modules, an old option, a file.
+NO_OPTIONS = {"method.encoder", "method.ema", "method.teacher", "penalty.kind", "sweep.csv"}
 
 
 def texts(path):

@@ -16,6 +16,8 @@ NOT_PART_OF_A_RUN = (
     "title",
     "note",
     "sweep",
+    "evaluation.every",
+    "evaluation.sample",
     "trainer.checkpoint_every",
     "trainer.keep_checkpoints",
     "trainer.log_every",

@@ -59,6 +59,13 @@ class Ranks:
             raise made
         return made
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in their order, on every rank."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def count_of(self, flag: bool) -> Tensor:
         """On how many ranks the flag is set, as a scalar on the group's device; every rank asks."""
         raised = torch.full((), float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -68,7 +68,8 @@ def step_of(checkpoint: Path) -> int:
 
 
 class Checkpoints(Callback):
-    """Saves every so many steps, at the last one, and when the process is asked to stop (SIGTERM, Ctrl-C)."""
+    """Saves every so many steps, at the last one, and when the process is asked to stop (SIGTERM, Ctrl-C) or the run
+    stops early."""
 
     def __init__(self, folder: Path, every: int, keep: int, configuration: dict[str, Any], ranks: Ranks) -> None:
         self.folder = folder
@@ -95,7 +96,7 @@ class Checkpoints(Callback):
             return  # in the middle of an optimizer step
         step = trainer.global_step
         stop = self._is_to_stop()
-        if step % self.every == 0 or step == module.steps or stop:
+        if step % self.every == 0 or step == module.steps or stop or trainer.should_stop:
             self._save(trainer, module, step)
         if stop and step < module.steps:
             name = signal.Signals(self.stop_signal or signal.SIGTERM).name

@@ -18,6 +18,7 @@ from ..errors import TrainerError
 from ..methods import Method, Output
 from ..randomness import seed_globally
 from ..transfers import Moment
+from .averages import average_of, follow
 from .finite_steps import Batch, FiniteSteps, first_non_finite_layer, first_non_finite_weight
 from .optimizers import build_optimizer, build_schedule
 
@@ -39,6 +40,7 @@ class Pretraining(LightningModule):
         steps: int,
         seed: int,
         ranks: Ranks,
+        ema: float | None = None,
     ) -> None:
         super().__init__()
         self.method = method
@@ -50,6 +52,9 @@ class Pretraining(LightningModule):
         self.steps = steps
         self.seed = seed
         self.ranks = ranks
+        self.ema = ema
+        if ema is not None:
+            method.ema = average_of(method.encoder)
         self.last_penalty_raw = torch.zeros(())  # the last step's, before gamma
         self.penalty_time: tuple[Moment, Moment] | None = None  # the start and end of the last step's
         self.finite_steps = FiniteSteps(ranks)
@@ -97,6 +102,8 @@ class Pretraining(LightningModule):
     def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
         super().optimizer_step(epoch, batch, optimizer, closure)
         self.method.after_step(self.trainer.global_step, self.steps)
+        if self.ema is not None and self.method.ema is not None:
+            follow(self.method.ema, self.method.encoder, self.ema)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         constant = self.method.constant_rate_modules()

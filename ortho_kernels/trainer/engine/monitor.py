@@ -39,7 +39,9 @@ class Monitor(Callback):
         every: int,
         images_per_step: int,
         ranks: Ranks,
+        stops_on_collapse: bool = False,
     ) -> None:
+        self.ranks = ranks
         self.writes = ranks.rank == 0
         self.metrics = metrics
         self.progress = progress
@@ -51,14 +53,18 @@ class Monitor(Callback):
         self.unread: deque[Times] = deque()
         self.measured_step = 0
         self.last_end: Moment | None = None
+        self.stops_on_collapse = stops_on_collapse
+        self.stopped_at: int | None = None  # the step after which a run that has collapsed takes no other
         self.lr = 0.0  # that the last step was taken with; the schedule has moved on when the step ends
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         self.measured_step = trainer.global_step
         if self.writes:
-            self.metrics.open(trainer.global_step)
+            for row in self.metrics.open(trainer.global_step):  # what the alarm had heard before it was cut off
+                self.alarm.update(int(row["step"]), module.steps, row["spread"])
             self.progress.start(trainer.global_step, module.steps)
-        self.last_end = Moment(module.device)
+        self.restart_clock(module.device)
+        self._stop_if_collapsed(trainer, module)
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
         self.lr = optimizer.param_groups[0]["lr"]
@@ -80,10 +86,15 @@ class Monitor(Callback):
                 self._write(trainer, row, step)
                 if warning := self.alarm.update(step, module.steps, row["spread"]):
                     self.progress.print(warning)
+            self._stop_if_collapsed(trainer, module)
         else:
             self._read_times(wait=False)
         if self.writes:
             self.progress.advance(step)
+
+    def restart_clock(self, device: torch.device) -> None:
+        """Now the next step begins: what was done since the last one ended counts in none."""
+        self.last_end = Moment(device)
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
         self._read_times(wait=True)
@@ -108,6 +119,16 @@ class Monitor(Callback):
             "penalty_ms": 1e3 * penalty,
             "penalty_share": penalty / step,
         }
+
+    def _stop_if_collapsed(self, trainer: Trainer, module: Pretraining) -> None:
+        """All processes stop together; rank 0 alone has the alarm."""
+        step = trainer.global_step
+        if not self.stops_on_collapse or step == module.steps or not self.ranks.broadcast(self.alarm.raised):
+            return
+        self.stopped_at = step
+        trainer.should_stop = True
+        if self.writes:
+            self.progress.print(f"Stopped at step {step} of {module.steps}: collapsed.")
 
     def _read_times(self, wait: bool) -> None:
         """Of the steps that the device has ended, or with `wait` of all."""

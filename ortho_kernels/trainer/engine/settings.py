@@ -16,6 +16,8 @@ class TrainerSettings:
     max_epochs: int = option(200, "passes over the data", at_least(1))
     max_steps: int | None = option(None, "optimizer steps; takes the place of max_epochs", at_least(1))
     clip: float | None = option(None, "largest norm of all gradients, the penalty's included", more_than(0))
+    ema: float | None = option(None, "momentum of an average of the encoder's weights over the steps", between(0, 1))
+    stop_on_collapse: bool = option(False, "a run that has collapsed stops, and is evaluated as it is")
     accelerator: str = option("auto", "device to train on", one_of("auto", "cpu", "gpu", "cuda", "mps"))
     strategy: str = option("single", "one process, copies, or sharded weights", one_of("single", "ddp", "fsdp2"))
     devices: int | None = option(None, "processes; by default one for each GPU, or two without one", at_least(1))

@@ -27,24 +27,37 @@ class MethodSettings:
 
 
 class Method(nn.Module, ABC):
-    """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads around it."""
+    """Holds `encoder`, which is what the penalty sees and what is evaluated, and the heads around it.
+
+    `ema` is None or the trainer's average of the encoder (`trainer.ema`), of which a method need not know.
+    """
 
     Settings: type[Any] = MethodSettings  # the options of the method with their defaults; a subclass of this one
     encoder: nn.Module
+    ema: nn.Module | None
     progress: float = 0.0  # share of the run that is done; the trainer sets it before each forward pass
 
     def __init__(self, encoder: nn.Module, settings: Any) -> None:
         super().__init__()
         self.encoder = encoder
+        self.register_module("ema", None)
 
     @abstractmethod
     def forward(self, views: list[Tensor]) -> Output:
         """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
 
     def network(self, name: str) -> nn.Module:
-        """The encoder that is evaluated and exported: `student`, which is trained, or `teacher`, its slow copy."""
+        """The encoder that is evaluated and exported: `student`, which is trained, `teacher`, its slow copy, or `ema`, its
+        average."""
         if name == "student":
             return self.encoder
+        if name == "ema":
+            if self.ema is None:
+                raise TrainerError(
+                    "evaluation.network=ema: this run keeps no average of its weights; give trainer.ema=0.999 too, or "
+                    "evaluation.network=student."
+                )
+            return self.ema
         teacher = getattr(self, "teacher", None)
         if teacher is None:
             raise TrainerError(

@@ -23,13 +23,15 @@ RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 class EvaluationSettings:
     data: str | None = option(None, "source of other labeled pictures to score on, or none; by default the run's own")
     options: dict[str, Any] = option({}, "options of that source: {root: FOLDER}")
-    network: str = option("student", "encoder that is judged and exported", one_of("student", "teacher"))
+    network: str = option("student", "encoder that is judged and exported", one_of("student", "teacher", "ema"))
     train_images: int = option(10_000, "labeled images, drawn by the seed if there are more", at_least(2))
     test_images: int = option(10_000, "test images, drawn at random", at_least(2))
     neighbors: int = option(20, "neighbors that vote in kNN", at_least(1))
     temperature: float = option(0.07, "divides the cosines in their votes", more_than(0))
     probe_decay: float = option(1e-3, "weight decay of the linear probe, on standardized features", at_least(0))
     batch_size: int = option(500, "images of a batch", at_least(1))
+    every: int | None = option(None, "epochs from one look at the encoder to the next while it trains", at_least(1))
+    sample: int = option(2000, "training images, and test images, of such a look; drawn once by the seed", at_least(2))
 
 
 @dataclass(frozen=True)

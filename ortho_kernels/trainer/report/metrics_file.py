@@ -1,4 +1,4 @@
-"""metrics.csv: appended to while a run lasts, cut back to the checkpoint when it resumes."""
+"""metrics.csv and evaluations.csv: appended to while a run lasts, cut back to the checkpoint when it resumes."""
 
 import contextlib
 import csv
@@ -13,8 +13,8 @@ class MetricsFile:
         self.path = path
         self.file: TextIO | None = None
 
-    def open(self, step: int) -> None:
-        """Keeps the rows up to `step`: those after it belong to work that is about to be done again."""
+    def open(self, step: int) -> list[dict[str, float]]:
+        """Keeps the rows up to `step`, and returns them: those after it belong to work that is about to be done again."""
         try:
             rows = [row for row in read_metrics(self.path) if row["step"] <= step] if self.path.exists() else []
             self.file = open(self.path, "w", newline="")  # noqa: SIM115 (lives as long as the run)
@@ -22,6 +22,7 @@ class MetricsFile:
             raise TrainerError(f"Cannot write {self.path}: {error.strerror}.") from None
         for row in rows:
             self.write(row)
+        return rows
 
     def write(self, row: dict[str, float]) -> None:
         assert self.file is not None

@@ -101,6 +101,12 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
         "below the dotted line a run counts as collapsed.",
     ),
     (
+        "While it trained",
+        plots.running_scores,
+        "Scores on a small sample, the same one each time (evaluation.every, evaluation.sample): kNN, effective rank and "
+        "RankMe. Below, every layer's penalty before gamma, from the first layer (light) to the last (dark).",
+    ),
+    (
         "Representation",
         plots.representation_spectra,
         "Eigenvalues of the covariance of the final encoder's features, largest first, of test pictures or, where "
@@ -143,7 +149,7 @@ def summary(runs: Sequence[RunRecord]) -> str:
 def render(runs: Sequence[RunRecord]) -> str:
     sections = [
         _section("Results", _table(runs), _reading(runs)),
-        *[_section(title, _figure(draw(runs), title, caption)) for title, draw, caption in FIGURES],
+        *_figures(runs),
         _section("Configuration", *[_configuration(run) for run in runs]),
         _section("Machine", _machine(runs)),
     ]
@@ -160,6 +166,11 @@ def render(runs: Sequence[RunRecord]) -> str:
 def title_of(labels: Sequence[str]) -> str:
     title = " and ".join(labels) if len(labels) < 3 else f"{len(labels)} runs"
     return title[:1].upper() + title[1:]
+
+
+def _figures(runs: Sequence[RunRecord]) -> list[str]:
+    drawn = [(title, draw(runs), caption) for title, draw, caption in FIGURES]
+    return [_section(title, _figure(svg, title, caption)) for title, svg, caption in drawn if svg]
 
 
 def _lead(runs: Sequence[RunRecord]) -> str:
@@ -187,9 +198,15 @@ def _collapses(runs: Sequence[RunRecord]) -> list[str]:
     for run in runs:
         if figure := collapse({key: _value(run, key) for key, *_ in SIGNS}):
             sentences.append(
-                f"{run.label} has collapsed: {figure}. {advice(run.results['settings'].get('method.name'))}"
+                f"{run.label} has collapsed{_stop(run)}: {figure}. {advice(run.results['settings'].get('method.name'))}"
             )
     return sentences
+
+
+def _stop(run: RunRecord) -> str:
+    """Where it was stopped for that."""
+    steps, planned = run.results["steps"], run.results.get("planned_steps", run.results["steps"])
+    return f", and was stopped at step {steps} of {planned}" if steps < planned else ""
 
 
 def _reading(runs: Sequence[RunRecord]) -> str:

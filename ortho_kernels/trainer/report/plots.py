@@ -61,6 +61,43 @@ def training_curves(runs: Sequence[RunRecord]) -> str:
     return _svg(draw, width=9.2, height=2.9)
 
 
+def running_scores(runs: Sequence[RunRecord]) -> str:
+    """The scores of a run while it trained, and below them the penalty of its layers; empty where no run has any."""
+    scores = {"knn": "kNN", "effective_rank": "effective rank", "rankme": "RankMe"}
+    judged = [(run, color) for run, color in _with_colors(runs) if run.evaluations]
+    if not judged:
+        return ""
+    panels_of_layers = judged[:MOST_PANELS]
+    columns = max(len(scores), min(len(panels_of_layers), 4))
+    rows = 1 + -(-len(panels_of_layers) // columns)
+
+    def draw(figure: "Figure") -> None:
+        first, *others = figure.subplots(rows, columns, squeeze=False)
+        for axes, (column, title) in zip(first, scores.items(), strict=False):
+            for run, color in judged:
+                axes.plot(run.evaluations["step"], run.evaluations[column], ".-", color=color, label=run.label)
+            axes.set_title(title)
+        below = [axes for row in others for axes in row]
+        for axes, (run, _) in zip(below, panels_of_layers, strict=False):
+            _layers(axes, run)
+        for axes in [*first[len(scores) :], *below[len(panels_of_layers) :]]:
+            axes.set_visible(False)
+        _legend(figure)
+
+    return _svg(draw, width=9.2, height=2.5 * rows + 0.4)
+
+
+def _layers(axes: "Axes", run: RunRecord) -> None:
+    """The penalty of each layer over the steps; a later layer's line is darker."""
+    layers = [values for name, values in run.evaluations.items() if name.startswith("penalty/")]
+    for depth, values in enumerate(layers):
+        shade = f"{0.75 * (1 - (depth + 1) / len(layers)):.3f}"
+        axes.plot(run.evaluations["step"], values, color=shade, linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_title(f"penalty by layer, {run.label}", fontsize=8)
+    axes.set_xlabel("step")
+
+
 def live_curve(curve: Curve, runs: Sequence[LiveRun]) -> str:
     """One curve of runs that may still train, without a legend."""
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class RunRecord:
     weights: dict[str, list[float]]  # singular values by layer
     representation: list[float]  # covariance eigenvalues
     configuration: str  # YAML
+    evaluations: dict[str, list[float]] = field(default_factory=dict)  # columns of evaluations.csv, if there is one
 
     @property
     def label(self) -> str:
@@ -36,12 +37,18 @@ class RunRecord:
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
         spectra = json.loads((folder / "spectra.json").read_text())
-        rows = read_metrics(folder / "metrics.csv")
         return cls(
             folder=folder,
             results=json.loads((folder / "results.json").read_text()),
-            metrics={name: [row[name] for row in rows] for name in rows[0]},
+            metrics=_columns(folder / "metrics.csv"),
             weights=spectra["weights"],
             representation=spectra["representation"],
             configuration=(folder / "config.yaml").read_text(),
+            evaluations=_columns(folder / "evaluations.csv"),
         )
+
+
+def _columns(path: Path) -> dict[str, list[float]]:
+    """Those of a metrics file; none where there is no file or no row."""
+    rows = read_metrics(path) if path.exists() else []
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

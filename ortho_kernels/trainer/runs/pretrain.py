@@ -30,6 +30,7 @@ from ..data.views import Views
 from ..distributed.batch_norm import convert_batch_norms
 from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, print_once, started_from_outside
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
+from ..engine.evaluations import Evaluations
 from ..engine.memory_format import apply_memory_format
 from ..engine.module import Pretraining
 from ..engine.monitor import Monitor, spread
@@ -40,6 +41,7 @@ from ..engine.strategies import build_trainer
 from ..errors import TrainerError, writing
 from ..methods import METHODS
 from ..probes.evaluation import evaluate
+from ..probes.running import RunningProbe
 from ..randomness import seed_globally
 from ..report.collapse import CollapseAlarm, advice, collapse
 from ..report.machine import describe_machine
@@ -106,7 +108,7 @@ def _train_and_record(
     for each in (splits, judged):
         each.broken.persist(run.folder / "broken_pictures.txt")
     start = time.monotonic()
-    monitor = fit(config, run, module, stream, ranks, callbacks)
+    monitor = fit(config, run, module, stream, judged, ranks, callbacks)
     if ranks.rank > 0:
         return run.folder
     if config.trainer.strategy == "fsdp2":  # this process holds but a part of every weight: read all of them back
@@ -153,14 +155,13 @@ def build_module(
         fill(encoder, start, config, splits.channels)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
     method = METHODS[config.method.name](encoder, instantiate(config.method))
-    method.network(config.evaluation.network)  # an error now, not after the training
     if ranks.count > 1 and settings.sync_batchnorm:
         convert_batch_norms(method, on_gpu(settings))
     if settings.compile is not None:
         method.compile(backend=settings.compile)
     sample = splits.pretraining.sample()
     require_variance(sample, config.data.name, config.data.get("root"))
-    return Pretraining(
+    module = Pretraining(
         method=method,
         penalty=build_penalty(instantiate(config.penalty), encoder, config.seed),
         gamma=config.penalty.gamma,
@@ -170,7 +171,10 @@ def build_module(
         steps=steps,
         seed=config.seed,
         ranks=ranks,
+        ema=settings.ema,
     )
+    method.network(config.evaluation.network)  # an error now, not after the training
+    return module
 
 
 def fit(
@@ -178,6 +182,7 @@ def fit(
     run: Run,
     module: Pretraining,
     stream: BatchStream,
+    judged: Splits,
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Monitor:
@@ -185,14 +190,37 @@ def fit(
     metrics = MetricsFile(run.folder / "metrics.csv")
     progress = Progress(label_of(config), run.folder / "progress.json")
     alarm = CollapseAlarm(advice(config.method.name))
-    monitor = Monitor(metrics, progress, alarm, settings.log_every, settings.batch_size * settings.accumulate, ranks)
+    images_per_step = settings.batch_size * settings.accumulate
+    monitor = Monitor(metrics, progress, alarm, settings.log_every, images_per_step, ranks, settings.stop_on_collapse)
+    evaluations = build_evaluations(config, run, module, stream, judged, monitor)
     checkpoints = Checkpoints(
         run.checkpoints, settings.checkpoint_every, settings.keep_checkpoints, identity(config), ranks
     )
     loggers = build_loggers(config, run) if ranks.rank == 0 else []
-    trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, checkpoints])
+    trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, *evaluations, checkpoints])
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
+
+
+def build_evaluations(
+    config: DictConfig, run: Run, module: Pretraining, stream: BatchStream, judged: Splits, monitor: Monitor
+) -> list[Callback]:
+    """The one that judges the encoder while it trains, if `evaluation.every` asks for it."""
+    settings = config.evaluation
+    if settings.every is None:
+        return []
+    return [
+        Evaluations(
+            file=MetricsFile(run.folder / "evaluations.csv"),
+            probe=RunningProbe(judged, settings, config.seed, module.ranks),
+            monitor=monitor,
+            method=module.method,
+            network=settings.network,
+            order=stream.order,
+            every=settings.every,
+            accumulate=config.trainer.accumulate,
+        )
+    ]
 
 
 def build_loggers(config: DictConfig, run: Run) -> list[Logger]:
@@ -246,7 +274,8 @@ def record(
         # Of the full rank, so that layers of all sizes count alike.
         "weights_effective_rank": _mean([row.effective_rank / min(row.view.rows, row.view.cols) for row in layers]),
         "penalty_raw": sum(row.value for row in layers),
-        "steps": module.steps,
+        "steps": module.steps if monitor.stopped_at is None else monitor.stopped_at,
+        "planned_steps": module.steps,
         "train_size": len(splits.pretraining),
         "preprocess": asdict(Preprocess.of(module.views)),
         "broken_pictures": len(splits.broken),

@@ -57,8 +57,8 @@ def format_prolonged(config: DictConfig, step: int, steps: int) -> str | None:
     images = config.trainer.batch_size * config.trainer.accumulate
     now, then = (rate_at(config.optimizer, *place, images) for place in ((step, steps), (step - 1, step)))
     return (
-        f"Prolonging {config.prolongs} to step {steps}. From here on learning rate, weight decay and teacher momentum follow "
-        f"the schedule of {steps} steps: the rate is {now:.3g} now, and was {then:.3g} in the last step."
+        f"Prolonging {config.prolongs} to step {steps}. From here on learning rate, weight decay and teacher momentum "
+        f"follow the schedule of {steps} steps: the rate is {now:.3g} now, and was {then:.3g} in the last step."
     )
 
 

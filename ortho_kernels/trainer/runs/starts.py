@@ -87,7 +87,9 @@ def fill(encoder: nn.Module, start: Start, config: DictConfig, channels: int) ->
 def _prepare(config: DictConfig, channels: int) -> tuple[str | None, str | None, Start | None]:
     if config.init is None:
         if config.init_sha256 is not None:
-            raise TrainerError("init_sha256 says what a start holds, and there is none: give init too, or init_sha256=null.")
+            raise TrainerError(
+                "init_sha256 says what a start holds, and there is none: give init too, or init_sha256=null."
+            )
         return None, config.resume, None
     try:
         start = _read(config, channels)
@@ -119,10 +121,14 @@ def _read(config: DictConfig, channels: int) -> Start:
     if path.is_dir():
         files = checkpoint_files(path / "checkpoints")
         if not files:
-            raise Unavailable(f"init={path} has no checkpoint to start from: give the folder of a run that has trained.")
+            raise Unavailable(
+                f"init={path} has no checkpoint to start from: give the folder of a run that has trained."
+            )
         path = files[0]
     if not path.is_file():
-        raise Unavailable(f"init={path}: there is no such file. Give a run's folder, a safetensors file, or init=pretrained.")
+        raise Unavailable(
+            f"init={path}: there is no such file. Give a run's folder, a safetensors file, or init=pretrained."
+        )
     if path.suffix == ".ckpt" and path.name.startswith("step-"):
         description, weights = read_encoder(path)
         return Start(str(path), weights, description["backbone"])
@@ -144,7 +150,9 @@ def _read_safetensors(path: Path) -> Start:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
             metadata = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise TrainerError(f"init={path} cannot be read ({error}): give a safetensors file or a run's folder.") from None
+        raise TrainerError(
+            f"init={path} cannot be read ({error}): give a safetensors file or a run's folder."
+        ) from None
     description = description_in(metadata)
     return Start(str(path), weights, description.get("backbone"))
 
