@@ -37,13 +37,14 @@ from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
 from ..data.preprocess import Preprocess
 from ..engine.module import Pretraining
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, started_from_outside
+from ..distributed.joining import join_group, place_of_this_process
+from ..distributed.processes import ALONE, Ranks, launch_processes
 from ..engine.progress import Progress
 from ..randomness import seed_globally
 from .folders import Run, open_run
 from ..engine.strategies import build_trainer
 from ..data.stream import BatchStream, Order
-from ..engine.settings import group_backend, on_gpu, process_count, require_devices
+from ..engine.settings import group_backend, on_gpu, process_count, require_devices, require_processes
 from ..data.views import Views, plan_views
 
 
@@ -51,11 +52,13 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
     settings = config.trainer
     require_devices(settings)
-    group = group_backend(settings), settings.timeout
+    group, place = (group_backend(settings), settings.timeout), place_of_this_process()
+    if place is not None:
+        require_processes(settings, place)
     if settings.strategy == "single":
         return pretrain_as(ALONE, config, callbacks)
-    if started_from_outside():
-        with join_group(*group) as ranks:
+    if place is not None:
+        with join_group(place, *group) as ranks:
             return pretrain_as(ranks, config, callbacks)
     if settings.nodes > 1:
         raise TrainerError(f"trainer.nodes={settings.nodes}: start one process for each device by torchrun or SLURM.")
