@@ -56,7 +56,7 @@ def require_alone(what: str) -> None:
     """Raises TrainerError where this process is one of several: each would do all of `what`."""
     place = place_of_this_process()
     if place is not None and place.count > 1:
-        raise TrainerError(f"{what} is started once, and {place.starter} has started {place.count} of it.")
+        raise TrainerError(f"{what} is started once, and {place.starter} starts {place.count} of it.")
 
 
 @contextmanager

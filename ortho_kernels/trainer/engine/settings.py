@@ -64,7 +64,7 @@ def require_devices(settings: Any) -> None:
 
 def require_processes(settings: Any, place: Place) -> None:
     """Raises TrainerError where somebody else has started other processes than the options ask for."""
-    devices, started = process_count(settings), f"{place.starter} has started {place.count} processes"
+    devices, started = process_count(settings), f"{place.starter} starts {place.count} processes"
     if settings.strategy == "single":
         if place.count > 1:
             raise TrainerError(
@@ -74,7 +74,7 @@ def require_processes(settings: Any, place: Place) -> None:
     elif place.count != settings.nodes * devices:
         raise TrainerError(
             f"{started}, but trainer.nodes={settings.nodes} with trainer.devices={devices} on each are "
-            f"{settings.nodes * devices}. Give the numbers that are started. A run goes on with other numbers by "
+            f"{settings.nodes * devices}. Give the numbers that it starts. A run goes on with other numbers by "
             "resume=FOLDER: then it is the same to rounding, not to the bit."
         )
     elif place.local_rank >= devices:
