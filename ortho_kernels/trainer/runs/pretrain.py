@@ -169,6 +169,8 @@ def fit(
     )
     loggers = build_loggers(config, run) if ranks.rank == 0 else []
     trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, checkpoints])
+    if settings.precision == "64-true":
+        module.double()  # Lightning does so after it has restored a checkpoint, which it would round to float32
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
 
