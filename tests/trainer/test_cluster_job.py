@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import slurm_in_small
 import torch
 
 from ortho_kernels.trainer import sweep
@@ -177,11 +178,18 @@ def undisturbed(tmp_path_factory):
     return weights(folder)
 
 
-def signal_tasks(folder, number, tasks):
-    """Once the run has saved."""
+def wait_for_checkpoint(runs):
     deadline = time.monotonic() + 120
-    while not list(folder.glob("*/checkpoints/step-*.ckpt")) and time.monotonic() < deadline:
+    while not list(runs.glob("*/checkpoints/step-*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def assert_same_bits(ours, theirs):
+    assert [name for name, weight in ours.items() if not torch.equal(weight, theirs[name])] == []
+
+
+def signal_tasks(folder, number, tasks):
+    wait_for_checkpoint(folder)
     [submitted] = (folder / "submitit").glob("*_submitted.pkl")
     controller = submitted.name.partition("_")[0]
     found = subprocess.run(["pgrep", "-P", controller], capture_output=True, text=True).stdout.split()
@@ -208,8 +216,7 @@ def test_a_preempted_job_saves_and_goes_on_by_itself(tmp_path, undisturbed):
     assert outcome.folder is not None, outcome.error + said(tmp_path)
     assert "which is saved" in said(tmp_path)
     assert f"Resuming {outcome.folder}" in said(tmp_path)
-    ours = weights(tmp_path)
-    assert [name for name, weight in ours.items() if not torch.equal(weight, undisturbed[name])] == []
+    assert_same_bits(weights(tmp_path), undisturbed)
 
 
 @pytest.mark.slow
@@ -220,5 +227,36 @@ def test_a_job_that_loses_a_task_fails_with_the_reason_and_the_same_words_go_on(
     config = local(tmp_path, "resume=auto")
     [again] = launch(config.sweep, [config], sweep.attempt)
     assert f"Resuming {again.folder}" in said(tmp_path)
-    ours = weights(tmp_path)
-    assert [name for name, weight in ours.items() if not torch.equal(weight, undisturbed[name])] == []
+    assert_same_bits(weights(tmp_path), undisturbed)
+
+
+# Jobs of submitit's executor for SLURM, whose commands are made up here: each task is a machine of its own.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_job_of_slurm_goes_on_after_a_machine_is_lost_or_taken_away(tmp_path, monkeypatch, undisturbed, lost):
+    commands = tmp_path / "slurm"
+    commands.mkdir()
+    slurm_in_small.install(commands)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    runs = tmp_path / "runs"
+    words = ["trainer=ddp", "trainer.nodes=2", "trainer.devices=1", "sweep.cluster=slurm"]
+    config = load_config([*WORDS, *words, "sweep.slurm={nodes: 2, tasks_per_node: 1, timeout_min: 60}", f"runs={runs}"])
+
+    def disturb():
+        wait_for_checkpoint(runs)
+        if lost:
+            slurm_in_small.lose_machine(commands, 1)
+        else:
+            for pid in slurm_in_small.pids(commands):
+                os.kill(pid, signal.SIGUSR2)
+
+    disturbance = threading.Thread(target=disturb)
+    disturbance.start()
+    [outcome] = launch(config.sweep, [config], sweep.attempt)
+    disturbance.join()
+    assert outcome.folder is not None, outcome.error + said(runs)
+    assert f"Resuming {outcome.folder}" in said(runs)
+    assert ("which is saved" in said(runs)) != lost
+    assert_same_bits(weights(runs), undisturbed)
