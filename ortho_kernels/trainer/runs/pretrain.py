@@ -86,7 +86,7 @@ def _train_and_record(
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Path:
-    if run.finished:
+    if ranks.broadcast(run.finished):
         if ranks.rank == 0:
             print(f"{run.folder} is finished already.")
         return run.folder
