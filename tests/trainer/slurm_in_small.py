@@ -7,17 +7,17 @@ A job is started again where `requeue` was asked for, as `scontrol requeue` and 
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-JOB = "4211"
 
-
-def install(folder):
-    """Makes the commands in the folder, which belongs on PATH."""
+def install(folder, job):
+    """Makes the commands in the folder, which belongs on PATH; the job that they take gets this number."""
+    (folder / "job").write_text(job)
     for command in ("sbatch", "srun", "scontrol", "sacct"):
         path = folder / command
         path.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {command} {folder} "$@"\n')
@@ -35,9 +35,11 @@ def pids(folder):
 
 
 def sbatch(folder, script):
-    script = Path(script).rename(folder / "script")
-    subprocess.Popen([sys.executable, __file__, "controller", str(folder)], start_new_session=True)
-    print(f"Submitted batch job {JOB}")
+    shutil.copy(script, folder / "script")
+    with open(folder / "log", "w") as log:
+        command = [sys.executable, __file__, "controller", str(folder)]
+        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    print(f"Submitted batch job {(folder / 'job').read_text()}")
 
 
 def controller(folder):
@@ -47,7 +49,7 @@ def controller(folder):
     while True:
         environment = {
             **os.environ,
-            "SLURM_JOB_ID": JOB,
+            "SLURM_JOB_ID": (folder / "job").read_text(),
             "SLURM_JOB_NUM_NODES": str(nodes),
             "SLURM_NTASKS": str(nodes * tasks),
             "SLURM_JOB_NODELIST": "localhost",
@@ -68,7 +70,7 @@ def controller(folder):
 
 def srun(folder, *arguments):
     nodes, count = int(os.environ["SLURM_JOB_NUM_NODES"]), int(os.environ["SLURM_NTASKS"])
-    output = arguments[arguments.index("--output") + 1]
+    output = arguments[arguments.index("--output") + 1].replace("%j", os.environ["SLURM_JOB_ID"])
     command = arguments[arguments.index("--error") + 2 :]
     tasks = []
     for rank in range(count):
@@ -81,20 +83,20 @@ def srun(folder, *arguments):
             "SLURM_LOCALID": str(rank % (count // nodes)),
             "SLURM_NODEID": str(rank // (count // nodes)),
         }
-        with open(output.replace("%j", JOB).replace("%t", str(rank)), "a") as log:
+        with open(output.replace("%t", str(rank)), "a") as log:
             tasks.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     (folder / "pids").write_text(" ".join(str(task.pid) for task in tasks))
     raise SystemExit(max(abs(task.wait()) for task in tasks))
 
 
 def scontrol(folder, _, job):
-    assert job == JOB
+    assert job == (folder / "job").read_text()
     (folder / "requeue").touch()
 
 
 def sacct(folder, *_):
     state = (folder / "state").read_text() if (folder / "state").exists() else "RUNNING"
-    print(f"JobID|State|NodeList\n{JOB}|{state}|localhost")
+    print(f"JobID|State|NodeList\n{(folder / 'job').read_text()}|{state}|localhost")
 
 
 if __name__ == "__main__":

@@ -129,6 +129,20 @@ def test_a_job_that_slurm_ends_waits_for_its_end(job, monkeypatch):
     assert job.heard == []
 
 
+@pytest.mark.parametrize(("cluster", "rank", "seconds"), [("slurm", 0, 1.0), ("slurm", 1, 0.0), ("local", 0, 0.0)])
+def test_a_job_that_has_lost_a_machine_leaves_slurm_time_to_notice(job, monkeypatch, cluster, rank, seconds):
+    monkeypatch.setattr(cluster_job, "END_SECONDS", 1.0)
+    times = []
+
+    def attempt(config, threads):
+        times.append(time.monotonic())
+        return Outcome(None, "Process 0 of 2, on gpu01, has lost the others (...).")
+
+    outcome, _ = job(attempt, cluster, rank)
+    assert "has lost the others" in outcome.error
+    assert (time.monotonic() - times[0] >= seconds) and (seconds or time.monotonic() - times[0] < 1.0)
+
+
 def test_a_job_that_slurm_preempts_is_warned_after_sigterm(job):
     def preempted(config, threads):
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR2)).start()
@@ -238,7 +252,7 @@ def test_a_job_that_loses_a_task_fails_with_the_reason_and_the_same_words_go_on(
 def test_a_job_of_slurm_goes_on_after_a_machine_is_lost_or_taken_away(tmp_path, monkeypatch, undisturbed, lost):
     commands = tmp_path / "slurm"
     commands.mkdir()
-    slurm_in_small.install(commands)
+    slurm_in_small.install(commands, str(2 * os.getpid() + lost))
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     runs = tmp_path / "runs"
     words = ["trainer=ddp", "trainer.nodes=2", "trainer.devices=1", "sweep.cluster=slurm"]

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from ..errors import TrainerError
 from .processes import Ranks, open_group
 
+LOST = "has lost the others"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -77,7 +79,7 @@ def join_group(place: Place, backend: str, timeout: float) -> Iterator[Ranks]:
             raise
         reason = str(error).splitlines()[0]
         raise TrainerError(
-            f"Process {place.rank} of {place.count}, on {socket.gethostname()}, has lost the others ({reason}). One of "
+            f"Process {place.rank} of {place.count}, on {socket.gethostname()}, {LOST} ({reason}). One of "
             "them has failed, and its own output says why, or its machine is gone. The last checkpoint is kept: start all "
             "of them again with resume=auto."
         ) from None
