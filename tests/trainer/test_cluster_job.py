@@ -132,7 +132,7 @@ def test_a_job_that_slurm_ends_waits_for_its_end(job, monkeypatch):
 @pytest.mark.parametrize(("cluster", "rank", "waits"), [("slurm", 0, 1), ("slurm", 1, 0), ("local", 0, 0)])
 def test_a_job_that_has_lost_a_machine_leaves_slurm_time_to_notice(job, monkeypatch, cluster, rank, waits):
     waited = []
-    monkeypatch.setattr(ClusterJob, "_wait_for_slurm", waited.append)
+    monkeypatch.setattr(ClusterJob, "_wait_for_slurm", lambda self: waited.append(self))
     lost = Outcome(None, "Process 0 of 2, on gpu01, has lost the others (...).")
     assert job(lambda config, threads: lost, cluster, rank) == (lost, [])
     assert len(waited) == waits
