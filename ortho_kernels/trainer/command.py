@@ -16,6 +16,9 @@ def main(words: Sequence[str]) -> None:
     from .config import combinations, load_config
 
     if "multirun" in flags:
+        from .distributed.joining import require_alone
+
+        require_alone("A sweep (-m)")
         varied, chosen = zip(*combinations(words), strict=True)
         configs = [
             load_config([f"title={_quoted(v)}", *all_words]) for v, all_words in zip(varied, chosen, strict=True)

@@ -28,7 +28,9 @@ def main(words: Sequence[str]) -> None:
         print(help_text(words))
         return
     from .config import load_config
+    from .distributed.joining import require_alone
 
+    require_alone("A comparison")
     if "multirun" in flags:
         raise TrainerError(
             "A comparison compares two runs and takes no -m. For more runs: python -m ortho_kernels.trainer -m ..."

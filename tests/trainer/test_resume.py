@@ -53,6 +53,7 @@ def assert_same(ours, theirs, path=""):
         ["method=byol", "penalty=srip", "penalty.warm_start=true"],
         ["method=simclr", "penalty=srip", "optimizer=adamw"],
         ["method=simclr", "optimizer=lars", "trainer.accumulate=2"],
+        ["method=simclr", "trainer.precision=64-true"],
         ["method=simsiam", "method.constant_predictor_rate=true", "optimizer.final_lr=0.01", "trainer.clip=0.1"],
         ["method=nnbyol", "method.queue=700", "trainer.accumulate=2"],  # which the first step fills
         [

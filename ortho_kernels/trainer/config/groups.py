@@ -24,6 +24,7 @@ class SweepSettings:
     launcher: str = option("serial", "one run at a time, several, or on SLURM", one_of("serial", "joblib", "submitit"))
     jobs: int = option(2, "runs at a time with joblib", at_least(1))
     cluster: str = option("slurm", "submitit's cluster; local and debug are for trying it out")
+    requeues: int = option(100, "times that submitit submits a run again that took all of its time", at_least(0))
     slurm: dict[str, Any] = option({}, "what submitit takes: {timeout_min: 600, slurm_partition: gpu, ...}")
 
 

@@ -1,7 +1,4 @@
-"""One run on several processes of this machine: started together, and stopped together when one of them fails.
-
-Under torchrun or SLURM the processes are there already, and only the group is joined.
-"""
+"""One run on several processes of this machine: started together, and stopped together when one of them fails."""
 
 import atexit
 import multiprocessing
@@ -86,21 +83,6 @@ def print_once(text: str) -> None:
         print(printable(text), flush=True)
 
 
-def started_from_outside() -> bool:
-    """Whether torchrun, SLURM or the like has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
-
-
-@contextmanager
-def join_group(backend: str, timeout: float) -> Iterator[Ranks]:
-    """The group of the processes that somebody else has started, by the usual environment variables."""
-    for theirs, ours in {"SLURM_PROCID": "RANK", "SLURM_NTASKS": "WORLD_SIZE", "SLURM_LOCALID": "LOCAL_RANK"}.items():
-        if theirs in os.environ:
-            os.environ.setdefault(ours, os.environ[theirs])
-    with _group(backend, timeout, "env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) as ranks:
-        yield ranks
-
-
 def launch_processes(count: int, backend: str, timeout: float, work: Callable[[Ranks], Path]) -> Path:
     """Runs `work` on `count` new processes; returns what rank 0 does. When one fails, the others are stopped.
 
@@ -129,7 +111,7 @@ def _rank_main(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 1
     try:
-        with _group(backend, timeout, f"file://{folder / 'store'}", rank, count) as ranks:
+        with open_group(backend, timeout, f"file://{folder / 'store'}", rank, count) as ranks:
             result = work(ranks)
         if rank == 0:
             (folder / "result").write_text(str(result))
@@ -155,7 +137,8 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _group(backend: str, timeout: float, store: str, rank: int, count: int) -> Iterator[Ranks]:
+def open_group(backend: str, timeout: float, store: str, rank: int, count: int) -> Iterator[Ranks]:
+    """The group of `count` processes that meet at `store`; they wait `timeout` seconds for each other."""
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))

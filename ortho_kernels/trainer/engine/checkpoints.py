@@ -128,7 +128,7 @@ class Checkpoints(Callback):
                 old.unlink(missing_ok=True)
 
     def _request_stop(self, number: int, _: Any) -> None:
-        if self.stop_signal is not None:  # the second Ctrl-C doesn't wait for the step to end
+        if number == self.stop_signal == signal.SIGINT:  # the second Ctrl-C doesn't wait for the step to end
             raise KeyboardInterrupt
         self.stop_signal = number
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..distributed.joining import Place
 from ..errors import TrainerError
 from ..options import at_least, between, more_than, one_of, option
 
@@ -61,6 +62,32 @@ def require_devices(settings: Any) -> None:
     if compiler is not None and compiler not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
         raise TrainerError(f"trainer.compile={compiler}: torch has no such compiler; it has {known}.")
+
+
+def require_processes(settings: Any, place: Place) -> None:
+    """Raises TrainerError where somebody else has started other processes than the options ask for."""
+    devices, started = process_count(settings), f"{place.starter} starts {place.count} processes"
+    if settings.strategy == "single":
+        if place.count > 1:
+            raise TrainerError(
+                f"{started}, and each would train this run by itself: add trainer=ddp or trainer=fsdp2. "
+                "(To train several runs, start each by itself, such as by srun --ntasks=1.)"
+            )
+    elif place.count != settings.nodes * devices:
+        raise TrainerError(
+            f"{started}, but trainer.nodes={settings.nodes} with trainer.devices={devices} on each are "
+            f"{settings.nodes * devices}. Give the numbers that it starts. A run goes on with other numbers by "
+            "resume=FOLDER: then it is the same to rounding, not to the bit."
+        )
+    elif place.local_rank >= devices:
+        raise TrainerError(
+            f"{started}, of which this machine has more than trainer.devices={devices}: start as many on each machine."
+        )
+    elif on_gpu(settings) and place.local_rank >= torch.cuda.device_count():
+        raise TrainerError(
+            f"Process {place.local_rank} of this machine sees {torch.cuda.device_count()} GPUs and takes that of its own "
+            "number: let each process see all GPUs of its machine (under SLURM no --gpus-per-task and no --gpu-bind)."
+        )
 
 
 def on_gpu(settings: Any) -> bool:

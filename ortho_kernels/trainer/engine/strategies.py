@@ -1,18 +1,19 @@
 """Lightning's objects for the devices, the processes and the precision that a run asks for."""
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ..distributed.processes import Ranks, started_from_outside
+from ..distributed.processes import Ranks
 from ..errors import TrainerError
 from .checkpoints import AtomicFiles
 from .settings import group_backend, process_count
@@ -23,9 +24,6 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's trainer. The whole run is one of its epochs, over one stream of batches: a resume is the same in any
     place of it."""
-    plugins: list[Any] = [AtomicFiles()]
-    if ranks.count > 1 and not started_from_outside():
-        plugins.append(LightningEnvironment())
     try:
         trainer = Trainer(
             accelerator=settings.accelerator,
@@ -38,7 +36,7 @@ def build_trainer(
             gradient_clip_val=settings.clip,  # after on_before_optimizer_step, which adds the penalty's gradient
             logger=list(loggers),
             callbacks=list(callbacks),
-            plugins=plugins,
+            plugins=[AtomicFiles(), RunningProcesses(ranks, process_count(settings))],
             default_root_dir=folder,
             use_distributed_sampler=False,
             enable_checkpointing=False,
@@ -65,6 +63,41 @@ def _strategy(settings: Any, ranks: Ranks) -> Any:
             timeout=timeout,
         )
     return "auto"
+
+
+class RunningProcesses(ClusterEnvironment):
+    """The processes are there already, whoever has started them. Left to itself, Lightning would look for SLURM, and under
+    it take SIGUSR1 and submit jobs again."""
+
+    creates_processes_externally = True
+    main_address, main_port = "", 0  # the group is there too
+
+    def __init__(self, ranks: Ranks, devices: int) -> None:
+        super().__init__()
+        self.ranks = ranks
+        self.devices = devices
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.ranks.count
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.ranks.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return int(os.environ["LOCAL_RANK"]) if self.ranks.count > 1 else 0
+
+    def node_rank(self) -> int:
+        return self.ranks.rank // self.devices
 
 
 class FSDP2Strategy(ModelParallelStrategy):

@@ -1,8 +1,10 @@
 """Run folders: named by time and the fingerprint of the configuration, found again and checked before a resume."""
 
+import os
 import re
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..config import differences, fingerprint, identity, part_of_a_run, write_config
-from ..distributed.processes import Ranks
+from ..distributed.processes import Ranks, print_once
 from ..engine.checkpoints import checkpoint_files, read_checkpoint, step_of
 from ..errors import TrainerError
-from .lock import acquire_lock, refuse_if_held
+from .lock import acquire_lock, refuse_if_held, wait_for_lapse
 from .prolonging import begin_prolonged, prolongs
+
+# With other numbers of processes a run goes on to rounding, not to the bit. They may be all that is left.
+PROCESSES = ("trainer.devices", "trainer.nodes")
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,16 @@ def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
     No other process works on it within the block. Rank 0 opens and holds it, and what stops rank 0 from it stops all.
     """
     if ranks.rank > 0:
-        opened = ranks.broadcast(None)
+        while (opened := ranks.broadcast(None)) is None:  # rank 0 still waits, and says so before our patience ends
+            pass
         if isinstance(opened, TrainerError):
             raise opened
+        _require_checkpoint(opened, ranks)
         yield opened
         return
     with ExitStack() as stack:
         try:
-            folder = _earlier_folder(config)
+            folder = _earlier_folder(config, waiting=lambda: ranks.broadcast(None))
             if folder is None:
                 folder = _new_folder(config)
                 stack.enter_context(acquire_lock(folder))
@@ -61,16 +68,33 @@ def open_run(config: DictConfig, ranks: Ranks) -> Iterator[Run]:
         except TrainerError as error:
             ranks.broadcast(error)
             raise
-        yield ranks.broadcast(run)
+        ranks.broadcast(Run(run.folder.absolute(), run.checkpoint and run.checkpoint.absolute()))
+        _require_checkpoint(run, ranks)
+        yield run
 
 
-def _earlier_folder(config: DictConfig) -> Path | None:
+def _require_checkpoint(run: Run, ranks: Ranks) -> None:
+    """Raises TrainerError on all ranks where one of them can't read what it is to continue from."""
+    can_read = run.checkpoint is None or os.access(run.checkpoint, os.R_OK)
+    hosts = sorted({host for host in ranks.gather(None if can_read else socket.gethostname()) if host is not None})
+    if hosts:
+        raise TrainerError(
+            f"{run.checkpoint} cannot be read on {', '.join(hosts)}. Every process reads it: keep the runs (runs=FOLDER) "
+            "where all machines find them at the same path, or copy the run's folder there."
+        )
+
+
+def _earlier_folder(config: DictConfig, waiting: Callable[[], object]) -> Path | None:
+    """The folder to go on with, free or not. `waiting` is called while a lock may lapse that a lost machine has left."""
     if config.resume not in (None, "auto"):
         folder = Path(config.resume).expanduser()
         if not _has_work(folder):
             raise TrainerError(f"resume={folder}: there is no checkpoint in it. Give a run's folder, or resume=auto.")
-        return newest_run(config) if prolongs(config, folder) else folder
-    newest = newest_run(config) if config.resume == "auto" else None
+        if prolongs(config, folder):
+            return newest_run(config, waiting)
+        wait_for_lapse(folder, waiting)
+        return folder
+    newest = newest_run(config, waiting) if config.resume == "auto" else None
     if newest is None and config.prolongs:
         raise TrainerError(
             f"These options prolong another run, {config.prolongs}: give resume=FOLDER, its folder. Or train all steps "
@@ -79,13 +103,15 @@ def _earlier_folder(config: DictConfig) -> Path | None:
     return newest
 
 
-def newest_run(config: DictConfig) -> Path | None:
+def newest_run(config: DictConfig, waiting: Callable[[], object]) -> Path | None:
+    """Of the configuration, with work to go on with; see `_earlier_folder`."""
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{fingerprint(config)}(-\d+)?")
     runs = Path(config.runs).expanduser()
     if not runs.is_dir():
         return None
     for folder in sorted(runs.iterdir(), reverse=True):
         if pattern.fullmatch(folder.name):
+            wait_for_lapse(folder, waiting)
             if _has_work(folder):
                 return folder
             refuse_if_held(folder)  # one that trains, and has no checkpoint yet
@@ -99,7 +125,11 @@ def _has_work(folder: Path) -> bool:
 def _reopen(folder: Path, config: DictConfig) -> Run:
     checkpoint = checkpoint_files(folder / "checkpoints")[0]
     theirs = part_of_a_run(read_checkpoint(checkpoint).get("configuration", {}))
-    if changed := differences(identity(config), theirs):
+    changed = differences(identity(config), theirs)
+    if all(line.startswith(PROCESSES) for line in changed):
+        for line in changed:
+            print_once(f"{line}: {folder} goes on with other processes, the same to rounding, not to the bit.")
+    else:
         raise TrainerError(
             f"{folder} is a run of another configuration; it differs in\n  "
             + "\n  ".join(changed)

@@ -4,21 +4,14 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..distributed.joining import Place
+from ..engine.settings import require_processes
 from ..errors import TrainerError
-
-
-class Outcome(NamedTuple):
-    """The folder of a run that has finished, or what stopped it."""
-
-    folder: Path | None
-    error: str = ""
-
-
-Attempt = Callable[[DictConfig, int | None], Outcome]  # does one run, with so many threads; None: as it is set
+from .cluster_job import Attempt, ClusterJob, Outcome
 
 
 def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
@@ -49,7 +42,8 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt)
         raise TrainerError("sweep.launcher=submitit needs the package submitit: pip install submitit.") from None
     folder = Path(configs[0].runs).expanduser() / "submitit"
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster)
+        limit = {f"{cluster}_max_num_timeout": settings.requeues for cluster in ("slurm", "local")}
+        executor = submitit.AutoExecutor(folder=folder, cluster=settings.cluster, **limit)
     except (ValueError, RuntimeError) as error:  # another name; no SLURM here
         raise TrainerError(
             f"sweep.cluster={settings.cluster}: {error} Give sweep.cluster=local to try it out here."
@@ -61,13 +55,26 @@ def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt)
         executor.update_parameters(**given)
     except (NameError, TypeError, ValueError, AssertionError) as error:
         raise TrainerError(f"submitit does not take sweep.slurm={given}: {error}") from None
-    jobs = executor.map_array(attempt, list(configs), [None] * len(configs))
+    for config in configs:
+        _require_tasks(config.trainer, executor.parameters)
+    jobs = executor.map_array(ClusterJob(attempt), list(configs), [None] * len(configs))
     print(f"{len(jobs)} jobs; their output goes to {folder}", flush=True)
     return [_wait_for(job) for job in jobs]
 
 
+def _require_tasks(settings: Any, parameters: dict[str, Any]) -> None:
+    """Raises TrainerError now, not after hours in the queue, where a job's tasks are not the processes of its run."""
+    tasks = parameters.get("nodes", 1) * parameters.get("ntasks_per_node", parameters.get("tasks_per_node", 1))
+    if tasks > 1:
+        if settings.strategy != "single" and settings.devices is None:
+            raise TrainerError(
+                f"sweep.slurm gives a job {tasks} tasks: say how many a machine has, by trainer.devices."
+            )
+        require_processes(settings, Place("sweep.slurm", 0, tasks, 0, None, None))
+
+
 def _wait_for(job: Any) -> Outcome:
     try:
-        return job.result()
+        return job.task(0).result()
     except Exception as error:  # submitit has several for jobs that die, and passes on those of the job
         return Outcome(None, f"job {job.job_id}: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from ..errors import TrainerError
 NAME = "lock"
 RENEWAL_SECONDS = 60.0
 STALE_SECONDS = 300.0  # without renewal; for holders that can't be looked up from here
+POLL_SECONDS = 5.0
 
 
 class Holder(NamedTuple):
@@ -72,6 +73,26 @@ def _living_holder(folder: Path) -> Holder | None:
     path = folder / NAME
     holder = None if path.is_dir() else _holder_of(path)
     return None if holder is None or _is_stale(path, holder) else holder
+
+
+def wait_for_lapse(folder: Path, waiting: Callable[[], object]) -> None:
+    """Waits while a process of another machine may be gone: until its lock lapses, is released, or is renewed, which
+    shows that it lives. Calls `waiting` again and again meanwhile."""
+    path, before, said = folder / NAME, None, False
+    while (holder := None if path.is_dir() else _holder_of(path)) is not None:
+        with suppress(FileNotFoundError):
+            seen = path.stat().st_mtime_ns
+            if holder.machine == _machine() or _is_stale(path, holder) or before not in (None, seen):
+                return
+            before = seen
+            if not said:
+                print(
+                    f"{folder} is held from {holder.host or 'another machine'}: waiting whether that is gone.",
+                    flush=True,
+                )
+            said = True
+            waiting()
+            time.sleep(POLL_SECONDS)
 
 
 def _refusal(folder: Path, holder: Holder) -> str:

@@ -28,7 +28,8 @@ from ..data.stream import BatchStream
 from ..data.view_settings import View, plan_views
 from ..data.views import Views
 from ..distributed.batch_norm import convert_batch_norms
-from ..distributed.processes import ALONE, Ranks, join_group, launch_processes, print_once, started_from_outside
+from ..distributed.joining import join_group, place_of_this_process
+from ..distributed.processes import ALONE, Ranks, launch_processes, print_once
 from ..engine.checkpoints import Checkpoints, checkpoint_files, read_checkpoint
 from ..engine.evaluations import Evaluations
 from ..engine.memory_format import apply_memory_format
@@ -36,7 +37,7 @@ from ..engine.module import Pretraining
 from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
 from ..engine.progress import Progress
-from ..engine.settings import group_backend, on_gpu, process_count, require_devices
+from ..engine.settings import group_backend, on_gpu, process_count, require_devices, require_processes
 from ..engine.strategies import build_trainer
 from ..errors import TrainerError, writing
 from ..methods import METHODS
@@ -58,11 +59,13 @@ def pretrain(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Trains, evaluates the final encoder and writes the report; returns the folder that holds all of it."""
     settings = config.trainer
     require_devices(settings)
-    group = group_backend(settings), settings.timeout
+    group, place = (group_backend(settings), settings.timeout), place_of_this_process()
+    if place is not None:
+        require_processes(settings, place)
     if settings.strategy == "single":
         return pretrain_as(ALONE, config, callbacks)
-    if started_from_outside():
-        with join_group(*group) as ranks:
+    if place is not None:
+        with join_group(place, *group) as ranks:
             return pretrain_as(ranks, config, callbacks)
     if settings.nodes > 1:
         raise TrainerError(f"trainer.nodes={settings.nodes}: start one process for each device by torchrun or SLURM.")
@@ -99,7 +102,7 @@ def _train_and_record(
     ranks: Ranks,
     callbacks: Sequence[Callback],
 ) -> Path:
-    if run.finished:
+    if ranks.broadcast(run.finished):
         if ranks.rank == 0:
             print(f"{run.folder} is finished already.")
         return run.folder
@@ -198,6 +201,8 @@ def fit(
     )
     loggers = build_loggers(config, run) if ranks.rank == 0 else []
     trainer = build_trainer(settings, ranks, run.folder, loggers, [*callbacks, monitor, *evaluations, checkpoints])
+    if settings.precision == "64-true":
+        module.double()  # Lightning does so after it has restored a checkpoint, which it would round to float32
     trainer.fit(module, train_dataloaders=stream, ckpt_path=run.checkpoint)
     return monitor
 

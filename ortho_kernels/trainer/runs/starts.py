@@ -174,7 +174,7 @@ def _noted(config: DictConfig) -> tuple[str, str] | None:
             return digest, config.resume
         trial = config.copy()
         trial.init_sha256 = digest
-        if (run := newest_run(trial)) is not None:
+        if (run := newest_run(trial, waiting=lambda: None)) is not None:
             return digest, str(run)
     return None
 
