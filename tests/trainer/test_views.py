@@ -129,3 +129,17 @@ def test_what_lies_beside_a_picture_in_a_padded_batch_is_not_seen():
             resized = torch.nn.functional.interpolate(part, (6, 6), mode="bilinear", antialias=True)
             expected = normalize(resized / 255, views.mean, views.std)[0]
             torch.testing.assert_close(together[view][place], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_views_have_the_precision_of_their_statistics():
+    """As trainer.precision=64-true asks for."""
+    images = pixels()
+    expected = two(ViewSettings(), 8, images)(images, 0)[0]
+    views = two(ViewSettings(), 8, images).double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours = views(images, 0)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert ours.dtype == torch.float64
+    torch.testing.assert_close(ours.float(), expected, atol=1e-4, rtol=1e-4)

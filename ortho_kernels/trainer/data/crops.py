@@ -90,9 +90,9 @@ def _resampling(start: Tensor, length: Tensor, flip: Tensor, pixels: int, size: 
     Each result is a mean under a triangle around its place, one pixel of the coarser of the two grids to each side.
     """
     step = length / size
-    places = torch.arange(0.5, size, device=start.device)[:, None] * step
+    places = torch.arange(0.5, size, dtype=start.dtype, device=start.device)[:, None] * step
     places = start + torch.where(flip > 0, length - places, places)
-    centers = torch.arange(0.5, pixels, device=start.device)
+    centers = torch.arange(0.5, pixels, dtype=start.dtype, device=start.device)
     weights = (1 - (centers - places).abs() / step.clamp(min=1)).clamp_(min=0)
     weights *= (centers > start) & (centers < start + length)
     return weights / weights.sum(-1, keepdim=True)

@@ -86,7 +86,7 @@ class Views(nn.Module):
         size, settings = self.plan[view].size, self.plan[view].settings
         generator = host_generator_for(self.seed, f"colors of view {view}", number)
         colors = draw_colors(settings, self.ranks.count * count, generator)[self._rows(count)]
-        result = torch.empty(count, channels, size, size, device=pixels.device)
+        result = torch.empty(count, channels, size, size, dtype=self.mean.dtype, device=pixels.device)
         with on_one_thread(pixels.device), torch.autocast(pixels.device.type, enabled=False):
             for rows in chunks(pixels, size):
                 images = pixels[rows]
