@@ -228,7 +228,7 @@ def test_what_is_wrong_in_a_file_is_said(saved, edit, said):
         (["config=a.yaml", "config=b.yaml"], "give one of them"),
         (["config=a.yaml", "experiment=quick/cifar10"], "each describe a whole run"),
         (["config="], "give a file"),
-        (["config=a(b)"], r"need quotes that reach the program: 'config=\"a\(b\)\"'"),
+        (["config=[a"], r"need quotes around it that reach the program: 'config=\"\[a\"'"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(words, said):
