@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+REGISTER = 16  # floats of the largest vector register
 
 def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
     """Makes the encoder compute in the memory format that `memory_format` returns.
@@ -20,14 +21,15 @@ def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) 
 def memory_format(module: nn.Module, channels_last: bool) -> torch.memory_format:
     """Channels last, if that is asked for and safe.
 
-    On CPUs without AVX-512, oneDNN (torch 2.14) overwrites the heap in one backward: that of a strided 1 x 1 convolution
-    of fewer than 8 channels that lie last. The shortcuts of very narrow ResNets are such.
+    oneDNN (torch 2.14) overwrites a CPU's heap in one gradient: that of the weight of a strided 1 x 1 convolution whose
+    channels lie last and are fewer than a vector register holds, 8 with AVX2, 16 with AVX-512. The shortcuts of narrow
+    ResNets are such; large pictures crash them.
     """
     endangered = any(
         isinstance(layer, nn.Conv2d)
         and layer.kernel_size == (1, 1)
         and layer.stride != (1, 1)
-        and layer.in_channels < 8
+        and layer.in_channels < REGISTER
         for layer in module.modules()
     )
     return torch.channels_last if channels_last and not endangered else torch.contiguous_format
