@@ -88,7 +88,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     with open_run(config, ranks) as run:
         if start is not None and run.checkpoint is None:
             print_once(start.describe(module.method.encoder))
-        if prolonged := format_prolonged(config, run.step, steps):
+        if prolonged := format_prolonged(config, run.folder, run.step, steps):
             print_once(prolonged)
         return _train_and_record(config, run, module, stream, splits, judged, ranks, callbacks)
 
