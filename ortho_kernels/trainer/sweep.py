@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from .config import fingerprint
 from .errors import TrainerError, writing
+from .report.atomic_writing import write_atomically
 from .report.page import write_report
-from .report.record import RunRecord, write_atomically
+from .report.record import RunRecord
 from .runs.launchers import Outcome, launch
 from .runs.pretrain import pretrain
 

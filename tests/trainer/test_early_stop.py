@@ -13,6 +13,7 @@ from ortho_kernels.trainer import sweep
 from ortho_kernels.trainer.config import combinations, load_config
 from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
+from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.report.metrics_file import read_metrics
 from ortho_kernels.trainer.runs.pretrain import pretrain
 
@@ -31,6 +32,22 @@ STOPS = "trainer.stop_on_collapse=true"  # at step 3: three low rows over a tent
 @pytest.fixture
 def collapsing(tmp_path):
     return lambda *words: load_config([*COLLAPSING, f"runs={tmp_path / 'runs'}", *words])
+
+
+def test_prolonged_it_goes_on_from_its_last_rate(collapsing, capsys):
+    old = pretrain(collapsing(STOPS))
+    last = read_metrics(old / "metrics.csv")[-1]["lr"]  # of step 3 of 20
+    with pytest.raises(
+        TrainerError, match=r"has 20 steps, and these words give 19: .* Give a larger trainer\.max_steps"
+    ):
+        pretrain(collapsing(STOPS, "trainer.max_steps=19", f"resume={old}"))
+    capsys.readouterr()
+    folder = pretrain(collapsing(STOPS, "trainer.max_steps=40", f"resume={old}"))
+    said = capsys.readouterr().out
+    assert "after step 3 to step 40." in said
+    assert f"and was {last:.3g} in the last step." in said
+    assert "Stopped at step 5 of 40: collapsed." in said  # low for a tenth of 40 steps
+    assert steps_of(folder) == [1, 2, 3, 4, 5]
 
 
 def saved_steps(folder):

@@ -54,6 +54,7 @@ def test_lists_are_not_shared():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
+        ("init=", "init= is empty: give a value, or init=null where it may have none."),
         ("penalty.gamma=-1", "penalty.gamma must be at least 0; got -1.0."),
         ("penalty.gamma=nan", "penalty.gamma must be a finite number; got nan."),
         ("penalty.side=left", "penalty.side must be one of small, large, rows, cols; got left."),

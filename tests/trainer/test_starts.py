@@ -19,7 +19,7 @@ from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.export import export_encoder
+from ortho_kernels.trainer.export import export_encoder, load_encoder
 from ortho_kernels.trainer.runs.pretrain import build_module, instantiate, pretrain
 from ortho_kernels.trainer.runs.starts import Start, fill, prepare_start
 
@@ -65,7 +65,7 @@ def test_encoder_and_teacher_begin_with_the_weights_and_the_heads_do_not(source,
         for name, weight in weights.items():
             assert torch.equal(first.weights[f"encoder.{name}"], weight), name
             assert torch.equal(first.weights[f"teacher.0.{name}"], weight), name
-        count = sum(weight.numel() for weight in weights.values())
+        count = sum(weight.numel() for weight in load_encoder(file).parameters())
         origin = run / "checkpoints" / "step-000000002.ckpt" if init == run else init
         assert f"The encoder starts from {origin}: {count:,} weights.\n" in capsys.readouterr().out
     random = First()

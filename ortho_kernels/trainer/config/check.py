@@ -20,6 +20,8 @@ def check(config: DictConfig, prefix: str = "") -> None:
             if OmegaConf.get_type(value) is not dict:
                 check(value, f"{key}.")
             continue
+        if value == "":
+            raise TrainerError(f"{key}= is empty: give a value, or {key}=null where it may have none.")
         accepted = option_of(settings, name).values
         if accepted is None or value is None:
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import writing
-from ..report.record import write_atomically
+from ..report.atomic_writing import write_atomically
 
 LINE_SECONDS = 15.0
 

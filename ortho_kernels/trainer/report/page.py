@@ -9,8 +9,9 @@ from typing import Any
 
 from ..data.left_out import LeftOut
 from . import plots
+from .atomic_writing import write_atomically
 from .collapse import SIGNS, advice, collapse
-from .record import RunRecord, write_atomically
+from .record import RunRecord
 
 PAGE = """<!doctype html>
 <html lang="en">

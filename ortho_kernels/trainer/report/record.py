@@ -1,23 +1,11 @@
 """What a run leaves in its folder, read back for reports and comparisons."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .metrics_file import read_metrics
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file at once or not at all: what was there stays until everything new is."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,12 @@ from ..methods import METHODS
 from ..probes.evaluation import evaluate
 from ..probes.running import RunningProbe
 from ..randomness import seed_globally
+from ..report.atomic_writing import write_atomically
 from ..report.collapse import CollapseAlarm, advice, collapse
 from ..report.machine import describe_machine
 from ..report.metrics_file import MetricsFile, read_metrics
 from ..report.page import summary, write_report
-from ..report.record import RunRecord, write_atomically
+from ..report.record import RunRecord
 from .folders import Run, open_run
 from .judged import load_judged
 from .prolonging import format_prolonged, note_prolonged
@@ -87,7 +88,7 @@ def pretrain_as(ranks: Ranks, config: DictConfig, callbacks: Sequence[Callback])
     with open_run(config, ranks) as run:
         if start is not None and run.checkpoint is None:
             print_once(start.describe(module.method.encoder))
-        if prolonged := format_prolonged(config, run.step, steps):
+        if prolonged := format_prolonged(config, run.folder, run.step, steps):
             print_once(prolonged)
         return _train_and_record(config, run, module, stream, splits, judged, ranks, callbacks)
 

@@ -4,6 +4,7 @@ The old run stays as it is. The new one begins with a copy of its last checkpoin
 `prolongs` makes the old run's name and last step a part of what the new one is.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..distributed.processes import Ranks
 from ..engine.checkpoints import AtomicFiles, checkpoint_files, read_checkpoint, step_of
 from ..engine.optimizers import rate_at
 from ..errors import TrainerError, writing
+from ..report.metrics_file import read_metrics
 
 LENGTHS = {"trainer.max_epochs", "trainer.max_steps"}
 GROWING = ("metrics.csv", "evaluations.csv", "broken_pictures.txt")  # what a run adds to; not every run has all of them
@@ -50,12 +52,14 @@ def begin_prolonged(config: DictConfig, folder: Path) -> Path:
     return copied
 
 
-def format_prolonged(config: DictConfig, step: int, steps: int) -> str | None:
-    """What becomes of the schedule; None unless the run goes on at the step that it prolongs."""
+def format_prolonged(config: DictConfig, folder: Path, step: int, steps: int) -> str | None:
+    """What becomes of the schedule; None unless the run in `folder` goes on at the step that it prolongs."""
     if config.prolongs is None or not config.prolongs.endswith(f" {step}"):
         return None
     images = config.trainer.batch_size * config.trainer.accumulate
-    now, then = (rate_at(config.optimizer, *place, images) for place in ((step, steps), (step - 1, step)))
+    now = rate_at(config.optimizer, step, steps, images)
+    # Measured: a run that stopped early ended in the middle of its own schedule.
+    then = [row["lr"] for row in read_metrics(folder / "metrics.csv") if row["step"] <= step][-1]
     return (
         f"Prolonging {config.prolongs} to step {steps}. From here on learning rate, weight decay and teacher momentum "
         f"follow the schedule of {steps} steps: the rate is {now:.3g} now, and was {then:.3g} in the last step."
@@ -75,20 +79,25 @@ def _prolonged(config: DictConfig, steps: int) -> str | None:
     keys = differing(ours, theirs)
     if not keys or not keys <= LENGTHS:  # the run as it is, or one that is refused
         return noted if given is None or given.startswith(_named(folder, "")) else given
-    return _named(folder, _end_of(folder, files[0], steps, theirs))
+    return _named(folder, _end_of(folder, files[0], steps, config.trainer.max_steps, theirs))
 
 
-def _end_of(folder: Path, checkpoint: Path, steps: int, theirs: dict) -> str:
-    """The last step of a run that `steps` can prolong."""
+def _end_of(folder: Path, checkpoint: Path, steps: int, max_steps: int | None, theirs: dict) -> str:
+    """The last step of a run that `steps` can prolong. They are `max_steps`, or by the epochs where that is None."""
     step, again = step_of(checkpoint), " ".join(f"{key}={theirs[key]}" for key in sorted(LENGTHS) if theirs.get(key))
-    if not (folder / "results.json").exists():
+    old = folder / "results.json"
+    if not old.exists():
         raise TrainerError(
             f"{folder} is not finished, and only a finished run is prolonged. First go on with it as it is: {again}."
         )
-    if steps <= step:
+    planned = json.loads(old.read_text()).get("planned_steps", step)  # more than were taken where it stopped early
+    if steps <= planned:
+        larger = (
+            "trainer.max_epochs or trainer.max_steps" if max_steps is None else "trainer.max_steps, which goes first"
+        )
         raise TrainerError(
-            f"{folder} has {step} steps, and these words give {steps}: a run can be prolonged, not shortened. Give a larger "
-            "trainer.max_epochs or trainer.max_steps, or no resume to start a new run."
+            f"{folder} has {planned} steps, and these words give {steps}: a run can be prolonged, not shortened. Give a "
+            f"larger {larger}, or no resume to start a new run."
         )
     return str(step)
 

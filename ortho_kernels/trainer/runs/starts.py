@@ -48,8 +48,8 @@ class Start:
         """One line on what was loaded, and what was not."""
         own = _own(encoder)
         left_out = [name for name in self.weights if name not in own]
-        parameters = sum(weight.numel() for name, weight in self.weights.items() if name in own)
-        line = f"The encoder starts from {self.origin}: {parameters:,} weights."
+        count = sum(weight.numel() for weight in encoder.parameters())  # not of statistics, as `export` counts
+        line = f"The encoder starts from {self.origin}: {count:,} weights."
         return f"{line} Left out: {_few(left_out)}." if left_out else line
 
 
