@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 REGISTER = 16  # floats of the largest vector register
 
+
 def apply_memory_format(encoder: nn.Module, channels_last: bool, sharded: bool) -> None:
     """Makes the encoder compute in the memory format that `memory_format` returns.
 
