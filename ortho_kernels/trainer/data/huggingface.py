@@ -128,7 +128,8 @@ class HuggingFace(EncodedSource):
     def _unlabeled(self, pictures: "HuggingFacePictures", why: str) -> Splits:
         if not len(pictures):
             raise TrainerError(f"data.dataset={self.dataset}: the split {self.split} has no pictures.")
-        print_once(f"data.dataset={self.dataset}: {len(pictures):,} pictures without labels ({why}).")
+        count = f"{len(pictures):,} picture{'s' * (len(pictures) != 1)}"
+        print_once(f"data.dataset={self.dataset}: {count} without labels ({why}).")
         return self.without_labels(pictures, LeftOut())
 
 
