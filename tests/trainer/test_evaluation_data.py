@@ -113,6 +113,24 @@ def test_a_source_without_labels_gives_no_scores(pictures, tiny):
         load_judged(config, Splits(), ALONE)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluation.data=huggingface"], "^evaluation.data=huggingface needs evaluation.options.dataset=NAME"),
+        (["evaluation.data=imagefolder"], "^evaluation.data=imagefolder needs evaluation.options.root=FOLDER"),
+        (["evaluation.data=imagefolder", "evaluation.options.root=data.tar"], "evaluation.options.root=data.tar"),
+        (["evaluation.data=imagefolder", "evaluation.options.root={folder}"], "evaluation.options.corrupt=skip"),
+    ],
+)
+def test_the_other_source_speaks_of_its_own_options(folder, tiny, words, said):
+    """`data.root` and `data.corrupt` would change the pictures of pretraining."""
+    (folder / "train" / "ant" / "0.png").write_bytes(b"")
+    config = tiny("data=digits", *SMALL, *(word.format(folder=folder) for word in words))
+    with pytest.raises(TrainerError, match=said) as caught:
+        load_judged(config, Splits(unlabeled=MemoryImages(torch.zeros(2, 1, 8, 8), torch.zeros(2))), ALONE)
+    assert "data.root" not in str(caught.value)
+
+
 def test_other_channels_than_gray_and_color_are_refused(folder, tiny):
     images = MemoryImages(torch.zeros(4, 4, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     config = tiny("data=digits", "evaluation.data=imagefolder", f"evaluation.options.root={folder}")

@@ -1,6 +1,7 @@
 """data=huggingface: data sets that the library `datasets` reads from this machine. Nothing is downloaded."""
 
 import io
+import json
 import pickle
 import sys
 
@@ -95,7 +96,35 @@ def test_a_test_split_whose_labels_are_withheld_is_no_test_set(tmp_path):
     assert (shades(ours.test), ours.test.labels.tolist()) == ([7, 9], [1, 0])
     assert (shades(ours.train), ours.train.labels.tolist()) == ([1, 2], [0, 1])
     assert (shades(ours.pretraining), ours.pretraining.labels.tolist()) == ([1, 2, 3, 4], [0, 1, -1, -1])
-    assert load(tmp_path / "saved", test_split="test").labeled is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"test_split": "train"}, "these are the pictures to pretrain on"),
+        ({"test_split": "withheld"}, "none of its rows has a class in the column label"),
+        ({"test_split": "bare"}, "it has no column label"),
+        ({"label": "image"}, r"^data\.label=image is of type Image, and classes are numbers or texts"),
+        ({"config": "small"}, r"^data\.config=small: \S+ has no configurations\. Leave it out"),
+    ],
+)
+def test_words_that_would_change_nothing_are_refused(tmp_path, options, said):
+    """A split to test on that gives no scores would else show at the end of a run."""
+    rows = {"train": table([1, 2], [0, 1]), "withheld": table([3, 4], [-1, -1]), "test": table([5, 6], [0, 1])}
+    without_labels = rows["test"].remove_columns("label")
+    for name, split in rows.items():
+        split.save_to_disk(tmp_path / "saved" / name)
+    without_labels.save_to_disk(tmp_path / "saved" / "bare")
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": [*rows, "bare"]}))
+    with pytest.raises(TrainerError, match=said):
+        load(tmp_path / "saved", **options)
+
+
+def test_a_split_to_test_on_needs_a_column_of_classes(tmp_path):
+    datasets.DatasetDict({"train": table([1, 2]), "test": table([3, 4])}).save_to_disk(tmp_path / "saved")
+    assert load(tmp_path / "saved").labeled is None
+    with pytest.raises(TrainerError, match=r"^data\.test_split=test: .*name one by data\.label=COLUMN"):
+        load(tmp_path / "saved", test_split="test")
 
 
 def test_labels_of_any_kind_are_taken_by_the_name_of_their_column(tmp_path):

@@ -96,6 +96,15 @@ def test_gray_pictures_are_gray():
 def test_multicrop_asks_for_a_size_each():
     with pytest.raises(TrainerError, match=r"lists 2 transforms for 8 views"):
         build_pipeline(None, plan("PAIR", "multicrop"), images(), 0)
+    with pytest.raises(
+        TrainerError, match=r"for view 3, which is \(3, 3, 3\): .*name a list with a transform for each"
+    ):
+        build_pipeline(None, plan("factory", "multicrop"), images(), 0)
+
+
+def test_the_device_cannot_run_them():
+    with pytest.raises(TrainerError, match=r"^data\.pipeline=device: data\.views\.transform=own_views:factory"):
+        build_pipeline("device", plan("factory"), images(), 0)
 
 
 def test_files_reach_the_transform_whole_and_another_stands_in_for_a_broken_one(tmp_path):

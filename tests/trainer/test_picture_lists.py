@@ -35,6 +35,13 @@ def test_a_list_may_come_from_any_system(pictures, mark, end):
     assert str(left_out) == "1 file was left out: 1 .png (listed twice)."
 
 
+def test_a_path_that_is_written_otherwise_comes_again(pictures):
+    lines = [b"a.png", b"./a.png", "图 片/../a.png".encode(), str(pictures / "a.png").encode()]
+    left_out = LeftOut()
+    assert listed(pictures, b"\n".join(lines), left_out=left_out) == ["a.png"]
+    assert str(left_out) == "3 files were left out: 3 .png (listed twice)."
+
+
 def test_files_that_are_missing_are_counted_and_the_first_are_named(pictures):
     lines = b"a.png\n" + b"".join(b"gone%d.png\n" % i for i in range(5))
     with pytest.raises(TrainerError, match=r"^5 of the 6 files that data\.root=\S+ lists are missing: ") as caught:

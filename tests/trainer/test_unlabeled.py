@@ -1,6 +1,7 @@
 """Pretraining on pictures that nobody labeled: which are found, what is left out, and what a run makes of them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -43,6 +44,25 @@ def test_a_folder_without_train_is_read_at_any_depth_in_the_order_of_names(tmp_p
         f"data.root={tmp_path}: 6 pictures without labels (there is no folder train). 3 files were left out: 1 .png, 1 "
         "without suffix (hidden); 1 .txt (no pictures).\n"
     )
+
+
+def test_what_is_no_file_is_never_waited_for(tmp_path, folder, capsys):
+    """To open a pipe that nobody writes to takes forever; a link to itself can't even be asked what it is."""
+    for place in (tmp_path / "pictures", folder / "train" / "ant"):
+        noise(place / "a.png")
+        os.mkfifo(place / "pipe.png")
+        (place / "link to a pipe.png").symlink_to("pipe.png")
+        (place / "itself.png").symlink_to("itself.png")
+        (place / "nowhere.png").symlink_to("nobody.png")
+    splits = ImageFolder(root=str(tmp_path / "pictures"), size=8).load()
+    assert len(splits.pretraining) == 1
+    assert [name.rpartition("/")[2] for name in splits.broken] == ["itself.png", "nowhere.png"]
+    assert str(splits.left_out) == "2 files were left out: 2 .png (no regular files)."
+    with pytest.raises(TrainerError, match=r"itself\.png: Too many levels of symbolic links"):
+        ImageFolder(root=str(folder), size=8).load()
+    classes = ImageFolder(root=str(folder), size=8, corrupt="skip").load()
+    assert len(classes.train) == 7
+    assert str(classes.left_out) == str(splits.left_out)
 
 
 def test_pictures_directly_in_train_have_no_labels(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The source of the labeled pictures that an encoder is scored on: `evaluation.data`, with `evaluation.options`."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +31,7 @@ def evaluation_source(config: DictConfig) -> DictConfig | None:
     try:
         settings: Any = OmegaConf.structured(SOURCES[name])
     except TrainerError as error:
-        raise TrainerError(str(error).replace(f"data={name}", f"evaluation.data={name}")) from None
+        raise TrainerError(in_evaluation_words(str(error))) from None
     settings.name = name
     settings.size = config.data.size
     if "decode_size" in settings:
@@ -47,3 +48,10 @@ def evaluation_source(config: DictConfig) -> DictConfig | None:
     assert isinstance(merged, DictConfig)
     check(merged, "evaluation.options.")
     return merged
+
+
+def in_evaluation_words(error: str, options: Iterable[Any] = ()) -> str:
+    """What a source says of `data=NAME` and its options, in the words that choose it for evaluation."""
+    error = re.sub(r"(?<![\w./])data=", "evaluation.data=", error)
+    names = "|".join(map(str, options))
+    return re.sub(rf"(?<![\w./])data\.({names})\b", r"evaluation.options.\1", error) if names else error

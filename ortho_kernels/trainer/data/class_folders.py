@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import TrainerError
-from .left_out import HIDDEN, LOOP, LOOSE, NO_PICTURE, NOT_OPENED, LeftOut
+from .left_out import HIDDEN, LOOP, LOOSE, NO_FILE, NO_PICTURE, NOT_OPENED, LeftOut
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".heic", ".bmp", ".tga"),
@@ -26,7 +26,7 @@ def has_class_folders(folder: Path) -> bool:
     if not os.path.isdir(folder):
         return False
     try:
-        return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+        return any(_is_folder(entry) and not entry.name.startswith(".") for entry in os.scandir(folder))
     except OSError as error:
         raise TrainerError(f"Cannot read {folder}: {error.strerror}.") from None
 
@@ -58,11 +58,23 @@ def _class_names(folder: Path, left_out: LeftOut) -> list[str]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             left_out.add(HIDDEN, entry.name)
-        elif entry.is_dir():
+        elif _is_folder(entry):
             names.append(entry.name)
         else:
             left_out.add(LOOSE, entry.name)
     return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Or a link to one. Of a link that leads to itself, DirEntry.is_dir raises an error."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """A pipe, a socket or a device. A link that leads nowhere is none: it is a broken picture."""
+    if entry.is_symlink():
+        return os.path.exists(entry.path) and not os.path.isfile(entry.path)
+    return not entry.is_file()
 
 
 def list_pictures(folder: Path, left_out: LeftOut) -> list[str]:
@@ -94,10 +106,12 @@ def _pictures(
         return
     folders = []
     for entry in sorted(os.scandir(os.path.join(root, below)), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith("."):
+        if _is_folder(entry) and not entry.name.startswith("."):
             folders.append(entry.name)
         elif reason := reason_against(entry.name, accepted):
             left_out.add(reason, entry.name)
+        elif _is_special(entry):
+            left_out.add(NO_FILE, entry.name)
         else:
             yield f"{below}{entry.name}"
     for name in folders:

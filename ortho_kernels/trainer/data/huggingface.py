@@ -48,14 +48,18 @@ class HuggingFace(EncodedSource):
             )
         label = self._column(train, self.label, "data.label", "ClassLabel")
         pictures = self._pictures(train, image, self.split)
+        if self.test_split is not None:
+            self._require_labels(self._split(splits, self.test_split, "data.test_split"), label)
         if label is None:
             return self._unlabeled(pictures, "it has no column of classes")
         labels = _Labels(train, label, self.dataset)
         names = [self.test_split] if self.test_split else [name for name in TEST_NAMES if name in splits]
-        tests = ((name, self._split(splits, name, "data.test_split")) for name in names if name != self.split)
+        tests = ((name, splits[name]) for name in names if name != self.split)
         # On the Hub a test set is often there without its labels, or with -1 for each.
         scored = ((name, test, labels.of(test)) for name, test in tests if label in test.column_names)
         name, test, classes = next((each for each in scored if (each[2] >= 0).any()), ("", None, torch.empty(0)))
+        if test is None and self.test_split is not None:
+            raise self._no_test(f"none of its rows has a class in the column {label}")
         if test is None:
             return self._unlabeled(pictures, "no split to test on has labels")
         broken = BrokenPictures() if self.corrupt == "skip" else None
@@ -76,15 +80,19 @@ class HuggingFace(EncodedSource):
             raise TrainerError("data=huggingface needs the package datasets: pip install datasets.") from None
         assert self.dataset is not None
         path = Path(self.dataset).expanduser()
+        is_saved, is_table = any((path / name).is_file() for name in SAVED), path.is_file() and path.suffix in FILES
+        if self.config is not None and (is_saved or is_table):
+            raise TrainerError(f"data.config={self.config}: {self.dataset} has no configurations. Leave it out.")
         try:
-            if any((path / name).is_file() for name in SAVED):
+            if is_saved:
                 found = datasets.load_from_disk(str(path))
-            elif path.is_file() and path.suffix in FILES:
+            elif is_table:
                 found = datasets.load_dataset(FILES[path.suffix], data_files=str(path))
             else:
                 found = datasets.load_dataset(str(path) if path.exists() else self.dataset, self.config)
         except Exception as error:  # of the Hub, of the network, of files: the library has dozens
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = error.__cause__ or error  # "An error occurred" says less than what it came from
+            said = (str(first).strip() or type(first).__name__).splitlines()[0]
             raise TrainerError(
                 f"data.dataset={self.dataset} could not be loaded ({said}). Give a name of the Hub (USER/NAME), with "
                 "data.config=NAME if it has several configurations. Without a network give a folder that save_to_disk "
@@ -99,6 +107,20 @@ class HuggingFace(EncodedSource):
                 f"{did_you_mean(name, list(splits))}"
             )
         return splits[name]
+
+    def _require_labels(self, test: Any, label: str | None) -> None:
+        """Of the split that scores were asked for on."""
+        if self.test_split == self.split:
+            raise self._no_test("these are the pictures to pretrain on")
+        if label is None:
+            raise self._no_test("no column has the type of classes; name one by data.label=COLUMN")
+        if label not in test.column_names:
+            raise self._no_test(f"it has no column {label}")
+
+    def _no_test(self, why: str) -> TrainerError:
+        return TrainerError(
+            f"data.test_split={self.test_split}: this split gives no scores ({why}). Give another one, or leave it out."
+        )
 
     def _column(self, split: Any, given: str | None, option: str, kind: str) -> str | None:
         """The column of that name or, without one, the only one of that type."""
@@ -128,7 +150,8 @@ class HuggingFace(EncodedSource):
     def _unlabeled(self, pictures: "HuggingFacePictures", why: str) -> Splits:
         if not len(pictures):
             raise TrainerError(f"data.dataset={self.dataset}: the split {self.split} has no pictures.")
-        print_once(f"data.dataset={self.dataset}: {len(pictures):,} pictures without labels ({why}).")
+        count = f"{len(pictures):,} picture{'s' * (len(pictures) != 1)}"
+        print_once(f"data.dataset={self.dataset}: {count} without labels ({why}).")
         return self.without_labels(pictures, LeftOut())
 
 
@@ -170,7 +193,11 @@ class _Labels:
         self.dataset = dataset
         feature = train.features[column]
         self.numbered = hasattr(feature, "names")
-        values = feature.names if self.numbered else sorted({*self._values(train)} - {None, -1})
+        try:
+            values = feature.names if self.numbered else sorted({*self._values(train)} - {None, -1})
+        except TypeError:  # dictionaries and lists are no members of a set
+            kind = type(feature).__name__
+            raise TrainerError(f"data.label={column} is of type {kind}, and classes are numbers or texts.") from None
         self.classes = list(map(str, values))
         self.places = {value: place for place, value in enumerate(range(len(values)) if self.numbered else values)}
 

@@ -78,7 +78,10 @@ class ImageFolder(EncodedSource):
             )
         left_out = LeftOut()
         sources, why = self._find(root, left_out)
-        said = [f"data.root={self.root}: {len(sources):,} pictures without labels ({why}).", str(left_out)]
+        said = [
+            f"data.root={self.root}: {len(sources):,} picture{'s' * (len(sources) != 1)} without labels ({why}).",
+            str(left_out),
+        ]
         print_once(" ".join(filter(None, said)))
         return self.without_labels(sources, left_out)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 HIDDEN, LOOSE, LOOP = "hidden", "beside the class folders", "folders that hold themselves"
 NO_PICTURE, NOT_OPENED = "no pictures", "pictures that PIL can't open here"
+NO_FILE = "no regular files"  # pipes and devices, which may never end; links in a tar file
 TWICE, MISSING, CUT_OFF, BROKEN = "listed twice", "missing", "cut off", "broken"
 MOST_SUFFIXES = 8  # of one reason: numbered files have as many suffixes as there are files
 

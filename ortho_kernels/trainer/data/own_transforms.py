@@ -53,9 +53,10 @@ class OwnTransforms:
         if not view.is_floating_point():
             raise self._error(f"it returns {view.dtype}, and views are floats. {ENDING}")
         if tuple(view.shape) != self.shapes[number]:
+            cure = "give data.size=PIXELS" if len({*self.shapes}) == 1 else "name a list with a transform for each view"
             raise self._error(
                 f"it returns {tuple(view.shape)} for view {number + 1}, which is {self.shapes[number]}: channels, height, "
-                "width. Crop to that size, or give data.size=PIXELS."
+                f"width. Crop to that size, or {cure}."
             )
         return view.detach().as_subclass(Tensor).to("cpu", torch.float32)
 

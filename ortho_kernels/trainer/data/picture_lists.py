@@ -25,10 +25,11 @@ def read_list(path: Path, skip_missing: bool, left_out: LeftOut) -> PictureFiles
     seen: set[bytes] = set()
     for line in _lines(path):
         place = os.path.join(os.fsencode(path.parent), line)
-        if place in seen:
+        # However it is written. Links are not looked up: that would take long for a million files.
+        if (whole := os.path.abspath(place)) in seen:
             left_out.add(TWICE, os.fsdecode(line))
             continue
-        seen.add(place)
+        seen.add(whole)
         paths.append(place)
     if not paths:
         raise TrainerError(f"data.root={path} lists no pictures: it needs one path a line.")

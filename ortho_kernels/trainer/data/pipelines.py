@@ -120,6 +120,10 @@ class OwnPipeline(Pipeline):
 def build_pipeline(choice: str | None, plan: Sequence[View], images: Images, seed: int) -> Pipeline:
     """That of a run. `choice` is data.pipeline; by default it is the pictures' own."""
     path = plan[0].settings.transform
+    if path is not None and choice == "device":
+        raise TrainerError(
+            f"data.pipeline=device: data.views.transform={path} makes whole views in workers. Leave one of both out."
+        )
     if path is not None:
         transforms = OwnTransforms(path, [view.size for view in plan], images.channels, seed)
         pipeline = OwnPipeline(transforms, images.channels)

@@ -23,10 +23,9 @@ def find_shards(root: str) -> list[Path]:
     Raises TrainerError for compressed shards, for files that are missing, and for a pattern that means none.
     """
     paths: list[Path] = []
-    for name in _expand(root):
+    for name in [root] if _is_there(root) else _expand(root):
         place = str(Path(name).expanduser())
-        # A name that is there is meant as it stands, whatever characters are in it.
-        found = [place] if os.path.exists(place) or not glob.has_magic(place) else sorted(glob.glob(place))
+        found = [place] if _is_there(name) or not glob.has_magic(place) else sorted(glob.glob(place))
         if not found:
             raise TrainerError(f"data.root={root}: no file is named so ({place}).")
         paths += map(Path, found)
@@ -39,6 +38,11 @@ def find_shards(root: str) -> list[Path]:
             f"{', '.join(missing[:SHOWN])}{', ...' if len(missing) > SHOWN else ''}. Bring them here, or name the others."
         )
     return paths
+
+
+def _is_there(name: str) -> bool:
+    """Such a name is meant as it stands, whatever braces, commas or stars are in it."""
+    return os.path.isfile(os.path.expanduser(name))
 
 
 def compressed_error(path: Path) -> TrainerError:

@@ -21,7 +21,7 @@ from ..distributed.processes import print_once
 from ..errors import TrainerError, printable
 from .class_folders import reason_against, suffixes
 from .encoded import BLOCK, FIRST_SECONDS, LINE_SECONDS
-from .left_out import CUT_OFF, HIDDEN, NO_PICTURE, LeftOut
+from .left_out import CUT_OFF, HIDDEN, NO_FILE, LeftOut
 from .picture_sources import LEAVE_OUT, Sources
 from .shard_names import compressed_error
 
@@ -157,7 +157,7 @@ def _reason_against(member: tarfile.TarInfo, accepted: set[str]) -> str | None:
         return None
     if any(folder.startswith(".") for folder in folders):
         return HIDDEN
-    return reason_against(name, accepted) if member.isreg() else NO_PICTURE
+    return reason_against(name, accepted) or (None if member.isreg() else NO_FILE)
 
 
 def _fault_at_end(path: Path, end: int) -> str:

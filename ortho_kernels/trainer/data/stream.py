@@ -87,7 +87,7 @@ def pinned(pictures: Pictures) -> Pictures:
 
 
 class _Batches(Dataset):
-    """Pictureses by their number, with the order of the epoch at hand kept.
+    """Batches by their number, with the order of the epoch at hand kept.
 
     An error is returned: if a worker process raised it, it would end the worker, and its words would be lost.
     """

@@ -4,7 +4,7 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import evaluation_source
+from ..config import evaluation_source, in_evaluation_words
 from ..data import Source, Splits, load_splits
 from ..data.recolored import Recolored
 from ..distributed.processes import Ranks
@@ -21,7 +21,10 @@ def load_judged(config: DictConfig, splits: Splits, ranks: Ranks) -> Splits:
         return splits
     if source is None:
         return Splits(unlabeled=splits.pretraining, broken=splits.broken)
-    judged = load_splits(cast(Source, OmegaConf.to_object(source)), ranks)
+    try:
+        judged = load_splits(cast(Source, OmegaConf.to_object(source)), ranks)
+    except TrainerError as error:
+        raise TrainerError(in_evaluation_words(str(error), source)) from None
     if judged.labeled is None:
         raise TrainerError(
             f"evaluation.data={chosen}: these pictures give no scores. Those need pictures with labels to fit on and to "
