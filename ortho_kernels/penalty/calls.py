@@ -147,6 +147,18 @@ def holding(parts: Sequence[Advancing | None]) -> Iterator[None]:
             part.release()
 
 
+@contextmanager
+def uncounted(module: nn.Module) -> Iterator[None]:
+    """Within it no call of the module counts, and none has a gradient."""
+    moving = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(moving)
+
+
 def refuse_tracing_apart() -> None:
     """As `refuse_recomputation`, asked outside the graph while Dynamo traces a checkpoint's function apart."""
     from torch._dynamo.symbolic_convert import InstructionTranslator

@@ -1,8 +1,8 @@
 """`OrthogonalityPenalty`: the penalty over a model's conv and linear weights, as a module."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..distributed.sharded.weight import gathered, shard_weights
 from ..gradients import check_scale
 from ..options import PENALTIES, check_reduction
 from ..weight_views import WeightViews, weight_views
-from .calls import holding, refuse_tracing_apart
+from .calls import holding, refuse_tracing_apart, uncounted
 from .computed_weights import compute_weight
 from .cuts import Cutter
 from .decoupled import DecoupledStep
@@ -281,7 +281,8 @@ class OrthogonalityPenalty(Weighting):
     def report(self) -> PenaltyReport:
         """Every layer's value and spectrum (takes an SVD of each); non-finite layers are named, not skipped, and so are the
         weights that are not covered. SRIP's values are those of the next call: looking changes nothing."""
-        with self._looking() as (matrices, views, values):
+        with uncounted(self):
+            matrices, views, values = self._current_values()
             total = weighted_sum(values, self._factor()).item()
         whole = map(gathered, matrices)
         layers = zip(self.names, whole, views.views, values.split(views.groups), self._gammas(), strict=True)
@@ -290,8 +291,9 @@ class OrthogonalityPenalty(Weighting):
 
     def values(self) -> dict[str, float]:
         """Every layer's value before gamma, as `report` has it, without an SVD. Looking changes nothing."""
-        with self._looking() as (_, views, values):
-            layers = [value.sum() for value in values.split(views.groups)]
+        with uncounted(self):
+            _, views, values = self._current_values()
+        layers = [value.sum() for value in values.split(views.groups)]
         return dict(zip(self.names, torch.stack(layers).tolist(), strict=True))
 
     def extra_repr(self) -> str:
@@ -302,17 +304,9 @@ class OrthogonalityPenalty(Weighting):
         uncovered = f"\nnot {len(self.uncovered)}: {described(self.uncovered)}" if self.uncovered else ""
         return f"kind={self.kind!r}, {super().extra_repr()}{options}{share}\n{covered}{uncovered}"
 
-    @contextmanager
-    def _looking(self) -> Iterator[tuple[list[Tensor], WeightViews, Tensor]]:
-        """The matrices, how they are seen, and their values; within it no call counts."""
-        moving = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                _, matrices, views = self._current_weights()
-                yield matrices, views, penalty_values(self.start, self.options, self.names, matrices, views)
-        finally:
-            self.train(moving)
+    def _current_values(self) -> tuple[list[Tensor], WeightViews, Tensor]:
+        _, matrices, views = self._current_weights()
+        return matrices, views, penalty_values(self.start, self.options, self.names, matrices, views)
 
     def _select(self, *, again: bool) -> None:
         covered, self.uncovered, factors = self._selector.select(again=again)
@@ -325,9 +319,7 @@ class OrthogonalityPenalty(Weighting):
         self._assign(names, again=again)
         self._entries = sum(site.weight.numel() for site in sites)
         if not any(site.weight.requires_grad for site in sites):
-            _log.warning(
-                "no weight that the penalty covers requires a gradient: it can be measured, but changes nothing"
-            )
+            _log.warning("no weight that the penalty covers requires a gradient: it is measured, and changes nothing")
         self._tree, self._shards = ModuleTree(self.encoder, factors), Shards(self.encoder)
         _, matrices, views = self._weights()
         check_shards(self.names, matrices, views, self.options)
