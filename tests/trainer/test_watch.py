@@ -175,6 +175,7 @@ class Terminal:
 
 
 def _run_command(words):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would a copy
     sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, range(3), "rww")
     echoed = termios.tcgetattr(0)
     code = 70
