@@ -40,6 +40,7 @@ bench: $(VENV)/.built
 
 figures: bench
 	$(RUN) -m benchmarks.throughput
+	$(RUN) -m benchmarks.picture_pipeline
 	$(RUN) -m ortho_kernels.trainer.compare experiment=quick/fashion_mnist \
 		runs=benchmarks/results/runs/$$(git describe --always --abbrev=12 --dirty=+)
 	$(RUN) -m benchmarks.tables

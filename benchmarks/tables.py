@@ -20,7 +20,8 @@ from .results import FOLDER, write_csv
 
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", DOCS / "benchmarks.md")
-FILES = ("penalties.csv", "penalties.svg", "cpu_roofline.csv", "cpu_roofline.svg", "notes.csv", "throughput.csv")
+FILES = ("penalties.csv", "penalties.svg", "cpu_roofline.csv", "cpu_roofline.svg", "notes.csv", "throughput.csv",
+         "picture_pipeline.csv")  # fmt: skip
 TITLES = {"so": "SO", "srip": "SRIP", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wrn28_2": "WRN-28-2",
           "vit_tiny": "ViT-Ti/16", "vit_small": "ViT-S/16", "vit_base": "ViT-B/16"}  # fmt: skip
 SECTION = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -73,6 +74,14 @@ def throughput(rows: Rows) -> list[str]:
     return _table(["", "images/s", "the penalty's share of a step"], lines)
 
 
+def pictures(rows: Rows) -> list[str]:
+    lines = []
+    for row in rows:
+        ratios = [f"{float(row[key]):.2f}x" for key in ("ratio", "processor_ratio")]
+        lines.append([row["views"], row["ours"], row["torchvision"], *ratios])
+    return _table(["", "ours, pictures/s", "torchvision", "ratio", "of the processors' time"], lines)
+
+
 def pretraining(rows: Rows) -> list[str]:
     shares = {
         "raw_pixels_knn": "kNN on raw pixels",
@@ -92,6 +101,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
     "roofline": ("cpu_roofline.csv", roofline),
     "notes": ("notes.csv", notes),
     "throughput": ("throughput.csv", throughput),
+    "pictures": ("picture_pipeline.csv", pictures),
     "pretraining": ("pretraining.csv", pretraining),
 }
 
