@@ -69,7 +69,7 @@ def write_pictures(folder: Path, count: int) -> None:
         pixels = picture.mul(255).byte().permute(1, 2, 0).contiguous().numpy()
         splits = ("train", "test") if number < 2 else ("train",)
         for split in splits:
-            Image.fromarray(pixels).save(folder / split / "any" / f"{number:04}.jpg", quality=90)
+            Image.fromarray(pixels).save(folder / split / "any" / f"{number:04}.jpg", quality=94)
 
 
 class Pictures(Dataset):
