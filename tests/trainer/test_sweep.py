@@ -24,7 +24,8 @@ WORDS = [
 
 def plan(folder, *words):
     varied, chosen = zip(*combinations([*WORDS, *words, f"runs={folder}"]), strict=True)
-    return varied, [load_config([f"title='{', '.join(v)}'", *c]) for v, c in zip(varied, chosen, strict=True)]
+    titles = [f"title='{', '.join(words)}'" if words else "title=null" for words in varied]
+    return varied, [load_config([title, *words]) for title, words in zip(titles, chosen, strict=True)]
 
 
 @pytest.fixture(autouse=True)
