@@ -39,7 +39,7 @@ def trainer_seconds(pixels: torch.Tensor, words: list[str]) -> tuple[list[float]
         stream = build_stream(config, splits, ALONE)
         module = build_module(config, splits, ALONE, steps=len(stream))
         with open_run(config, ALONE) as run:
-            monitor = fit(config, run, module, stream, ALONE, [])
+            monitor = fit(config, run, module, stream, splits, ALONE, [])
     return monitor.step_seconds[WARM:], monitor.penalty_seconds[WARM:]
 
 

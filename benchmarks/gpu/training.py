@@ -44,7 +44,7 @@ def timings(words: Sequence[str], splits: Splits, run: str) -> dict[str, float]:
             stream = held_stream(stream, next(iter(stream))[0], stream.batches)
         module = build_module(config, splits, ALONE, steps=len(stream) // config.trainer.accumulate)
         with open_run(config, ALONE) as opened:
-            return fit(config, opened, module, stream, ALONE, []).timings()
+            return fit(config, opened, module, stream, splits, ALONE, []).timings()
 
 
 def pipeline_images_per_second(words: Sequence[str], splits: Splits) -> float:
