@@ -72,8 +72,7 @@ def measure(config: "DictConfig") -> dict[str, Any]:
     torch.set_num_threads(1)  # as in a worker process
     prepared = rate(map(prepare, itertools.cycle(numbers)), size)
     torch.set_num_threads(threads)
-    pictures = prepare(0)
-    on_device = [each.to(device) for each in pictures] if isinstance(pictures, list) else pictures.to(device)
+    on_device = _move(prepare(0), device)
     finished = rate(map(finish, itertools.count()), size)
     ready = views(on_device, 0)
     both = rate((_done(views(_move(p, device), n), device) for p, n in stream), size, warm=2 * stream.workers + 1)

@@ -18,7 +18,7 @@ from ortho_kernels.trainer.backbones.resnet import ResNet18
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.config.recipes import paper_recipes
 from ortho_kernels.trainer.data.colors import LEAST_SIGMA
-from ortho_kernels.trainer.data.views import plan_views
+from ortho_kernels.trainer.data.view_settings import plan_views
 from ortho_kernels.trainer.engine.optimizers import build_optimizer
 from ortho_kernels.trainer.methods import METHODS
 

@@ -17,7 +17,8 @@ from ortho_kernels.trainer.data.imagefolder import ImageFolder
 from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.stream import BatchStream
-from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.distributed import processes
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes
 from ortho_kernels.trainer.errors import TrainerError

@@ -6,7 +6,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ortho_kernels.trainer.data import MemoryImages, Splits
-from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
 from ortho_kernels.trainer.probes.knn import knn_predict
 from ortho_kernels.trainer.probes.linear import linear_probe

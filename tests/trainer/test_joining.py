@@ -228,15 +228,15 @@ def test_sweeps_and_comparisons_are_started_once(monkeypatch):
 
 
 class Others(Ranks):
-    """Rank 0 of two, whose other machine answers as given; what rank 0 has told it."""
+    """Rank 0 of two, whose other machine answers as given; what rank 0 has sent it."""
 
     def __init__(self, gathered=(None, None)):
         super().__init__(0, 2)
         object.__setattr__(self, "gathered", list(gathered))
-        object.__setattr__(self, "told", [])
+        object.__setattr__(self, "sent", [])
 
     def broadcast(self, value):
-        self.told.append(value)
+        self.sent.append(value)
         return value
 
     def gather(self, value):
@@ -253,13 +253,13 @@ def test_a_machine_that_cannot_read_the_checkpoint_is_named(run_tiny, tiny):
     assert not (folder / lock.NAME).exists()
 
 
-def test_other_machines_are_told_a_path_that_does_not_depend_on_where_they_stand(tiny, tmp_path, monkeypatch):
+def test_other_machines_are_sent_a_path_that_does_not_depend_on_where_they_stand(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config, ranks = tiny(), Others()
     config.runs = "here"
     with open_run(config, ranks) as run:
         assert not run.folder.is_absolute()
-    assert [told.folder for told in ranks.told] == [tmp_path / run.folder]
+    assert [sent.folder for sent in ranks.sent] == [tmp_path / run.folder]
 
 
 def test_a_new_run_needs_no_shared_folder():
@@ -289,8 +289,8 @@ def test_the_lock_of_a_lost_machine_is_waited_for(run_tiny, tiny, monkeypatch, c
     with open_run(tiny("resume=auto"), ranks) as run:
         assert run.folder == folder
     assert capsys.readouterr().out.count("is held from gpu07") == 1
-    assert ranks.told[0] is None
-    assert ranks.told[-1].folder == folder
+    assert ranks.sent[0] is None
+    assert ranks.sent[-1].folder == folder
 
 
 def test_a_lock_that_is_renewed_is_held(run_tiny, tiny, monkeypatch):

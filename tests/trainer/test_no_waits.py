@@ -12,7 +12,8 @@ from tiny import tiny_words
 from waits import Waits
 
 from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.distributed.batch_norm import SyncBatchNorm
 from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.methods import METHODS

@@ -16,7 +16,8 @@ from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.pipelines import OwnPipeline, build_pipeline
 from ortho_kernels.trainer.data.stream import BatchStream
-from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks
 from ortho_kernels.trainer.errors import TrainerError
 

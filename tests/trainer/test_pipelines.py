@@ -12,7 +12,8 @@ from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.picture_sources import PictureFiles
 from ortho_kernels.trainer.data.pipelines import DevicePipeline, WorkersPipeline, build_pipeline
 from ortho_kernels.trainer.data.stream import BatchStream
-from ortho_kernels.trainer.data.views import LocalSettings, Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import LocalSettings, ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.data.whole_pictures import Padded, WholePictures, collate, pack
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks
 from ortho_kernels.trainer.speed import describe, held_stream

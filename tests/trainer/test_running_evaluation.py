@@ -25,7 +25,8 @@ from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import MemoryImages, Splits
 from ortho_kernels.trainer.data.digits import Digits
 from ortho_kernels.trainer.data.stream import Order
-from ortho_kernels.trainer.data.views import Views, ViewSettings, plan_views
+from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.distributed.processes import ALONE, launch_processes
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.engine.evaluations import Evaluations

@@ -5,14 +5,8 @@ import pytest
 import torch
 
 from ortho_kernels.trainer.data.pipelines import crops_of
-from ortho_kernels.trainer.data.views import (
-    LocalSettings,
-    PairSettings,
-    Views,
-    ViewSettings,
-    normalize,
-    plan_views,
-)
+from ortho_kernels.trainer.data.view_settings import LocalSettings, PairSettings, ViewSettings, plan_views
+from ortho_kernels.trainer.data.views import Views, normalize
 from ortho_kernels.trainer.data.whole_pictures import collate
 from ortho_kernels.trainer.distributed.processes import Ranks
 from ortho_kernels.trainer.randomness import generator_for

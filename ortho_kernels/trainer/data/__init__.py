@@ -11,7 +11,7 @@ from .huggingface import HuggingFace
 from .imagefolder import ImageFolder, ImageNet, ImageNet100
 from .images import Images, MemoryImages, Splits, require_variance
 from .stl10 import STL10
-from .views import ViewSettings
+from .view_settings import ViewSettings
 
 SOURCES: Registry[Source] = Registry(
     "data",

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from ..options import at_least, option
 from .images import Splits
-from .views import ViewSettings
+from .view_settings import ViewSettings
 
 
 @dataclass

@@ -16,7 +16,7 @@ from .encoded import EncodedImages
 from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
 from .picture_sources import PictureBytes
-from .views import LocalSettings, PairSettings, ViewSettings
+from .view_settings import LocalSettings, PairSettings, ViewSettings
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

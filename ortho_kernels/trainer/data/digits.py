@@ -6,7 +6,7 @@ import torch
 
 from .base import Source
 from .images import MemoryImages, Splits
-from .views import ViewSettings
+from .view_settings import ViewSettings
 
 
 @dataclass

@@ -19,7 +19,7 @@ from .picture_lists import read_list
 from .picture_sources import PictureFiles, Sources
 from .shard_names import find_shards, names_shards
 from .shards import index_shards
-from .views import LocalSettings, ViewSettings
+from .view_settings import LocalSettings, ViewSettings
 
 TEST_NAMES = ("test", "val")
 

@@ -110,7 +110,7 @@ class Splits:
 
     @property
     def channels(self) -> int:
-        return self.pretraining.batch(torch.tensor([0])).shape[1]
+        return self.pretraining.channels
 
 
 def to_pil(pixels: Tensor) -> Image.Image:

@@ -16,7 +16,7 @@ from ..options import option
 from .base import Source
 from .fetching import data_root, fetch
 from .images import Images, MemoryImages, Splits
-from .views import ViewSettings
+from .view_settings import ViewSettings
 
 UNLABELED = "unlabeled_X.bin"
 

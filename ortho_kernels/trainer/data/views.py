@@ -13,10 +13,8 @@ from ..randomness import host_generator_for
 from .colors import ColorDraws, color, draw_colors
 from .crops import cut_batch
 from .pipelines import Pictures, crops_of
-from .view_settings import LocalSettings, PairSettings, View, ViewSettings, plan_views
+from .view_settings import View
 from .whole_pictures import Padded
-
-__all__ = ["LocalSettings", "PairSettings", "View", "ViewSettings", "Views", "normalize", "plain_view", "plan_views"]
 
 CHUNK = 2**18  # numbers that a CPU works on at a time: as floats they stay in its cache
 

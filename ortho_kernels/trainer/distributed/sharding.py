@@ -1,8 +1,9 @@
 """FSDP2: weights, gradients and optimizer states shared out over the processes."""
 
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> None:
@@ -23,3 +24,8 @@ def shard_blocks(module: nn.Module, mesh: DeviceMesh) -> None:
             fully_shard(child, mesh=mesh)
         else:
             shard_blocks(child, mesh)
+
+
+def local_part(value: Tensor) -> Tensor:
+    """Of a sharded tensor this process's part, else all of it."""
+    return value.to_local() if isinstance(value, DTensor) else value

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from ..distributed.processes import ALONE, Ranks
+from ..distributed.sharding import local_part
 from ..transfers import HostCopy
 
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a float
@@ -75,7 +75,7 @@ class FiniteSteps:
 
     def close(self, step: int, penalty: Tensor, gradients: dict[str, Tensor]) -> None:
         """Ends a step whose gradients, the penalty's included, are complete; a part of them, where weights are sharded."""
-        parts = [_local_part(gradient) for gradient in gradients.values()]
+        parts = [local_part(gradient) for gradient in gradients.values()]
         losses = [batch.loss.detach() for batch in self._batches]
         figures = torch.stack([*losses, penalty, *(torch._foreach_norm(parts) if parts else [])])
         if self._ranks.count > 1:  # what one process has seen stops all, for the same reason
@@ -98,7 +98,7 @@ class FiniteSteps:
 def first_non_finite_weight(module: nn.Module) -> str | None:
     """The name of the first parameter that holds NaN or Inf, in the order of the forward pass. Of sharded weights this
     process's parts are looked at: others may not be asking."""
-    return next((name for name, value in module.named_parameters() if not _local_part(value).isfinite().all()), None)
+    return next((name for name, value in module.named_parameters() if not local_part(value).isfinite().all()), None)
 
 
 def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str | None:
@@ -123,7 +123,3 @@ def first_non_finite_layer(module: nn.Module, forward: Callable[[], Any]) -> str
         for handle in handles:
             handle.remove()
     return found[0] if found else None
-
-
-def _local_part(value: Tensor) -> Tensor:
-    return value.to_local() if isinstance(value, DTensor) else value
