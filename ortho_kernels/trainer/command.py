@@ -3,19 +3,29 @@
 What takes long to import is imported when it is needed, so that a mistyped word is answered at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def main(words: Sequence[str]) -> None:
-    flags, words = split_flags(words)
+    with_flags(words, _train)
+
+
+def with_flags(words: Sequence[str], work: Callable[[Sequence[str], bool], None]) -> None:
+    """Calls `work` with the words that are options, and whether -m asks for several runs; or prints their help."""
+    names = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun"}
+    flags, options = {names[word] for word in words if word in names}, [word for word in words if word not in names]
     if "help" in flags:
         from .config.help import help_text
 
-        print(help_text(words))
+        print(help_text(options))
         return
+    work(options, "multirun" in flags)
+
+
+def _train(words: Sequence[str], multirun: bool) -> None:
     from .config import combinations, load_config
 
-    if "multirun" in flags:
+    if multirun:
         from .distributed.joining import require_alone
 
         require_alone("A sweep (-m)")
@@ -31,12 +41,6 @@ def main(words: Sequence[str]) -> None:
     from .runs.pretrain import pretrain
 
     pretrain(config)
-
-
-def split_flags(words: Sequence[str]) -> tuple[set[str], list[str]]:
-    """What the words with a dash ask for, and the other words."""
-    names = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun"}
-    return {names[word] for word in words if word in names}, [word for word in words if word not in names]
 
 
 def _quoted(words: Sequence[str]) -> str:

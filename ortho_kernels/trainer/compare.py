@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import split_flags
+from .command import with_flags
 from .errors import TrainerError, writing
 
 if TYPE_CHECKING:
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 
 def main(words: Sequence[str]) -> None:
-    flags, words = split_flags(words)
-    if "help" in flags:
-        from .config.help import help_text
+    with_flags(words, _compare_words)
 
-        print(help_text(words))
-        return
+
+def _compare_words(words: Sequence[str], multirun: bool) -> None:
     from .config import load_config
     from .distributed.joining import require_alone
 
     require_alone("A comparison")
-    if "multirun" in flags:
+    if multirun:
         raise TrainerError(
             "A comparison compares two runs and takes no -m. For more runs: python -m ortho_kernels.trainer -m ..."
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command import split_flags
+from .command import with_flags
 from .errors import TrainerError
 
 if TYPE_CHECKING:
@@ -28,13 +28,11 @@ STEPS = 8  # of the model
 
 
 def main(words: Sequence[str]) -> None:
-    flags, words = split_flags(words)
-    if "help" in flags:
-        from .config.help import help_text
+    with_flags(words, _time)
 
-        print(help_text(words))
-        return
-    if "multirun" in flags:
+
+def _time(words: Sequence[str], multirun: bool) -> None:
+    if multirun:
         raise TrainerError("The speed of one configuration is measured: give one value of each option, and no -m.")
     from .config import load_config
 

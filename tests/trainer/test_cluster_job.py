@@ -9,6 +9,7 @@ import time
 import pytest
 import slurm_in_small
 import torch
+from tiny import LONGER
 
 from ortho_kernels.trainer import sweep
 from ortho_kernels.trainer.config import load_config
@@ -20,25 +21,7 @@ from ortho_kernels.trainer.runs.launchers import launch
 
 pytest.importorskip("submitit", reason="submitit is not installed")
 
-WORDS = [
-    "data=digits",
-    "method=simclr",
-    "penalty=srip",
-    "backbone.width=2",
-    "method.hidden=16",
-    "method.projection=8",
-    "trainer.batch_size=16",
-    "trainer.max_steps=24",
-    "trainer.checkpoint_every=4",
-    "trainer.precision=64-true",  # so that rounding stays small
-    "trainer.tensorboard=false",
-    "trainer.accelerator=cpu",
-    "trainer.threads=1",
-    "trainer.timeout=60",
-    "evaluation.train_images=60",
-    "evaluation.test_images=40",
-    "sweep.launcher=submitit",
-]
+WORDS = [*LONGER, "sweep.launcher=submitit"]
 TWO = ["trainer=ddp", "trainer.devices=2"]
 SUBMITTED = {"local": {"SUBMITIT_LOCAL_JOB_ID": "4211"}, "slurm": {"SLURM_JOB_ID": "4211"}}
 TASK = {

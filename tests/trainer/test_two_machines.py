@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from bare_runs import train
+from tiny import LONGER
 
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.distributed.processes import ALONE
@@ -19,25 +20,7 @@ from ortho_kernels.trainer.runs.lock import NAME
 
 pytestmark = pytest.mark.slow  # each start of torchrun imports all of Lightning twice
 
-WORDS = [
-    "data=digits",
-    "method=simclr",
-    "penalty=srip",
-    "penalty.gamma=1e-3",
-    "backbone.width=2",
-    "method.hidden=16",
-    "method.projection=8",
-    "trainer.batch_size=16",
-    "trainer.max_steps=24",
-    "trainer.checkpoint_every=4",
-    "trainer.precision=64-true",
-    "trainer.tensorboard=false",
-    "trainer.accelerator=cpu",
-    "trainer.threads=1",
-    "trainer.timeout=60",
-    "evaluation.train_images=60",
-    "evaluation.test_images=40",
-]
+WORDS = [*LONGER, "penalty.gamma=1e-3"]
 TWO = ["trainer=ddp", "trainer.nodes=2", "trainer.devices=1"]
 
 

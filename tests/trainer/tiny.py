@@ -12,6 +12,26 @@ TINY = [
     "evaluation.test_images=40",
 ]
 
+# A run that can be cut off: a checkpoint every four steps, and rounding that stays small.
+LONGER = [
+    "data=digits",
+    "method=simclr",
+    "penalty=srip",
+    "backbone.width=2",
+    "method.hidden=16",
+    "method.projection=8",
+    "trainer.batch_size=16",
+    "trainer.max_steps=24",
+    "trainer.checkpoint_every=4",
+    "trainer.precision=64-true",
+    "trainer.tensorboard=false",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.timeout=60",
+    "evaluation.train_images=60",
+    "evaluation.test_images=40",
+]
+
 
 def tiny_words(*words):
     """The options before these words."""
