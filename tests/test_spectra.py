@@ -2,10 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
+from ortho_kernels.spectra import (
+    LayerOutputs,
+    StreamingCovariance,
+    effective_rank,
+    rankme,
+    representation_eigenvalues,
+    singular_values,
+)
 
 
 def test_singular_values_are_descending_and_float64():
@@ -89,3 +98,41 @@ def test_a_single_sample_has_no_variance():
 def test_features_must_be_a_table():
     with pytest.raises(ValueError, match="samples, dimensions"):
         representation_eigenvalues(torch.randn(3))
+
+
+def test_a_streamed_covariance_is_numpys():
+    """In batches of any size, far from the origin, where a sum of squares would lose its digits."""
+    features = 1e4 + torch.randn(1000, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    covariance = StreamingCovariance()
+    for batch in features.split([1, 0, 37, 500, 462]):
+        covariance.update(batch)
+    assert covariance.count == 1000
+    torch.testing.assert_close(covariance.mean, features.mean(0))
+    torch.testing.assert_close(
+        covariance.covariance(), torch.from_numpy(np.cov(features.numpy().T)), rtol=1e-9, atol=1e-12
+    )
+    expected = np.linalg.eigvalsh(np.cov(features.numpy().T))[::-1].copy()
+    torch.testing.assert_close(covariance.eigenvalues(), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_a_streamed_covariance_refuses_other_dimensions():
+    covariance = StreamingCovariance()
+    covariance.update(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="4 dimensions, and those before had 3"):
+        covariance.update(torch.ones(2, 4))
+
+
+def test_outputs_of_layers_are_features_of_pictures_or_positions():
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(2), nn.Linear(16, 7))
+    images = torch.randn(2, 3, 4, 4)
+    seen = {}
+    with LayerOutputs(network, ["0", "2"], seen.__setitem__):
+        network(images)
+    torch.testing.assert_close(seen["0"], network[0](images).mean((2, 3)))
+    torch.testing.assert_close(seen["2"], network(images).mean(1))
+    with LayerOutputs(network, ["0"], seen.__setitem__, positions=True):
+        network(images)
+    torch.testing.assert_close(seen["0"], network[0](images).permute(0, 2, 3, 1).reshape(-1, 5))
+    assert not network[0]._forward_hooks
+    with pytest.raises(ValueError, match="no module 'layer9'"):
+        LayerOutputs(network, ["layer9"], seen.__setitem__)

@@ -58,14 +58,20 @@ def export_encoder(run: Path, target: Path) -> None:
         os.replace(partial, target)
 
 
-def read_encoder(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """How to build the network that the run was judged by, and its weights by that network's names."""
+def read_encoder(checkpoint: Path, network: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """How to build the student, teacher or ema, by default what the run was judged by, and its weights by its names.
+
+    Raises TrainerError for a network that the run does not have.
+    """
     content = read_checkpoint(checkpoint)
     try:
         configuration, weights, preprocess = (content[key] for key in ("configuration", "state_dict", "preprocess"))
     except KeyError as error:
         raise TrainerError(f"{checkpoint} is no checkpoint of a run: it holds no {error}.") from None
-    prefix = PREFIXES[configuration["evaluation"]["network"]]
+    network = network or configuration["evaluation"]["network"]
+    prefix = PREFIXES[network]
+    if not any(name.startswith(prefix) for name in weights):
+        raise TrainerError(f"{checkpoint}: method={configuration['method']['name']} has no {network} to judge here.")
     prefix += wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
     weights = {
         name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)
@@ -108,8 +114,7 @@ def load_preprocess(path: str | Path) -> Preprocess:
 
     Raises TrainerError as `load_encoder` does.
     """
-    options = _description(path)["preprocess"]
-    return Preprocess(**options | {"mean": tuple(options["mean"]), "std": tuple(options["std"])})
+    return Preprocess.from_options(_description(path)["preprocess"])
 
 
 def _description(path: str | Path) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.distributed import processes
 from ortho_kernels.trainer.distributed.processes import ALONE, Ranks, launch_processes
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate
+from ortho_kernels.trainer.probes.features import extract
 
 
 def cut(path):
@@ -187,16 +188,16 @@ def test_evaluation_leaves_them_out_of_features_labels_and_counts(some_broken):
     assert ours.train_images == ours.test_images == 9
     assert ours.chance == 4 / 9
     torch.testing.assert_close(features, expected)
-    assert torch.equal(extract(encoder, views, held, 4).labels, sound % 3)
+    assert torch.equal(extract(encoder, views.plain, held, 4).labels, sound % 3)
     with pytest.raises(TrainerError, match="drew 2 pictures, and none of them"):
-        extract(encoder, views, held.select(torch.tensor([2, 8])), 4)
+        extract(encoder, views.plain, held.select(torch.tensor([2, 8])), 4)
 
 
 def test_one_picture_gives_no_score(some_broken):
     held = images(some_broken)
     views = Views(plan_views("two", ViewSettings(), 8), 8, held.sample(), seed=0)
     with pytest.raises(TrainerError, match="drew 2 pictures, and 1 of them can be decoded, where a score needs 2"):
-        extract(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), views, held.select(torch.tensor([1, 2])), 4)
+        extract(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), views.plain, held.select(torch.tensor([1, 2])), 4)
 
 
 @pytest.fixture

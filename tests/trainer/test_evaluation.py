@@ -8,7 +8,8 @@ from torch import nn
 from ortho_kernels.trainer.data import MemoryImages, Splits
 from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
 from ortho_kernels.trainer.data.views import Views
-from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate, extract
+from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate
+from ortho_kernels.trainer.probes.features import extract
 from ortho_kernels.trainer.probes.knn import knn_predict
 from ortho_kernels.trainer.probes.linear import linear_probe
 
@@ -49,7 +50,7 @@ def test_evaluation_leaves_the_encoder_as_it_was():
     encoder = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
     views = Views(plan_views("two", ViewSettings(), 4), 4, images, seed=0)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    features = extract(encoder, views, MemoryImages(images, torch.zeros(12)), batch_size=5).features
+    features = extract(encoder, views.plain, MemoryImages(images, torch.zeros(12)), batch_size=5).features
     assert features.shape == (12, 16)
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

@@ -24,7 +24,7 @@ from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
-from ortho_kernels.trainer.probes.evaluation import extract
+from ortho_kernels.trainer.probes.features import extract
 
 PREPROCESS = {"channels": 1, "decode_size": 32, "size": 32, "mean": [0.5], "std": [0.2]}
 
@@ -84,7 +84,7 @@ class Trained(Callback):
         self.module = module
 
     def features(self, splits):
-        return extract(self.module.method.encoder, self.module.views, splits.test, batch_size=16).features
+        return extract(self.module.method.encoder, self.module.views.plain, splits.test, batch_size=16).features
 
 
 @pytest.fixture

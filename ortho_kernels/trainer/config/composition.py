@@ -118,7 +118,7 @@ def load_config(words: Sequence[str]) -> DictConfig:
             _check_names(config)
             given = any(word.startswith("penalty.gamma=") for word in overrides)
             # A number, whatever it comes from: it is part of the run's identity.
-            config.penalty.gamma = choose_gamma(config.penalty, config.backbone, given)
+            config.penalty.gamma = choose_gamma(config.penalty, config.backbone, config.gammas, given)
         except (HydraException, OmegaConfBaseException) as error:
             raise TrainerError(explain(error, overrides)) from None
     check(config)

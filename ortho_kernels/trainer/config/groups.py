@@ -45,6 +45,7 @@ class Settings:
     resume: str | None = option(None, "auto, or the folder of the run to go on with, or to prolong")
     prolongs: str | None = option(None, "the finished run that this one goes on with; resume=FOLDER notes it")
     runs: str = option("runs", "folder that holds the runs")
+    gammas: dict[str, float] = option({}, "a recipe's gammas, by penalty: {so: 2e-4, srip: 2e-2}")
     title: str | None = option(None, "name of the run in reports")
     note: str | None = option(None, "what reports say about the run")
     sweep: SweepSettings = field(default_factory=SweepSettings)

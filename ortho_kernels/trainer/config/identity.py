@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 # All others are part of a run. The batch and the steps decide what is computed. Device, precision, processes, memory
 # format and compiler decide how sums are rounded. Where pictures are decoded decides when a broken one is met.
 NOT_PART_OF_A_RUN = (
+    "gammas",  # penalty.gamma is
     "init",  # init_sha256 is
     "resume",
     "runs",

@@ -1,6 +1,7 @@
 """From a PIL picture to what a run's encoder was evaluated on."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -35,15 +36,23 @@ class Preprocess:
         mean, std = (tuple(values.flatten().tolist()) for values in (views.mean, views.std))
         return cls(len(mean), views.decode_size, views.size, mean, std)
 
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "Preprocess":
+        """From what `dataclasses.asdict` gave, and a file has kept."""
+        return cls(**options | {"mean": tuple(options["mean"]), "std": tuple(options["std"])})
+
     @torch.no_grad()
     def __call__(self, picture: Image.Image) -> Tensor:
         if not isinstance(picture, Image.Image):
             raise TypeError(
                 f"Preprocess takes a PIL picture, as PIL.Image.open gives it; got {type(picture).__name__}."
             )
-        pixels = pixels_of(picture, self.decode_size, self.channels)
+        return self.view(pixels_of(picture, self.decode_size, self.channels)[None])[0]
+
+    def view(self, pixels: Tensor) -> Tensor:
+        """uint8 pictures `(batch, channels, side, side)` as float32 `(batch, channels, size, size)`, on their device."""
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
             for values in (self.mean, self.std)
         )
-        return plain_view(pixels[None], self.size, mean, std)[0]
+        return plain_view(pixels, self.size, mean, std)

@@ -35,7 +35,7 @@ class Evaluations(Callback):
         method: Method,
         network: str,
         order: Order,
-        every: int,
+        every: float,
         accumulate: int,
     ) -> None:
         self.file = file
@@ -80,7 +80,7 @@ class Evaluations(Callback):
         self.file.close()
 
     def _is_due(self, step: int) -> bool:
-        """Whether a multiple of `every` epochs ends with this step, or within it."""
+        """Whether a multiple of `every` epochs, which may be a fraction of one, ends with this step, or within it."""
         batches = self.every * self.order.per_epoch
         return step * self.accumulate // batches > (step - 1) * self.accumulate // batches
 

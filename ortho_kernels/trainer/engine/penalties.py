@@ -1,6 +1,7 @@
 """What is added to a method's loss: nothing, SO, SRIP or a control, at the paper's strength for the backbone."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +116,7 @@ PENALTIES: Registry[Penalty] = Registry(
 )
 
 
-def choose_gamma(penalty: DictConfig, backbone: DictConfig, given: bool) -> float:
+def choose_gamma(penalty: DictConfig, backbone: DictConfig, gammas: Mapping[str, float], given: bool) -> float:
     """A run's gamma: 0 for a baseline, else the one that is `given` or a recipe's, else the paper's for the backbone."""
     if OmegaConf.get_type(penalty) is NoPenalty:
         if given and penalty.gamma:
@@ -126,6 +127,8 @@ def choose_gamma(penalty: DictConfig, backbone: DictConfig, given: bool) -> floa
         return 0.0
     if penalty.gamma is not None:
         return penalty.gamma
+    if penalty.name in gammas:
+        return gammas[penalty.name]
     if penalty.name not in PENALTIES:
         raise TrainerError(f"penalty={penalty.name} has no gamma of the paper's: give penalty.gamma=NUMBER.")
     kind = "so" if penalty.name == "decay" else penalty.name  # the control is as strong as what it controls

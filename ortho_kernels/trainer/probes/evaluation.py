@@ -1,22 +1,17 @@
 """What a frozen encoder has learned: weighted kNN and a linear probe on its features, beside kNN on raw pixels."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Images, Splits
+from ..data import Splits
 from ..data.views import Views
-from ..errors import TrainerError
 from ..options import at_least, more_than, one_of, option
 from ..randomness import generator_for
+from .features import extract
 from .knn import knn_predict
 from .linear import linear_probe
-
-RAW_SIZE = 32  # side, in pixels, of what kNN on raw pixels sees
 
 
 @dataclass
@@ -30,7 +25,9 @@ class EvaluationSettings:
     temperature: float = option(0.07, "divides the cosines in their votes", more_than(0))
     probe_decay: float = option(1e-3, "weight decay of the linear probe, on standardized features", at_least(0))
     batch_size: int = option(500, "images of a batch", at_least(1))
-    every: int | None = option(None, "epochs from one look at the encoder to the next while it trains", at_least(1))
+    every: float | None = option(
+        None, "epochs from one look at the encoder to the next; 0.25: four an epoch", more_than(0)
+    )
     sample: int = option(2000, "training images, and test images, of such a look; drawn once by the seed", at_least(2))
 
 
@@ -56,12 +53,12 @@ def evaluate(
     """
     if splits.labeled is None:
         images = splits.pretraining.subset(settings.test_images, generator_for("cpu", seed, "evaluation sample"))
-        return None, extract(encoder, views, images, settings.batch_size).features
+        return None, extract(encoder, views.plain, images, settings.batch_size).features
     train_split, test_split = splits.labeled
     train_images = train_split.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
     test_images = test_split.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
-    train = extract(encoder, views, train_images, settings.batch_size)
-    test = extract(encoder, views, test_images, settings.batch_size)
+    train = extract(encoder, views.plain, train_images, settings.batch_size)
+    test = extract(encoder, views.plain, test_images, settings.batch_size)
     classes = len(splits.classes)
 
     def knn(bank: Tensor, queries: Tensor) -> float:
@@ -78,50 +75,6 @@ def evaluate(
         test_images=len(test.labels),
     )
     return scores, test.features
-
-
-class Extracted(NamedTuple):
-    """Of the pictures that can be decoded; the others are left out."""
-
-    features: Tensor
-    raw_pixels: Tensor  # see `raw_pixels`
-    labels: Tensor
-
-
-@torch.no_grad()
-def extract(encoder: nn.Module, views: Views, images: Images, batch_size: int) -> Extracted:
-    """What is needed of whole images, decoded once, with the encoder in evaluation mode."""
-    device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
-    batches = [
-        Extracted(encoder(views.plain(pixels.to(device))).float().cpu(), raw_pixels(pixels), labels)
-        for pixels, labels in readable(images, batch_size)
-    ]
-    encoder.train(training)
-    count = sum(len(batch.labels) for batch in batches)
-    if count < 2:
-        raise TrainerError(
-            f"Evaluation drew {len(images)} pictures, and {count or 'none'} of them can be decoded, where a score needs 2. "
-            "Replace broken files, or raise evaluation.train_images and evaluation.test_images; then resume=auto."
-        )
-    return Extracted(*map(torch.cat, zip(*batches, strict=True)))
-
-
-def raw_pixels(pixels: Tensor) -> Tensor:
-    """The pictures `(batch, channels, height, width)` as vectors `(batch, pixels)`, large ones shrunk to 32 x 32."""
-    small = pixels.float()
-    if small.shape[-1] > RAW_SIZE:
-        small = F.interpolate(small, (RAW_SIZE, RAW_SIZE), mode="bilinear", antialias=True)
-    return small.flatten(1)
-
-
-def readable(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pictures that can be decoded, with their labels, a batch at a time."""
-    for indices in torch.arange(len(images)).split(batch_size):
-        pixels, readable = images.read(indices)
-        if len(pixels):
-            yield pixels, images.labels[indices[readable]]
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

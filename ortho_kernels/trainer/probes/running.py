@@ -13,7 +13,8 @@ from ..data.views import Views
 from ..distributed.processes import Ranks
 from ..errors import TrainerError
 from ..randomness import generator_for
-from .evaluation import EvaluationSettings, accuracy, readable
+from .evaluation import EvaluationSettings, accuracy
+from .features import readable
 from .knn import knn_predict
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .evaluated import read_evaluations
 from .metrics_file import read_metrics
 
 
@@ -17,6 +18,7 @@ class RunRecord:
     representation: list[float]  # covariance eigenvalues
     configuration: str  # YAML
     evaluations: dict[str, list[float]] = field(default_factory=dict)  # columns of evaluations.csv, if there is one
+    evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)  # later evaluations, by the names of their files
 
     @property
     def label(self) -> str:
@@ -33,6 +35,7 @@ class RunRecord:
             representation=spectra["representation"],
             configuration=(folder / "config.yaml").read_text(),
             evaluations=_columns(folder / "evaluations.csv"),
+            evaluated=read_evaluations(folder / "evaluations"),
         )
 
 

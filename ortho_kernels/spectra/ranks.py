@@ -1,13 +1,9 @@
-"""Spectra of weights and representations, and one number for each: how many directions it really uses.
-
-Everything is computed in float64 on the CPU, and nothing here raises because of what training produced: a matrix that
-holds NaN or Inf has a spectrum of NaN.
-"""
+"""The spectrum of a matrix, and one number for it: how many directions it really uses."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["effective_rank", "rankme", "representation_eigenvalues", "singular_values"]
+from .covariance import StreamingCovariance
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -38,15 +34,9 @@ def rankme(features: Tensor) -> float:
 
 def representation_eigenvalues(features: Tensor) -> Tensor:
     """Eigenvalues of the covariance of ``(samples, dimensions)`` features, descending; a collapse shows as zeros."""
-    features = _measurable(features)
-    if features.ndim != 2:
-        raise ValueError(f"features must be a (samples, dimensions) table, got shape {tuple(features.shape)}")
-    if not features.isfinite().all():
-        return features.new_full((features.shape[1],), torch.nan)
-    centered = features - features.mean(0)
-    covariance = centered.T @ centered / max(len(features) - 1, 1)
-    # Rounding leaves eigenvalues of -1e-19 where the covariance is singular; it has none below zero.
-    return torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
+    covariance = StreamingCovariance()
+    covariance.update(features)
+    return covariance.eigenvalues()
 
 
 def _measurable(tensor: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""What the layers of a network put out, as tables of features."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Receive = Callable[[str, Tensor], None]
+
+
+class LayerOutputs:
+    """Hands the output of each named module to `receive(name, features)` at every forward pass within the block.
+
+        with LayerOutputs(network, ["layer1", "layer2"], lambda name, features: covariances[name].update(features)):
+            network(images)
+
+    Features are `(samples, channels)`. By default a sample is a picture: maps `(batch, channels, height, width)` and tokens
+    `(batch, tokens, channels)` are averaged over positions. With `positions=True` each position is a sample of its own.
+
+    Raises ValueError for a name that the network has no module of.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], receive: Receive, *, positions: bool = False) -> None:
+        modules = dict(network.named_modules())
+        if missing := [name for name in names if name not in modules]:
+            raise ValueError(f"the network has no module {missing[0]!r}; it has {', '.join(list(modules)[1:6])}, ...")
+        self._modules = {name: modules[name] for name in names}
+        self._receive = receive
+        self._positions = positions
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> "LayerOutputs":
+        for name, module in self._modules.items():
+            self._hooks.append(module.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            self._receive(name, as_features(output.detach(), self._positions))
+
+        return hook
+
+
+def as_features(output: Tensor, positions: bool) -> Tensor:
+    """An output `(batch, channels, *positions)` of a convolution, or `(batch, tokens, channels)`, or `(batch, channels)`,
+    as `(samples, channels)`."""
+    if output.ndim == 2:
+        return output
+    if output.ndim == 3:
+        return output.flatten(0, 1) if positions else output.mean(1)
+    maps = output.flatten(2)
+    return maps.transpose(1, 2).flatten(0, 1) if positions else maps.mean(2)
