@@ -36,6 +36,7 @@ NOT_RUN = {  # by the page and the block's first words
     "many_machines.md: python -m ortho_kernels.trainer -m": "needs SLURM",
     "penalty.md: model = peft.get_peft_model(model, peft.LoraConfig(r=8,": "needs a pretrained model",
     "torch.md: model.cuda()": "needs a card",
+    "trainer.md: python -m ortho_kernels.trainer -m experiment=quick/study": "takes most of an hour",
     "trainer.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"
