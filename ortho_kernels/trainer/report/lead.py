@@ -9,6 +9,7 @@ from .record import RunRecord
 from .statistics import contrast_of_two, statistic
 
 MOST_VARIED = 4  # settings that a sentence names
+MOST_NAMED = 6  # runs
 
 
 def title(groups: Sequence[Group]) -> str:
@@ -58,6 +59,15 @@ def left_out(runs: Sequence[RunRecord]) -> list[str]:
     if len(different) < 2:
         return [sentence for sentence in different if sentence]
     return [f"{label}: {sentence or 'no file was left out.'}" for label, sentence in said.items()]
+
+
+def missing_sentence(missing: Sequence[str]) -> list[str]:
+    """Which runs are not in the report, and why."""
+    if not missing:
+        return []
+    named = "; ".join(missing[:MOST_NAMED])
+    more = f"; and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+    return [f"{len(missing)} {'run is' if len(missing) == 1 else 'runs are'} left out: {named}{more}."]
 
 
 def repeated(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[str]:

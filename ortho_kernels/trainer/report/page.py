@@ -12,7 +12,7 @@ from .configuration import configuration, machines, run_list
 from .findings import collapses, findings, of_many, unpaired
 from .groups import Group, families_of, gamma_series, groups_of
 from .later_scores import later_scores
-from .lead import lead, reading, repeated, title
+from .lead import lead, missing_sentence, reading, repeated, title
 from .measures import COMPARED, COST, HEADLINES, REPRESENTATION, SCORES, TRAINING, Measure, present
 from .record import RunRecord
 from .statistics import contrasts_of
@@ -55,7 +55,7 @@ TOPICS = {
 
 
 def write_report(path: Path, runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> None:
-    """Writes the self-contained page, whole or not at all; `missing` says which runs are not in it, and why."""
+    """Writes the self-contained page, whole or not at all; `missing` names runs that are not in it, with the reason."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(runs, missing))
 
@@ -63,7 +63,7 @@ def write_report(path: Path, runs: Sequence[RunRecord], missing: Sequence[str] =
 def render(runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> str:
     groups = groups_of(runs)
     parts = parts_of(groups)
-    alarms = [*apart(parts), *collapses(groups), *missing, *repeated(runs, groups)]
+    alarms = [*apart(parts), *collapses(groups), *missing_sentence(missing), *repeated(runs, groups)]
     sections = [section for name, part in parts.items() for section in _part(part, name if len(parts) > 1 else "")]
     sections += [
         _section("Configuration", configuration(groups)),
@@ -89,7 +89,7 @@ def _part(groups: Sequence[Group], name: str) -> list[str]:
         "Findings": _findings(groups),
         "Results": _results(groups),
         "Differences": _differences(groups, present(COMPARED, runs)),
-        "Later evaluations": value_tables(families, {"Scores": later}) + _differences(groups, later) if later else "",
+        "Later evaluations": _later(groups, later) if later else "",
         "Gamma": _gammas(groups),
         **_figures(groups),
         "Cost": value_tables(families, {"Cost": COST}),
@@ -114,6 +114,12 @@ def _differences(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
         return ""
     legend = "Bold where the 95 % interval excludes 0, gray where it includes 0 or one seed gives none."
     return difference_table(contrasts, measures) + _notes([f"{legend} {of_many(contrasts, measures)}"])
+
+
+def _later(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
+    differences = _differences(groups, measures)
+    values = value_tables(families_of(groups), {"Scores": measures})
+    return f"{values}<h3>Differences</h3>{differences}" if differences else values
 
 
 def _gammas(groups: Sequence[Group]) -> str:

@@ -19,7 +19,7 @@ STYLE = """
 .wide tbody + tbody tr:first-child > * { padding-top: 1.1rem; }
 .wide tr.family th { color: var(--soft); font-style: italic; }
 .wide .interval { color: var(--soft); font-weight: 400; }
-.dense th, .dense td { padding-left: .45rem; padding-right: .45rem; }
+.dense td, .dense th + th { padding-left: .45rem; padding-right: .45rem; }
 .dense .interval { display: block; font-size: .88em; }
 .wide td.difference.clear { color: var(--ink); font-weight: 600; }
 .wide td.difference.unclear { color: var(--soft); font-weight: 400; }
