@@ -82,7 +82,8 @@ pre {{ overflow-x: auto; padding: 1rem; background: var(--tint); border: 1px sol
   body {{ background: none; font-size: 10.5pt; }}
   main {{ max-width: none; margin: 0; padding: 0; border: 0; }}
   h2, h3, thead, .legend {{ break-after: avoid; }}
-  tr, .alarm, .legend, .panels figure {{ break-inside: avoid; }}
+  tr, .alarm, .legend, .panels figure, figcaption {{ break-inside: avoid; }}
+  figure > .panels + figcaption {{ break-before: avoid; }}
   thead {{ display: table-header-group; }}
   .wide, pre {{ overflow: visible; }}
   .wide th:first-child {{ position: static; }}
