@@ -38,7 +38,7 @@ def compare(contrast: Contrast) -> str:
     if clear:
         parts.append(f"{against}, {_listed(clear)}.")
     if unclear:
-        parts.append(f"{'Not told apart' if clear else f'{against}, nothing sets apart'}: {_listed(unclear)}.")
+        parts.append(f"{'Not told apart' if clear else f'{against}, not told apart'}: {_listed(unclear)}.")
     if single:
         parts.append(f"{against}, so without an interval: {_listed(single)}.")
     return " ".join(parts) or f"{against} there is nothing to compare: they have no seed or measure in common."
