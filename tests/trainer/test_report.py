@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from ortho_kernels.trainer.report.machine import describe_machine
-from ortho_kernels.trainer.report.page import render, summary, write_report
+from ortho_kernels.trainer.report.page import render, write_report
 from ortho_kernels.trainer.report.record import RunRecord
+from ortho_kernels.trainer.report.text_summary import summary
 
 RESULTS = {
     "knn": 0.5,

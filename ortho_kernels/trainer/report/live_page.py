@@ -8,8 +8,8 @@ from pathlib import Path
 
 from . import plots
 from .atomic_writing import write_atomically
+from .lead import title_of
 from .live_run import Curve, LiveRun, State, curves_of, labels_of
-from .page import title_of
 from .palette import variable
 from .plots.looks import series, swatch
 from .style import PAGE, STYLE
