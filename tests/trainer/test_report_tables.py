@@ -68,13 +68,13 @@ def test_differences_stand_under_what_they_are_against():
     table = rows(render(study()), "Differences")
     assert table[0][:2] == ["", "kNN, points"]
     assert [row[0] for row in table[1:]] == [
-        "method=simclr: against the baseline penalty=none, 3 seeds in common",
+        "method=simclr: against the baseline (penalty=none, 3 seeds in common)",
         *("penalty=so", "penalty=srip", "penalty=decay"),
-        "method=byol: against the baseline penalty=none, 3 seeds in common",
+        "method=byol: against the baseline (penalty=none, 3 seeds in common)",
         *("penalty=so", "penalty=srip", "penalty=decay"),
-        "method=simclr: against the control penalty=decay, 3 seeds in common",
+        "method=simclr: against the control (penalty=decay, 3 seeds in common)",
         *("penalty=so", "penalty=srip"),
-        "method=byol: against the control penalty=decay, 3 seeds in common",
+        "method=byol: against the control (penalty=decay, 3 seeds in common)",
         *("penalty=so", "penalty=srip"),
     ]
     first, second = ([scores("byol", penalty, seed) for seed in range(3)] for penalty in ("none", "so"))

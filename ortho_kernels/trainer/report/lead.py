@@ -43,13 +43,16 @@ def _counts(groups: Sequence[Group]) -> list[str]:
 
 
 def _training(runs: Sequence[RunRecord]) -> str:
-    first = runs[0].results
     steps, images = (_range([run.results[key] for run in runs]) for key in ("steps", "train_size"))
-    if "knn" in first:
-        judged = f"judged with {first['train_images']:,} labeled and {first['test_images']:,} test images"
-    else:
-        judged = f"looked at with {first['representation_images']:,} of these images, without labels and scores"
+    judged = " or ".join(dict.fromkeys(_judged(run) for run in runs))
     return f"{steps} steps on {images} images; the final encoder (no best step is chosen), frozen, is {judged}."
+
+
+def _judged(run: RunRecord) -> str:
+    results = run.results
+    if "knn" in results:
+        return f"judged with {results['train_images']:,} labeled and {results['test_images']:,} test images"
+    return f"looked at with {results['representation_images']:,} of these images, without labels and scores"
 
 
 def left_out(runs: Sequence[RunRecord]) -> list[str]:

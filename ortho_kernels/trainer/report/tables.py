@@ -150,7 +150,7 @@ def difference_table(contrasts: Sequence[Contrast], measures: Sequence[Measure])
         for label, contrast in zip(labels, against, strict=True):
             fewer = f" ({_seeds(contrast.seeds)})" if contrast.seeds < most else ""
             rows.append(Row(label + fewer, [difference_cell(contrast, measure) for measure in measures]))
-        title = f"against the {role} {other_label}, {_seeds(most)} in common"
+        title = f"against the {role} ({other_label}, {_seeds(most)} in common)"
         bodies.append(Body(rows, f"{common}: {title}" if common else title[0].upper() + title[1:]))
     units = [f"{measure.short}, points" if measure.is_share else measure.short for measure in measures]
     return Table(units, bodies).render()
