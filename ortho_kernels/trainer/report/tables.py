@@ -1,7 +1,6 @@
 """Tables of a report: values with their intervals, differences with theirs, as HTML."""
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,8 @@ STYLE = """
 .wide td.difference.unclear { color: var(--soft); font-weight: 400; }
 .findings { padding-left: 1.2rem; }
 .findings li { max-width: 46rem; margin: .45rem 0; }
-@media (max-width: 50rem) { .wide th:first-child { max-width: 9.5rem; } .wide th, .wide td { padding: .3rem .45rem; } }
+@media (max-width: 50rem) { .wide th:first-child { max-width: 9.5rem; } .wide th, .wide td { padding: .3rem .45rem; }
+  .wide .interval { display: block; font-size: .88em; } }
 @media print { .wide table { font-size: 8.5px; } .wide td { white-space: normal; } }
 """
 
@@ -92,10 +92,9 @@ def difference_cell(contrast: Contrast, measure: Measure, unit: str = "") -> str
         return f"<td>{MISSING}</td>"
     interval = found.interval
     text = measure.difference(interval) + unit
-    if not math.isfinite(interval.half_width):
-        return f'<td class="difference unclear">{text}</td>'
     kind = "clear" if excludes_zero(interval) else "unclear"
-    spread = f"({measure.difference_bounds(interval)})"
+    bounds = measure.difference_bounds(interval)
+    spread = f"({bounds})" * bool(bounds)
     share = f"{found.count} of {contrast.seeds}" if found.count < contrast.seeds else ""
     return f'<td class="difference {kind}">{_with_note(text, f"{spread} {share}")}</td>'
 
