@@ -68,13 +68,13 @@ def test_differences_stand_under_what_they_are_against():
     table = rows(render(study()), "Differences")
     assert table[0][:2] == ["", "kNN, points"]
     assert [row[0] for row in table[1:]] == [
-        "method=simclr: against the baseline penalty=none, 3 seeds in common",
+        "method=simclr: against the baseline (penalty=none, 3 seeds in common)",
         *("penalty=so", "penalty=srip", "penalty=decay"),
-        "method=byol: against the baseline penalty=none, 3 seeds in common",
+        "method=byol: against the baseline (penalty=none, 3 seeds in common)",
         *("penalty=so", "penalty=srip", "penalty=decay"),
-        "method=simclr: against the control penalty=decay, 3 seeds in common",
+        "method=simclr: against the control (penalty=decay, 3 seeds in common)",
         *("penalty=so", "penalty=srip"),
-        "method=byol: against the control penalty=decay, 3 seeds in common",
+        "method=byol: against the control (penalty=decay, 3 seeds in common)",
         *("penalty=so", "penalty=srip"),
     ]
     first, second = ([scores("byol", penalty, seed) for seed in range(3)] for penalty in ("none", "so"))
@@ -93,13 +93,13 @@ def test_what_excludes_zero_looks_so():
     page = render(runs)
     assert '<td class="difference clear">+2.10 <' in page  # 2.0, 2.1 and 2.2
     assert '<td class="difference unclear">+0.33 <' in page  # 1, -1 and 1
-    assert "Bold where the 95 % interval excludes 0" in page
+    assert "Bold where the 95 % interval of a difference excludes 0" in page
 
 
 def test_a_few_groups_are_columns():
     page = render(study(penalties=("none", "so", "srip"), methods=("simclr",)))
     table = rows(page, "Results")
-    assert table[0] == ["", *(f"method=simclr, penalty={name}" for name in ("none", "so", "srip"))]
+    assert table[0] == ["method=simclr", "penalty=none", "penalty=so", "penalty=srip"]
     assert table[2][0] == "kNN on frozen features"
 
 
