@@ -70,7 +70,9 @@ def _set(config: DictConfig, word: str) -> None:
     except HydraException:
         raise TrainerError(f"Cannot read {word}. A value with brackets or quotes needs quotes around it.") from None
     if override.is_sweep_override():
-        raise TrainerError(f"{key} takes one value; got {value}. A text with a comma needs quotes: '{key}=\"{value}\"'.")
+        raise TrainerError(
+            f"{key} takes one value; got {value}. A text with a comma needs quotes: '{key}=\"{value}\"'."
+        )
     try:
         OmegaConf.update(config, key, override.value(), merge=False)
     except OmegaConfBaseException as error:
