@@ -42,7 +42,7 @@ class Settings(PropagationSettings):
     backbone: list[str] = option([], "in place of runs: networks with random weights, such as resnet18,vit_tiny")
     backbone_options: dict[str, Any] = option({}, "of these networks that have them: {width: 8, depth: 2}")
     weights: list[str] = option(list(WEIGHTS), "of these networks", one_of(*WEIGHTS))
-    steps: int = option(20, "of gradient descent on SO, for weights=optimized", at_least(1))
+    steps: int = option(5, "of gradient descent on SO, for weights=optimized", at_least(1))
     rate: float = option(0.0625, "of these steps; they diverge above 1 / (2 s^2), s the largest singular value", more_than(0))
     network: str | None = option(None, "of runs: student, teacher or ema; by default the one each was judged by",
                                  one_of("student", "teacher", "ema"))

@@ -10,17 +10,21 @@ from .orthogonal_weights import optimize_, orthogonalize_
 from .residual_norms import ResidualNorms, residual_norms
 from .whiteness import Whiteness, whiteness
 from .whitening import Whitening
+from .whole_network import Propagation, PropagationSettings, propagate
 
 __all__ = [
     "INPUTS",
     "Inputs",
     "Measurement",
+    "Propagation",
+    "PropagationSettings",
     "ResidualNorms",
     "Whiteness",
     "Whitening",
     "measure",
     "optimize_",
     "orthogonalize_",
+    "propagate",
     "residual_norms",
     "whiteness",
 ]
