@@ -1,6 +1,5 @@
 """The report of one run or of several side by side: one HTML file that needs nothing beside it and no network."""
 
-import base64
 import html
 import math
 from collections.abc import Callable, Sequence
@@ -11,57 +10,9 @@ from ..data.left_out import LeftOut
 from . import plots
 from .atomic_writing import write_atomically
 from .collapse import SIGNS, advice, collapse
+from .groups import Group, groups_of
 from .record import RunRecord
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{head}<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p class="lead">{lead}</p>
-{alarms}
-{sections}
-</main>
-</body>
-</html>
-"""
-
-STYLE = """
-:root { color-scheme: light; --ink: #22262e; --soft: #646b78; --line: #dfe2e8; --paper: #fff; --accent: #b4451f; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f4f5f7; color: var(--ink); font: 16px/1.55 Charter, Georgia, "Times New Roman", serif; }
-main { max-width: 61rem; margin: 2.5rem auto; padding: 3rem 3.5rem; background: var(--paper);
-  border: 1px solid var(--line); border-radius: 4px; }
-h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .4rem; }
-.alarm { margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: #fbf1ed; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-.lead { color: var(--soft); margin: 0; }
-p { max-width: 46rem; }
-.note { color: var(--soft); font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; font: 14px/1.5 system-ui, sans-serif;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 2px solid var(--ink); }
-tbody th { font-weight: 400; }
-td.difference { color: var(--soft); }
-tr.headline > * { font-weight: 600; }
-figure { margin: 1rem 0; }
-figure img { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; }
-details { margin: .6rem 0; }
-summary { cursor: pointer; }
-pre { overflow-x: auto; padding: 1rem; background: #f7f8fa; border: 1px solid var(--line); font-size: 12.5px;
-  line-height: 1.45; }
-@media (max-width: 50rem) { main { margin: 0; padding: 1.5rem; border: 0; } table { font-size: 12px; } }
-@media print { body { background: #fff; } main { margin: 0; border: 0; padding: 0; } }
-"""
+from .style import PAGE, STYLE, figure
 
 
 def _percent(value: float) -> str:
@@ -93,11 +44,11 @@ ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
 )
 
 
-FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
+FIGURES: tuple[tuple[str, Callable[[Sequence[Group]], str], str], ...] = (
     (
         "Training",
         plots.training_curves,
-        "In the middle the sum that the penalty is made of, before gamma; a baseline is measured in the same way. "
+        "The penalty is the sum over the layers, before gamma; a baseline is measured in the same way. "
         "Spread: the standard deviation of the normalized projections times the root of their dimension; "
         "below the dotted line a run counts as collapsed.",
     ),
@@ -105,14 +56,37 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
         "While it trained",
         plots.running_scores,
         "Scores on a small sample, the same one each time (evaluation.every, evaluation.sample): kNN, effective rank and "
-        "RankMe. Below, every layer's penalty before gamma, from the first layer (light) to the last (dark).",
+        "RankMe.",
+    ),
+    (
+        "Score against gamma",
+        plots.score_against_gamma,
+        "Means over seeds with their 95 % intervals (small dots: the runs), beside the baseline without a penalty. "
+        "Gammas of different penalties are no one scale.",
+    ),
+    (
+        "Layers over training",
+        plots.layer_residuals,
+        "Every layer's penalty before gamma, the mean over seeds. "
+        "Panels of one penalty share their axis; different penalties cannot be compared.",
     ),
     (
         "Representation",
         plots.representation_spectra,
         "Eigenvalues of the covariance of the final encoder's features, largest first, of test pictures or, where "
         "nothing is scored, of pretraining pictures. "
-        "A curve that drops early uses few of its directions.",
+        "A curve that drops early uses few of its directions. α is the slope on log axes (alpha-ReQ), without its sign.",
+    ),
+    (
+        "Stages",
+        plots.stage_spectra,
+        "Eigenvalues of the covariance of the pooled features of each stage, relative to the largest.",
+    ),
+    (
+        "Correlations",
+        plots.correlation_maps,
+        "Correlations between dimensions of the representation (evenly chosen ones, if there are many). "
+        "Dimensions that say the same are blue or orange off the diagonal.",
     ),
     (
         "Weights",
@@ -170,8 +144,9 @@ def title_of(labels: Sequence[str]) -> str:
 
 
 def _figures(runs: Sequence[RunRecord]) -> list[str]:
-    drawn = [(title, draw(runs), caption) for title, draw, caption in FIGURES]
-    return [_section(title, _figure(svg, title, caption)) for title, svg, caption in drawn if svg]
+    groups = groups_of(runs)
+    drawn = [(title, draw(groups), caption) for title, draw, caption in FIGURES]
+    return [_section(title, figure(markup, title, caption)) for title, markup, caption in drawn if markup]
 
 
 def _lead(runs: Sequence[RunRecord]) -> str:
@@ -247,7 +222,8 @@ def _table(runs: Sequence[RunRecord]) -> str:
         if pair:
             cells += f'<td class="difference">{_difference(values, write)}</td>'
         body.append(f"<tr{' class=headline' * headline}><th>{html.escape(title)}</th>{cells}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _value(run: RunRecord, key: str) -> float | None:
@@ -269,15 +245,6 @@ def _difference(values: Sequence[float | None], write: Callable[[float], str]) -
 
 def _section(title: str, *parts: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
-
-
-def _figure(svg: str, title: str, caption: str) -> str:
-    # An image of its own keeps the ids inside one figure apart from those of the next.
-    data = base64.b64encode(svg.encode()).decode()
-    return (
-        f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
 
 
 def _configuration(run: RunRecord) -> str:
