@@ -27,9 +27,9 @@ USE = """
 python -m ortho_kernels.trainer.propagation RUN [RUN ...] KEY=VALUE ...
 python -m ortho_kernels.trainer.propagation backbone=resnet18,vit_tiny data=digits KEY=VALUE ...
 
-The covariance of features, layer by layer, of finished runs or exported encoders, typically a baseline and runs with a
-penalty. Or of networks with random weights, and of the same with orthogonal ones. The folder `output` holds propagation.html,
-.svg, .json and .csv.
+The covariance of features, layer by layer. Of finished runs or exported encoders, typically a baseline and runs with a
+penalty; or of networks with random weights, and of the same with orthogonal ones. The folder `output` gets
+propagation.html, .svg, .json and .csv.
 """
 KINDS = ("noise", "whitened", "real")
 WEIGHTS = ("random", "orthogonal", "optimized")
@@ -43,10 +43,17 @@ class Settings(PropagationSettings):
     backbone_options: dict[str, Any] = option({}, "of these networks that have them: {width: 8, depth: 2}")
     weights: list[str] = option(list(WEIGHTS), "of these networks", one_of(*WEIGHTS))
     steps: int = option(5, "of gradient descent on SO, for weights=optimized", at_least(1))
-    rate: float = option(0.0625, "of these steps; they diverge above 1 / (2 s^2), s the largest singular value", more_than(0))
-    network: str | None = option(None, "of runs: student, teacher or ema; by default the one each was judged by",
-                                 one_of("student", "teacher", "ema"))
-    inputs: list[str] = option(list(KINDS), "Gaussian noise, pictures that are whitened, and as they are", one_of(*KINDS))
+    rate: float = option(
+        0.0625, "of these steps; they diverge above 1 / (2 s^2), s the largest singular value", more_than(0)
+    )
+    network: str | None = option(
+        None,
+        "of runs: student, teacher or ema; by default the one each was judged by",
+        one_of("student", "teacher", "ema"),
+    )
+    inputs: list[str] = option(
+        list(KINDS), "Gaussian noise, pictures that are whitened, and as they are", one_of(*KINDS)
+    )
     pictures: int = option(1000, "that go through each network", at_least(2))
     whitening: int = option(10_000, "pictures whose covariance whitens; more than a picture has numbers", at_least(2))
     output: str | None = option(None, "folder to write to; runs/propagation-TIME by default")
@@ -113,7 +120,9 @@ def _check(paths: Sequence[Path], settings: Settings) -> None:
     for name in settings.backbone:
         BACKBONES[name]  # raises where there is none
     if settings.backbone and settings.network:
-        raise TrainerError(f"network={settings.network} is of runs: backbone={settings.backbone[0]} has one network alone.")
+        raise TrainerError(
+            f"network={settings.network} is of runs: backbone={settings.backbone[0]} has one network alone."
+        )
     for key in ("inputs", "backbone", "weights"):
         if not getattr(settings, key) and (key == "inputs" or settings.backbone):
             raise TrainerError(f"{key} is empty: give one at least.")

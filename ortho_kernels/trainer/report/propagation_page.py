@@ -2,26 +2,40 @@
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .plots import propagation as plots
 from .propagation_record import KINDS, REPRESENTATION, MeasuredNetwork, by_architecture
 from .style import PAGE, STYLE
 
-READING = """<p class="note">The distance from white of features with a covariance C is |C / m &minus; I|<sub>F</sub> / &radic;d,
-where m is the mean of the diagonal and d the number of features. It is the spread of the eigenvalues over their mean: 0 for
-white features, &radic;(d &minus; 1) where one direction is left. Samples are positions of pictures. So many samples of white
-features have the distance &radic;(d / samples) by chance (column <i>chance</i>).</p>
+READING = """<p class="note">The distance from white of features with a covariance C is
+|C / m &minus; I|<sub>F</sub> / &radic;d, where m is the mean of the diagonal and d the number of features. It is the spread
+of the eigenvalues over their mean: 0 for white features, &radic;(d &minus; 1) where one direction is left. Samples are
+positions of pictures. So many samples of white features have the distance &radic;(d / samples) by chance.</p>
 <p class="note">Proposition 1: with W W<sup>T</sup> = I and a white input, the output is white. In general its covariance is
 W S W<sup>T</sup>, where S is the covariance of the patches that reach the layer. <i>If white</i> is the distance of
 W W<sup>T</sup>, what the weight alone does; a layer with more outputs than inputs is never white. <i>Law</i> is the relative
 error of W S W<sup>T</sup> against the covariance measured.</p>"""
+PROFILES = (
+    '<p class="note">The distance from white of what arrives at each layer, after norm, activation and shortcut, and of '
+    "what is behind it. Dotted: behind it if what arrives were white. Last, the effective rank behind each layer.</p>"
+)
+EIGENVALUES = '<p class="note">Eigenvalues of the covariance behind a few layers, over the largest.</p>'
+SIGMAS = (
+    '<p class="note">The spectral norm of R = W W<sup>T</sup> &minus; I of each weight: its true value, by the eigenvalues '
+    "of R in float64, and what SRIP estimates, the mean and the range over start vectors.</p>"
+)
+ROUNDING = 1e-5  # of float32; what is below is shown as 0
 
 
 def render(content: Mapping[str, Any]) -> str:
     groups = by_architecture(content)
-    sections = [_section("What is seen", f"<ul>{''.join(map(_item, findings(content)))}</ul>", READING)]
+    sections = [
+        _section(
+            "What is seen", _findings_table(content), f"<ul>{''.join(map(_item, findings(content)))}</ul>", READING
+        ),
+    ]
     for architecture, networks in groups.items():
         sections += [
             _section(f"{architecture}: covariance of features, layer by layer", plots.covariances(networks), PROFILES),
@@ -40,36 +54,15 @@ def render(content: Mapping[str, Any]) -> str:
     )
 
 
-PROFILES = (
-    '<p class="note">Solid: the distance from white behind each layer. Dotted: what it would be if the layer&rsquo;s input '
-    "were white. Thin: the distance of what arrives at the layer, after norm, activation and shortcut. Below, the effective "
-    "rank behind each layer as a share of its dimensions.</p>"
-)
-EIGENVALUES = '<p class="note">Eigenvalues of the covariance behind a few layers, over the largest, by their share of the rank.</p>'
-SIGMAS = (
-    '<p class="note">The spectral norm of R = W W<sup>T</sup> &minus; I of each weight: its true value, by the eigenvalues '
-    "of R in float64, and what SRIP estimates, the mean and the range over start vectors.</p>"
-)
-
-
 def findings(content: Mapping[str, Any]) -> list[str]:
-    """What is seen, a sentence or two for each network and kind of input."""
+    """What is seen, in sentences: each network against the first of its architecture, and SRIP's estimates."""
     said = []
     for architecture, networks in by_architecture(content).items():
         first, *others = networks
-        alone = _each(networks, lambda network: network.median(network.kinds[0], "if_white"))
-        said.append(f"{architecture}, weights alone: behind a white input the median layer is {alone} from white.")
-        for kind in first.kinds:
-            medians = _each(networks, lambda network: network.median(kind, "distance"))  # noqa: B023
-            text = f"{architecture}, {KINDS[kind]}: the median layer is {medians} from white."
-            firsts = _each(networks, lambda network: network.values(kind, "distance")[0])  # noqa: B023
-            lasts = _each(networks, lambda network: network.values(kind, "distance")[-1])  # noqa: B023
-            text += f" Behind the first layer: {firsts}; behind the last: {lasts}."
-            for other in others:
-                text += f" {_nearer(first, other, kind)}"
-            ranks = _each(networks, lambda network: network.representation(kind, "rank_share"), "{:.1%}")  # noqa: B023
-            said.append(f"{text} Effective rank of the representation: {ranks} of its dimensions.")
-        said += [_estimate(network) for network in networks]
+        for other in others:
+            for kind in first.kinds:
+                said.append(f"{architecture}, {KINDS[kind]}: {_compared(first, other, kind)}")
+        said += [f"{architecture}, {network.weights}: {_estimates(network)}" for network in networks]
     return said
 
 
@@ -85,30 +78,53 @@ def unmeasured(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
+HEAD = ("network", "weights", "inputs", "if white", "first", "median", "last", "rank", "representation")
+
+
 def summary(content: Mapping[str, Any]) -> str:
-    """The findings as a table for a terminal: the distance from white behind layers."""
-    rows = [("network", "weights", "inputs", "if white", "first", "median", "last", "rank", "representation")]
+    """The findings as a table for a terminal."""
+    rows = [HEAD, *_findings_rows(content)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([*map(str.ljust, row[:3], widths[:3]), *map(str.rjust, row[3:], widths[3:])]).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, TABLE, *unmeasured(content)])
+
+
+TABLE = (
+    "Distances from white (0: white) behind the first, the median and the last layer, and behind the median layer if its "
+    "input were white. Effective ranks, as shares of the dimensions, behind the median layer and of the representation."
+)
+
+
+def _findings_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
     for networks in by_architecture(content).values():
         for network in networks:
             for kind in network.kinds:
                 values = network.values(kind, "distance")
-                figures = [network.median(kind, "if_white"), values[0], network.median(kind, "distance"), values[-1]]
-                ranks = network.median(kind, "rank_share"), network.representation(kind, "rank_share")
+                distances = [network.median(kind, "if_white"), values[0], network.median(kind, "distance"), values[-1]]
+                ranks = [network.median(kind, "rank_share"), network.representation(kind, "rank_share")]
                 rows.append(
                     (
                         network.architecture,
                         network.weights,
                         kind,
-                        *[f"{figure:.3f}" for figure in figures],
+                        *[f"{distance:.3f}" for distance in distances],
                         *[f"{100 * rank:.1f} %" for rank in ranks],
                     )
                 )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([*map(str.ljust, row[:3], widths[:3]), *map(str.rjust, row[3:], widths[3:])]).rstrip() for row in rows
-    ]
-    notes = ["Distance from white behind layers (0: white), and effective ranks as shares of the dimensions.", *unmeasured(content)]
-    return "\n".join([*lines, *notes])
+    return rows
+
+
+def _findings_table(content: Mapping[str, Any]) -> str:
+    head = "".join(f"<th>{title}</th>" for title in HEAD)
+    body = "".join(
+        f"<tr><th>{html.escape(first)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+        for first, *cells in _findings_rows(content)
+    )
+    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'{table}<p class="note">{TABLE}</p>'
 
 
 def _lead(content: Mapping[str, Any]) -> str:
@@ -123,24 +139,27 @@ def _lead(content: Mapping[str, Any]) -> str:
     return text
 
 
-def _each(networks: Sequence[MeasuredNetwork], value: Callable[[MeasuredNetwork], float], form: str = "{:.2f}") -> str:
-    """`0.90 (random), 0.05 (orthogonal)`."""
-    return ", ".join(f"{form.format(value(network))} ({network.weights})" for network in networks)
-
-
-def _nearer(first: MeasuredNetwork, other: MeasuredNetwork, kind: str) -> str:
+def _compared(first: MeasuredNetwork, other: MeasuredNetwork, kind: str) -> str:
     layers = first.layers(kind)
     nearer = sum(other.value(kind, layer, "distance") < first.value(kind, layer, "distance") for layer in layers)
-    return f"{other.weights} is nearer to white than {first.weights} behind {nearer} of {len(layers)} layers."
+    ours, theirs = (network.median(kind, "distance") for network in (other, first))
+    ours_alone, theirs_alone = (network.median(kind, "if_white") for network in (other, first))
+    return (
+        f"{other.weights} is nearer to white than {first.weights} behind {nearer} of {len(layers)} layers, "
+        f"{ours:.2f} against {theirs:.2f} behind the median one. The weights alone would make it {ours_alone:.2f} against "
+        f"{theirs_alone:.2f}."
+    )
 
 
-def _estimate(network: MeasuredNetwork) -> str:
-    shares = [row["srip_mean"] / row["sigma"] for row in network.residuals if row["sigma"] > 1e-6]
+def _estimates(network: MeasuredNetwork) -> str:
+    shares = [row["srip_mean"] / row["sigma"] for row in network.residuals if row["sigma"] > ROUNDING]
     largest = max((row["sigma"] for row in network.residuals), default=math.nan)
-    text = f"{network.architecture}, {network.weights}: the largest true sigma of a weight is {largest:.3g}"
     if not shares:
-        return f"{text}, and none is above rounding."
-    return f"{text}. SRIP's estimate is {min(shares):.0%} to {max(shares):.0%} of the true one, by layer."
+        return f"the true sigma of every weight is below {ROUNDING:g}: orthogonal to rounding."
+    return (
+        f"the largest true sigma of a weight is {largest:.3g}; SRIP's estimate is {min(shares):.0%} to {max(shares):.0%} "
+        "of the true one, by layer."
+    )
 
 
 def _weights_table(networks: Sequence[MeasuredNetwork]) -> str:
@@ -159,8 +178,8 @@ def _weights_table(networks: Sequence[MeasuredNetwork]) -> str:
             if row is None:
                 cells += "<td>&ndash;</td>" * (3 + warm)
                 continue
-            estimate = f"{row['srip_mean']:.3g} ({row['srip_least']:.3g}&ndash;{row['srip_most']:.3g})"
-            cells += f"<td>{row['so_per_row']:.3g}</td><td>{row['sigma']:.3g}</td><td>{estimate}</td>"
+            estimate = f"{_number(row['srip_mean'])} ({_number(row['srip_least'])}&ndash;{_number(row['srip_most'])})"
+            cells += f"<td>{_number(row['so_per_row'])}</td><td>{_number(row['sigma'])}</td><td>{estimate}</td>"
             cells += f"<td>{_number(row['srip_warm'])}</td>" * warm
         body += f"<tr><th>{html.escape(_short(layer))}</th>{cells}</tr>"
     return f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -180,7 +199,8 @@ def _layers_table(networks: Sequence[MeasuredNetwork], kind: str) -> str:
         cells = "".join(f"<td>{_number(value)}</td>" for value in [first.value(kind, layer, "floor"), *values])
         body += f"<tr><th>{html.escape(_short(layer))}</th>{cells}</tr>"
     cells = "".join(
-        f"<td></td><td>{_number(network.representation(kind, 'distance'))}</td><td></td><td></td>" for network in networks
+        f"<td></td><td>{_number(network.representation(kind, 'distance'))}</td><td></td><td></td>"
+        for network in networks
     )
     floor = _number(first.representation(kind, "floor"))
     body += f"<tr><th>{REPRESENTATION}</th><td>{floor}</td>{cells}</tr>"
@@ -202,7 +222,9 @@ def _facts(content: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.3g}"
+    if value is None or not math.isfinite(value):
+        return "&ndash;"
+    return "0" if abs(value) < ROUNDING else f"{value:.3g}"
 
 
 def _short(layer: str) -> str:

@@ -46,7 +46,9 @@ class Network:
     warm_starts: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # by weight; see ResidualNorms.warm
 
 
-def trained_networks(paths: Sequence[Path], which: str | None, data: str | None, options: Mapping[str, Any]) -> list[Network]:
+def trained_networks(
+    paths: Sequence[Path], which: str | None, data: str | None, options: Mapping[str, Any]
+) -> list[Network]:
     """Of finished runs, or of exported files.
 
     Args:

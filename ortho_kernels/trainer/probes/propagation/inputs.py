@@ -38,7 +38,9 @@ class Inputs:
         self._images, self._view, self._chosen = images, view, few
         self.pictures = sum(len(batch) for batch in self.batches("real"))
         if self.pictures < 2:
-            raise TrainerError(f"A covariance takes 2 pictures at least, and {self.pictures} of the sample can be decoded.")
+            raise TrainerError(
+                f"A covariance takes 2 pictures at least, and {self.pictures} of the sample can be decoded."
+            )
 
     def batches(self, kind: str) -> Iterator[Tensor]:
         """Float pictures `(batch, channels, size, size)`; the same at each call."""
@@ -54,7 +56,9 @@ class Inputs:
     def facts(self) -> dict[str, Any]:
         """What a report says of them."""
         shape = list(next(iter(self.batches("real"))).shape[1:])
-        whitening = {} if self.whitening is None else {"whitened_by": self.fitted, "whitened_directions": self.whitening.rank}
+        whitening = (
+            {} if self.whitening is None else {"whitened_by": self.fitted, "whitened_directions": self.whitening.rank}
+        )
         return {"pictures": self.pictures, "shape": shape, **whitening}
 
 

@@ -1,7 +1,7 @@
 """What goes into a layer and what comes out of it, at a few positions of each picture."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ def sample_layer(layer: Layer, inputs: Tensor, outputs: Tensor, most: int, gener
     arriving = maps[:, :, draw(maps.shape[2], most, generator)].transpose(1, 2).flatten(0, 1)
     shape = outputs.shape[2:]
     chosen = draw(math.prod(shape), most, generator)
-    places = (slice(None), slice(None), *torch.unravel_index(chosen, shape))
+    places: Any = (slice(None), slice(None), *torch.unravel_index(chosen, shape))
     patches = windows(layer, inputs)[places]  # (batch, channels, samples, *kernel)
     results = outputs[places].transpose(1, 2).flatten(0, 1)
     return LayerSamples(arriving, patches.transpose(1, 2).flatten(2).flatten(0, 1), results)

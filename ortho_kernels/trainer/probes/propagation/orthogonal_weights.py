@@ -15,7 +15,9 @@ def orthogonalize_(network: nn.Module) -> None:
     for name, weight, groups in OrthogonalityPenalty(network).weights():
         base = weight if weight._base is None else weight._base
         if id(base) not in held:
-            raise TrainerError(f"{name} is computed from other parameters, so it can't be replaced: leave out orthogonal.")
+            raise TrainerError(
+                f"{name} is computed from other parameters, so it can't be replaced: leave out orthogonal."
+            )
         weight.copy_(polar_factor(weight.reshape(groups, len(weight) // groups, -1)).view_as(weight))
 
 
