@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle thread
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,20 +128,18 @@ def _check(paths: Sequence[Path], settings: Settings) -> None:
             raise TrainerError(f"{key} is empty: give one at least.")
 
 
-def _networks(paths: Sequence[Path], settings: Settings) -> "list[Network]":
+def _networks(paths: Sequence[Path], settings: Settings) -> "Iterator[Network]":
     from .runs.networks import load_pictures, random_networks, share_options, trained_networks
 
     if paths:
-        return trained_networks(paths, settings.network, settings.data, settings.data_options)
-    splits, source = load_pictures(settings.data or "digits", settings.data_options)
+        yield from trained_networks(paths, settings.network, settings.data, settings.data_options)
+        return
     options = share_options(settings.backbone, settings.backbone_options)
-    return [
-        network
-        for name, own in zip(settings.backbone, options, strict=True)
-        for network in random_networks(
+    splits, source = load_pictures(settings.data or "digits", settings.data_options)
+    for name, own in zip(settings.backbone, options, strict=True):
+        yield from random_networks(
             name, own, settings.weights, splits, source, steps=settings.steps, rate=settings.rate, seed=settings.seed
         )
-    ]
 
 
 def _inputs(network: "Network", settings: Settings) -> "Inputs":

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -89,8 +89,8 @@ def random_networks(
     steps: int,
     rate: float,
     seed: int,
-) -> list[Network]:
-    """One network of a backbone for each of `weights`, made from the same random ones."""
+) -> Iterator[Network]:
+    """One network of a backbone for each of `weights`, made from the same random ones, when it is asked for."""
     images = splits.pretraining
     sample = images.sample()
     require_variance(sample, source.name, getattr(source, "root", None))
@@ -99,15 +99,13 @@ def random_networks(
     seed_globally(seed, "initial weights")
     settings: Any = OmegaConf.to_object(config.backbone)
     first = build_encoder(settings, preprocess.channels, source.size).eval()
-    networks = []
     for kind in weights:
         encoder = copy.deepcopy(first)
         if kind == "orthogonal":
             orthogonalize_(encoder)
         elif kind == "optimized":
             optimize_(encoder, steps, rate)
-        networks.append(Network(backbone, kind, encoder, preprocess, images, source.name))
-    return networks
+        yield Network(backbone, kind, encoder, preprocess, images, source.name)
 
 
 def load_pictures(data: str, options: Mapping[str, Any]) -> tuple[Splits, Source]:

@@ -70,7 +70,7 @@ def propagate(
     modules = dict(encoder.named_modules())
     reached = {layer.layer for measurement in measurements.values() for layer in measurement.layers}
     reasons = {
-        name: "it was not called" if can_sample(modules[name]) else f"a {type(modules[name]).__name__} is none of them"
+        name: "it was not called" if can_sample(modules[name]) else f"a {type(modules[name]).__name__}"
         for name in layers
         if name not in reached
     }
