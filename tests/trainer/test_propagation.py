@@ -1,6 +1,5 @@
 """The covariance of features, layer by layer, against loops that are written out; and the command from words to files."""
 
-import copy
 import csv
 import json
 import math
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ortho_kernels import reference, srip
+from ortho_kernels import srip
 from ortho_kernels.trainer.backbones import BACKBONES, build_encoder
 from ortho_kernels.trainer.data import MemoryImages
 from ortho_kernels.trainer.errors import TrainerError
