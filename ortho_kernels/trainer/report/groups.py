@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from .record import RunRecord
 
 Item = TypeVar("Item")
+MOST_NAMED = 3  # settings in a label
 SEED = re.compile(r"\bseed=\S+?(,\s*|\s|$)")  # in the titles that a sweep gives its runs
 
 
@@ -53,7 +54,7 @@ def groups_of(runs: Sequence[RunRecord]) -> list[Group]:
         repeated = len(set(map(_seed, alike))) < len(alike)
         for members in _collected(alike, _label_without_seed) if repeated else [alike]:
             groups.append(_group(list({_seed(run): run for run in members}.values())))
-    return groups
+    return [_told_apart(group, [other for other in groups if other.label == group.label]) for group in groups]
 
 
 def repeats_in(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[RunRecord]:
@@ -62,9 +63,39 @@ def repeats_in(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[RunRe
     return [run for run in runs if id(run) not in taken]
 
 
+def varied(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """The settings in which groups differ, with the value that each group has, None where it has none.
+
+    Options that one method, network or penalty has and another lacks go with that choice, and are left out.
+    """
+    every = [group.settings for group in groups]
+    values = {key: [settings.get(key) for settings in every] for key in dict.fromkeys(key for s in every for key in s)}
+    differing = {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+    chosen = tuple(key.removesuffix("name") for key in differing if key.endswith(".name"))
+    return {
+        key: found
+        for key, found in differing.items()
+        if not key.startswith(chosen) or all(key in settings for settings in every)
+    }
+
+
 def families_of(groups: Sequence[Group]) -> list[list[Group]]:
     """Groups that differ in the options of the penalty alone stand together."""
     return _collected(groups, _family)
+
+
+def gamma_series(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups that differ in gamma alone, from the weakest up, where there are two gammas above 0 at least."""
+    alike = _collected([group for group in groups if group.gamma], _but_gamma)
+    return [sorted(series, key=lambda group: group.gamma or 0.0) for series in alike if len(series) > 1]
+
+
+def common_and_own(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """What labels have in common between their commas, and what is left of each; where one has nothing left, all."""
+    parts = [label.split(", ") for label in labels]
+    common = [part for part in parts[0] if all(part in others for others in parts)]
+    own = [", ".join(part for part in one if part not in common) for one in parts]
+    return (", ".join(common), own) if all(own) else ("", list(labels))
 
 
 def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
@@ -75,8 +106,7 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
     if group.is_baseline:
         return None
     relatives = [other for other in groups if other.is_baseline and _family(other) == _family(group)]
-    own = _identity(group.runs[0], ("seed", "penalty.gamma"))
-    alike = [other for other in relatives if _identity(other.runs[0], ("seed", "penalty.gamma")) == own]
+    alike = [other for other in relatives if _but_gamma(other) == _but_gamma(group)]
     return next(iter([*alike, *relatives]), None)
 
 
@@ -96,6 +126,16 @@ def _group(runs: Sequence[RunRecord]) -> Group:
     words = zip(*(_label_without_seed(run).split() for run in runs), strict=False)
     common = " ".join(word for word, *_ in takewhile(lambda same: len(set(same)) == 1, words))
     return Group(common.strip(",") or _described(runs[0]), tuple(runs))
+
+
+def _told_apart(group: Group, namesakes: Sequence[Group]) -> Group:
+    """With what it differs in where other groups have the same label, or else a number."""
+    if len(namesakes) == 1:
+        return group
+    place = namesakes.index(group)
+    found = [f"{key}={values[place]}" for key, values in varied(namesakes).items()]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return Group(f"{group.label} ({', '.join(found[:MOST_NAMED]) + more or place + 1})", group.runs)
 
 
 def _described(run: RunRecord) -> str:
@@ -118,6 +158,10 @@ def _seed(run: RunRecord) -> Any:
 
 def _family(group: Group) -> str:
     return _identity(group.runs[0], ("seed", "penalty."))
+
+
+def _but_gamma(group: Group) -> str:
+    return _identity(group.runs[0], ("seed", "penalty.gamma"))
 
 
 def _identity(run: RunRecord, without: tuple[str, ...]) -> str:

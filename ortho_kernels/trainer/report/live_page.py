@@ -8,8 +8,8 @@ from pathlib import Path
 
 from . import plots
 from .atomic_writing import write_atomically
+from .lead import title_of
 from .live_run import Curve, LiveRun, State, curves_of, labels_of
-from .page import title_of
 from .palette import variable
 from .plots.looks import series, swatch
 from .style import PAGE, STYLE
@@ -28,7 +28,8 @@ ul.runs li { margin: .8rem 0; }
 .curves figure { margin: 0; }
 .curves figcaption { display: flex; flex-wrap: wrap; gap: 0 .8rem; margin-bottom: .3rem; color: var(--ink);
   font: 600 14px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-.curves figcaption span:first-child { flex: 1; }
+.curves figcaption span:first-child { flex: 1 0 auto; }
+.curves figcaption span + span { font-weight: 400; }
 """
 
 

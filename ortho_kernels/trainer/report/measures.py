@@ -23,20 +23,36 @@ class Measure:
     def write(self, value: float) -> str:
         return f"{100 * value:.2f} %" if self.is_share else _number(value, _decimals(value))
 
-    def write_half_width(self, interval: Interval) -> str:
-        """To as many decimals as the value."""
-        if self.is_share:
-            return f"{100 * interval.half_width:.2f}"
-        return _number(interval.half_width, _decimals(interval.value))
+    def half_width(self, interval: Interval) -> str:
+        """Of the interval, as "± 0.25", to as many decimals as the value; empty where it has none, or no width.
 
-    def write_difference(self, value: float) -> str:
+        Without a unit, as all that follow.
+        """
+        half = interval.half_width
+        text = f"{100 * half:.2f}" if self.is_share else _number(half, _decimals(interval.value))
+        return f"± {text}" if math.isfinite(half) and text.strip("0.") else ""
+
+    def bounds(self, interval: Interval) -> str:
+        """As "81.02 to 82.51"; empty where there is no interval."""
+        if not math.isfinite(interval.half_width):
+            return ""
+        return " to ".join(self.write(value).removesuffix(" %") for value in (interval.low, interval.high))
+
+    def difference(self, interval: Interval) -> str:
         """With its sign."""
-        return f"{self.signed(value)} points" if self.is_share else self.signed(value)
+        return self._signed(interval.value, interval)
 
-    def signed(self, value: float) -> str:
-        """Without the unit."""
-        size = abs(100 * value) if self.is_share else abs(value)
-        text = f"{size:.2f}" if self.is_share else _number(size, _decimals(value, DIGITS - 1))
+    def difference_bounds(self, interval: Interval) -> str:
+        return f"{self._signed(interval.low, interval)} to {self._signed(interval.high, interval)}"
+
+    @property
+    def difference_unit(self) -> str:
+        return " points" if self.is_share else ""
+
+    def _signed(self, value: float, interval: Interval) -> str:
+        """To as many decimals as show three digits of the largest of the interval's values."""
+        size = max((abs(v) for v in (interval.value, interval.low, interval.high) if math.isfinite(v)), default=0.0)
+        text = f"{abs(100 * value):.2f}" if self.is_share else _number(abs(value), _decimals(size, DIGITS - 1))
         sign = "" if math.isnan(value) or not text.strip("0.") else "+" if value > 0 else "−"
         return sign + text
 
@@ -45,7 +61,8 @@ def _decimals(value: float, digits: int = DIGITS) -> int:
     """That show so many digits."""
     if not math.isfinite(value) or value == 0:
         return 0
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding
+    return max(0, digits - 1 - exponent)
 
 
 def _number(value: float, decimals: int) -> str:
@@ -114,7 +131,7 @@ TRAINING = (
         "Effective rank of the weights (mean share of full rank)", "rank of weights", result("weights_effective_rank"),
         is_share=True,
     ),
-    Measure("Penalty before gamma, at the end", "penalty before gamma", result("penalty_raw")),
+    Measure("Penalty before gamma (each run's own), at the end", "penalty before gamma", result("penalty_raw")),
     Measure("Loss of the method at the end", "loss", result("loss")),
     Measure("Spread of projections at the end (0: collapsed)", "spread of projections", result("spread")),
 )  # fmt: skip
@@ -125,14 +142,10 @@ COST = (
     Measure("The penalty's share of the step", "penalty's share", _cost("penalty_share"), is_share=True),
     Measure("Time from first step to last result (s)", "whole run, s", result("seconds")),
 )
-TOPICS = {
-    "Scores of the final encoder": SCORES,
-    "Features of the final encoder": REPRESENTATION,
-    "Weights and loss at the end": TRAINING,
-    "Cost": COST,
-}
-MEASURES = tuple(measure for topic in TOPICS.values() for measure in topic)
+MEASURES = (*SCORES, *REPRESENTATION, *TRAINING, *COST)
 HEADLINES = tuple(measure for measure in MEASURES if measure.headline)
+SUMMARIZED = (*SCORES[:3], REPRESENTATION[0], COST[3])  # in the terminal
+COMPARED = (*SCORES[:2], *REPRESENTATION[:2], REPRESENTATION[3], TRAINING[0])  # what differences are tabulated of
 
 
 def present(measures: Sequence[Measure], runs: Sequence[RunRecord]) -> list[Measure]:

@@ -17,7 +17,7 @@ COLORS: dict[str, tuple[str, str]] = {
     "series-1": ("#737a88", "#a3abba"),
     "series-2": ("#b4451f", "#ee7d55"),
     "series-3": ("#1a2f90", "#649ffe"),
-    "series-4": ("#59a274", "#c2fdb3"),
+    "series-4": ("#59a274", "#8fd18f"),
     "series-5": ("#572350", "#7f64dd"),
     "series-6": ("#c87701", "#eebd0a"),
     "series-7": ("#0e64ae", "#83e2fb"),

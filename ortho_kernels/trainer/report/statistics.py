@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .groups import Group, baseline_of, control_of
+from .groups import Group, baseline_of, common_and_own, control_of
 from .intervals import Interval, mean_interval, paired_difference, share_interval
 from .measures import Measure
 
@@ -31,7 +31,10 @@ def statistic(group: Group, measure: Measure) -> Statistic | None:
     if len(values) > 1:
         return Statistic(mean_interval(values), len(values))
     [(value, trials)] = found
-    return Statistic(Interval(value) if not trials else share_interval(round(value * trials), trials), 1)
+    if not trials:
+        return Statistic(Interval(value), 1)
+    bounds = share_interval(round(value * trials), trials)
+    return Statistic(Interval(value, bounds.low, bounds.high), 1)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Contrast:
 
     group: Group
     other: Group
-    role: str  # of the other: baseline or control
+    role: str  # of the other: baseline, control or other
 
     def difference(self, measure: Measure) -> Statistic | None:
         """Group minus other, over the seeds for which both have a value; None where there is none."""
@@ -57,6 +60,12 @@ class Contrast:
         return Statistic(paired_difference(*zip(*pairs, strict=True)), len(pairs))
 
     @property
+    def title(self) -> str:
+        """What both labels have in common is said once."""
+        common, (own, others) = common_and_own([self.group.label, self.other.label])
+        return ", ".join(filter(None, [common, f"{own} − {others}"]))
+
+    @property
     def seeds(self) -> int:
         """How many both have."""
         return len(self.group.by_seed.keys() & self.other.by_seed.keys())
@@ -71,6 +80,13 @@ def contrasts_of(groups: Sequence[Group]) -> list[Contrast]:
         for group in groups
         if (other := find(group, groups)) is not None
     ]
+
+
+def contrast_of_two(groups: Sequence[Group]) -> Contrast | None:
+    """Of two groups; the second against the first where neither is the other's baseline or control."""
+    if len(groups) != 2:
+        return None
+    return next(iter(contrasts_of(groups)), Contrast(groups[1], groups[0], "other"))
 
 
 def excludes_zero(interval: Interval) -> bool:

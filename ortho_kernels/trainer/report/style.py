@@ -43,7 +43,7 @@ a {{ color: var(--accent); }}
 .alarm {{ margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: var(--alarm); }}
 .wide {{ overflow-x: auto; margin: 1rem 0; }}
 .wide th:first-child {{ position: sticky; left: 0; background: var(--paper); }}
-table {{ border-collapse: collapse; width: 100%; font: 14px/1.5 system-ui, sans-serif;
+table {{ border-collapse: separate; border-spacing: 0; width: 100%; font: 14px/1.5 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .38rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: baseline; }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
@@ -58,7 +58,7 @@ figcaption {{ color: var(--soft); font-size: .9rem; max-width: 46rem; }}
 .legend {{ display: flex; flex-wrap: wrap; gap: .15rem 1.3rem; margin: .4rem 0 .9rem; padding: 0; list-style: none;
   font: 13px/1.5 system-ui, sans-serif; }}
 .legend li {{ display: flex; align-items: center; gap: .45rem; min-width: 0; }}
-.legend svg {{ flex: none; width: 28px; height: 12px; }}
+.swatch {{ flex: none; width: 28px; height: 12px; vertical-align: -1px; }}
 .legend .ramp {{ flex: none; width: 6rem; height: 8px; border-radius: 4px; }}
 .panels {{ --least: 15rem; display: grid; gap: 1.3rem 1.6rem; margin: .6rem 0 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least)), 1fr)); }}
@@ -82,7 +82,8 @@ pre {{ overflow-x: auto; padding: 1rem; background: var(--tint); border: 1px sol
   body {{ background: none; font-size: 10.5pt; }}
   main {{ max-width: none; margin: 0; padding: 0; border: 0; }}
   h2, h3, thead, .legend {{ break-after: avoid; }}
-  tr, .alarm, .legend, .panels figure {{ break-inside: avoid; }}
+  tr, .alarm, .legend, .panels figure, figcaption {{ break-inside: avoid; }}
+  figure > .panels + figcaption {{ break-before: avoid; }}
   thead {{ display: table-header-group; }}
   .wide, pre {{ overflow: visible; }}
   .wide th:first-child {{ position: static; }}

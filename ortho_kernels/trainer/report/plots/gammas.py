@@ -51,8 +51,8 @@ def score_against_gamma(groups: Sequence[Group]) -> str:
     families = [family for family in families_of(groups) if _comparable(family)]
     names = _names(families)
     panels, entries = [], {}
-    for key, (title, factor) in SCORES.items():
-        for family, name in zip(families, names, strict=True):
+    for family, name in zip(families, names, strict=True):
+        for key, (title, factor) in SCORES.items():
             lines, baseline = lines_of(family, key, factor), baseline_in(family, key, factor)
             if lines:
                 panels.append(_panel(titled(title, name), lines, baseline))
@@ -73,7 +73,8 @@ def lines_of(family: Sequence[Group], key: str, factor: float = 1.0) -> list[Lin
     for i, (name, of_kind) in enumerate(zip(names, kinds.values(), strict=True)):
         alike = [other[0] for other, its in zip(kinds.values(), names, strict=True) if its == name]
         label = spelled(name, [group.label for group in of_kind]) + _apart(of_kind[0], alike)
-        look = Look(SERIES[OF_PENALTY.get(name, len(OF_PENALTY)) % len(SERIES)], names[:i].count(name))
+        color = list(dict.fromkeys([*OF_PENALTY, *names])).index(name)
+        look = Look(SERIES[color % len(SERIES)], names[:i].count(name))
         points = [Scored(float(group.gamma or 0.0), _values(group, key, factor)) for group in of_kind]
         points = sorted((point for point in points if point.values), key=lambda point: point.gamma)
         if points:

@@ -16,7 +16,7 @@ SHAPES = {
     "^": '<path d="M10.5 9 L14 2.5 L17.5 9 z"/>',
     "D": '<path d="M14 2 L18 6 L14 10 L10 6 z"/>',
 }
-OF_PENALTY = {"baseline": 0, "so": 1, "srip": 2, "decay": 3}  # the same color in every report
+OF_PENALTY = ("baseline", "so", "srip", "decay")  # have the same colors in every report
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,28 @@ class Look:
 def looks(groups: Sequence[Group]) -> list[Look]:
     """One for each group, in which no two agree up to 32 groups.
 
-    Where method and penalty say which group it is, the penalty has the color and the method the dashes.
+    The penalty has the color, and the method the dashes, or gamma where there is one method. Where that is not enough
+    to tell the groups apart, they take the colors in turn.
     """
-    pairs = [_method_and_penalty(group) for group in groups]
-    methods = list(dict.fromkeys(method for method, _ in pairs))
-    penalties = sorted({penalty for _, penalty in pairs}, key=lambda name: OF_PENALTY.get(name, len(OF_PENALTY)))
-    if len(set(pairs)) == len(pairs) and len(penalties) <= len(SERIES) and len(methods) <= len(DASHES):
-        others = [name for name in penalties if name not in OF_PENALTY]
-        place = {**OF_PENALTY, **{name: len(OF_PENALTY) + i for i, name in enumerate(others)}}
-        return [Look(SERIES[place[penalty] % len(SERIES)], methods.index(method)) for method, penalty in pairs]
+    penalties = [_penalty(group) for group in groups]
+    order = list(dict.fromkeys([*OF_PENALTY, *penalties]))
+    variants = _variants(groups, penalties)
+    if len(order) <= len(SERIES) and max(variants, default=0) < len(DASHES):
+        found = [Look(SERIES[order.index(name)], variant) for name, variant in zip(penalties, variants, strict=True)]
+        if len(set(found)) == len(found):
+            return found
     return [series(i) for i in range(len(groups))]
+
+
+def _variants(groups: Sequence[Group], penalties: Sequence[str]) -> list[int]:
+    """Which method it is; of a single method, which gamma of its penalty."""
+    methods = [group.settings.get("method.name") for group in groups]
+    if len(set(methods)) > 1:
+        return [list(dict.fromkeys(methods)).index(method) for method in methods]
+    gammas: dict[str, set[float]] = {}
+    for group, penalty in zip(groups, penalties, strict=True):
+        gammas.setdefault(penalty, set()).add(group.gamma or 0.0)
+    return [sorted(gammas[name]).index(group.gamma or 0.0) for group, name in zip(groups, penalties, strict=True)]
 
 
 def series(i: int) -> Look:
@@ -76,11 +88,10 @@ def swatch(look: Look, marked: bool = False) -> str:
     dash = DASHES[look.variant % len(DASHES)]
     dashes = f' stroke-dasharray="{" ".join(f"{2 * length:g}" for length in dash)}"' if dash else ""
     return (
-        f'<svg viewBox="0 0 28 12" aria-hidden="true" style="stroke: {color}; fill: {color}">'
+        f'<svg class="swatch" viewBox="0 0 28 12" aria-hidden="true" style="stroke: {color}; fill: {color}">'
         f'<path d="M0 6 H28" stroke-width="2"{dashes}/>{SHAPES[look.marker] if marked else ""}</svg>'
     )
 
 
-def _method_and_penalty(group: Group) -> tuple[str, str]:
-    penalty = "baseline" if group.is_baseline else str(group.settings.get("penalty.name"))
-    return str(group.settings.get("method.name")), penalty
+def _penalty(group: Group) -> str:
+    return "baseline" if group.is_baseline else str(group.settings.get("penalty.name"))

@@ -60,7 +60,7 @@ class Size:
 
 SMALL = Size("small", 160, 112)
 MEDIUM = Size("medium", 275, 180)
-LARGE = Size("large", 420, 260)
+LARGE = Size("large", 350, 215)
 
 
 @dataclass(frozen=True)
