@@ -59,7 +59,8 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, path, width, height=800, dark=False, media="screen"):
+    def open(self, path, width, height=800, dark=False, media=""):
+        """`media`: shown as on "print", if given."""
         self.events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -39,7 +39,7 @@ def complete(label, settings=(), layers=20, steps=600, width=64):
     step = np.unique(np.r_[1, np.arange(10, steps + 1, 10)]).astype(float)
     looks = step[step % (steps // 4) == 0]
     decay = 0.5 + 0.15 * kind
-    names = [f"layer{1 + 4 * i // layers}.{i % 5}.conv.weight" for i in range(layers)]
+    names = [f"layer{1 + 4 * i // layers}.{i}.conv.weight" for i in range(layers)]
     features = (
         random.normal(size=(200, width))
         @ np.diag(np.arange(1, width + 1) ** -decay)

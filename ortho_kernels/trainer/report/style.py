@@ -85,6 +85,9 @@ pre {{ overflow-x: auto; padding: 1rem; background: var(--tint); border: 1px sol
   tr, .alarm, .legend, .panels figure, figcaption {{ break-inside: avoid; }}
   figure > .panels + figcaption {{ break-before: avoid; }}
   thead {{ display: table-header-group; }}
+  .panels {{ --least: 11rem; gap: 1rem; }}
+  .panels.small {{ --least: 6rem; }}
+  .panels.large {{ --least: 16rem; }}
   .wide, pre {{ overflow: visible; }}
   .wide th:first-child {{ position: static; }}
   pre {{ white-space: pre-wrap; }}

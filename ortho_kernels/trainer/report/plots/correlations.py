@@ -51,7 +51,7 @@ def map_of(correlation: Sequence[Sequence[float]]) -> bytes:
 def _picture(group: Group, correlation: Sequence[Sequence[float]]) -> str:
     data = base64.b64encode(map_of(correlation)).decode()
     alt = html.escape(f"Correlations of the dimensions of {group.label}")
-    return f'<img class="map" alt="{alt}" src="data:image/png;base64,{data}">'
+    return f'<img class="map" alt="{alt}" src="data:image/png;base64,{data}"/>'
 
 
 def _largest(group: Group) -> str:
