@@ -1,21 +1,21 @@
 """The networks of a propagation: those of finished runs, or of backbones with random weights, and what they see."""
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from ortho_kernels.penalty.warm_start import buffer_name
 
 from ..backbones import BACKBONES, build_encoder
-from ..config import load_config
-from ..config.quoting import quoted
-from ..data import Images, Source, Splits, load_splits, require_variance
+from ..config.check import check
+from ..config.evaluation_data import OF_A_COMMAND, source_options
+from ..data import SOURCES, Images, Source, Splits, load_splits, require_variance
 from ..data.preprocess import Preprocess
 from ..data.views import Views
 from ..distributed.processes import ALONE
@@ -24,13 +24,8 @@ from ..errors import TrainerError, did_you_mean
 from ..probes.propagation import optimize_, orthogonalize_
 from ..randomness import seed_globally
 from ..report.record import RunRecord
+from .judged import with_channels
 from .trained import Trained, load_trained, require_finished
-
-WEIGHTS = {
-    "random": "those that training begins with",
-    "orthogonal": "each weight that the penalty covers replaced by the nearest semi-orthogonal one",
-    "optimized": "some steps of gradient descent on SO alone",
-}
 
 
 @dataclass(frozen=True)
@@ -60,22 +55,21 @@ def trained_networks(
     """
     trained = [load_trained(path, which) for path in paths]
     if data is None:
-        _require_one_data_set(trained)
-        splits, data = trained[0].splits(), trained[0].config.data.name if trained[0].config else ""
+        if options:
+            raise TrainerError("data_options are those of the source that data names: give data too.")
+        data = _the_one_data_set(trained)
+        splits = trained[0].splits()
     else:
-        splits, _ = load_pictures(data, {"size": trained[0].preprocess.decode_size, **options})
+        splits, _ = load_pictures(data, options, trained[0].preprocess.decode_size)
     networks = []
     for each, label in zip(trained, _labels(trained), strict=True):
-        if splits.channels != each.preprocess.channels:
+        images = with_channels(splits, each.preprocess.channels, f"data={data}").pretraining
+        if images.channels != each.preprocess.channels:  # pictures without labels stay as they are
             raise TrainerError(
-                f"data={data} has pictures of {splits.channels} channels, and {each.path} takes {each.preprocess.channels}."
+                f"data={data} has pictures of {images.channels} channels, and {each.path} takes {each.preprocess.channels}."
             )
         architecture = each.config.backbone.name if each.config else type(each.encoder).__name__.lower()
-        networks.append(
-            Network(
-                architecture, label, each.encoder, each.preprocess, splits.pretraining, data, _warm_starts(each, which)
-            )
-        )
+        networks.append(Network(architecture, label, each.encoder, each.preprocess, images, data, _warm_starts(each)))
     return networks
 
 
@@ -95,10 +89,8 @@ def random_networks(
     sample = images.sample()
     require_variance(sample, source.name, getattr(source, "root", None))
     preprocess = Preprocess.of(Views([], source.size, sample, seed))
-    config = load_config([f"backbone={backbone}", *as_words("backbone", backbone_options)])
     seed_globally(seed, "initial weights")
-    settings: Any = OmegaConf.to_object(config.backbone)
-    first = build_encoder(settings, preprocess.channels, source.size).eval()
+    first = build_encoder(_backbone(backbone, backbone_options), preprocess.channels, source.size).eval()
     for kind in weights:
         encoder = copy.deepcopy(first)
         if kind == "orthogonal":
@@ -108,11 +100,20 @@ def random_networks(
         yield Network(backbone, kind, encoder, preprocess, images, source.name)
 
 
-def load_pictures(data: str, options: Mapping[str, Any]) -> tuple[Splits, Source]:
-    """Those of a source, with its options. Raises TrainerError for an option that it does not have."""
-    config = load_config([f"data={data}", *as_words("data", options)])
-    source = cast(Source, OmegaConf.to_object(config.data))
-    return load_splits(source, ALONE), source
+def load_pictures(data: str, options: Mapping[str, Any], size: int | None = None) -> tuple[Splits, Source]:
+    """Those of a source, with its options, of its own size unless one is given.
+
+    Raises TrainerError for an option that it does not have, and where a size is needed.
+    """
+    defaults = OmegaConf.structured(SOURCES[data])
+    size = options.get("size") or size or (None if OmegaConf.is_missing(defaults, "size") else defaults.size)
+    if size is None:
+        raise TrainerError(f"data={data} has pictures of any size: give data_options.size=PIXELS.")
+    source = cast(Source, OmegaConf.to_object(source_options(data, options, size, size)))
+    try:
+        return load_splits(source, ALONE), source
+    except TrainerError as error:
+        raise TrainerError(OF_A_COMMAND.replace_in(str(error), vars(source))) from None
 
 
 def share_options(backbones: Sequence[str], options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -126,18 +127,18 @@ def share_options(backbones: Sequence[str], options: Mapping[str, Any]) -> list[
     return [{key: value for key, value in options.items() if key in own} for own in fields]
 
 
-def as_words(group: str, options: Mapping[str, Any]) -> list[str]:
-    """The words of a run that set these options."""
-    words = []
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            words += as_words(f"{group}.{key}", value)
-        else:
-            words.append(f"{group}.{key}={quoted(value) if isinstance(value, str) else json.dumps(value)}")
-    return words
+def _backbone(name: str, options: Mapping[str, Any]) -> Any:
+    try:
+        settings = OmegaConf.merge(OmegaConf.structured(BACKBONES[name]), options)
+    except OmegaConfBaseException as error:
+        raise TrainerError(f"backbone_options: {str(error).splitlines()[0]}") from None
+    check(cast(DictConfig, settings), "backbone_options.")
+    settings.name = name
+    return OmegaConf.to_object(settings)
 
 
-def _require_one_data_set(trained: Sequence[Trained]) -> None:
+def _the_one_data_set(trained: Sequence[Trained]) -> str:
+    """Its name. Raises TrainerError where there are several, and for files, which know of none."""
     for each in trained:
         if each.config is None:
             raise TrainerError(f"{each.path} does not say what it was trained on: name the pictures by data=cifar10.")
@@ -149,6 +150,7 @@ def _require_one_data_set(trained: Sequence[Trained]) -> None:
                 f"{first.path} was trained on data={ours['name']} and {other.path} on data={theirs['name']}, or with other "
                 "options of it: name the pictures that both are to see by data=NAME."
             )
+    return str(_pictures(first.config)["name"])
 
 
 def _pictures(config: DictConfig | None) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _labels(trained: Sequence[Trained]) -> list[str]:
     ]
 
 
-def _warm_starts(trained: Trained, which: str | None) -> dict[str, Tensor]:
+def _warm_starts(trained: Trained) -> dict[str, Tensor]:
     """The vectors that SRIP ended with, where the run kept them; they are of the student's weights."""
     if trained.config is None or trained.network != "student" or not trained.config.penalty.get("warm_start"):
         return {}
