@@ -100,7 +100,7 @@ def propagation(paths: Sequence[Path], settings: Settings, folder: Path) -> Path
     content = {
         "data": network.data,
         "inputs": [each.facts() for each in inputs.values()],
-        "settings": asdict(settings),
+        "settings": _settings_that_count(paths, settings),
         "networks": [asdict(each) for each in propagations],
         "machine": describe_machine(),
     }
@@ -140,6 +140,12 @@ def _networks(paths: Sequence[Path], settings: Settings) -> "Iterator[Network]":
         yield from random_networks(
             name, own, settings.weights, splits, source, steps=settings.steps, rate=settings.rate, seed=settings.seed
         )
+
+
+def _settings_that_count(paths: Sequence[Path], settings: Settings) -> dict[str, Any]:
+    """Those on which the numbers depend."""
+    unused = {"output", *(("weights", "steps", "rate") if paths else ("network",))}
+    return {key: value for key, value in asdict(settings).items() if key not in unused}
 
 
 def _inputs(network: "Network", settings: Settings) -> "Inputs":

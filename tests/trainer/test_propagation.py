@@ -366,6 +366,13 @@ def test_weights_with_nan_are_refused():
 SMALL = ["data=digits", "pictures=80", "whitening=200", "starts=2", "positions=4", "inputs=whitened,real"]
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take longer than all else."""
+    for name in ("picture", "render"):
+        monkeypatch.setattr(f"ortho_kernels.trainer.report.propagation_files.{name}", lambda content: "")
+
+
 def test_random_networks_from_words_to_files(tmp_path, capsys):
     words = ["backbone=resnet18,vit_tiny", "backbone_options={width: 2, depth: 1}", "weights=random,orthogonal"]
     main([*words, *SMALL, f"output={tmp_path / 'out'}"])
@@ -387,12 +394,12 @@ def test_random_networks_from_words_to_files(tmp_path, capsys):
     assert "prefers-color-scheme: dark" in picture
 
 
-def test_finished_runs_are_overlaid(run_tiny, tmp_path):
+def test_finished_runs_are_overlaid(run_tiny, no_figures, tmp_path):
     baseline = run_tiny("method=simclr", "penalty=so", "penalty.gamma=0", "backbone.width=2")
     regularized = run_tiny(
         "method=simclr", "penalty=srip", "penalty.gamma=1e-3", "penalty.warm_start=true", "backbone.width=2"
     )
-    main([str(baseline), str(regularized), *SMALL[1:], f"output={tmp_path / 'out'}"])
+    main([str(baseline), str(regularized), *SMALL[1:], "inputs=real", f"output={tmp_path / 'out'}"])
     content = json.loads((tmp_path / "out" / "propagation.json").read_text())
     first, second = content["networks"]
     assert first["architecture"] == second["architecture"] == "resnet18"
@@ -404,7 +411,7 @@ def test_finished_runs_are_overlaid(run_tiny, tmp_path):
         main([str(baseline), "network=teacher"])
 
 
-def test_runs_are_left_as_they_are(run_tiny, tmp_path):
+def test_runs_are_left_as_they_are(run_tiny, no_figures, tmp_path):
     run = run_tiny("method=simclr", "penalty=so", "backbone.width=2")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     main([str(run), *SMALL[1:], "inputs=real", f"output={tmp_path / 'out'}"])
@@ -448,7 +455,7 @@ def test_a_run_that_is_still_training_is_refused(run_tiny, tmp_path):
         main([str(run), f"output={tmp_path / 'out'}"])
 
 
-def test_an_exported_encoder_needs_data(run_tiny, tmp_path):
+def test_an_exported_encoder_needs_data(run_tiny, no_figures, tmp_path):
     from ortho_kernels.trainer.export import export_encoder
 
     file = tmp_path / "encoder.safetensors"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..propagation_record import KINDS, REPRESENTATION, MeasuredNetwork, by_architecture
+from ..propagation_record import REPRESENTATION, MeasuredNetwork, by_architecture
 from .looks import series, swatch
 from .panels import MEDIUM, SMALL, Panel, legend_of, log_scale, panel, side_by_side
 from .standalone import standalone
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 APART = 0.17  # of the width, between two names of layers below a panel
 MOST_SPECTRA = 4  # layers whose eigenvalues are drawn
 SCALE = 0.01  # the least height of a panel of sigmas: rounding looks like 0
+NOTE = "Dotted: behind layers if what arrives were white"
 LEAST = 1e-4  # of an eigenvalue over the largest that is drawn
 
 
@@ -53,7 +54,7 @@ def picture(content: Mapping[str, Any]) -> str:
         first, *others = _covariance_panels(networks)
         rows += [(architecture, first), *[("", panels) for panels in others]]
     labels = dict.fromkeys(network.weights for networks in by_architecture(content).values() for network in networks)
-    return standalone(rows, MEDIUM, [(series(i), label) for i, label in enumerate(labels)])
+    return standalone(rows, MEDIUM, [(series(i), label) for i, label in enumerate(labels)], NOTE)
 
 
 def _legend(networks: Sequence[MeasuredNetwork]) -> str:
@@ -64,9 +65,15 @@ def _covariance_panels(networks: Sequence[MeasuredNetwork]) -> list[list[Panel]]
     """Rows of panels, one for each kind of input."""
     kinds = networks[0].kinds
     return [
-        [_panel(f"Arriving, {KINDS[kind]}", networks, kind, "arriving_distance") for kind in kinds],
-        [_panel(f"Behind, {KINDS[kind]}", networks, kind, "distance", dotted="if_white") for kind in kinds],
-        [_panel(f"Rank behind, %, {KINDS[kind]}", networks, kind, "rank_share", percent=True) for kind in kinds],
+        [_panel(f"Distance from white before layers, {kind}", networks, kind, "arriving_distance") for kind in kinds],
+        [
+            _panel(f"Distance from white behind layers, {kind}", networks, kind, "distance", dotted="if_white")
+            for kind in kinds
+        ],
+        [
+            _panel(f"Effective rank behind layers, %, {kind}", networks, kind, "rank_share", percent=True)
+            for kind in kinds
+        ],
     ]
 
 
@@ -96,7 +103,7 @@ def _eigenvalue_panel(networks: Sequence[MeasuredNetwork], kind: str, layer: str
         axes.set_xlim(0, 100)
         log_scale(axes.yaxis)
 
-    return panel(f"{layer.removeprefix('network.')}, {KINDS[kind]}", SMALL, draw)
+    return panel(f"{layer.removeprefix('network.')}, {kind}", SMALL, draw)
 
 
 def _sigma_panel(network: MeasuredNetwork) -> Panel:

@@ -10,11 +10,16 @@ from .panels import Panel, Size
 GAP, TITLE, LEGEND = 14, 18, 22  # points
 
 
-def standalone(rows: Sequence[tuple[str, Sequence[Panel]]], size: Size, legend: Sequence[tuple[Look, str]]) -> str:
-    """Rows of panels, each row under its heading if it has one. Colors follow the reader's light or dark mode."""
+def standalone(
+    rows: Sequence[tuple[str, Sequence[Panel]]], size: Size, legend: Sequence[tuple[Look, str]], note: str
+) -> str:
+    """Rows of panels, each row under its heading if it has one, below the legend and a note.
+
+    Colors follow the reader's light or dark mode.
+    """
     columns = max(len(panels) for _, panels in rows)
     width = columns * (size.width + GAP) + GAP
-    parts, y = [_legend(legend)], float(LEGEND)
+    parts, y = [_legend(legend, note)], float(LEGEND)
     for heading, panels in rows:
         if heading:
             parts.append(_text(GAP, y + 13, heading, 13, 700))
@@ -35,13 +40,13 @@ def standalone(rows: Sequence[tuple[str, Sequence[Panel]]], size: Size, legend: 
     )
 
 
-def _legend(entries: Sequence[tuple[Look, str]]) -> str:
+def _legend(entries: Sequence[tuple[Look, str]], note: str) -> str:
     parts, x = [], float(GAP)
     for look, label in entries:
         parts.append(swatch(look).replace("<svg ", f'<svg x="{x:g}" y="6" width="28" height="12" ', 1))
         parts.append(_text(x + 34, 16, label, 11, 400))
         x += 54 + 6.5 * len(label)
-    return "".join(parts)
+    return "".join([*parts, _text(x, 16, note, 11, 400)])
 
 
 def _text(x: float, y: float, text: str, size: int, weight: int) -> str:
