@@ -2,6 +2,7 @@
 
 import html
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ W W<sup>T</sup>, what the weight alone does; a layer with more outputs than inpu
 error of W S W<sup>T</sup> against the covariance measured.</p>"""
 PROFILES = (
     '<p class="note">The distance from white of what arrives at each layer, after norm, activation and shortcut, and of '
-    "what is behind it. Dotted: behind it if what arrives were white. Last, the effective rank behind each layer.</p>"
+    "what is behind it. Dotted: behind it if what arrives were white. Last, the effective rank behind each layer. "
+    "Each kind of layer has a line.</p>"
 )
 EIGENVALUES = '<p class="note">Eigenvalues of the covariance behind a few layers, over the largest.</p>'
 SIGMAS = (
@@ -142,13 +144,19 @@ def _lead(content: Mapping[str, Any]) -> str:
 def _compared(first: MeasuredNetwork, other: MeasuredNetwork, kind: str) -> str:
     layers = first.layers(kind)
     nearer = sum(other.value(kind, layer, "distance") < first.value(kind, layer, "distance") for layer in layers)
-    ours, theirs = (network.median(kind, "distance") for network in (other, first))
-    ours_alone, theirs_alone = (network.median(kind, "if_white") for network in (other, first))
+    measured, alone = (_median_ratio(first, other, kind, column) for column in ("distance", "if_white"))
     return (
-        f"{other.weights} is nearer to white than {first.weights} behind {nearer} of {len(layers)} layers, "
-        f"{ours:.2f} against {theirs:.2f} behind the median one. The weights alone would make it {ours_alone:.2f} against "
-        f"{theirs_alone:.2f}."
+        f"{other.weights} is nearer to white than {first.weights} behind {nearer} of {len(layers)} layers. Its distance is "
+        f"{measured:.2f} of the other in the median; if what arrives were white, it would be {alone:.2f} of it."
     )
+
+
+def _median_ratio(first: MeasuredNetwork, other: MeasuredNetwork, kind: str, column: str) -> float:
+    """Over the layers."""
+    values = zip(first.layers(kind), first.values(kind, column), strict=True)
+    ratios = [other.value(kind, layer, column) / value for layer, value in values if value > 0]
+    finite = [ratio for ratio in ratios if math.isfinite(ratio)]
+    return statistics.median(finite) if finite else math.nan
 
 
 def _estimates(network: MeasuredNetwork) -> str:

@@ -1,5 +1,6 @@
 """How the covariance of features goes from layer to layer: distances from white, eigenvalues, and norms of the weights."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from .standalone import standalone
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-APART = 0.17  # of the width, between two names of layers below a panel
+APART = 0.25  # of the width, between two names of layers below a panel
 MOST_SPECTRA = 4  # layers whose eigenvalues are drawn
 SCALE = 0.01  # the least height of a panel of sigmas: rounding looks like 0
-NOTE = "Dotted: behind layers if what arrives were white"
+NOTE = "A line for each kind of layer (conv1, qkv, ...). Dotted: behind layers if what arrives were white"
 LEAST = 1e-4  # of an eigenvalue over the largest that is drawn
 
 
@@ -84,9 +85,13 @@ def _panel(
 
     def draw(axes: "Axes") -> None:
         for i, network in enumerate(networks):
+            places = _by_role(network.layers(kind))
             if dotted:
-                axes.plot(network.values(kind, dotted), **{**series(i).line(), "linestyle": ":", "linewidth": 1.1})
-            axes.plot([(100 if percent else 1) * value for value in network.values(kind, column)], **series(i).line())
+                _draw(
+                    axes, places, network.values(kind, dotted), {**series(i).line(), "linestyle": ":", "linewidth": 1.1}
+                )
+            shown = [(100 if percent else 1) * value for value in network.values(kind, column)]
+            _draw(axes, places, shown, series(i).line())
         axes.set_ylim(0, 102 if percent else _largest(networks))
         _name_layers(axes, networks[0].layers(kind))
 
@@ -122,6 +127,28 @@ def _sigma_panel(network: MeasuredNetwork) -> Panel:
         _name_layers(axes, [row["layer"] for row in rows])
 
     return panel(f"Spectral norm of R, {network.weights}", MEDIUM, draw)
+
+
+def _draw(axes: "Axes", places: Sequence[int | None], values: Sequence[float], look: dict[str, Any]) -> None:
+    """A line through the layers at these places; None interrupts it."""
+    x = [np.nan if place is None else place for place in places]
+    axes.plot(x, [np.nan if place is None else values[place] for place in places], **look)
+
+
+def _by_role(layers: Sequence[str]) -> list[int | None]:
+    """The places of layers of the same role in different blocks, role by role, None between two roles.
+
+    Their names differ in the numbers before the last part alone: `blocks.0.mlp.fc1` and `blocks.1.mlp.fc1`. A layer of a
+    role of its own goes with the one that follows it.
+    """
+    roles = [re.sub(r"\d+(?=.*\.)", "", layer) for layer in layers]
+    for i in reversed(range(len(roles) - 1)):
+        if roles.count(roles[i]) == 1:
+            roles[i] = roles[i + 1]
+    places: list[int | None] = []
+    for role in dict.fromkeys(roles):
+        places += [*(i for i, own in enumerate(roles) if own == role), None]
+    return places
 
 
 def _largest(networks: Sequence[MeasuredNetwork]) -> float:

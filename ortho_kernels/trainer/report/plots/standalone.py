@@ -36,7 +36,7 @@ def standalone(
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {y:g}" width="{width:g}" height="{y:g}" '
         f'font-family="system-ui, sans-serif"><style>{style}</style>'
-        f'<rect width="100%" height="100%" fill="{variable("paper")}"/>{"".join(parts)}</svg>\n'
+        f'<rect width="100%" height="100%" style="fill: {variable("paper")}"/>{"".join(parts)}</svg>\n'
     )
 
 
