@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import TrainerError, writing
 from .options import at_least, more_than, one_of, option
-from .probes.propagation.whole_network import PropagationSettings
+from .probes.propagation import INPUTS, PropagationSettings
 
 if TYPE_CHECKING:
     from .probes.propagation import Inputs
@@ -31,7 +31,6 @@ The covariance of features, layer by layer. Of finished runs or exported encoder
 penalty; or of networks with random weights, and of the same with orthogonal ones. The folder `output` gets
 propagation.html, .svg, .json and .csv.
 """
-KINDS = ("noise", "whitened", "real")
 WEIGHTS = ("random", "orthogonal", "optimized")
 
 
@@ -52,7 +51,7 @@ class Settings(PropagationSettings):
         one_of("student", "teacher", "ema"),
     )
     inputs: list[str] = option(
-        list(KINDS), "Gaussian noise, pictures that are whitened, and as they are", one_of(*KINDS)
+        list(INPUTS), "Gaussian noise, pictures that are whitened, and as they are", one_of(*INPUTS)
     )
     pictures: int = option(1000, "that go through each network", at_least(2))
     whitening: int = option(10_000, "pictures whose covariance whitens; more than a picture has numbers", at_least(2))

@@ -27,6 +27,8 @@ from ortho_kernels.trainer.probes.propagation import (
 )
 from ortho_kernels.trainer.probes.propagation.layer_samples import full_matrix, sample_layer
 from ortho_kernels.trainer.propagation import Settings, main
+from ortho_kernels.trainer.report.plots.propagation import by_role
+from ortho_kernels.trainer.report.propagation_files import write_propagation
 
 ALL = 10_000  # positions: every one
 
@@ -472,3 +474,30 @@ def test_settings_have_a_help(capsys):
     said = capsys.readouterr().out
     assert "backbone_options" in said
     assert all(name in said for name in asdict(Settings()))
+
+
+def test_layers_behind_which_nothing_varies_are_gaps(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 3))
+    nn.init.zeros_(network[1].weight)
+    given = inputs(kinds=["real"])
+    found = propagate(network, "flat", "zero", given, PropagationSettings(starts=1))
+    content = {
+        "data": "noise",
+        "inputs": [given.facts()],
+        "settings": {},
+        "networks": [asdict(found)],
+        "machine": {},
+    }
+    page = write_propagation(tmp_path, content)
+    written = json.loads((tmp_path / "propagation.json").read_text())
+    assert written["networks"][0]["measurements"]["real"]["layers"][0]["output"]["distance"] is None
+    first, *_ = csv.DictReader((tmp_path / "propagation.csv").open())
+    assert (first["layer"], first["distance"], float(first["sigma"])) == ("1", "", 1.0)
+    assert "<td>&ndash;</td>" in page.read_text()
+
+
+def test_lines_of_a_figure_join_layers_of_one_role():
+    layers = ["patch", "blocks.0.fc1", "blocks.0.fc2", "blocks.1.fc1", "blocks.1.fc2"]
+    assert by_role(layers) == [0, 1, 3, None, 2, 4, None]
+    layers = ["conv1", "layer1.0.conv1", "layer1.1.conv1", "head"]
+    assert by_role(layers) == [0, 1, 2, None, 3, None]

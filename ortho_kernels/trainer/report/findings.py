@@ -108,8 +108,8 @@ def _number(value: float) -> str:
 def _named(contrast: Contrast) -> str:
     seeds = f"{contrast.seeds} seed{'s' * (contrast.seeds != 1)}"
     _, (_, other) = common_and_own([contrast.group.label, contrast.other.label])
-    role = {"baseline": "its baseline ", "control": "the control "}.get(contrast.role, "")
-    return f"{role}{other} ({seeds})"
+    role = {"baseline": "its baseline", "control": "the control"}[contrast.role]
+    return f"{role} ({other}, {seeds})"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -43,13 +43,16 @@ def _counts(groups: Sequence[Group]) -> list[str]:
 
 
 def _training(runs: Sequence[RunRecord]) -> str:
-    first = runs[0].results
     steps, images = (_range([run.results[key] for run in runs]) for key in ("steps", "train_size"))
-    if "knn" in first:
-        judged = f"judged with {first['train_images']:,} labeled and {first['test_images']:,} test images"
-    else:
-        judged = f"looked at with {first['representation_images']:,} of these images, without labels and scores"
+    judged = " or ".join(dict.fromkeys(_judged(run) for run in runs))
     return f"{steps} steps on {images} images; the final encoder (no best step is chosen), frozen, is {judged}."
+
+
+def _judged(run: RunRecord) -> str:
+    results = run.results
+    if "knn" in results:
+        return f"judged with {results['train_images']:,} labeled and {results['test_images']:,} test images"
+    return f"looked at with {results['representation_images']:,} of these images, without labels and scores"
 
 
 def left_out(runs: Sequence[RunRecord]) -> list[str]:
@@ -98,10 +101,8 @@ def _intervals(groups: Sequence[Group]) -> list[str]:
             "Nothing is scored, since there are no labels. Ranks and spread tell whether the network has collapsed."
         )
         return [nothing, *of_seeds]
-    points = f"± {100 * alone[0].interval.half_width:.1f} points (95 %, Wilson) on each score"
-    if several:
-        return [*of_seeds, f"All seeds share the test set, which alone leaves {points}."]
-    return [f"The test set alone leaves {points}."]
+    points = f"± {100 * alone[0].interval.half_width:.1f} points (95 %, Wilson)"
+    return [*of_seeds, f"The test images alone leave {points} on the score of a run."]
 
 
 def _what_differs(groups: Sequence[Group]) -> list[str]:

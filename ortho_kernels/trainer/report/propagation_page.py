@@ -135,7 +135,7 @@ def _lead(content: Mapping[str, Any]) -> str:
     text = f"{first['pictures']:,} pictures of {content['data']}, {shape}, through {len(content['networks'])} networks."
     if "whitened_by" in first:
         text += (
-            f" Whitened by the covariance of {first['whitened_by']:,} of them, which vary in "
+            f" What whitens is the covariance of {first['whitened_by']:,} pictures, which vary in "
             f"{first['whitened_directions']:,} of {math.prod(first['shape']):,} directions."
         )
     return text

@@ -12,11 +12,7 @@ from ...randomness import generator_for
 from ..features import View
 from .whitening import Whitening
 
-INPUTS = {
-    "noise": "Gaussian noise, which is white",
-    "whitened": "pictures, whitened by ZCA",
-    "real": "pictures as the encoder sees them",
-}
+INPUTS = ("noise", "whitened", "real")  # Gaussian; pictures without correlation (ZCA); as the encoder sees them
 BATCH = 50  # pictures at a time
 
 

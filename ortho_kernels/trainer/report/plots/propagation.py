@@ -85,7 +85,7 @@ def _panel(
 
     def draw(axes: "Axes") -> None:
         for i, network in enumerate(networks):
-            places = _by_role(network.layers(kind))
+            places = by_role(network.layers(kind))
             if dotted:
                 _draw(
                     axes, places, network.values(kind, dotted), {**series(i).line(), "linestyle": ":", "linewidth": 1.1}
@@ -135,7 +135,7 @@ def _draw(axes: "Axes", places: Sequence[int | None], values: Sequence[float], l
     axes.plot(x, [np.nan if place is None else values[place] for place in places], **look)
 
 
-def _by_role(layers: Sequence[str]) -> list[int | None]:
+def by_role(layers: Sequence[str]) -> list[int | None]:
     """The places of layers of the same role in different blocks, role by role, None between two roles.
 
     Their names differ in the numbers before the last part alone: `blocks.0.mlp.fc1` and `blocks.1.mlp.fc1`. A layer of a
