@@ -55,6 +55,12 @@ class NetworkSpectra:
         """For JSON: lists, numbers and None. Of the correlation matrix 64 evenly chosen dimensions are kept, of an
         operator 256 evenly chosen singular values."""
         stages = {name: spectrum for name, spectrum in self.features.items() if name != REPRESENTATION}
+        operators = {
+            name: {"input_size": list(each.input_size or ()), "singular_values": _evenly(each.operator.tolist())}
+            for name, each in self.weights.items()
+            if each.operator is not None
+        }
+        folded = {name: each.norm for name, each in self.weights.items() if each.norm is not None}
         return {
             "weights": {name: each.singular_values.flatten().tolist() for name, each in self.weights.items()},
             "representation": self.representation.eigenvalues.tolist(),
@@ -63,12 +69,8 @@ class NetworkSpectra:
             "correlation": thinned(self.representation.correlation, MOST_CORRELATED).tolist(),
             "summary": self.summary(),
             "weights_summary": weights_summary(self.weights),
-            "folded": {name: each.norm for name, each in self.weights.items() if each.norm is not None},
-            "operators": {
-                name: {"input_size": list(each.input_size or ()), "singular_values": _evenly(each.operator.tolist())}
-                for name, each in self.weights.items()
-                if each.operator is not None
-            },
+            **({"folded": folded} if folded else {}),
+            **({"operators": operators} if operators else {}),
         }
 
     def __str__(self) -> str:
