@@ -42,7 +42,7 @@ from ..methods import METHODS
 from ..probes.augmented import Augmentation
 from ..probes.evaluation import evaluate
 from ..probes.running import RunningProbe
-from ..probes.spectra import encoder_spectra, of_weights, representation_results
+from ..probes.spectra import encoder_spectra, of_weights, pictures_looked_at, representation_results
 from ..randomness import seed_globally
 from ..report.atomic_writing import write_atomically
 from ..report.collapse import CollapseAlarm, advice, collapse
@@ -270,10 +270,10 @@ def record(
         encoder,
         of_weights(module.penalty.weights()),
         features,
-        images=judged.pretraining if judged.labeled is None else judged.labeled[1],
-        view=module.views.plain,
-        seed=config.seed,
-        augmentation=Augmentation(planned_views(config), config.data.get("pipeline"), preprocess, config.seed),
+        pictures_looked_at(judged, config.evaluation.test_images, config.seed),
+        module.views.plain,
+        config.seed,
+        Augmentation(planned_views(config), config.data.get("pipeline"), preprocess, config.seed),
     )
     results: dict[str, Any] = {
         "label": label_of(config),
