@@ -16,6 +16,7 @@ from .weights import WeightSpectrum, weight_spectra, weights_summary
 
 MOST_CORRELATED = 64  # dimensions of the correlation matrix that is written
 MOST_OPERATOR = 256  # singular values of an operator that are written
+ROUNDING = 1e-13  # of a singular value, relative to the largest
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,11 @@ def _aligned(rows: list[list[str]]) -> str:
 
 
 def _extremes(values: Tensor) -> tuple[float, float]:
-    return (values.max().item(), values.min().item()) if values.numel() else (math.nan, math.nan)
+    """The largest and the smallest; what is rounding beside the largest is 0."""
+    if not values.numel():
+        return math.nan, math.nan
+    largest, smallest = values.max().item(), values.min().item()
+    return largest, 0.0 if smallest < ROUNDING * largest else smallest
 
 
 def _descending(values: Tensor) -> list[float]:

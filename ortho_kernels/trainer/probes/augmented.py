@@ -42,6 +42,7 @@ class Augmentation:
         seed = seed_for(self.seed, "views of LiDAR")
         pipeline = build_pipeline(self.pipeline, self.plan, images, seed)
         draw = self._views(encoder, seed)
+        device = draw.mean.device
         order = Order(len(images), min(BATCH, len(images)), seed)
         rounds = -(-views // LARGE)
         tables = []
@@ -49,10 +50,9 @@ class Augmentation:
             for part, indices in enumerate(torch.arange(len(images)).split(order.batch_size)):
                 seen = []
                 for number in range(part * rounds, (part + 1) * rounds):
-                    prepared = pipeline.prepare(images, indices, number, order)
-                    moved = [view.to(draw.mean.device) for view in prepared] if isinstance(prepared, list) else prepared
-                    moved = moved if isinstance(moved, list) else moved.to(draw.mean.device)
-                    seen += [encoder(view.to(draw.mean.dtype)).float().cpu() for view in draw(moved, number)[:LARGE]]
+                    crops = pipeline.prepare(images, indices, number, order)
+                    crops = [view.to(device) for view in crops] if isinstance(crops, list) else crops.to(device)
+                    seen += [encoder(view.to(draw.mean.dtype)).float().cpu() for view in draw(crops, number)[:LARGE]]
                 tables.append(torch.stack(seen, 1))
         return torch.cat(tables)
 
