@@ -45,8 +45,8 @@ class SpectraSettings:
     data: str | None = option(None, "source of other pictures; by default those that the run was judged by")
     data_options: dict[str, Any] = option({}, "options of that source: {root: FOLDER}")
     images: int | None = option(None, "pictures, drawn by the seed; by default as many as the run took", at_least(2))
-    layers: list[str] | None = option(None, "patterns of names of weights or of modules; all by default")
-    stages: list[str] | None = option(None, "names of modules; by default those of the network's known stages")
+    layers: list[str] = option([], "patterns of names of weights or of modules; all by default")
+    stages: list[str] = option([], "names of modules; by default those of the network's known stages")
     fold_batch_norm: bool = option(
         False, "scale each filter as the batch norm behind it does: findings may turn around"
     )
@@ -105,7 +105,7 @@ def spectra_name(trained: Trained, settings: SpectraSettings) -> str:
     for option_field in fields(settings):
         key, value = option_field.name, getattr(settings, option_field.name)
         own = {"data": own_data(trained), "network": trained.config and trained.config.evaluation.network}.get(key)
-        if key in NOT_IN_THE_NAME or value in (None, False, own, {}):
+        if key in NOT_IN_THE_NAME or value in (None, False, own, [], {}):
             continue
         if key == "data_options":
             parts += [f"{name}{spell(each)}" for name, each in sorted(value.items())]
@@ -129,7 +129,7 @@ def _measure(trained: Trained, images: Images, settings: SpectraSettings, seed: 
     pixels, _ = next(readable(images, settings.batch_size))
     weights = weight_spectra(
         encoder,
-        settings.layers,
+        settings.layers or None,
         images=preprocess.view(pixels[:2]),
         fold_batch_norm=settings.fold_batch_norm,
         operators=settings.operators,
@@ -145,7 +145,7 @@ def _measure(trained: Trained, images: Images, settings: SpectraSettings, seed: 
         preprocess.view,
         seed,
         augmentation,
-        stages=settings.stages,
+        stages=settings.stages or None,
         folded=settings.fold_batch_norm,
     )
 
