@@ -253,3 +253,12 @@ def test_help_lists_options_of_all_protocols(capsys):
     said = capsys.readouterr().out
     for option in ("network=null", "labels=1.0", "knn.neighbors=20", "linear.epochs=100", "finetune.lr=0.05"):
         assert f"  {option} " in said
+
+
+def test_long_work_says_how_far_it_is(run, monkeypatch, capsys):
+    monkeypatch.setattr("ortho_kernels.trainer.probes.progress_lines.LINE_SECONDS", 0.0)
+    words = ["protocol=linear,logistic", "linear.epochs=3", "batch_size=100", *QUICK, "logistic.decays=1e-3,1e-2"]
+    evaluate.main([str(run), *words])
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("batches of training pictures: 1/2", "epochs of linear: 2/3", "decays: 1/2"):
+        assert line in lines
