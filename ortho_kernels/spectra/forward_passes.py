@@ -23,7 +23,7 @@ def forward_passes(network: nn.Module, batches: Batches, receive: Callable[[Any]
     """
     sample = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
     pictures = 0
-    with torch.no_grad(), evaluating(network):
+    with torch.no_grad(), evaluation_mode(network):
         for batch in batches.split(BATCH) if isinstance(batches, Tensor) else batches:
             batch = pictures_of(batch)
             pictures += len(batch)
@@ -45,7 +45,7 @@ def pictures_of(batch: Any) -> Tensor:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Within it, all modules are in evaluation mode; then each is as it was."""
     training = [module for module in network.modules() if module.training]
     network.eval()

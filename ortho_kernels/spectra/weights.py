@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from .batch_norm import folded_weight, following_batch_norms
 from .convolution_operator import operator_singular_values
 from .covariance import descending_eigenvalues
-from .forward_passes import evaluating, forward_passes
+from .forward_passes import evaluation_mode, forward_passes
 from .ranks import effective_rank, singular_values, stable_rank
 
 
@@ -98,7 +98,7 @@ def weight_spectra(
     if (fold_batch_norm or operators) and images is None:
         option = "fold_batch_norm" if fold_batch_norm else "operators"
         raise ValueError(f"{option}=True needs images: a forward pass shows which norm follows a layer, and map sizes")
-    with evaluating(network):  # a parametrization in training mode would move
+    with evaluation_mode(network):  # a parametrization in training mode would move
         found = matrices_of(network)
         patterns = [layers] if isinstance(layers, str) else layers
         names = list(found) if patterns is None else _matching(found, patterns)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ortho_kernels.spectra.forward_passes import evaluating
+from ortho_kernels.spectra.forward_passes import evaluation_mode
 
 from ..data import Images
 from ..data.order import Order
@@ -46,7 +46,7 @@ class Augmentation:
         order = Order(len(images), min(BATCH, len(images)), seed)
         rounds = -(-views // LARGE)
         tables = []
-        with evaluating(encoder):
+        with evaluation_mode(encoder):
             for part, indices in enumerate(torch.arange(len(images)).split(order.batch_size)):
                 seen = []
                 for number in range(part * rounds, (part + 1) * rounds):
