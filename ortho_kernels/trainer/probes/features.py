@@ -1,12 +1,13 @@
 """The features of an encoder, decoded pictures to one table."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ortho_kernels.spectra.forward_passes import evaluation_mode
 
 from ..data import Images
 from ..errors import TrainerError
@@ -51,18 +52,6 @@ def extract(
             "evaluation.train_images and evaluation.test_images, and then goes on by resume=auto.)"
         )
     return Extracted(*map(torch.cat, zip(*tables, strict=True)))
-
-
-@contextmanager
-def evaluation_mode(encoder: nn.Module) -> Iterator[None]:
-    """Afterwards each of its modules is in the mode in which it was."""
-    training = [module for module in encoder.modules() if module.training]
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def raw_pixels(pixels: Tensor) -> Tensor:

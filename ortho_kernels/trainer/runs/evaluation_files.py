@@ -68,9 +68,9 @@ def evaluation_name(
 
     `knn`, `knn-neighbors200`, `linear-cifar100-teacher-labels0.01`. Other words give another name.
     """
-    parts = [protocol.name, *(f"{key}{_spell(value)}" for key, value in _given(protocol))]
+    parts = [protocol.name, *(f"{key}{spell(value)}" for key, value in _given(protocol))]
     if data_options or data not in (None, own_data(trained)):
-        parts += [str(data), *(f"{key}{_spell(value)}" for key, value in sorted((data_options or {}).items()))]
+        parts += [str(data), *(f"{key}{spell(value)}" for key, value in sorted((data_options or {}).items()))]
     if trained.config is not None and trained.network != trained.config.evaluation.network:
         parts.append(str(trained.network))
     if settings.labels < 1:
@@ -80,7 +80,7 @@ def evaluation_name(
     for purpose, images in (("train", settings.train_images), ("test", settings.test_images)):
         if images is not None:
             parts.append(f"{purpose}{images}")
-    return _file_name("-".join(parts))
+    return file_name("-".join(parts))
 
 
 def write_evaluated(trained: Trained, name: str, content: dict[str, Any]) -> Path:
@@ -103,13 +103,14 @@ def _given(protocol: Protocol) -> list[tuple[str, Any]]:
     return given
 
 
-def _spell(value: Any) -> str:
+def spell(value: Any) -> str:
+    """An option's value as a part of a name."""
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_spell, value))
+        return ",".join(map(spell, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """What a file can be called; where that loses something, a digest of the text keeps names apart."""
     name = re.sub(r"[^\w.,=+-]", "_", text)
     if name == text and len(name) <= LONGEST_NAME:
