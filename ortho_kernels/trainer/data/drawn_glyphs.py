@@ -1,6 +1,5 @@
 """Pictures that are drawn, not stored: each shows one glyph, of a random size and turn, at a random place."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from .view_settings import ViewSettings
 
 Item = TypeVar("Item")
 
-TEST_SHARE = 1 / 3  # of the glyphs
+TEST_PART = 3  # every third glyph, on average, is tested on
 SCALE = (0.6, 0.8)  # a glyph's longer side, of the picture's side
 TURN = 10.0  # degrees, either way
 SHIFT = (0.25, 0.75)  # the share of the room beside a glyph that lies left of it, and above it
@@ -96,7 +95,7 @@ def place_at_random(glyph: Image.Image, size: int, generator: np.random.Generato
 
 
 def split(items: Sequence[Item], generator: np.random.Generator) -> tuple[list[Item], list[Item]]:
-    """To train on, and a third to test on: each at least one of two items or more, in the order given."""
-    held_out = set(generator.permutation(len(items))[: math.ceil(TEST_SHARE * (len(items) - 1))].tolist())
+    """To train on, and a third to test on, of two items or more: each gets one at least, in the order given."""
+    held_out = set(generator.permutation(len(items))[: max(1, len(items) // TEST_PART)].tolist())
     train = [item for place, item in enumerate(items) if place not in held_out]
     return train, [item for place, item in enumerate(items) if place in held_out]

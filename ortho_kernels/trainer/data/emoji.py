@@ -3,8 +3,8 @@
 No emoji that is trained on is tested on. Those of one character serve, since sequences (flags, skin tones) need more than
 a font to be drawn. So the groups Flags and Component are left out, which hardly have any.
 
-The groups are those of Unicode's emoji-test.txt, in the Debian package unicode-data (Unicode License, 8 MB). The font is Noto
-Color Emoji (SIL Open Font License), in fonts-noto-color-emoji (10 MB).
+The groups are those of Unicode's emoji-test.txt, in the Debian package unicode-data (Unicode License, 8 MB). The font is
+Noto Color Emoji (SIL Open Font License), in fonts-noto-color-emoji (10 MB).
 """
 
 import dataclasses
