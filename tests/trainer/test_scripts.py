@@ -109,7 +109,7 @@ def test_a_script_that_no_font_draws_is_named(fonts):
 
 
 def test_a_mistyped_script_is_answered(fonts):
-    with pytest.raises(TrainerError, match="There is no script Cyrilic. Did you mean Cyrillic"):
+    with pytest.raises(TrainerError, match=r"There is no script Cyrilic\. Did you mean Cyrillic"):
         source(fonts, scripts=["Cyrilic"]).load()
 
 

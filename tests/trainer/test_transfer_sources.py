@@ -107,7 +107,7 @@ def test_a_damaged_list_of_pictures_is_reported(tmp_path, offline):
 def test_splits_of_different_classes_are_reported(tmp_path):
     write_dtd(tmp_path)
     (tmp_path / "dtd" / "dtd" / "labels" / "test1.txt").write_text("banded/banded_1test.jpg\n")
-    with pytest.raises(TrainerError, match="splits train and test of DTD in .* have different classes"):
+    with pytest.raises(TrainerError, match=r"splits train and test of DTD in .* have different classes"):
         load("dtd", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Small copies of data sets in the layout that torchvision downloads: squares of noise, and the lists that come with them."""
+"""Small copies of data sets in the layout that torchvision downloads: squares of noise, and the lists beside them."""
 
 import csv
 import json

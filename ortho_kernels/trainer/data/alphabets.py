@@ -73,20 +73,15 @@ def _alphabet(drawn: Mapping[Font, set[str]]) -> Alphabet:
 def without_lookalikes(alphabets: Mapping[str, Alphabet]) -> dict[str, Alphabet]:
     """Without the letters of one script that look like those of another, all of them, and without a script's own twins,
     but the first. Letters look alike that the first font of their script draws alike, such as A in Latin and in Greek."""
-    first: dict[bytes, tuple[str, str]] = {}  # look to the script and letter that it was met at
-    ambiguous = set()
+    first: dict[str, tuple[str, str]] = {}  # outline to the script and letter that it was met at
+    ambiguous = {""}  # nothing is drawn
     for script, alphabet in alphabets.items():
         for letter in alphabet.letters:
-            look = _look(alphabet.fonts[0], letter)
-            if look is not None and first.setdefault(look, (script, letter))[0] != script:
-                ambiguous.add(look)
-    kept = {place for look, place in first.items() if look not in ambiguous}
+            outline = alphabet.fonts[0].outline(letter)
+            if first.setdefault(outline, (script, letter))[0] != script:
+                ambiguous.add(outline)
+    kept = {place for outline, place in first.items() if outline not in ambiguous}
     return {
         script: replace(alphabet, letters=[letter for letter in alphabet.letters if (script, letter) in kept])
         for script, alphabet in alphabets.items()
     }
-
-
-def _look(font: Font, letter: str) -> bytes | None:
-    glyph = font.glyph(letter)
-    return None if glyph is None else repr(glyph.size).encode() + glyph.tobytes()

@@ -31,6 +31,17 @@ class Font:
     def has_colors(self) -> bool:
         return not {"CBDT", "COLR", "sbix", "SVG "}.isdisjoint(self._tables.keys())
 
+    def outline(self, character: str) -> str:
+        """The curves of its glyph, written out; empty where it draws nothing.
+
+        Glyphs of one outline look alike. Their pixels may differ, as FreeType fits each script to pixels in its own way.
+        """
+        from fontTools.pens.recordingPen import DecomposingRecordingPen
+
+        pen = DecomposingRecordingPen(self._glyphs)
+        self._glyphs[self._tables.getBestCmap()[ord(character)]].draw(pen)
+        return str(pen.value) if pen.value else ""
+
     def glyph(self, character: str, in_color: bool = False) -> Image.Image | None:
         """How it draws the character, cut to its extent: light on dark, mode L, or in its own colors, RGBA.
 
@@ -53,6 +64,10 @@ class Font:
         if "CBLC" not in self._tables:
             return HEIGHT
         return max(strike.bitmapSizeTable.ppemY for strike in self._tables["CBLC"].strikes)
+
+    @cached_property
+    def _glyphs(self) -> Any:
+        return self._tables.getGlyphSet()
 
     @cached_property
     def _tables(self) -> Any:
