@@ -43,8 +43,9 @@ def _compare_words(words: Sequence[str], multirun: bool) -> None:
 def compare(baseline: "DictConfig", regularized: "DictConfig") -> Path:
     """Returns the report's path; with `resume=auto`, runs that are finished already are taken as they are."""
     from .config import fingerprint
-    from .report.page import summary, write_report
+    from .report.page import write_report
     from .report.record import RunRecord
+    from .report.text_summary import summary
     from .runs.pretrain import pretrain
 
     runs = [RunRecord.read(pretrain(config)) for config in (baseline, regularized)]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from . import plots
 from .atomic_writing import write_atomically
+from .lead import title_of
 from .live_run import Curve, LiveRun, State, curves_of, labels_of
-from .page import PAGE, STYLE, title_of
+from .style import PAGE, STYLE
 from .terminal import course, number
 
 # Each color of the plots, and what it becomes where the reader prefers a dark page.

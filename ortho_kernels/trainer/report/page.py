@@ -2,96 +2,22 @@
 
 import base64
 import html
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..data.left_out import LeftOut
-from . import plots
+from . import plots, tables
 from .atomic_writing import write_atomically
-from .collapse import SIGNS, advice, collapse
+from .comparability import apart, cautions, parts_of
+from .configuration import configuration, machines, run_list
+from .findings import collapses, findings, of_many, unpaired
+from .groups import Group, families_of, gamma_series, groups_of
+from .later_scores import later_scores
+from .lead import lead, reading, repeated, title
+from .measures import COMPARED, COST, HEADLINES, REPRESENTATION, SCORES, TRAINING, Measure, present
 from .record import RunRecord
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{head}<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p class="lead">{lead}</p>
-{alarms}
-{sections}
-</main>
-</body>
-</html>
-"""
-
-STYLE = """
-:root { color-scheme: light; --ink: #22262e; --soft: #646b78; --line: #dfe2e8; --paper: #fff; --accent: #b4451f; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f4f5f7; color: var(--ink); font: 16px/1.55 Charter, Georgia, "Times New Roman", serif; }
-main { max-width: 61rem; margin: 2.5rem auto; padding: 3rem 3.5rem; background: var(--paper);
-  border: 1px solid var(--line); border-radius: 4px; }
-h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .4rem; }
-.alarm { margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: #fbf1ed; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-.lead { color: var(--soft); margin: 0; }
-p { max-width: 46rem; }
-.note { color: var(--soft); font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; font: 14px/1.5 system-ui, sans-serif;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 2px solid var(--ink); }
-tbody th { font-weight: 400; }
-td.difference { color: var(--soft); }
-tr.headline > * { font-weight: 600; }
-figure { margin: 1rem 0; }
-figure img { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; }
-details { margin: .6rem 0; }
-summary { cursor: pointer; }
-pre { overflow-x: auto; padding: 1rem; background: #f7f8fa; border: 1px solid var(--line); font-size: 12.5px;
-  line-height: 1.45; }
-@media (max-width: 50rem) { main { margin: 0; padding: 1.5rem; border: 0; } table { font-size: 12px; } }
-@media print { body { background: #fff; } main { margin: 0; border: 0; padding: 0; } }
-"""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-# Key in results.json, what it is called, how it is written, whether it is a headline.
-ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
-    ("knn", "kNN on frozen features", _percent, True),
-    ("linear_probe", "Linear probe on frozen features", _percent, True),
-    ("raw_pixels_knn", "kNN on raw pixels (nothing learned)", _percent, False),
-    ("chance", "Most frequent class", _percent, False),
-    ("representation_effective_rank", "Effective rank of the feature covariance", _number, True),
-    ("representation_rankme", "RankMe of the features", _number, False),
-    ("weights_effective_rank", "Effective rank of the weights (mean share of full rank)", _percent, False),
-    ("penalty_raw", "Penalty before gamma, at the end", _number, False),
-    ("loss", "Loss of the method at the end", _number, False),
-    ("spread", "Spread of projections at the end (0: collapsed)", _number, False),
-    ("representation_spread", "Spread of features (0: collapsed)", _number, False),
-    ("images_per_second", "Images per second", _number, False),
-    ("step_ms", "Training step, median (ms)", _number, False),
-    ("penalty_ms", "of which penalty, forward and backward (ms)", _number, False),
-    ("penalty_share", "The penalty's share of the step", _percent, True),
-    ("seconds", "Time from first step to last result (s)", _number, False),
-)
-
+from .statistics import contrasts_of
+from .style import PAGE, STYLE
+from .tables import difference_table, gamma_table, value_tables
 
 FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
     (
@@ -121,154 +47,95 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
         "The dotted line is an orthogonal matrix: all values 1.",
     ),
 )
+TOPICS = {
+    "Scores of the final encoder": SCORES,
+    "Features of the final encoder": REPRESENTATION,
+    "Weights and loss at the end": TRAINING,
+}
 
 
-def write_report(path: Path, runs: Sequence[RunRecord]) -> None:
-    """Writes the self-contained page, whole or not at all."""
+def write_report(path: Path, runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> None:
+    """Writes the self-contained page, whole or not at all; `missing` says which runs are not in it, and why."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(runs))
+    write_atomically(path, render(runs, missing))
 
 
-def summary(runs: Sequence[RunRecord]) -> str:
-    """The headlines and raw pixels as lines of text, for a terminal."""
-    shown = [row for row in ROWS if row[3] or row[0] == "raw_pixels_knn"]
-    lines = [["", *[run.label for run in runs]]]
-    for key, title, write, _ in shown:
-        values = [_value(run, key) for run in runs]
-        if all(value is None for value in values):
-            continue
-        lines.append([title, *["–" if value is None else write(value) for value in values]])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def aligned(line: list[str]) -> str:
-        title, *cells = line
-        return "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
-
-    return "\n".join([*map(aligned, lines), *_left_out(runs), *_collapses(runs)])
-
-
-def render(runs: Sequence[RunRecord]) -> str:
-    sections = [
-        _section("Results", _table(runs), _reading(runs)),
-        *_figures(runs),
-        _section("Configuration", *[_configuration(run) for run in runs]),
-        _section("Machine", _machine(runs)),
+def render(runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> str:
+    groups = groups_of(runs)
+    parts = parts_of(groups)
+    alarms = [*apart(parts), *collapses(groups), *missing, *repeated(runs, groups)]
+    sections = [section for name, part in parts.items() for section in _part(part, name if len(parts) > 1 else "")]
+    sections += [
+        _section("Configuration", configuration(groups)),
+        _section("Machine", machines([run for group in groups for run in group.runs])),
+        _section("Runs", run_list(groups)) if len(runs) > 1 else "",
     ]
     return PAGE.format(
         head="",
-        title=html.escape(title_of([run.label for run in runs])),
-        style=STYLE,
-        lead=_lead(runs),
-        alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in _collapses(runs)),
+        title=html.escape(title(groups)),
+        style=STYLE + tables.STYLE,
+        lead=html.escape(" ".join(lead(groups))),
+        alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms),
         sections="\n".join(sections),
     )
 
 
-def title_of(labels: Sequence[str]) -> str:
-    title = " and ".join(labels) if len(labels) < 3 else f"{len(labels)} runs"
-    return title[:1].upper() + title[1:]
+def _part(groups: Sequence[Group], name: str) -> list[str]:
+    """The sections of groups that were judged alike."""
+    runs = [run for group in groups for run in group.runs]
+    families = families_of(groups)
+    later = later_scores(runs)
+    found = {
+        "Findings": _findings(groups),
+        "Results": _results(groups),
+        "Differences": _differences(groups, present(COMPARED, runs)),
+        "Later evaluations": value_tables(families, {"Scores": later}) + _differences(groups, later) if later else "",
+        "Gamma": _gammas(groups),
+        **_figures(groups),
+        "Cost": value_tables(families, {"Cost": COST}),
+    }
+    return [_section(f"{name}: {title}" if name else title, content) for title, content in found.items() if content]
 
 
-def _figures(runs: Sequence[RunRecord]) -> list[str]:
-    drawn = [(title, draw(runs), caption) for title, draw, caption in FIGURES]
-    return [_section(title, _figure(svg, title, caption)) for title, svg, caption in drawn if svg]
+def _findings(groups: Sequence[Group]) -> str:
+    found = findings(groups)
+    items = [f"<li><b>{html.escape(label)}.</b> {html.escape(text)}</li>" for label, text in found.items()]
+    notes = [text for text in (unpaired(groups), *cautions(groups)) if text] if len(groups) > 1 else []
+    return (f"<ul class=findings>{''.join(items)}</ul>" if items else "") + _notes(notes)
 
 
-def _lead(runs: Sequence[RunRecord]) -> str:
-    first = runs[0].results
-    if "knn" in first:
-        judged = f"judged with {first['train_images']:,} labeled and {first['test_images']:,} test images"
-    else:
-        judged = f"looked at with {first['representation_images']:,} of these images, without labels and scores"
-    sentences = [f"{first['steps']:,} steps on {first['train_size']:,} images; the final encoder, frozen, is {judged}."]
-    return html.escape(" ".join([*sentences, *_left_out(runs), first.get("note") or ""]).rstrip())
+def _results(groups: Sequence[Group]) -> str:
+    return value_tables(families_of(groups), TOPICS) + _notes([" ".join(reading(groups))])
 
 
-def _left_out(runs: Sequence[RunRecord]) -> list[str]:
-    """A sentence on the files that were not used, once where the runs agree."""
-    said = {run.label: str(LeftOut(run.results.get("left_out"))) for run in runs}
-    different = list(dict.fromkeys(said.values()))
-    if len(different) < 2:
-        return [sentence for sentence in different if sentence]
-    return [f"{label}: {sentence or 'no file was left out.'}" for label, sentence in said.items()]
+def _differences(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
+    contrasts = contrasts_of(groups)
+    if not contrasts or len(groups) == 2:  # which have theirs beside their values
+        return ""
+    legend = "Bold where the 95 % interval excludes 0, gray where it includes 0 or one seed gives none."
+    return difference_table(contrasts, measures) + _notes([f"{legend} {of_many(contrasts, measures)}"])
 
 
-def _collapses(runs: Sequence[RunRecord]) -> list[str]:
-    """A sentence for each run that has collapsed: the figure, and what to try."""
-    sentences = []
-    for run in runs:
-        if figure := collapse({key: _value(run, key) for key, *_ in SIGNS}):
-            sentences.append(
-                f"{run.label} has collapsed{_stop(run)}: {figure}. {advice(run.results['settings'].get('method.name'))}"
-            )
-    return sentences
-
-
-def _stop(run: RunRecord) -> str:
-    """Where it was stopped for that."""
-    steps, planned = run.results["steps"], run.results.get("planned_steps", run.results["steps"])
-    return f", and was stopped at step {steps} of {planned}" if steps < planned else ""
-
-
-def _reading(runs: Sequence[RunRecord]) -> str:
-    score = runs[0].results.get("knn")
-    if score is None:
-        text = "Nothing is scored, since there are no labels. Ranks and spread tell whether the network has collapsed."
-    else:
-        error = 1.96 * math.sqrt(score * (1 - score) / runs[0].results["test_images"])
-        text = f"The test set alone leaves ± {100 * error:.1f} points (95 %) on each score."
-    if len(runs) > 1:
-        text += f" The runs differ in {_varied(runs)} and in nothing else."
-        if len({run.results["settings"].get("seed") for run in runs}) == 1:
-            text += " They share one seed: repeat with others before a small difference is called an effect."
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
-def _varied(runs: Sequence[RunRecord]) -> str:
-    """The settings in which the runs differ, with their values."""
-    settings = [run.results["settings"] for run in runs]
-    keys = sorted(set().union(*settings))
-    varied = {key: list(dict.fromkeys(str(s.get(key, "absent")) for s in settings)) for key in keys}
-    return (
-        ", ".join(f"{key} ({', '.join(values)})" for key, values in varied.items() if len(values) > 1) or "no setting"
+def _gammas(groups: Sequence[Group]) -> str:
+    measures = present(HEADLINES, [run for group in groups for run in group.runs])
+    return "".join(
+        f"<h3>{html.escape(series[0].settings.get('penalty.name', 'penalty'))}</h3>{gamma_table(series, groups, measures)}"
+        for series in gamma_series(groups)
     )
 
 
-def _table(runs: Sequence[RunRecord]) -> str:
-    pair = len(runs) == 2
-    labels = [run.label for run in runs] + ["difference"] * pair
-    head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
-    body = []
-    for key, title, write, headline in ROWS:
-        values = [_value(run, key) for run in runs]
-        if all(value is None for value in values):
-            continue
-        cells = "".join(f"<td>{'–' if value is None else write(value)}</td>" for value in values)
-        if pair:
-            cells += f'<td class="difference">{_difference(values, write)}</td>'
-        body.append(f"<tr{' class=headline' * headline}><th>{html.escape(title)}</th>{cells}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+def _figures(groups: Sequence[Group]) -> dict[str, str]:
+    runs = [run for group in groups for run in group.runs]
+    drawn = {title: (draw(runs), caption) for title, draw, caption in FIGURES}
+    return {title: _figure(svg, title, caption) for title, (svg, caption) in drawn.items() if svg}
 
 
-def _value(run: RunRecord, key: str) -> float | None:
-    """From the results, or else the last value of the curve; a run without a penalty has no cost of one."""
-    if key in ("penalty_ms", "penalty_share") and run.results["settings"].get("penalty.gamma") == 0:
-        return None
-    if key in run.results:
-        return run.results[key]
-    curve = run.metrics.get(key)
-    return curve[-1] if curve else None
+def _notes(sentences: Sequence[str]) -> str:
+    return "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in sentences)
 
 
-def _difference(values: Sequence[float | None], write: Callable[[float], str]) -> str:
-    first, second = values
-    if first is None or second is None or first == second:
-        return ""
-    return ("+" if second > first else "−") + write(abs(second - first)).replace("%", "points")
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
 
 
 def _figure(svg: str, title: str, caption: str) -> str:
@@ -278,22 +145,3 @@ def _figure(svg: str, title: str, caption: str) -> str:
         f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{data}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-
-
-def _configuration(run: RunRecord) -> str:
-    return (
-        f"<details><summary>{html.escape(run.label)} ({html.escape(run.folder.name)})</summary>"
-        f"<pre>{html.escape(run.configuration)}</pre></details>"
-    )
-
-
-def _machine(runs: Sequence[RunRecord]) -> str:
-    machines: list[dict[str, Any]] = []
-    for run in runs:
-        if run.results["machine"] not in machines:
-            machines.append(run.results["machine"])
-    rows = "".join(
-        f"<tr><th>{html.escape(key)}</th>" + "".join(f"<td>{html.escape(str(m[key]))}</td>" for m in machines) + "</tr>"
-        for key in machines[0]
-    )
-    return f"<table><tbody>{rows}</tbody></table>"

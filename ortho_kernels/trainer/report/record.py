@@ -19,6 +19,7 @@ class RunRecord:
     configuration: str  # YAML
     evaluations: dict[str, list[float]] = field(default_factory=dict)  # columns of evaluations.csv, if there is one
     evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)  # later evaluations, by the names of their files
+    spectra: dict[str, Any] = field(default_factory=dict)  # all of spectra.json; what was measured later goes over it
 
     @property
     def label(self) -> str:
@@ -26,7 +27,8 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
-        spectra = json.loads((folder / "spectra.json").read_text())
+        evaluated = read_evaluations(folder / "evaluations")
+        spectra = json.loads((folder / "spectra.json").read_text()) | evaluated.pop("spectra", {})
         return cls(
             folder=folder,
             results=json.loads((folder / "results.json").read_text()),
@@ -35,7 +37,8 @@ class RunRecord:
             representation=spectra["representation"],
             configuration=(folder / "config.yaml").read_text(),
             evaluations=_columns(folder / "evaluations.csv"),
-            evaluated=read_evaluations(folder / "evaluations"),
+            evaluated=evaluated,
+            spectra=spectra,
         )
 
 

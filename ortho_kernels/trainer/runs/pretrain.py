@@ -48,8 +48,9 @@ from ..report.atomic_writing import write_atomically
 from ..report.collapse import CollapseAlarm, advice, collapse
 from ..report.machine import describe_machine
 from ..report.metrics_file import MetricsFile, read_metrics
-from ..report.page import summary, write_report
+from ..report.page import write_report
 from ..report.record import RunRecord
+from ..report.text_summary import summary
 from .folders import Run, open_run
 from .judged import load_judged
 from .prolonging import format_prolonged, note_prolonged

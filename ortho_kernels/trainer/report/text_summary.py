@@ -1,0 +1,80 @@
+"""The headlines of a report as lines of text, for a terminal."""
+
+import math
+from collections.abc import Sequence
+
+from .findings import collapses
+from .groups import Group, groups_of
+from .lead import left_out, repeated
+from .measures import HEADLINES, MISSING, SUMMARIZED, Measure, present
+from .record import RunRecord
+from .statistics import Contrast, contrast_of_two, contrasts_of, excludes_zero, statistic
+
+
+def summary(runs: Sequence[RunRecord]) -> str:
+    """Values of each group with their intervals over seeds, and differences to baselines and controls."""
+    groups = groups_of(runs)
+    taken = [run for group in groups for run in group.runs]
+    measures = present(SUMMARIZED, taken)
+    lines = measures_as_lines(groups, measures) if len(groups) < 3 else groups_as_lines(groups, measures)
+    return "\n".join([*aligned(lines), *left_out(taken), *repeated(runs, groups), *collapses(groups)])
+
+
+def measures_as_lines(groups: Sequence[Group], measures: Sequence[Measure]) -> list[list[str]]:
+    """The cells of a table with a column a group; two groups have their difference beside them."""
+    contrast = contrast_of_two(groups)
+    lines = [["", *(group.label for group in groups), *["difference"] * (contrast is not None)]]
+    for measure in measures:
+        cells = [value_text(group, measure) for group in groups]
+        if contrast is not None:
+            cells.append(difference_text(contrast, measure, measure.difference_unit))
+        lines.append([measure.title, *cells])
+    return lines
+
+
+def groups_as_lines(groups: Sequence[Group], measures: Sequence[Measure]) -> list[list[str]]:
+    """The cells of a table with a column a measure: values, then differences to baselines and controls."""
+    lines = [["", *(measure.short for measure in measures)]]
+    lines += [[seeds_named(group), *(value_text(group, measure) for measure in measures)] for group in groups]
+    return lines + contrasts_as_lines(groups, measures)
+
+
+def contrasts_as_lines(groups: Sequence[Group], measures: Sequence[Measure]) -> list[list[str]]:
+    """Differences stand where the headlines do."""
+    return [
+        [
+            contrast.title,
+            *(difference_text(contrast, measure) if measure in HEADLINES else "" for measure in measures),
+        ]
+        for contrast in contrasts_of(groups)
+    ]
+
+
+def seeds_named(group: Group) -> str:
+    return group.label if len(group.runs) == 1 else f"{group.label}, {len(group.runs)} seeds"
+
+
+def value_text(group: Group, measure: Measure) -> str:
+    """The mean over seeds with its interval, or a run's value."""
+    found = statistic(group, measure)
+    if found is None:
+        return MISSING
+    spread = measure.half_width(found.interval) if found.count > 1 else ""
+    return f"{measure.write(found.interval.value)} {spread}".rstrip()
+
+
+def difference_text(contrast: Contrast, measure: Measure, unit: str = "") -> str:
+    """With its interval, and a star where that excludes 0."""
+    found = contrast.difference(measure)
+    if found is None:
+        return MISSING
+    text = measure.difference(found.interval) + unit
+    if not math.isfinite(found.interval.half_width):
+        return text
+    return f"{text} ({measure.difference_bounds(found.interval)}){'*' * excludes_zero(found.interval)}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of cells, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in lines]
