@@ -2,11 +2,16 @@
 
 from ..registry import Registry
 from .exam import Exam, Outcome, Protocol
+from .finetune import FineTuning
 from .knn import KNN
+from .linear import Linear
 from .logistic import Logistic
 
 PROTOCOLS: Registry[Protocol] = Registry(
-    "protocol", Protocol, "ortho_kernels.protocols", {"knn": KNN, "logistic": Logistic}
+    "protocol",
+    Protocol,
+    "ortho_kernels.protocols",
+    {"knn": KNN, "logistic": Logistic, "linear": Linear, "finetune": FineTuning},
 )
 
 __all__ = ["PROTOCOLS", "Exam", "Outcome", "Protocol"]

@@ -1,0 +1,48 @@
+"""Linear evaluation: a classifier on the frozen encoder, trained by SGD on crops, as solo-learn does it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..options import one_of, option
+from .exam import Exam, Outcome
+from .features import evaluation_mode
+from .sgd import Batch, SGDProtocol, new_classifier
+
+DROPS = 0.6, 0.8  # shares of the steps after which the rate is a tenth of what it was
+
+
+@dataclass
+class Linear(SGDProtocol):
+    """SGD on features of random crops, 100 epochs, with a tenth of the rate from epochs 60 and 80 on.
+
+    From solo-learn: `scripts/linear/imagenet/byol.yaml` (24-31, 40), `solo/args/linear.py` (168, 174) and
+    `solo/data/classification_dataloader.py` (79-86, the crops). With `views=plain` features are computed once: the classifier
+    then sees whole pictures.
+    """
+
+    name: str = "linear"
+    views: str = option("crops", "what the encoder sees: random crops, or whole pictures", one_of("crops", "plain"))
+
+    def rate_share(self, progress: float) -> float:
+        return 0.1 ** sum(progress >= drop for drop in DROPS)
+
+    def score(self, exam: Exam) -> Outcome:
+        test = exam.test_features
+        classifier = new_classifier(exam, test.features.shape[1])
+        with evaluation_mode(exam.encoder):
+            self.train(exam, classifier, classifier, lambda epoch: self._batches(exam, epoch))
+        train_images = len(exam.train_features.labels) if self.views == "plain" else len(exam.train)
+        return Outcome.of(classifier.cpu()(test.features), test.labels, train_images)
+
+    def _batches(self, exam: Exam, epoch: int) -> Iterator[Batch]:
+        if self.views == "plain":
+            features, labels, _ = exam.train_features
+            for places in self.order(exam, epoch):
+                yield features[places].to(exam.device), labels[places].to(exam.device)
+            return
+        for images, labels in self.crops(exam, epoch):
+            with torch.no_grad():
+                features = exam.encoder(images).float()
+            yield features, labels
