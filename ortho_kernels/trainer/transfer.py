@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from .config.command_words import asks_for_help, parse_words, words_help
 from .config.evaluation_data import source_options
-from .config.exam_words import ExamSettings, chosen_protocols, with_protocol_options
+from .config.protocol_words import ProtocolSettings, chosen_protocols, with_protocol_options
 from .data import Splits
 from .errors import TrainerError, did_you_mean, writing
 from .options import option
@@ -32,14 +32,14 @@ from .report.evaluated import write_evaluation
 from .report.record import RunRecord
 from .report.transfer_table import Score, as_csv, format_transfer
 from .runs.evaluation_files import evaluate_with, evaluation_name
-from .runs.exams import build_exam, load_pictures, own_data
+from .runs.exams import ExamSettings, build_exam, load_pictures, own_data
 from .runs.trained import Trained, load_trained
 
 WITHOUT_NETWORK = ["digits", "mnist5k", "fashion_mnist", "scripts", "emoji"]
 
 
 @dataclass
-class TransferSettings(ExamSettings):
+class TransferSettings(ExamSettings, ProtocolSettings):
     protocol: list[str] = option(["logistic"], f"how an encoder is scored: {', '.join(PROTOCOLS)}")
     data: list[str] = option(WITHOUT_NETWORK, "data sets, by the names that data= takes")
     data_options: dict[str, Any] = option({}, "options of data sets: {cifar10: {root: FOLDER}}")
@@ -123,7 +123,8 @@ class PicturesOf:
         """A run's own pictures are as the run had them, others as the encoder takes them."""
         if trained.config is not None and not self.options and self.data == own_data(trained):
             return OmegaConf.to_yaml(OmegaConf.create([trained.config.data, trained.config.evaluation]))
-        return repr(trained.preprocess.channels), trained.preprocess.size, trained.preprocess.decode_size)
+        preprocess = trained.preprocess
+        return f"{preprocess.channels} {preprocess.size} {preprocess.decode_size}"
 
 
 def scores_of(

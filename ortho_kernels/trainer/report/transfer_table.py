@@ -49,7 +49,11 @@ def as_csv(scores: Sequence[Score]) -> str:
         content = score.content or {}
         chosen = "; ".join(f"{key}={value:.6g}" for key, value in content.get("chosen", {}).items())
         values = [(content | {"chosen": chosen}).get(column, "") for column in COLUMNS]
-        first = [labels.get(id(score.run), score.run.label), score.run.folder, score.run.results["settings"].get("seed", "")]
+        first = [
+            labels.get(id(score.run), score.run.label),
+            score.run.folder,
+            score.run.results["settings"].get("seed", ""),
+        ]
         writer.writerow([*first, score.protocol, score.data, *values, score.file or "", score.error])
     return file.getvalue()
 
@@ -70,7 +74,8 @@ def _table(protocol: str, scores: Sequence[Score]) -> str:
     lines += [[seeds_named(group), *(_value(group, measure) for measure in measures)] for group in groups]
     contrasts = contrasts_of(groups) or [pair for pair in [contrast_of_two(groups)] if pair is not None]
     lines += [[pair.title, *(difference_text(pair, measure) for measure in measures)] for pair in contrasts]
-    lines.append(["most frequent class (chance)", *(_chance(data, found) for data in sets), ""][: len(lines[0])])
+    chances = [_chance(data, found) for data in sets]
+    lines.append(["most frequent class (chance)", *chances, *[""] * (len(measures) - len(sets))])
     return "\n".join(aligned(lines))
 
 
@@ -108,28 +113,34 @@ def _chance(data: str, found: dict[tuple[int, str], dict[str, Any]]) -> str:
 
 
 def _pictures(scores: Sequence[Score]) -> list[str]:
-    sizes: dict[str, dict[str, None]] = {}
+    sizes: dict[str, list[str]] = {}
     for score in scores:
         if score.content is not None:
             fit, test, classes = (score.content[key] for key in ("train_images", "test_images", "classes"))
-            sizes.setdefault(score.data, {})[f"{fit:,} to fit on, {test:,} to test on, {classes} classes"] = None
-    return [f"Scored: {'; '.join(f'{data} ({", or ".join(each)})' for data, each in sizes.items())}."] if sizes else []
+            size = f"{fit:,} to fit on, {test:,} to test on, {classes} classes"
+            if size not in sizes.setdefault(score.data, []):
+                sizes[score.data].append(size)
+    scored = [f"{data} ({' or '.join(each)})" for data, each in sizes.items()]
+    return [f"Scored: {'; '.join(scored)}."] if scored else []
 
 
 def _errors(scores: Sequence[Score]) -> list[str]:
-    """Once where all encoders share it."""
+    """Each reason once, with the encoders where it is not that of all."""
     runs = len(_runs(scores))
     failed: dict[tuple[str, str], dict[str, None]] = {}
     for score in scores:
         if score.error:
             failed.setdefault((score.data, score.error), {})[score.run.label] = None
-    return [
-        f"Not scored: {data}{'' if len(labels) == runs else f' ({", ".join(labels)})'}. {error}"
-        for (data, error), labels in failed.items()
-    ]
+    lines = []
+    for (data, error), labels in failed.items():
+        whose = "" if len(labels) == runs else f" ({', '.join(labels)})"
+        lines.append(f"Not scored: {data}{whose}. {error}")
+    return lines
 
 
 def _repeats(scores: Sequence[Score]) -> list[str]:
     runs = _runs(scores)
     repeats = repeats_in(runs, groups_of(runs))
-    return [f"Left out of the table: {run.folder}, whose settings and seed are those of a later run." for run in repeats]
+    return [
+        f"Left out of the table: {run.folder}, whose settings and seed are those of a later run." for run in repeats
+    ]
