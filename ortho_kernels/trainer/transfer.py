@@ -21,7 +21,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from .config.command_words import asks_for_help, parse_words, words_help
-from .config.evaluation_data import source_options
+from .config.evaluation_data import SourceWords, source_options
 from .config.protocol_words import ProtocolSettings, chosen_protocols, with_protocol_options
 from .data import Splits
 from .errors import TrainerError, did_you_mean, writing
@@ -94,8 +94,13 @@ def require_known(names: Sequence[str], options: Mapping[str, Any]) -> dict[str,
             )
     sets = {name: dict(options.get(name, {})) for name in names}
     for name, given in sets.items():
-        source_options(name, given, size=32, decode_size=32)
+        source_options(name, given, size=32, decode_size=32, words=words_of(name))
     return sets
+
+
+def words_of(data: str) -> SourceWords:
+    """By which errors name a data set's options."""
+    return SourceWords("data", f"data_options.{data}")
 
 
 @dataclass
@@ -111,7 +116,7 @@ class PicturesOf:
         kind = self._kind(trained)
         if kind not in self.loaded:
             try:
-                self.loaded[kind] = load_pictures(trained, self.data, self.options)
+                self.loaded[kind] = load_pictures(trained, self.data, self.options, words_of(self.data))
             except (TrainerError, Exception) as error:
                 self.loaded[kind] = error
         found = self.loaded[kind]
@@ -171,8 +176,10 @@ def record_of(trained: Trained) -> RunRecord:
 
 
 def describe(score: Score) -> str:
-    found = f"{score.content['accuracy']:.2%}" if score.content is not None else f"not scored: {score.error}"
-    return f"{score.data}, {score.run.label}, {score.protocol}: {found}"
+    """In one line."""
+    if score.content is None:
+        return f"{score.data}, {score.run.label}: not scored"  # the reason follows the table
+    return f"{score.data}, {score.run.label}, {score.protocol}: {score.content['accuracy']:.2%}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .record import RunRecord
 from .statistics import contrast_of_two, contrasts_of, statistic
 from .text_summary import aligned, difference_text, seeds_named
 
+WIDTH = 120  # of the table in characters
 COLUMNS = (
     *("network", "accuracy", "low", "high", "correct", "test_images", "train_images", "classes", "chance"),
     *("labels", "chosen", "origin", "step"),
@@ -35,7 +36,7 @@ def format_transfer(scores: Sequence[Score]) -> str:
     """A table for each protocol, then what was scored on which pictures, and what was not and why."""
     protocols = dict.fromkeys(score.protocol for score in scores)
     tables = [_table(name, [score for score in scores if score.protocol == name]) for name in protocols]
-    return "\n\n".join([*tables, "\n".join([*_pictures(scores), *_errors(scores), *_repeats(scores)])])
+    return "\n\n".join([*tables, "\n".join([*_pictures(scores), *_cautions(scores), *_errors(scores)])])
 
 
 def as_csv(scores: Sequence[Score]) -> str:
@@ -76,7 +77,18 @@ def _table(protocol: str, scores: Sequence[Score]) -> str:
     lines += [[pair.title, *(difference_text(pair, measure) for measure in measures)] for pair in contrasts]
     chances = [_chance(data, found) for data in sets]
     lines.append(["most frequent class (chance)", *chances, *[""] * (len(measures) - len(sets))])
-    return "\n".join(aligned(lines))
+    return "\n\n".join("\n".join(aligned(block)) for block in _blocks(lines))
+
+
+def _blocks(lines: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
+    """The table in parts that a terminal holds, one below another; each has the first column."""
+    first, *columns = zip(*lines, strict=True)
+    while columns:
+        block, width = [first], max(map(len, first))
+        while columns and (len(block) == 1 or width + 2 + max(map(len, columns[0])) <= WIDTH):
+            width += 2 + max(map(len, columns[0]))
+            block.append(columns.pop(0))
+        yield [list(line) for line in zip(*block, strict=True)]
 
 
 def _runs(scores: Sequence[Score]) -> list[RunRecord]:
@@ -138,9 +150,14 @@ def _errors(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-def _repeats(scores: Sequence[Score]) -> list[str]:
+def _cautions(scores: Sequence[Score]) -> list[str]:
     runs = _runs(scores)
-    repeats = repeats_in(runs, groups_of(runs))
-    return [
-        f"Left out of the table: {run.folder}, whose settings and seed are those of a later run." for run in repeats
+    groups = groups_of(runs)
+    said = ["In brackets: 95 % confidence."]
+    if any(pair.seeds == 1 for pair in contrasts_of(groups)):
+        said.append("A difference of one seed has none: repeat with other seeds before it is called an effect.")
+    repeats = [
+        f"Left out of the table: {run.folder}, whose settings and seed are those of a later run."
+        for run in repeats_in(runs, groups)
     ]
+    return [" ".join(said), *repeats]
