@@ -11,7 +11,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads that spin slow small machines down
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from .errors import TrainerError, did_you_mean, writing
 from .options import option
 from .probes.protocols import PROTOCOLS, Exam, Protocol
 from .report.atomic_writing import write_atomically
-from .report.evaluated import write_evaluation
+from .report.evaluated import read_evaluations, write_evaluation
 from .report.record import RunRecord
 from .report.transfer_table import Score, as_csv, format_transfer
 from .runs.evaluation_files import evaluate_with, evaluation_name
@@ -142,7 +141,7 @@ def scores_of(
         name = evaluation_name(protocol, trained, settings, *asked)
         file = trained.results_folder / f"{name}.json"
         try:
-            content = None if settings.again else read_finished(file, trained)
+            content = None if settings.again else found_earlier(run, trained, file)
             if content is None:
                 splits = pictures.for_encoder(trained)
                 exam = exam or build_exam(trained, splits, settings, progress=True)
@@ -156,15 +155,13 @@ def scores_of(
             yield Score(run, protocol.name, pictures.data, error=f"{type(error).__name__}: {error}")
 
 
-def read_finished(file: Path, trained: Trained) -> dict[str, Any] | None:
+def found_earlier(run: RunRecord, trained: Trained, file: Path) -> dict[str, Any] | None:
     """What an earlier evaluation of this encoder has found; None where there is none, or it was another encoder."""
-    if not file.exists() or (trained.config is None and file.stat().st_mtime < trained.path.stat().st_mtime):
+    content = run.evaluated.get(file.stem)
+    if content is None or content.get("step") != trained.step:  # a run may have been prolonged
         return None
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise TrainerError(f"{file} cannot be read ({error}): remove it, or give again=true.") from None
-    return content if content.get("step") == trained.step else None  # a run may have been prolonged
+    is_later = trained.config is not None or file.stat().st_mtime >= trained.path.stat().st_mtime
+    return content if is_later else None
 
 
 def record_of(trained: Trained) -> RunRecord:
@@ -172,7 +169,10 @@ def record_of(trained: Trained) -> RunRecord:
     if trained.config is not None:
         return RunRecord.read(trained.path)
     results = {"label": trained.path.name, "settings": {"encoder": str(trained.path)}}
-    return RunRecord(trained.path, results, metrics={}, weights={}, representation=[], configuration="")
+    evaluated = read_evaluations(trained.results_folder)
+    return RunRecord(
+        trained.path, results, metrics={}, weights={}, representation=[], configuration="", evaluated=evaluated
+    )
 
 
 def describe(score: Score) -> str:

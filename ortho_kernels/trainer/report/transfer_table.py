@@ -138,14 +138,15 @@ def _pictures(scores: Sequence[Score]) -> list[str]:
 
 def _errors(scores: Sequence[Score]) -> list[str]:
     """Each reason once, with the encoders where it is not that of all."""
-    runs = len(_runs(scores))
-    failed: dict[tuple[str, str], dict[str, None]] = {}
+    every = _runs(scores)
+    failed: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
         if score.error:
-            failed.setdefault((score.data, score.error), {})[score.run.label] = None
+            failed.setdefault((score.data, score.error), []).append(score)
     lines = []
-    for (data, error), labels in failed.items():
-        whose = "" if len(labels) == runs else f" ({', '.join(labels)})"
+    for (data, error), theirs in failed.items():
+        runs = _runs(theirs)
+        whose = "" if len(runs) == len(every) else f" ({', '.join(dict.fromkeys(run.label for run in runs))})"
         lines.append(f"Not scored: {data}{whose}. {error}")
     return lines
 
