@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from .config.command_words import asks_for_help, parse_words, words_help
-from .config.protocol_words import ProtocolSettings, chosen_protocols, with_protocol_options
+from .config.exam_words import ExamSettings, chosen_protocols, with_protocol_options
 from .errors import TrainerError
 from .options import option
-from .runs.evaluation_files import evaluate_with, evaluation_name, write_evaluated
-from .runs.exams import ExamSettings, build_exam, load_pictures
-from .runs.trained import load_trained
 
 
 @dataclass
-class EvaluateSettings(ExamSettings, ProtocolSettings):
+class EvaluateSettings(ExamSettings):
     data: str | None = option(None, "source of other labeled pictures; by default those that the run was judged by")
     data_options: dict[str, Any] = option({}, "options of that source: {root: FOLDER}")
 
@@ -44,6 +41,11 @@ def main(words: Sequence[str]) -> None:
 
 def evaluate_run(path: Path, settings: Any) -> list[tuple[str, dict[str, Any]]]:
     """Scores one encoder by each protocol; returns what the files hold, each with the encoder's path."""
+
+    from .runs.evaluation_files import evaluate_with, evaluation_name, write_evaluated
+    from .runs.exams import build_exam, load_pictures
+    from .runs.trained import load_trained
+
     protocols = chosen_protocols(settings)
     trained = load_trained(path, settings.network)
     asked = settings.data, settings.data_options
@@ -59,7 +61,7 @@ def evaluate_run(path: Path, settings: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def format_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """A line for each evaluation; accuracies in per cent, with their 95 % confidence intervals."""
+    """A line for each evaluation: accuracy with its 95 % confidence interval (Wilson's), and what the protocol chose."""
     cells = [("run", "network", "protocol", "data", "labels", "train", "test", "accuracy", "95 % interval", "chosen")]
     for path, row in rows:
         cells.append(
@@ -68,7 +70,7 @@ def format_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
                 row["network"] or "",
                 row["protocol"],
                 row["data"],
-                f"{row['labels']:.4g}",
+                f"{100 * row['labels']:.4g}%",
                 f"{row['train_images']:,}",
                 f"{row['test_images']:,}",
                 f"{row['accuracy']:.2%}",

@@ -69,7 +69,7 @@ def option_lines(config: DictConfig, prefix: str = "") -> Iterator[str]:
             about = f"{declared.meaning} ({_accepted(types[name], declared.values)})".lstrip()
             yield from _columns(f"  {prefix}{name}={spell(value)}", about)
     for key, branch in branches:
-        yield f"\n{key}" + (f" ({branch.name})" if "name" in branch else "")
+        yield f"\n{key}" + (f" ({branch.name})" if branch.get("name", key) != key else "")
         yield from option_lines(branch, f"{key}.")
 
 

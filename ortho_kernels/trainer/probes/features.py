@@ -47,7 +47,8 @@ def extract(
     if count < 2:
         raise TrainerError(
             f"Evaluation drew {len(images)} pictures, and {count or 'none'} of them can be decoded, where a score needs 2. "
-            "Replace broken files, or raise evaluation.train_images and evaluation.test_images; then resume=auto."
+            "Replace broken files, or draw more pictures by train_images and test_images. (A run that trains takes "
+            "evaluation.train_images and evaluation.test_images, and then goes on by resume=auto.)"
         )
     return Extracted(*map(torch.cat, zip(*tables, strict=True)))
 

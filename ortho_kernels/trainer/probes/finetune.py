@@ -31,4 +31,4 @@ class FineTuning(SGDProtocol):
             self.train(exam, network, network, lambda epoch: self.crops(exam, epoch))
         test = extract(network, exam.preprocess.view, exam.test, exam.batch_size)
         require_finite(test.features, "test pictures after fine-tuning")
-        return Outcome.of(test.features, test.labels, len(exam.train))
+        return Outcome.of(test.features, test.labels, len(exam.train_features.labels))

@@ -17,9 +17,9 @@ DROPS = 0.6, 0.8  # shares of the steps after which the rate is a tenth of what 
 class Linear(SGDProtocol):
     """SGD on features of random crops, 100 epochs, with a tenth of the rate from epochs 60 and 80 on.
 
-    From solo-learn: `scripts/linear/imagenet/byol.yaml` (24-31, 40), `solo/args/linear.py` (168, 174) and
-    `solo/data/classification_dataloader.py` (79-86, the crops). With `views=plain` features are computed once: the classifier
-    then sees whole pictures.
+    From solo-learn: `scripts/linear/imagenet/byol.yaml` (24-31, 40), `solo/args/linear.py` (168, 174), crops of
+    `solo/data/classification_dataloader.py`. With `views=plain` the classifier sees whole pictures, whose features are
+    computed once.
     """
 
     name: str = "linear"
@@ -33,13 +33,12 @@ class Linear(SGDProtocol):
         classifier = new_classifier(exam, test.features.shape[1])
         with evaluation_mode(exam.encoder):
             self.train(exam, classifier, classifier, lambda epoch: self._batches(exam, epoch))
-        train_images = len(exam.train_features.labels) if self.views == "plain" else len(exam.train)
-        return Outcome.of(classifier.cpu()(test.features), test.labels, train_images)
+        return Outcome.of(classifier.cpu()(test.features), test.labels, len(exam.train_features.labels))
 
     def _batches(self, exam: Exam, epoch: int) -> Iterator[Batch]:
         if self.views == "plain":
             features, labels, _ = exam.train_features
-            for places in self.order(exam, epoch):
+            for places in self.order(len(labels), exam.seed, epoch):
                 yield features[places].to(exam.device), labels[places].to(exam.device)
             return
         for images, labels in self.crops(exam, epoch):

@@ -27,7 +27,7 @@ def logistic_regression(features: Tensor, labels: Tensor, classes: int, decay: f
     bias = torch.zeros(classes, requires_grad=True)
     standardized = (features - mean) / std
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=500, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=1000, tolerance_grad=1e-6, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def objective() -> Tensor:

@@ -50,7 +50,7 @@ class SGDProtocol(Protocol):
         rate = self.lr * self.batch_size / 256
         optimizer = torch.optim.SGD(trained.parameters(), lr=rate, momentum=self.momentum)
         label = f"epochs of {self.name}" if exam.progress else None
-        per_epoch = len(self.order(exam, 0))
+        per_epoch = max(1, len(exam.train) // self.batch_size)
         for epoch in with_progress(range(self.epochs), self.epochs, label):
             for place, (inputs, labels) in enumerate(batches(epoch)):
                 optimizer.param_groups[0]["lr"] = rate * self.rate_share((epoch + place / per_epoch) / self.epochs)
@@ -69,7 +69,7 @@ class SGDProtocol(Protocol):
         settings = ViewSettings(min_area=self.min_area, flip=self.flip)
         plan = [View(exam.preprocess.size, settings)]
         generator = host_generator_for(exam.seed, f"evaluation crops {self.name}", epoch)
-        for indices in self.order(exam, epoch):
+        for indices in self.order(len(exam.train), exam.seed, epoch):
             draws = draw_crops(plan, len(indices), generator)
             pixels, readable = exam.train.read(indices)
             if not len(pixels):
@@ -79,12 +79,11 @@ class SGDProtocol(Protocol):
             images = exam.preprocess.crops(pixels.to(exam.device), boxes[kept], draws.flips[kept])
             yield images, exam.train.labels[indices[readable]].to(exam.device)
 
-    def order(self, exam: Exam, epoch: int) -> list[Tensor]:
-        """The places of each batch among the training pictures. What is left at the end, of more than one batch, is left
-        out."""
-        generator = generator_for("cpu", exam.seed, f"evaluation order {self.name}", epoch)
-        batches = list(torch.randperm(len(exam.train), generator=generator).split(self.batch_size))
-        return batches[: max(1, len(exam.train) // self.batch_size)]
+    def order(self, images: int, seed: int, epoch: int) -> list[Tensor]:
+        """The places of each batch among so many pictures. What is left after the last whole batch is left out."""
+        generator = generator_for("cpu", seed, f"evaluation order {self.name}", epoch)
+        batches = torch.randperm(images, generator=generator).split(self.batch_size)
+        return list(batches[: max(1, images // self.batch_size)])
 
 
 def new_classifier(exam: Exam, features: int) -> nn.Linear:

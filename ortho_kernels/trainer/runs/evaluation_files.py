@@ -8,11 +8,12 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from ..config.exam_words import ExamSettings
 from ..probes.protocols import Exam, Protocol
 from ..report.evaluated import write_evaluation
 from ..report.intervals import share_interval
 from ..report.machine import describe_machine
-from .exams import ExamSettings, exam_seed, own_data
+from .exams import exam_seed, own_data
 from .trained import Trained
 
 LONGEST_NAME = 120  # characters: file systems take 255 bytes, with the suffix

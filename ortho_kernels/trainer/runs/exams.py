@@ -1,37 +1,19 @@
 """The exam of an encoder that has been trained: which of its networks, and which labeled pictures."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..config.evaluation_data import OF_A_COMMAND, SourceWords, source_options
+from ..config.exam_words import ExamSettings
 from ..data import Splits
 from ..distributed.processes import ALONE
 from ..errors import TrainerError
-from ..options import at_least, more_than, one_of, option
 from ..probes.labeled import draw_share
 from ..probes.protocols import Exam
 from ..randomness import generator_for
 from .judged import load_labeled, with_channels
 from .trained import Trained
-
-
-@dataclass
-class ExamSettings:
-    """What does not depend on the protocol."""
-
-    network: str | None = option(
-        None,
-        "encoder that is scored; by default the one that the run was judged by",
-        one_of("student", "teacher", "ema"),
-    )
-    labels: float = option(1.0, "share of the training pictures that have labels, of each class", more_than(0, 1))
-    seed: int | None = option(None, "draws pictures, orders and first weights; by default the run's")
-    train_images: int | None = option(None, "training pictures, drawn by the seed; all by default", at_least(2))
-    test_images: int | None = option(None, "test pictures, drawn by the seed; all by default", at_least(2))
-    batch_size: int = option(500, "pictures of a batch, where features are computed", at_least(1))
-    device: str = option("auto", "where the encoder computes", one_of("auto", "cpu", "gpu", "cuda", "mps"))
 
 
 def own_data(trained: Trained) -> str | None:
