@@ -16,7 +16,7 @@ from .text_summary import aligned, difference_text, seeds_named
 WIDTH = 120  # of the table in characters
 COLUMNS = (
     *("network", "accuracy", "low", "high", "correct", "test_images", "train_images", "classes", "chance"),
-    *("labels", "chosen", "origin", "step"),
+    *("labels", "chosen", "data_origin", "step"),
 )  # of a score, as its file names them
 
 
@@ -30,6 +30,13 @@ class Score:
     content: dict[str, Any] | None = None  # of the evaluation's file
     file: Path | None = None
     error: str = ""
+
+
+def describe(score: Score) -> str:
+    """In one line, while others are still to come."""
+    if score.content is None:
+        return f"{score.data}, {score.run.label}, {score.protocol}: not scored"  # the reason follows the table
+    return f"{score.data}, {score.run.label}, {score.protocol}: {score.content['accuracy']:.2%}"
 
 
 def format_transfer(scores: Sequence[Score]) -> str:

@@ -76,6 +76,7 @@ def build_exam(trained: Trained, splits: Splits, settings: ExamSettings, progres
         seed=seed,
         batch_size=settings.batch_size,
         progress=progress,
+        origin=splits.origin,
     )
 
 
