@@ -2,7 +2,7 @@
 
     python -m ortho_kernels.trainer.transfer RUN [RUN ...] data=digits,scripts,cifar10 data_options.cifar10.root=FOLDER
 
-A RUN is a finished run's folder, or a file that `export` has written. Pictures are scaled to the encoder's size, and made
+A RUN is a finished run's folder, a sweep's or one that holds runs, or a file that `export` has written. Pictures are scaled to the encoder's size, and made
 gray or color as its own were. Each score becomes a file in RUN/evaluations (or FILE.evaluations), which reports read; one
 that is there already is taken as it is. A data set that can't be had stops no other.
 """
@@ -59,10 +59,10 @@ def transfer(paths: Sequence[Path], settings: Any) -> "list[Score]":
     sets = known_sets(settings.data, settings.data_options)
     from .report.atomic_writing import write_atomically
     from .report.transfer_table import as_csv, describe, format_transfer
-    from .runs.many_exams import score_all
+    from .runs.many_exams import encoder_paths, score_all
     from .runs.trained import load_trained
 
-    encoders = [load_trained(path, settings.network) for path in paths]
+    encoders = [load_trained(path, settings.network) for path in encoder_paths(paths)]
     total = len(sets) * len(encoders) * len(protocols)
     scores = []
     for number, score in enumerate(score_all(encoders, sets, protocols, settings, settings.again), start=1):

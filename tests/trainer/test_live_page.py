@@ -8,8 +8,9 @@ import pytest
 from live_runs import metrics_row, write_evaluations, write_run
 
 from ortho_kernels.trainer.report import plots
-from ortho_kernels.trainer.report.live_page import DARK, LivePage
+from ortho_kernels.trainer.report.live_page import LivePage
 from ortho_kernels.trainer.report.live_run import CURVES, LiveRun
+from ortho_kernels.trainer.report.palette import variables
 
 
 @pytest.fixture
@@ -54,20 +55,18 @@ def test_it_needs_nothing_beside_it(page):
     assert Loaded(text).found == []
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
-    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    figures = re.findall(r"<svg xmlns.*?</svg>", text, re.DOTALL)
     assert len(figures) == len(CURVES)
     for figure in figures:
         ElementTree.fromstring(figure)
 
 
-def test_all_colors_of_a_figure_have_a_dark_one(page):
-    for figure in re.findall(r"<svg.*?</svg>", written(page(*"abcdef")), re.DOTALL):
-        assert not re.findall(r"#[0-9a-f]{6}\b", figure)
-    text = written(page("one"))
-    dark = text[text.index("prefers-color-scheme: dark") :]
-    assert set(plots.COLORS) < set(DARK)
-    for light, color in DARK.items():
-        assert f"--{light[1:]}: {color};" in dark
+def test_the_colors_of_a_figure_are_those_of_the_page(page):
+    text = written(page(*"abcdefghi"))
+    light, dark = (variables(dark=dark) for dark in (False, True))
+    assert text.index(light) < text.index("@media screen and (prefers-color-scheme: dark)") < text.index(dark)
+    for figure in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r"var\([^)]*\)", "", figure))
 
 
 def test_labels_are_escaped(page):

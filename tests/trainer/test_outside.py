@@ -38,7 +38,7 @@ SHORT = ["trainer.batch_size=16", "trainer.max_steps=3", "trainer.log_every=1", 
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch):
     monkeypatch.setattr("ortho_kernels.trainer.runs.pretrain.write_report", lambda path, runs: None)
-    monkeypatch.setattr(sweep, "write_report", lambda path, runs: None)
+    monkeypatch.setattr(sweep, "write_report", lambda path, runs, missing: None)
 
 
 def blocks(language):

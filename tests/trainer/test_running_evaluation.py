@@ -34,6 +34,7 @@ from ortho_kernels.trainer.engine.monitor import Monitor
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.probes.running import RunningProbe
 from ortho_kernels.trainer.report import plots
+from ortho_kernels.trainer.report.groups import groups_of
 from ortho_kernels.trainer.report.metrics_file import read_metrics
 from ortho_kernels.trainer.report.record import RunRecord
 from ortho_kernels.trainer.runs import pretrain as runs
@@ -326,5 +327,7 @@ def test_the_report_draws_what_was_seen(tiny):
     assert "<h2>While it trained</h2>" in page
     record = RunRecord.read(folder)
     assert record.evaluations["step"] == [2, 4, 5]
-    assert "penalty by layer" in plots.running_scores([record])
-    assert plots.running_scores([replace(record, evaluations={})]) == ""
+    without = groups_of([replace(record, evaluations={})])
+    for draw in (plots.running_scores, plots.layer_residuals):
+        assert "<svg" in draw(groups_of([record]))
+        assert draw(without) == ""

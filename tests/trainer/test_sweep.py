@@ -31,7 +31,7 @@ def plan(folder, *words):
 @pytest.fixture(autouse=True)
 def _without_report(monkeypatch):
     monkeypatch.setattr("ortho_kernels.trainer.runs.pretrain.write_report", lambda path, runs: None)
-    monkeypatch.setattr(sweep, "write_report", lambda path, runs: None)
+    monkeypatch.setattr(sweep, "write_report", lambda path, runs, missing: None)
 
 
 def rows(folder):

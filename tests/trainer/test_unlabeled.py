@@ -13,8 +13,9 @@ from ortho_kernels.trainer.data.base import Source
 from ortho_kernels.trainer.data.imagefolder import ImageFolder
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.report.page import render, summary
+from ortho_kernels.trainer.report.page import render
 from ortho_kernels.trainer.report.record import RunRecord
+from ortho_kernels.trainer.report.text_summary import summary
 from ortho_kernels.trainer.runs.launchers import Outcome
 from ortho_kernels.trainer.sweep import as_csv, table
 

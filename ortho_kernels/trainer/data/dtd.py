@@ -1,7 +1,7 @@
 """Describable Textures (Cimpoi et al. 2014): 47 textures, 1,880 photos each to train on, to validate and to test on.
 
 Of the ten ways to split that are published the first is the default. Training takes both `train` and `val`, 3,760 photos,
-as Kornblith et al. (CVPR 2019) and Ericsson et al. (CVPR 2021) do.
+as Ericsson et al. (CVPR 2021) do (`linear.py` of their ssl-transfer).
 """
 
 from dataclasses import dataclass, field

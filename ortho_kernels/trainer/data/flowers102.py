@@ -1,6 +1,6 @@
 """Oxford 102 Flowers (Nilsback, Zisserman 2008): photos of 102 flowers, 1,020 + 1,020 to train on and 6,149 to test on.
 
-Training takes both `train` and `val`, 2,040 photos, as Kornblith et al. (CVPR 2019) and Ericsson et al. (CVPR 2021) do.
+Training takes both `train` and `val`, 2,040 photos, as Ericsson et al. (CVPR 2021) do (`linear.py` of their ssl-transfer).
 """
 
 from dataclasses import dataclass, field

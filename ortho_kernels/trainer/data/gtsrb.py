@@ -1,7 +1,7 @@
 """German traffic signs (Stallkamp et al. 2011): 26,640 + 12,630 photos of 43 signs, from 15 to 250 pixels wide.
 
-torchvision's training set is that of the challenge of 2011, which CLIP (Radford et al. 2021) was judged with too. Its photos
-were taken while driving past, 30 of each sign, so many are near copies of another one.
+The training set is that of the competition at IJCNN 2011, as torchvision has it. Its photos were taken while driving past,
+30 of each sign, so many are near copies of another one.
 """
 
 from dataclasses import dataclass, field

@@ -38,7 +38,7 @@ def compare(contrast: Contrast) -> str:
     if clear:
         parts.append(f"{against}, {_listed(clear)}.")
     if unclear:
-        parts.append(f"{'Not told apart' if clear else f'{against}, nothing sets apart'}: {_listed(unclear)}.")
+        parts.append(f"{'Not told apart' if clear else f'{against}, not told apart'}: {_listed(unclear)}.")
     if single:
         parts.append(f"{against}, so without an interval: {_listed(single)}.")
     return " ".join(parts) or f"{against} there is nothing to compare: they have no seed or measure in common."
@@ -108,8 +108,8 @@ def _number(value: float) -> str:
 def _named(contrast: Contrast) -> str:
     seeds = f"{contrast.seeds} seed{'s' * (contrast.seeds != 1)}"
     _, (_, other) = common_and_own([contrast.group.label, contrast.other.label])
-    role = {"baseline": "its baseline ", "control": "the control "}.get(contrast.role, "")
-    return f"{role}{other} ({seeds})"
+    role = {"baseline": "its baseline", "control": "the control"}[contrast.role]
+    return f"{role} ({other}, {seeds})"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from .record import RunRecord
 from .statistics import contrast_of_two, statistic
 
 MOST_VARIED = 4  # settings that a sentence names
+MOST_NAMED = 6  # runs
 
 
 def title(groups: Sequence[Group]) -> str:
@@ -42,13 +43,16 @@ def _counts(groups: Sequence[Group]) -> list[str]:
 
 
 def _training(runs: Sequence[RunRecord]) -> str:
-    first = runs[0].results
     steps, images = (_range([run.results[key] for run in runs]) for key in ("steps", "train_size"))
-    if "knn" in first:
-        judged = f"judged with {first['train_images']:,} labeled and {first['test_images']:,} test images"
-    else:
-        judged = f"looked at with {first['representation_images']:,} of these images, without labels and scores"
+    judged = " or ".join(dict.fromkeys(_judged(run) for run in runs))
     return f"{steps} steps on {images} images; the final encoder (no best step is chosen), frozen, is {judged}."
+
+
+def _judged(run: RunRecord) -> str:
+    results = run.results
+    if "knn" in results:
+        return f"judged with {results['train_images']:,} labeled and {results['test_images']:,} test images"
+    return f"looked at with {results['representation_images']:,} of these images, without labels and scores"
 
 
 def left_out(runs: Sequence[RunRecord]) -> list[str]:
@@ -58,6 +62,15 @@ def left_out(runs: Sequence[RunRecord]) -> list[str]:
     if len(different) < 2:
         return [sentence for sentence in different if sentence]
     return [f"{label}: {sentence or 'no file was left out.'}" for label, sentence in said.items()]
+
+
+def missing_sentence(missing: Sequence[str]) -> list[str]:
+    """Which runs are not in the report, and why."""
+    if not missing:
+        return []
+    named = "; ".join(missing[:MOST_NAMED])
+    more = f"; and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+    return [f"{len(missing)} {'run is' if len(missing) == 1 else 'runs are'} left out: {named}{more}."]
 
 
 def repeated(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[str]:

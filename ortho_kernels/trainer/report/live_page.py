@@ -1,7 +1,6 @@
 """Runs that may still train, as one HTML file that needs nothing beside it and loads itself anew."""
 
 import html
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -11,48 +10,26 @@ from . import plots
 from .atomic_writing import write_atomically
 from .lead import title_of
 from .live_run import Curve, LiveRun, State, curves_of, labels_of
+from .palette import variable
+from .plots.looks import series, swatch
 from .style import PAGE, STYLE
 from .terminal import course, number
 
-# Each color of the plots, and what it becomes where the reader prefers a dark page.
-DARK = {
-    "#22262e": "#e4e6eb",
-    "#555c68": "#a2a9b6",
-    "#9aa0aa": "#5d6470",
-    "#e8eaee": "#2b2f37",
-    **dict(zip(plots.COLORS, ("#a3abba", "#ee7d54", "#56b6d6", "#93c66b", "#bd93dd", "#e3b95c"), strict=True)),
-}
-
-
-def _variable(color: str) -> str:
-    return f"var(--{color[1:]})"
-
-
-def _variables(colors: Sequence[tuple[str, str]]) -> str:
-    return " ".join(f"--{name[1:]}: {color};" for name, color in colors)
-
-
-LIVE_STYLE = f"""
-:root {{ {_variables([(color, color) for color in DARK])} }}
-ul.runs {{ list-style: none; margin: 1.2rem 0 0; padding: 0; font: 14px/1.5 system-ui, sans-serif;
-  font-variant-numeric: tabular-nums; }}
-ul.runs li {{ margin: .8rem 0; }}
-.bar {{ height: 4px; margin: .3rem 0; background: var(--line); border-radius: 2px; }}
-.bar div {{ height: 100%; border-radius: 2px; }}
-.state {{ font-weight: 600; }}
-.stalled, .stopped {{ color: var(--accent); }}
-.curves {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
-  gap: 1.6rem 2rem; margin: 2rem 0; }}
-.curves figure {{ margin: 0; }}
-.curves svg {{ display: block; width: 100%; height: auto; }}
-.curves figcaption {{ display: flex; flex-wrap: wrap; gap: 0 .8rem; margin-bottom: .3rem; color: var(--ink);
-  font: 600 14px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }}
-.curves figcaption span:first-child {{ flex: 1; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ color-scheme: dark; --ink: #e4e6eb; --soft: #a2a9b6; --line: #343942; --paper: #16181d; --accent: #ee7d54;
-    {_variables(list(DARK.items()))} }}
-  body {{ background: #0e1013; }}
-}}
+LIVE_STYLE = """
+ul.runs { list-style: none; margin: 1.2rem 0 0; padding: 0; font: 14px/1.5 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums; }
+ul.runs li { margin: .8rem 0; }
+.bar { height: 4px; margin: .3rem 0; background: var(--line); border-radius: 2px; }
+.bar div { height: 100%; border-radius: 2px; }
+.state { font-weight: 600; }
+.stalled, .stopped { color: var(--accent); }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
+  gap: 1.6rem 2rem; margin: 2rem 0; }
+.curves figure { margin: 0; }
+.curves figcaption { display: flex; flex-wrap: wrap; gap: 0 .8rem; margin-bottom: .3rem; color: var(--ink);
+  font: 600 14px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+.curves figcaption span:first-child { flex: 1 0 auto; }
+.curves figcaption span + span { font-weight: 400; }
 """
 
 
@@ -89,13 +66,14 @@ class LivePage:
 def _items(runs: Sequence[LiveRun]) -> str:
     """A line and a bar for each run."""
     items = []
-    for run, label, color in zip(runs, labels_of(runs), itertools.cycle(plots.COLORS)):
-        name = f'<b style="color: {_variable(color)}">{html.escape(label)}</b> · ' if len(runs) > 1 else ""
+    for i, (run, label) in enumerate(zip(runs, labels_of(runs), strict=True)):
+        look = series(i)
+        name = f"{swatch(look)} <b>{html.escape(label)}</b> · " if len(runs) > 1 else ""
         share = 100 * min(1.0, run.step / run.steps) if run.steps else 100 * (run.state is State.FINISHED)
         items.append(
             f'<li>{name}<span class="state {run.state.value}">{run.state.value}</span> · '
             f"{html.escape(' · '.join(course(run)))}"
-            f'<div class="bar"><div style="width: {share:.1f}%; background: {_variable(color)}"></div></div></li>'
+            f'<div class="bar"><div style="width: {share:.1f}%; background: {variable(look.series)}"></div></div></li>'
         )
     return "\n".join(items)
 
@@ -109,12 +87,9 @@ def _figures(runs: Sequence[LiveRun]) -> str:
 
 def _figure(curve: Curve, runs: Sequence[LiveRun]) -> str:
     lasts = [
-        f'<span style="color: {_variable(color)}">{number(values[-1])}</span>'
-        for run, color in zip(runs, itertools.cycle(plots.COLORS))
+        f"<span>{swatch(series(i)) if len(runs) > 1 else ''} {number(values[-1])}</span>"
+        for i, run in enumerate(runs)
         if len(values := run.curve(curve)[1])
     ]
     svg = plots.live_curve(curve, runs)
-    svg = svg[svg.index("<svg") :].replace("#ffffff", "none")  # the page's own paper
-    for color in DARK:
-        svg = svg.replace(color, _variable(color))
     return f"<figure><figcaption><span>{curve.title}</span>{''.join(lasts)}</figcaption>{svg}</figure>"

@@ -1,10 +1,15 @@
 """What figures were measured on. Nothing here names the machine or its user."""
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
 import torch
+
+from ortho_kernels import __version__
+
+PACKAGES = ("torchvision", "lightning", "lightly", "timm", "numpy")  # that decide what a run computes
 
 
 def describe_machine() -> dict[str, str]:
@@ -17,7 +22,16 @@ def describe_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "torch": torch.__version__,
+        "ortho_kernels": __version__,
+        **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def _processor() -> str:

@@ -61,7 +61,8 @@ def _decimals(value: float, digits: int = DIGITS) -> int:
     """That show so many digits."""
     if not math.isfinite(value) or value == 0:
         return 0
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding
+    return max(0, digits - 1 - exponent)
 
 
 def _number(value: float, decimals: int) -> str:
@@ -130,7 +131,7 @@ TRAINING = (
         "Effective rank of the weights (mean share of full rank)", "rank of weights", result("weights_effective_rank"),
         is_share=True,
     ),
-    Measure("Penalty before gamma, at the end", "penalty before gamma", result("penalty_raw")),
+    Measure("Penalty before gamma (each run's own), at the end", "penalty before gamma", result("penalty_raw")),
     Measure("Loss of the method at the end", "loss", result("loss")),
     Measure("Spread of projections at the end (0: collapsed)", "spread of projections", result("spread")),
 )  # fmt: skip

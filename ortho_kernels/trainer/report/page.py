@@ -1,6 +1,5 @@
 """The report of one run or of several side by side: one HTML file that needs nothing beside it and no network."""
 
-import base64
 import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,18 +11,18 @@ from .configuration import configuration, machines, run_list
 from .findings import collapses, findings, of_many, unpaired
 from .groups import Group, families_of, gamma_series, groups_of
 from .later_scores import later_scores
-from .lead import lead, reading, repeated, title
+from .lead import lead, missing_sentence, reading, repeated, title
 from .measures import COMPARED, COST, HEADLINES, REPRESENTATION, SCORES, TRAINING, Measure, present
 from .record import RunRecord
 from .statistics import contrasts_of
-from .style import PAGE, STYLE
+from .style import PAGE, STYLE, figure
 from .tables import difference_table, gamma_table, value_tables
 
-FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
+FIGURES: tuple[tuple[str, Callable[[Sequence[Group]], str], str], ...] = (
     (
         "Training",
         plots.training_curves,
-        "In the middle the sum that the penalty is made of, before gamma; a baseline is measured in the same way. "
+        "The penalty is the sum over the layers, before gamma; a baseline is measured in the same way. "
         "Spread: the standard deviation of the normalized projections times the root of their dimension; "
         "below the dotted line a run counts as collapsed.",
     ),
@@ -31,14 +30,37 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[RunRecord]], str], str], ...] = (
         "While it trained",
         plots.running_scores,
         "Scores on a small sample, the same one each time (evaluation.every, evaluation.sample): kNN, effective rank and "
-        "RankMe. Below, every layer's penalty before gamma, from the first layer (light) to the last (dark).",
+        "RankMe.",
+    ),
+    (
+        "Score against gamma",
+        plots.score_against_gamma,
+        "Means over seeds with their 95 % intervals (small dots: the runs), beside the baseline without a penalty. "
+        "Gammas of different penalties are no one scale.",
+    ),
+    (
+        "Layers over training",
+        plots.layer_residuals,
+        "Every layer's penalty before gamma, the mean over seeds. "
+        "Panels of one penalty share their axis; different penalties cannot be compared.",
     ),
     (
         "Representation",
         plots.representation_spectra,
         "Eigenvalues of the covariance of the final encoder's features, largest first, of test pictures or, where "
         "nothing is scored, of pretraining pictures. "
-        "A curve that drops early uses few of its directions.",
+        "A curve that drops early uses few of its directions. α is the slope on log axes (alpha-ReQ), without its sign.",
+    ),
+    (
+        "Stages",
+        plots.stage_spectra,
+        "Eigenvalues of the covariance of the pooled features of each stage, relative to the largest.",
+    ),
+    (
+        "Correlations",
+        plots.correlation_maps,
+        "Correlations between dimensions of the representation (evenly chosen ones, if there are many). "
+        "Dimensions that say the same are blue or orange off the diagonal.",
     ),
     (
         "Weights",
@@ -55,7 +77,7 @@ TOPICS = {
 
 
 def write_report(path: Path, runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> None:
-    """Writes the self-contained page, whole or not at all; `missing` says which runs are not in it, and why."""
+    """Writes the self-contained page, whole or not at all; `missing` names runs that are not in it, with the reason."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(runs, missing))
 
@@ -63,7 +85,7 @@ def write_report(path: Path, runs: Sequence[RunRecord], missing: Sequence[str] =
 def render(runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> str:
     groups = groups_of(runs)
     parts = parts_of(groups)
-    alarms = [*apart(parts), *collapses(groups), *missing, *repeated(runs, groups)]
+    alarms = [*apart(parts), *collapses(groups), *missing_sentence(missing), *repeated(runs, groups)]
     sections = [section for name, part in parts.items() for section in _part(part, name if len(parts) > 1 else "")]
     sections += [
         _section("Configuration", configuration(groups)),
@@ -85,13 +107,14 @@ def _part(groups: Sequence[Group], name: str) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     families = families_of(groups)
     later = later_scores(runs)
+    figures = _figures(groups)
     found = {
         "Findings": _findings(groups),
         "Results": _results(groups),
         "Differences": _differences(groups, present(COMPARED, runs)),
-        "Later evaluations": value_tables(families, {"Scores": later}) + _differences(groups, later) if later else "",
-        "Gamma": _gammas(groups),
-        **_figures(groups),
+        "Later evaluations": _later(groups, later) if later else "",
+        "Score against gamma": figures.pop("Score against gamma", "") + _gammas(groups),
+        **figures,
         "Cost": value_tables(families, {"Cost": COST}),
     }
     return [_section(f"{name}: {title}" if name else title, content) for title, content in found.items() if content]
@@ -116,6 +139,12 @@ def _differences(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
     return difference_table(contrasts, measures) + _notes([f"{legend} {of_many(contrasts, measures)}"])
 
 
+def _later(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
+    differences = _differences(groups, measures)
+    values = value_tables(families_of(groups), {"Scores": measures})
+    return f"{values}<h3>Differences</h3>{differences}" if differences else values
+
+
 def _gammas(groups: Sequence[Group]) -> str:
     measures = present(HEADLINES, [run for group in groups for run in group.runs])
     return "".join(
@@ -125,9 +154,8 @@ def _gammas(groups: Sequence[Group]) -> str:
 
 
 def _figures(groups: Sequence[Group]) -> dict[str, str]:
-    runs = [run for group in groups for run in group.runs]
-    drawn = {title: (draw(runs), caption) for title, draw, caption in FIGURES}
-    return {title: _figure(svg, title, caption) for title, (svg, caption) in drawn.items() if svg}
+    drawn = {title: (draw(groups), caption) for title, draw, caption in FIGURES}
+    return {title: figure(markup, title, caption) for title, (markup, caption) in drawn.items() if markup}
 
 
 def _notes(sentences: Sequence[str]) -> str:
@@ -136,12 +164,3 @@ def _notes(sentences: Sequence[str]) -> str:
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
-
-
-def _figure(svg: str, title: str, caption: str) -> str:
-    # An image of its own keeps the ids inside one figure apart from those of the next.
-    data = base64.b64encode(svg.encode()).decode()
-    return (
-        f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )

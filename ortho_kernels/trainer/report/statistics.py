@@ -31,7 +31,10 @@ def statistic(group: Group, measure: Measure) -> Statistic | None:
     if len(values) > 1:
         return Statistic(mean_interval(values), len(values))
     [(value, trials)] = found
-    return Statistic(Interval(value) if not trials else share_interval(round(value * trials), trials), 1)
+    if not trials:
+        return Statistic(Interval(value), 1)
+    bounds = share_interval(round(value * trials), trials)
+    return Statistic(Interval(value, bounds.low, bounds.high), 1)
 
 
 @dataclass(frozen=True)

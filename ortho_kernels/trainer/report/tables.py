@@ -19,7 +19,7 @@ STYLE = """
 .wide tbody + tbody tr:first-child > * { padding-top: 1.1rem; }
 .wide tr.family th { color: var(--soft); font-style: italic; }
 .wide .interval { color: var(--soft); font-weight: 400; }
-.dense th, .dense td { padding-left: .45rem; padding-right: .45rem; }
+.dense td, .dense th + th { padding-left: .45rem; padding-right: .45rem; }
 .dense .interval { display: block; font-size: .88em; }
 .wide td.difference.clear { color: var(--ink); font-weight: 600; }
 .wide td.difference.unclear { color: var(--soft); font-weight: 400; }
@@ -150,7 +150,7 @@ def difference_table(contrasts: Sequence[Contrast], measures: Sequence[Measure])
         for label, contrast in zip(labels, against, strict=True):
             fewer = f" ({_seeds(contrast.seeds)})" if contrast.seeds < most else ""
             rows.append(Row(label + fewer, [difference_cell(contrast, measure) for measure in measures]))
-        title = f"against the {role} {other_label}, {_seeds(most)} in common"
+        title = f"against the {role} ({other_label}, {_seeds(most)} in common)"
         bodies.append(Body(rows, f"{common}: {title}" if common else title[0].upper() + title[1:]))
     units = [f"{measure.short}, points" if measure.is_share else measure.short for measure in measures]
     return Table(units, bodies).render()

@@ -17,7 +17,7 @@ def summary(runs: Sequence[RunRecord]) -> str:
     taken = [run for group in groups for run in group.runs]
     measures = present(SUMMARIZED, taken)
     lines = measures_as_lines(groups, measures) if len(groups) < 3 else groups_as_lines(groups, measures)
-    return "\n".join([*aligned(lines), *left_out(taken), *repeated(runs, groups), *collapses(groups)])
+    return "\n".join([*aligned(lines), *legend(lines), *left_out(taken), *repeated(runs, groups), *collapses(groups)])
 
 
 def measures_as_lines(groups: Sequence[Group], measures: Sequence[Measure]) -> list[list[str]]:
@@ -72,6 +72,12 @@ def difference_text(contrast: Contrast, measure: Measure, unit: str = "") -> str
     if not math.isfinite(found.interval.half_width):
         return text
     return f"{text} ({measure.difference_bounds(found.interval)}){'*' * excludes_zero(found.interval)}"
+
+
+def legend(lines: Sequence[Sequence[str]]) -> list[str]:
+    """What the stars mean, if there is one."""
+    stars = any(cell.endswith("*") for line in lines for cell in line)
+    return ["* The 95 % interval of the difference excludes 0."] if stars else []
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -13,11 +13,26 @@ from ..data import Splits
 from ..errors import TrainerError
 from ..probes.protocols import Exam, Protocol
 from ..report.evaluated import read_evaluations, write_evaluation
+from ..report.finished import read_finished
 from ..report.record import RunRecord
 from ..report.transfer_table import Score
 from .evaluation_files import evaluate_with, evaluation_name
 from .exams import build_exam, load_pictures, own_data
 from .trained import Trained
+
+
+def encoder_paths(paths: Sequence[Path]) -> list[Path]:
+    """Files and runs as they are given; in the place of a sweep's folder, or one that holds runs, its finished runs."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir() and not (path / "config.yaml").is_file():
+            finished = read_finished([path])
+            for reason in finished.missing:
+                print(f"Left out: {reason}", flush=True)
+            found |= dict.fromkeys(run.folder for run in finished.runs)
+        else:
+            found[path] = None
+    return list(found)
 
 
 def score_all(
