@@ -2,9 +2,9 @@
 
     python -m ortho_kernels.trainer.transfer RUN [RUN ...] data=digits,scripts,cifar10 data_options.cifar10.root=FOLDER
 
-A RUN is a finished run's folder, a sweep's or one that holds runs, or a file that `export` has written. Pictures are scaled to the encoder's size, and made
-gray or color as its own were. Each score becomes a file in RUN/evaluations (or FILE.evaluations), which reports read; one
-that is there already is taken as it is. A data set that can't be had stops no other.
+A RUN is a finished run's folder, a sweep's, one that holds runs, or a file that `export` has written. Pictures are scaled to
+the encoder's size, and made gray or color as its own were. Each score becomes a file in RUN/evaluations, or in
+FILE.evaluations, which reports read. One that is there already is taken as it is. A set that can't be had stops no other.
 """
 
 import os

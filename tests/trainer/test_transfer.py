@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import statistics
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -207,6 +209,28 @@ def test_a_run_that_still_trains_is_refused_before_anything_is_scored(runs):
     with pytest.raises(TrainerError, match=r"0\.1-0 has not finished"):
         transfer.main([str(runs / "0-0"), str(runs / "0.1-0"), "data=digits"])
     assert not (runs / "0-0" / "evaluations").exists()
+
+
+def test_a_folder_of_runs_stands_for_those_that_have_finished(runs, capsys):
+    (runs / "0.1-0" / "results.json").unlink()
+    transfer.main([str(runs), "data=digits", *SMALL])
+    out = capsys.readouterr().out
+    assert "Left out: 0.1-0 (not finished, at step 2)" in out
+    assert "[3/3] digits, SimCLR + SO 0.1, logistic: " in out
+
+
+def test_the_file_says_what_pictures_were_drawn_from(runs, tmp_path):
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    (tmp_path / "fonts").mkdir()
+    shutil.copy(fonts, tmp_path / "fonts")
+    options = [f"root={tmp_path / 'fonts'}", "scripts=[Latin,Greek]", "letters=12", "copies=1"]
+    words = [f"data_options.scripts.{option}" for option in options]
+    transfer.main([str(runs / "0-0"), "data=scripts", "logistic.decays=0.01", *words])
+    [file] = (runs / "0-0" / "evaluations").iterdir()
+    found = json.loads(file.read_text())
+    assert found["data_origin"].startswith("1 font, sha256 ")
+    assert found["data_options"]["scripts"] == ["Latin", "Greek"]
+    assert found["train_images"] + found["test_images"] > 12
 
 
 def test_without_a_run_the_error_asks_for_one():

@@ -108,10 +108,11 @@ def package_folder(package: str, name: str) -> Path:
         with unpacked(package, beside=target.parent) as folder:
             os.replace(folder / "usr" / "share", target)
     except FAILURES as error:
-        raise Unavailable(
-            f"The Debian package {package}, which data={name} needs, could not be fetched ({last_line(error)}). Without "
-            f"it give a folder that holds its files: data.root=FOLDER. Or take data=digits."
-        ) from None
+        if not target.is_dir():  # another process may have fetched it meanwhile
+            raise Unavailable(
+                f"The Debian package {package}, which data={name} needs, could not be fetched ({last_line(error)}). "
+                "Without it give a folder that holds its files: data.root=FOLDER. Or take data=digits."
+            ) from None
     return target
 
 
