@@ -25,11 +25,13 @@ class Font:
     @cached_property
     def characters(self) -> frozenset[str]:
         """Those that it has a glyph for."""
-        return frozenset(map(chr, self._tables.getBestCmap() or ()))
+        with self._read() as tables:  # closed again: there may be more fonts than files that can be open
+            return frozenset(map(chr, tables.getBestCmap() or ()))
 
     @cached_property
     def has_colors(self) -> bool:
-        return not {"CBDT", "COLR", "sbix", "SVG "}.isdisjoint(self._tables.keys())
+        with self._read() as tables:
+            return not {"CBDT", "COLR", "sbix", "SVG "}.isdisjoint(tables.keys())
 
     def outline(self, character: str) -> str:
         """The curves of its glyph, written out; empty where it draws nothing.
@@ -38,8 +40,9 @@ class Font:
         """
         from fontTools.pens.recordingPen import DecomposingRecordingPen
 
-        pen = DecomposingRecordingPen(self._glyphs)
-        self._glyphs[self._tables.getBestCmap()[ord(character)]].draw(pen)
+        glyphs, names = self._glyphs
+        pen = DecomposingRecordingPen(glyphs)
+        glyphs[names[ord(character)]].draw(pen)
         return str(pen.value) if pen.value else ""
 
     def glyph(self, character: str, in_color: bool = False) -> Image.Image | None:
@@ -61,16 +64,17 @@ class Font:
     @property
     def _height(self) -> int:
         """A font of bitmaps has a few heights alone."""
-        if "CBLC" not in self._tables:
-            return HEIGHT
-        return max(strike.bitmapSizeTable.ppemY for strike in self._tables["CBLC"].strikes)
+        with self._read() as tables:
+            if "CBLC" not in tables:
+                return HEIGHT
+            return max(strike.bitmapSizeTable.ppemY for strike in tables["CBLC"].strikes)
 
     @cached_property
-    def _glyphs(self) -> Any:
-        return self._tables.getGlyphSet()
+    def _glyphs(self) -> tuple[Any, dict[int, str]]:
+        tables = self._read()
+        return tables.getGlyphSet(), tables.getBestCmap()
 
-    @cached_property
-    def _tables(self) -> Any:
+    def _read(self) -> Any:
         from fontTools.ttLib import TTFont, TTLibError  # matplotlib needs it too
 
         try:
