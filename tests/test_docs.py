@@ -42,6 +42,7 @@ NOT_RUN = {  # by the page and the block's first words
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"
     ),
+    "transfer.md: python -m ortho_kernels.trainer.transfer RUN": "downloads CIFAR-10 and Food-101",
     "views.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
 }
 SHOWN = {"toml", "text"}  # languages of blocks that are there to be read

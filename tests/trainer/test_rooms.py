@@ -33,4 +33,4 @@ def test_no_import_runs_back_up():
     assert order.index("engine") < order.index("config") < order.index("runs")
     for room in ("data", "methods", "backbones", "report"):
         assert order.index(room) < order.index("config")
-    assert imports()["data"] <= {"distributed", "errors", "options", "randomness", "registry", "transfers"}
+    assert imports()["data"] <= {"distributed", "errors", "host_copies", "options", "randomness", "registry"}

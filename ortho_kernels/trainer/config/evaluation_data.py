@@ -31,6 +31,11 @@ OF_A_RUN = SourceWords("evaluation.data", "evaluation.options")
 OF_A_COMMAND = SourceWords("data", "data_options")
 
 
+def one_of_many(data: str) -> SourceWords:
+    """Of a command that takes several sources."""
+    return SourceWords("data", f"data_options.{data}")
+
+
 def evaluation_source(config: DictConfig) -> DictConfig | None:
     """The options of the source that a run's `evaluation.data` names; None where its own pictures are to be used.
 

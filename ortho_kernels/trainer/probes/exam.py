@@ -30,6 +30,7 @@ class Exam:
     seed: int = 0
     batch_size: int = 500
     progress: bool = False  # is shown
+    origin: str = ""  # what the pictures are made from, as Splits have it
 
     @property
     def device(self) -> torch.device:

@@ -39,6 +39,7 @@ def evaluate_with(
         "options": {key: value for key, value in asdict(protocol).items() if key != "name"},
         "data": data or own_data(trained),
         "data_options": dict(data_options or {}),
+        "data_origin": exam.origin,
         "network": trained.network,
         "labels": settings.labels,
         "seed": exam.seed,

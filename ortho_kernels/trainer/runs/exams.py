@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..config.evaluation_data import OF_A_COMMAND, source_options
+from ..config.evaluation_data import OF_A_COMMAND, SourceWords, source_options
 from ..config.exam_words import ExamSettings
 from ..data import Splits
 from ..distributed.processes import ALONE
@@ -21,7 +21,12 @@ def own_data(trained: Trained) -> str | None:
     return None if trained.config is None else trained.config.evaluation.data or trained.config.data.name
 
 
-def load_pictures(trained: Trained, data: str | None = None, options: dict[str, Any] | None = None) -> Splits:
+def load_pictures(
+    trained: Trained,
+    data: str | None = None,
+    options: dict[str, Any] | None = None,
+    words: SourceWords = OF_A_COMMAND,
+) -> Splits:
     """The labeled pictures of a source, with the sides and the channels of the encoder's; by default the run's own.
 
     Raises TrainerError for pictures without labels, and where there are none.
@@ -32,8 +37,8 @@ def load_pictures(trained: Trained, data: str | None = None, options: dict[str, 
     if options or data not in (None, own_data(trained)):
         assert data is not None
         preprocess = trained.preprocess
-        source = source_options(data, options, preprocess.size, preprocess.decode_size)
-        return with_channels(load_labeled(source, ALONE, OF_A_COMMAND), preprocess.channels, f"data={data}")
+        source = source_options(data, options, preprocess.size, preprocess.decode_size, words)
+        return with_channels(load_labeled(source, ALONE, words), preprocess.channels, f"data={data}")
     splits = trained.splits()
     if splits.labeled is None:
         raise TrainerError(
@@ -71,6 +76,7 @@ def build_exam(trained: Trained, splits: Splits, settings: ExamSettings, progres
         seed=seed,
         batch_size=settings.batch_size,
         progress=progress,
+        origin=splits.origin,
     )
 
 

@@ -1,5 +1,6 @@
 """The pictures that a run's encoder is judged by."""
 
+from dataclasses import replace
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -50,4 +51,4 @@ def with_channels(judged: Splits, ours: int, chosen: str) -> Splits:
             "each other."
         )
     train, test = (Recolored(images, ours) for images in judged.labeled)
-    return Splits(train, test, judged.classes, broken=judged.broken, left_out=judged.left_out)
+    return replace(judged, train=train, test=test, unlabeled=None)
