@@ -62,7 +62,7 @@ class Logistic(Protocol):
 
     name: str = "logistic"
     decays: list[float] = option(
-        [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1],
+        [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0],
         "weight decays to choose from, on training pictures held out",
         at_least(0),
     )
