@@ -21,6 +21,8 @@ from .config.exam_words import ExamSettings, chosen_protocols, with_protocol_opt
 from .errors import TrainerError
 from .options import option
 
+Row = tuple[str, dict[str, Any]]  # an encoder's path, and what a file holds
+
 
 @dataclass
 class EvaluateSettings(ExamSettings):
@@ -36,12 +38,23 @@ def main(words: Sequence[str]) -> None:
     paths, settings = parse_words(words, settings_class)
     if not paths:
         raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
-    print(format_table([row for path in paths for row in evaluate_run(path, settings)]))
+    from .runs.trained import (
+        require_trained,  # here, since it takes its time to import: a wrong word is answered at once
+    )
+
+    for path in paths:
+        require_trained(path)
+    rows: list[Row] = []
+    try:
+        for path in paths:
+            rows += evaluate_run(path, settings)
+    finally:  # what was scored before an error
+        if rows:
+            print(format_table(rows))
 
 
-def evaluate_run(path: Path, settings: Any) -> list[tuple[str, dict[str, Any]]]:
+def evaluate_run(path: Path, settings: Any) -> list[Row]:
     """Scores one encoder by each protocol; returns what the files hold, each with the encoder's path."""
-
     from .runs.evaluation_files import evaluate_with, evaluation_name, write_evaluated
     from .runs.exams import build_exam, load_pictures
     from .runs.trained import load_trained
@@ -60,7 +73,7 @@ def evaluate_run(path: Path, settings: Any) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def format_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
     """A line for each evaluation: accuracy with its 95 % confidence interval (Wilson's), and what the protocol chose."""
     cells = [("run", "network", "protocol", "data", "labels", "train", "test", "accuracy", "95 % interval", "chosen")]
     for path, row in rows:

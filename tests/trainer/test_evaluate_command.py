@@ -123,6 +123,16 @@ def test_several_runs_and_protocols_make_one_table(run, run_tiny, capsys):
     ]
 
 
+def test_an_error_keeps_the_scores_before_it(run, trained_run, tmp_path, capsys):
+    other = shutil.copytree(trained_run, tmp_path / "other")
+    for checkpoint in (other / "checkpoints").iterdir():
+        checkpoint.write_bytes(b"")
+    with pytest.raises(TrainerError, match="cannot be read"):
+        evaluate.main([str(run), str(other), "protocol=knn", *QUICK])
+    assert f"{run}  student  knn" in capsys.readouterr().out
+    assert not (other / "evaluations").exists()
+
+
 def test_an_evaluation_that_is_made_again_replaces_its_file(run, capsys):
     evaluate.main([str(run), "protocol=knn", *QUICK])
     first = (run / "evaluations" / "knn-neighbors5-train200-test100.json").read_text()
@@ -189,7 +199,8 @@ def test_a_protocol_of_ones_own(run):
     ("words", "said"),
     [
         ([], "Give the folder of a finished run"),
-        (["nowhere"], "There is no nowhere: give a run's folder"),
+        (["{run}", "nowhere"], "There is no nowhere: give a run's folder"),
+        (["{run}", "{run}/checkpoints"], "is no run's folder: it has no config.yaml"),
         (["{run}", "protocol=kn"], "There is no protocol=kn. Did you mean knn?"),
         (["{run}", "protocol=knn,knn"], "give each protocol once"),
         (["{run}", "network=both"], "network must be one of student, teacher, ema; got both"),
@@ -253,3 +264,12 @@ def test_help_lists_options_of_all_protocols(capsys):
     said = capsys.readouterr().out
     for option in ("network=null", "labels=1.0", "knn.neighbors=20", "linear.epochs=100", "finetune.lr=0.05"):
         assert f"  {option} " in said
+
+
+def test_long_work_says_how_far_it_is(run, monkeypatch, capsys):
+    monkeypatch.setattr("ortho_kernels.trainer.probes.progress_lines.LINE_SECONDS", 0.0)
+    words = ["protocol=linear,logistic", "linear.epochs=3", "batch_size=100", *QUICK, "logistic.decays=1e-3,1e-2"]
+    evaluate.main([str(run), *words])
+    lines = capsys.readouterr().out.splitlines()
+    for line in ("batches of training pictures: 1/2", "epochs of linear: 2/3", "decays: 1/2"):
+        assert line in lines

@@ -45,7 +45,7 @@ class Exam:
         return self._extract(self.test, "test")
 
     def _extract(self, images: Images, purpose: str) -> Extracted:
-        label = f"features of {purpose} pictures" if self.progress else None
+        label = f"batches of {purpose} pictures" if self.progress else None
         extracted = extract(self.encoder, self.preprocess.view, images, self.batch_size, progress=label)
         require_finite(extracted.features, f"{purpose} pictures")
         return extracted

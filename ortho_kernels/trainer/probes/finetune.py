@@ -4,11 +4,13 @@ import copy
 from dataclasses import dataclass
 
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ..randomness import preserve_global_generators, seed_globally
 from .exam import Exam, Outcome, require_finite
 from .features import extract
-from .sgd import SGDProtocol, half_cosine, new_classifier
+from .sgd import SGDProtocol, new_classifier
 
 
 @dataclass
@@ -20,8 +22,8 @@ class FineTuning(SGDProtocol):
     epochs: int = 30
     lr: float = 0.05
 
-    def rate_share(self, progress: float) -> float:
-        return half_cosine(progress)
+    def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        return CosineAnnealingLR(optimizer, steps)
 
     def score(self, exam: Exam) -> Outcome:
         encoder = copy.deepcopy(exam.encoder).requires_grad_(True).train()

@@ -22,7 +22,7 @@ def knn_predict(
     `bank` is `(images, features)`, `labels` `(images,)`, `queries` `(queries, features)`. At most as many neighbors vote
     as there are. The votes are scaled alike, so that none overflows.
 
-    Beside its arguments and the votes it needs at most 100 MiB, and 16 KiB a neighbor: both tables are read in chunks.
+    Beside its arguments and the votes it needs at most 100 MiB, and 32 KiB a neighbor: both tables are read in chunks.
     """
     votes = torch.zeros(len(queries), classes)
     for rows in _chunks(len(queries), min(QUERIES, CHUNK // queries.shape[1])):

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from ..options import one_of, option
 from .exam import Exam, Outcome
@@ -25,8 +27,8 @@ class Linear(SGDProtocol):
     name: str = "linear"
     views: str = option("crops", "what the encoder sees: random crops, or whole pictures", one_of("crops", "plain"))
 
-    def rate_share(self, progress: float) -> float:
-        return 0.1 ** sum(progress >= drop for drop in DROPS)
+    def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        return MultiStepLR(optimizer, [round(drop * steps) for drop in DROPS], gamma=0.1)
 
     def score(self, exam: Exam) -> Outcome:
         test = exam.test_features

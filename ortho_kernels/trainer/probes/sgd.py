@@ -1,6 +1,5 @@
 """What the protocols share that train by SGD on crops: linear evaluation, and fine-tuning."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..data.crops import draw_crops
 from ..data.view_settings import View, ViewSettings
@@ -33,8 +33,8 @@ class SGDProtocol(Protocol):
     flip: float = option(0.5, "probability that a crop is mirrored; 0 for characters", between(0, 1))
 
     @abstractmethod
-    def rate_share(self, progress: float) -> float:
-        """What the rate is multiplied with when `progress`, a share of the steps, is done."""
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """Of the learning rate, which moves after each of so many steps."""
 
     def train(
         self,
@@ -49,15 +49,15 @@ class SGDProtocol(Protocol):
         """
         rate = self.lr * self.batch_size / 256
         optimizer = torch.optim.SGD(trained.parameters(), lr=rate, momentum=self.momentum)
+        schedule = self.schedule(optimizer, self.epochs * max(1, len(exam.train) // self.batch_size))
         label = f"epochs of {self.name}" if exam.progress else None
-        per_epoch = max(1, len(exam.train) // self.batch_size)
         for epoch in with_progress(range(self.epochs), self.epochs, label):
-            for place, (inputs, labels) in enumerate(batches(epoch)):
-                optimizer.param_groups[0]["lr"] = rate * self.rate_share((epoch + place / per_epoch) / self.epochs)
+            for inputs, labels in batches(epoch):
                 loss = F.cross_entropy(scores(inputs), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                schedule.step()
             if not loss.isfinite():
                 raise TrainerError(
                     f"protocol={self.name}: the loss is {loss.item()} after {epoch + 1} epochs. Give a smaller rate than "
@@ -91,8 +91,3 @@ def new_classifier(exam: Exam, features: int) -> nn.Linear:
     with preserve_global_generators(exam.device):
         seed_globally(exam.seed, "evaluation classifier")
         return nn.Linear(features, len(exam.classes)).to(exam.device)
-
-
-def half_cosine(progress: float) -> float:
-    """From 1 to 0, level at both ends."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
