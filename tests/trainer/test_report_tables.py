@@ -93,13 +93,13 @@ def test_what_excludes_zero_looks_so():
     page = render(runs)
     assert '<td class="difference clear">+2.10 <' in page  # 2.0, 2.1 and 2.2
     assert '<td class="difference unclear">+0.33 <' in page  # 1, -1 and 1
-    assert "Bold where the 95 % interval excludes 0" in page
+    assert "Bold where the 95 % interval of a difference excludes 0" in page
 
 
 def test_a_few_groups_are_columns():
     page = render(study(penalties=("none", "so", "srip"), methods=("simclr",)))
     table = rows(page, "Results")
-    assert table[0] == ["", *(f"method=simclr, penalty={name}" for name in ("none", "so", "srip"))]
+    assert table[0] == ["method=simclr", "penalty=none", "penalty=so", "penalty=srip"]
     assert table[2][0] == "kNN on frozen features"
 
 

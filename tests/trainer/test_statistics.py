@@ -164,5 +164,15 @@ def test_later_evaluations_of_other_pictures_are_not_the_same():
     assert [measure.value(runs[0]) for measure in measures] == [0.5, None]
 
 
+def test_own_data_have_a_shorter_name_and_are_the_same():
+    own, foreign = (
+        made_up("so", {"seed": i}, evaluated={name: evaluated(0.5)}) for i, name in enumerate(["knn", "knn-digits"])
+    )
+    [measure] = later_scores([own, foreign])
+    assert (measure.title, measure.value(own), measure.value(foreign)) == ("knn, digits", 0.5, 0.5)
+    own.evaluated["knn"]["data_origin"] = "another font"
+    assert len(later_scores([own, foreign])) == 2
+
+
 def test_headlines_are_scores_and_the_effective_rank():
     assert [measure.short for measure in HEADLINES] == ["kNN", "linear probe", "effective rank"]

@@ -101,10 +101,8 @@ def _intervals(groups: Sequence[Group]) -> list[str]:
             "Nothing is scored, since there are no labels. Ranks and spread tell whether the network has collapsed."
         )
         return [nothing, *of_seeds]
-    points = f"± {100 * alone[0].interval.half_width:.1f} points (95 %, Wilson) on each score"
-    if several:
-        return [*of_seeds, f"All seeds share the test set, which alone leaves {points}."]
-    return [f"The test set alone leaves {points}."]
+    points = f"± {100 * alone[0].interval.half_width:.1f} points (95 %, Wilson)"
+    return [*of_seeds, f"The test images alone leave {points} on the score of a run."]
 
 
 def _what_differs(groups: Sequence[Group]) -> list[str]:

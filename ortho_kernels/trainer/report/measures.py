@@ -43,6 +43,9 @@ class Measure:
         return self._signed(interval.value, interval)
 
     def difference_bounds(self, interval: Interval) -> str:
+        """As "+0.12 to +1.06"; empty where there is no interval, or no difference in any pair."""
+        if not math.isfinite(interval.half_width) or interval.value == interval.half_width == 0:
+            return ""
         return f"{self._signed(interval.low, interval)} to {self._signed(interval.high, interval)}"
 
     @property

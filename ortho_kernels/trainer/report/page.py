@@ -14,7 +14,7 @@ from .later_scores import later_scores
 from .lead import lead, missing_sentence, reading, repeated, title
 from .measures import COMPARED, COST, HEADLINES, REPRESENTATION, SCORES, TRAINING, Measure, present
 from .record import RunRecord
-from .statistics import contrasts_of
+from .statistics import Contrast, contrast_of_two, contrasts_of
 from .style import PAGE, STYLE, figure
 from .tables import difference_table, gamma_table, value_tables
 
@@ -128,15 +128,26 @@ def _findings(groups: Sequence[Group]) -> str:
 
 
 def _results(groups: Sequence[Group]) -> str:
-    return value_tables(families_of(groups), TOPICS) + _notes([" ".join(reading(groups))])
+    table = value_tables(families_of(groups), TOPICS)
+    contrast = contrast_of_two(groups)
+    every = [measure for topic in TOPICS.values() for measure in topic]
+    measures = present(every, [run for group in groups for run in group.runs])
+    tested = [] if contrast is None else _legend([contrast], measures)
+    return table + _notes([" ".join([*reading(groups), *tested])])
 
 
 def _differences(groups: Sequence[Group], measures: Sequence[Measure]) -> str:
     contrasts = contrasts_of(groups)
     if not contrasts or len(groups) == 2:  # which have theirs beside their values
         return ""
-    legend = "Bold where the 95 % interval excludes 0, gray where it includes 0 or one seed gives none."
-    return difference_table(contrasts, measures) + _notes([f"{legend} {of_many(contrasts, measures)}"])
+    return difference_table(contrasts, measures) + _notes([" ".join(_legend(contrasts, measures))])
+
+
+def _legend(contrasts: Sequence[Contrast], measures: Sequence[Measure]) -> list[str]:
+    """How differences look, and how many there are."""
+    tested = of_many(contrasts, measures)
+    look = "Bold where the 95 % interval of a difference excludes 0, gray where it includes 0 or one seed gives none."
+    return [look, tested] if tested else []
 
 
 def _later(groups: Sequence[Group], measures: Sequence[Measure]) -> str:

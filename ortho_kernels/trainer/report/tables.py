@@ -1,7 +1,6 @@
 """Tables of a report: values with their intervals, differences with theirs, as HTML."""
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,8 @@ STYLE = """
 .wide td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
 .words thead th { text-align: left; }
 .wide tbody + tbody tr:first-child > * { padding-top: 1.1rem; }
-.wide tr.family th { color: var(--soft); font-style: italic; }
+.wide tr.family th { position: static; max-width: none; color: var(--soft); font-style: italic; }
+.family span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2.4rem); }
 .wide .interval { color: var(--soft); font-weight: 400; }
 .dense td, .dense th + th { padding-left: .45rem; padding-right: .45rem; }
 .dense .interval { display: block; font-size: .88em; }
@@ -25,7 +25,8 @@ STYLE = """
 .wide td.difference.unclear { color: var(--soft); font-weight: 400; }
 .findings { padding-left: 1.2rem; }
 .findings li { max-width: 46rem; margin: .45rem 0; }
-@media (max-width: 50rem) { .wide th:first-child { max-width: 9.5rem; } .wide th, .wide td { padding: .3rem .45rem; } }
+@media (max-width: 50rem) { .wide th:first-child { max-width: 9.5rem; } .wide th + *, .wide td { padding: .3rem .45rem; }
+  .wide .interval { display: block; font-size: .88em; } }
 @media print { .wide table { font-size: 8.5px; } .wide td { white-space: normal; } }
 """
 
@@ -61,7 +62,7 @@ class Table:
         return f'<div class="{kind}" tabindex="0"><table><thead>{top}</thead>{bodies}</table></div>'
 
     def _body(self, body: Body) -> str:
-        title = f"<th colspan={1 + len(self.columns)}>{html.escape(body.title)}</th>"
+        title = f"<th colspan={1 + len(self.columns)}><span>{html.escape(body.title)}</span></th>"
         rows = [f"<tr class=family>{title}</tr>"] if body.title else []
         for row in body.rows:
             kind = f" class={row.kind}" if row.kind else ""
@@ -92,10 +93,9 @@ def difference_cell(contrast: Contrast, measure: Measure, unit: str = "") -> str
         return f"<td>{MISSING}</td>"
     interval = found.interval
     text = measure.difference(interval) + unit
-    if not math.isfinite(interval.half_width):
-        return f'<td class="difference unclear">{text}</td>'
     kind = "clear" if excludes_zero(interval) else "unclear"
-    spread = f"({measure.difference_bounds(interval)})"
+    bounds = measure.difference_bounds(interval)
+    spread = f"({bounds})" * bool(bounds)
     share = f"{found.count} of {contrast.seeds}" if found.count < contrast.seeds else ""
     return f'<td class="difference {kind}">{_with_note(text, f"{spread} {share}")}</td>'
 
@@ -120,7 +120,8 @@ def value_tables(families: Sequence[Sequence[Group]], topics: Mapping[str, Seque
         Body([_row(measure, groups, contrast) for measure in measures], title if len(topics) > 1 else "")
         for title, measures in found.items()
     ]
-    return Table([*(group.label for group in groups), *["difference"] * (contrast is not None)], bodies).render()
+    common, own = common_and_own([group.label for group in groups])
+    return Table([*own, *["difference"] * (contrast is not None)], bodies, corner=common).render()
 
 
 def _row(measure: Measure, groups: Sequence[Group], contrast: Contrast | None) -> Row:

@@ -1,6 +1,5 @@
 """The headlines of a report as lines of text, for a terminal."""
 
-import math
 from collections.abc import Sequence
 
 from .findings import collapses
@@ -68,10 +67,9 @@ def difference_text(contrast: Contrast, measure: Measure, unit: str = "") -> str
     found = contrast.difference(measure)
     if found is None:
         return MISSING
-    text = measure.difference(found.interval) + unit
-    if not math.isfinite(found.interval.half_width):
-        return text
-    return f"{text} ({measure.difference_bounds(found.interval)}){'*' * excludes_zero(found.interval)}"
+    bounds = measure.difference_bounds(found.interval)
+    spread = f" ({bounds})" * bool(bounds)
+    return f"{measure.difference(found.interval)}{unit}{spread}{'*' * excludes_zero(found.interval)}"
 
 
 def legend(lines: Sequence[Sequence[str]]) -> list[str]:
