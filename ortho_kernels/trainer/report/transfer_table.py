@@ -161,7 +161,7 @@ def _errors(scores: Sequence[Score]) -> list[str]:
 def _cautions(scores: Sequence[Score]) -> list[str]:
     runs = _runs(scores)
     groups = groups_of(runs)
-    said = ["In brackets: 95 % confidence."]
+    said = ["In brackets and after ±: 95 % confidence."]
     if any(pair.seeds == 1 for pair in contrasts_of(groups)):
         said.append("A difference of one seed has none: repeat with other seeds before it is called an effect.")
     repeats = [
