@@ -1,5 +1,7 @@
 """data=emoji: emoji drawn from a color font, split by emoji. The font is made here: a square in one color for each."""
 
+import json
+
 import pytest
 import torch
 from square_fonts import write_font
@@ -66,6 +68,13 @@ def test_pictures_are_in_the_colors_of_the_font(folder):
         assert (middle - expected).abs().max() < 0.02
     assert splits.origin.startswith("1 font, sha256 ")
     assert splits.origin.endswith("emoji-test.txt Version: 15.0")
+
+
+def test_a_run_says_what_its_pictures_were_drawn_from(folder, run_tiny):
+    run = run_tiny("data=emoji", f"data.root={folder}", "data.size=16", "method=simclr")
+    results = json.loads((run / "results.json").read_text())
+    assert results["data_origin"] == Emoji(root=str(folder), size=16).load().origin
+    assert (results["train_size"], results["test_images"]) == (4 * 4 * 8, 16)
 
 
 def test_no_emoji_is_on_both_sides(folder):

@@ -113,6 +113,11 @@ def test_a_mistyped_script_is_answered(fonts):
         source(fonts, scripts=["Cyrilic"]).load()
 
 
+def test_a_set_without_scripts_is_refused(fonts):
+    with pytest.raises(TrainerError, match=r"data\.scripts names no script"):
+        source(fonts, scripts=[]).load()
+
+
 def test_a_script_of_too_few_letters_is_named(tmp_path):
     write_font(tmp_path / "squares.ttf", list(map(ord, "AB\u0393\u0394")))  # Latin and Greek, all alike
     with pytest.raises(TrainerError, match=r"no letter of Latin is left that looks like none of another script"):

@@ -291,6 +291,7 @@ def test_the_difference_of_groups_is_paired_by_seed():
     half = 4.30265273 * statistics.stdev([4, 5, 3]) / 3**0.5
     assert f"+4.00 (+{4 - half:.2f} to +{4 + half:.2f})*" in text
     assert f"50.00 ± {4.30265273 * 10 / 3**0.5:.2f}" in text
+    assert "* The 95 % interval of the difference excludes 0." in text
     assert "one seed" not in text
 
 

@@ -30,6 +30,8 @@ class Scripts(DrawnGlyphs):
     letters: int = option(200, "letters of each script at most, drawn by data.seed", at_least(2))
 
     def glyphs(self) -> tuple[list[Glyph], list[Glyph], list[str]]:
+        if not self.scripts:
+            raise TrainerError(f"data={self.name}: data.scripts names no script, and each one is a class.")
         codes = {script_code(name): name for name in self.scripts}
         fonts = fonts_of(self.root, PACKAGES, self.name)
         alphabets = {code: self._some(codes[code], each) for code, each in alphabets_of(fonts, list(codes)).items()}

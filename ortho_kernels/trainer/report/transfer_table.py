@@ -11,7 +11,7 @@ from .groups import Group, groups_of, repeats_in
 from .measures import MISSING, Measure
 from .record import RunRecord
 from .statistics import contrast_of_two, contrasts_of, statistic
-from .text_summary import aligned, difference_text, seeds_named
+from .text_summary import aligned, difference_text, legend, seeds_named
 
 WIDTH = 120  # of the table in characters
 COLUMNS = (
@@ -84,7 +84,7 @@ def _table(protocol: str, scores: Sequence[Score]) -> str:
     lines += [[pair.title, *(difference_text(pair, measure) for measure in measures)] for pair in contrasts]
     chances = [_chance(data, found) for data in sets]
     lines.append(["most frequent class (chance)", *chances, *[""] * (len(measures) - len(sets))])
-    return "\n\n".join("\n".join(aligned(block)) for block in _blocks(lines))
+    return "\n\n".join(["\n".join(aligned(block)) for block in _blocks(lines)] + legend(lines))
 
 
 def _blocks(lines: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
@@ -161,7 +161,7 @@ def _errors(scores: Sequence[Score]) -> list[str]:
 def _cautions(scores: Sequence[Score]) -> list[str]:
     runs = _runs(scores)
     groups = groups_of(runs)
-    said = ["In brackets: 95 % confidence."]
+    said = ["In brackets and after ±: 95 % confidence."]
     if any(pair.seeds == 1 for pair in contrasts_of(groups)):
         said.append("A difference of one seed has none: repeat with other seeds before it is called an effect.")
     repeats = [

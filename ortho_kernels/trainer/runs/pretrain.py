@@ -297,6 +297,7 @@ def record(
         "preprocess": asdict(preprocess),
         "broken_pictures": len(splits.broken),
         "left_out": splits.left_out.with_broken(splits.broken).as_dict(),
+        **({"data_origin": splits.origin} if splits.origin else {}),
         "seconds": seconds,
         **monitor.timings(),
         "machine": describe_machine(),
