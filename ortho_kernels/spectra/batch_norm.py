@@ -52,7 +52,7 @@ def following_batch_norms(network: nn.Module, images: Tensor) -> dict[str, str]:
 
 
 def folded_weight(layer: Any, norm: Any) -> Tensor:
-    """The layer's weight in float64 with each output channel times gamma / sqrt(running variance + eps).
+    """The layer's weight, float64 on the CPU, with each output channel times gamma / sqrt(running variance + eps).
 
     With the matching bias, the layer alone then puts out what layer and norm do in evaluation mode.
 
@@ -61,11 +61,11 @@ def folded_weight(layer: Any, norm: Any) -> Tensor:
     """
     if norm.running_var is None:
         raise ValueError("a batch norm without running statistics scales every batch anew: it can't be folded")
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = (norm.running_var.detach().cpu().double() + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    weight = layer.weight.detach().double()
+        scale = scale * norm.weight.detach().cpu().double()
+    weight = layer.weight.detach().cpu().double()
     if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, *kernel)
         scale = scale.reshape(layer.groups, 1, -1).expand(-1, len(weight) // layer.groups, -1).flatten(0, 1)
-        return weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2)).to(weight.device)
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)).to(weight.device)
+        return weight * scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
+    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))

@@ -51,7 +51,7 @@ def operator_singular_values(
         raise ValueError(f"stride {stride} must divide the input's size {size}; give the next size that it divides")
     if groups < 1 or len(weight) % groups:
         raise ValueError(f"groups={groups} must divide the {len(weight)} filters")
-    filters = weight.detach().to("cpu", torch.float64).reshape(groups, len(weight) // groups, weight.shape[1], -1)
+    filters = weight.detach().cpu().double().reshape(groups, len(weight) // groups, weight.shape[1], -1)
     outputs = [side // step for side, step in zip(size, stride, strict=True)]
     count = groups * math.prod(outputs) * min(filters.shape[1], filters.shape[2] * math.prod(stride))
     if not filters.isfinite().all():

@@ -13,7 +13,7 @@ def correlation_matrix(covariance: Tensor, mean: Tensor) -> Tensor:
 
     Rows and columns of a feature that does not vary are NaN, as in numpy; all are where the covariance is not finite.
     """
-    covariance, mean = (each.detach().to("cpu", torch.float64) for each in (covariance, mean))
+    covariance, mean = (each.detach().cpu().double() for each in (covariance, mean))
     if not covariance.isfinite().all():
         return torch.full_like(covariance, torch.nan)
     deviation = covariance.diagonal().sqrt()

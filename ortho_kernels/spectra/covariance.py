@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .correlation import correlation_matrix
 
-ROWS = 8192  # of a batch that are made float64 at a time
+ROWS = 2048  # of a batch that are made float64 at a time
 
 
 class StreamingCovariance:
@@ -33,7 +33,7 @@ class StreamingCovariance:
         elif features.shape[1] != len(self._mean):
             raise ValueError(f"features have {features.shape[1]} dimensions, and those before had {len(self._mean)}")
         for piece in features.detach().split(ROWS):
-            self._merge(piece.to("cpu", torch.float64))
+            self._merge(piece.cpu().double())
 
     @property
     def mean(self) -> Tensor:
@@ -72,7 +72,7 @@ class StreamingCovariance:
 def descending_eigenvalues(covariance: Tensor) -> Tensor:
     """Eigenvalues of positive semidefinite matrices `(..., n, n)`, float64 `(..., n)` on the CPU; NaN for one that is not
     finite."""
-    covariance = covariance.detach().to("cpu", torch.float64)
+    covariance = covariance.detach().cpu().double()
     finite = covariance.isfinite().all(-1).all(-1)[..., None]
     # Rounding leaves eigenvalues of -1e-19 where the matrix is singular; it has none below zero.
     values = torch.linalg.eigvalsh(covariance.where(finite[..., None], 0.0)).flip(-1).clamp(min=0)

@@ -38,7 +38,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 0.0) -> float:
     pictures, views, dimensions = features.shape
     if pictures < 2 or views < 2 or dimensions < 1 or not features.isfinite().all():
         return math.nan
-    features = features.detach().to("cpu", torch.float64)
+    features = features.detach().cpu().double()
     means = features.mean(1)
     between = (means - means.mean(0)) / math.sqrt(pictures - 1)
     within = (features - means[:, None]).flatten(0, 1) / math.sqrt(pictures * (views - 1))

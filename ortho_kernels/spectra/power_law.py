@@ -33,7 +33,7 @@ def alpha_req(eigenvalues: Tensor, first: int = FIRST, last: int = LAST) -> floa
         )
     if not 1 <= first < last:
         raise ValueError(f"the range of eigenvalues must be 1 <= first < last, got first={first}, last={last}")
-    values = eigenvalues.detach().to("cpu", torch.float64).sort(descending=True).values
+    values = eigenvalues.detach().cpu().double().sort(descending=True).values
     if not len(values) or not values.isfinite().all():
         return math.nan
     usable = values > values[0].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps

@@ -58,4 +58,4 @@ def representation_eigenvalues(features: Tensor) -> Tensor:
 
 
 def _measurable(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float64)
+    return tensor.detach().cpu().double()

@@ -66,7 +66,7 @@ def filter_eigenvalues(matrix: Tensor) -> Tensor:
     away, and products are divided by cols - 1. So there are as many as output channels, in the order of magnitude of the
     covariance of the layer's outputs for white inputs. NaN for a weight that is not finite.
     """
-    matrix = matrix.detach().to("cpu", torch.float64)
+    matrix = matrix.detach().cpu().double()
     centered = matrix - matrix.mean(-1, keepdim=True)
     return descending_eigenvalues(centered @ centered.mT / max(matrix.shape[-1] - 1, 1))
 
