@@ -26,6 +26,7 @@ EXTRAS = {
     TESTS / "distributed" / "test_sharded_models.py": ("test",),
     TESTS / "distributed" / "test_sharded_placements.py": ("test",),
     TESTS / "models": ("test",),
+    TESTS / "spectra": ("trainer", "test"),
     TESTS / "test_docs.py": ("trainer", "test"),
 }
 

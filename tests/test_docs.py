@@ -35,11 +35,14 @@ NOT_RUN = {  # by the page and the block's first words
     "many_machines.md: torchrun --nnodes=1 --nproc-per-node=8 -m": "needs two machines",
     "many_machines.md: python -m ortho_kernels.trainer -m": "needs SLURM",
     "penalty.md: model = peft.get_peft_model(model, peft.LoraConfig(r=8,": "needs a pretrained model",
+    "propagation.md: python -m ortho_kernels.trainer.propagation backbone=resnet18,vit_tiny": "needs a folder of pictures",
     "torch.md: model.cuda()": "needs a card",
+    "trainer.md: python -m ortho_kernels.trainer -m experiment=quick/study": "takes most of an hour",
     "trainer.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"
     ),
+    "transfer.md: python -m ortho_kernels.trainer.transfer RUN": "downloads CIFAR-10 and Food-101",
     "views.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
 }
 SHOWN = {"toml", "text"}  # languages of blocks that are there to be read

@@ -28,7 +28,7 @@ TO_HOST = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tens
 
 NO_WAITS = {
     "ortho_kernels/trainer/data/stream.py": "reads pictures, which lie on the host",
-    "ortho_kernels/trainer/transfers.py": "reads a copy that has arrived, or sends one from the host",
+    "ortho_kernels/trainer/host_copies.py": "reads a copy that has arrived, or sends one from the host",
     "torch/optim/adam.py": "reads its count of steps, which torch keeps on the host",
 }
 

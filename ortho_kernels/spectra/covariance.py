@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .correlation import correlation_matrix
+
 ROWS = 8192  # of a batch that are made float64 at a time
 
 
@@ -42,12 +44,17 @@ class StreamingCovariance:
         """float64 `(dimensions, dimensions)`, divided by the samples less one."""
         return self._scatter / max(self.count - 1, 1)
 
+    def correlation(self) -> Tensor:
+        """float64 `(dimensions, dimensions)`; see `correlation_matrix`."""
+        return correlation_matrix(self.covariance(), self._mean)
+
+    def second_moments(self) -> Tensor:
+        """float64 `(dimensions, dimensions)`: Z^T Z of the whole table Z `(samples, dimensions)`, not centered."""
+        return self._scatter + self.count * self._mean.outer(self._mean)
+
     def eigenvalues(self) -> Tensor:
         """Those of the covariance, descending, float64 `(dimensions,)`; NaN where a feature was not finite."""
-        if not self._scatter.isfinite().all():
-            return self._mean.new_full(self._mean.shape, torch.nan)
-        # Rounding leaves eigenvalues of -1e-19 where the covariance is singular; it has none below zero.
-        return torch.linalg.eigvalsh(self.covariance()).flip(0).clamp(min=0)
+        return descending_eigenvalues(self.covariance())
 
     def _merge(self, piece: Tensor) -> None:
         if len(piece) == 0:
@@ -60,3 +67,13 @@ class StreamingCovariance:
         self._scatter.addr_(shift, shift, alpha=self.count * len(piece) / total)
         self._mean += shift * (len(piece) / total)
         self.count = total
+
+
+def descending_eigenvalues(covariance: Tensor) -> Tensor:
+    """Eigenvalues of positive semidefinite matrices `(..., n, n)`, float64 `(..., n)` on the CPU; NaN for one that is not
+    finite."""
+    covariance = covariance.detach().to("cpu", torch.float64)
+    finite = covariance.isfinite().all(-1).all(-1)[..., None]
+    # Rounding leaves eigenvalues of -1e-19 where the matrix is singular; it has none below zero.
+    values = torch.linalg.eigvalsh(covariance.where(finite[..., None], 0.0)).flip(-1).clamp(min=0)
+    return values.where(finite, torch.nan)

@@ -19,7 +19,8 @@ class LayerOutputs:
     Features are `(samples, channels)`. By default a sample is a picture: maps `(batch, channels, height, width)` and tokens
     `(batch, tokens, channels)` are averaged over positions. With `positions=True` each position is a sample of its own.
 
-    Raises ValueError for a name that the network has no module of.
+    Raises ValueError for a name that the network has no module of, and, in the forward pass, TypeError for an output that
+    is none of these. Of a tuple the first entry counts.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], receive: Receive, *, positions: bool = False) -> None:
@@ -46,6 +47,9 @@ class LayerOutputs:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
+            if not isinstance(output, Tensor) or output.ndim < 2:
+                form = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+                raise TypeError(f"{name} must put out maps, tokens or vectors, a row a picture; got {form}")
             self._receive(name, as_features(output.detach(), self._positions))
 
         return hook

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from ortho_kernels.trainer.data import fashion_mnist
+from ortho_kernels.trainer.data import debian_packages, fashion_mnist
 from ortho_kernels.trainer.data.cifar import CIFAR10, CIFAR100
 from ortho_kernels.trainer.data.digits import Digits
 from ortho_kernels.trainer.data.fashion_mnist import FILES, FashionMNIST
@@ -86,13 +86,13 @@ def test_fashion_mnist_comes_from_the_debian_package_if_the_download_fails(tmp_p
             (share / f"{name}.gz").write_bytes(gzip.compress(content))
 
     monkeypatch.setattr(fashion_mnist, "_download", failed_download)
-    monkeypatch.setattr(fashion_mnist, "_run", lambda command, folder: fake_tool(command, tmp_path.__class__(folder)))
-    monkeypatch.setattr(fashion_mnist.shutil, "which", lambda tool: tool)
+    monkeypatch.setattr(debian_packages, "_run", lambda command, folder: fake_tool(command, tmp_path.__class__(folder)))
+    monkeypatch.setattr(debian_packages.shutil, "which", lambda tool: tool)
     splits = FashionMNIST(root=str(tmp_path)).load()
     assert len(splits.train) == 20
 
 
-def test_fashion_mnist_without_package_lists_fetches_its_own(tmp_path, monkeypatch):
+def test_a_debian_package_without_package_lists_fetches_its_own(tmp_path, monkeypatch):
     commands = []
 
     def tool(command, folder):
@@ -100,9 +100,9 @@ def test_fashion_mnist_without_package_lists_fetches_its_own(tmp_path, monkeypat
         if len(commands) == 1:
             raise subprocess.CalledProcessError(100, command, stderr="E: Unable to locate package")
 
-    monkeypatch.setattr(fashion_mnist, "_run", tool)
-    fashion_mnist._fetch_package(tmp_path)
-    assert [command[-1] for command in commands] == [fashion_mnist.PACKAGE, "update", fashion_mnist.PACKAGE]
+    monkeypatch.setattr(debian_packages, "_run", tool)
+    debian_packages._fetch("some-package", tmp_path)
+    assert [command[-1] for command in commands] == ["some-package", "update", "some-package"]
     assert all(f"Dir::State::lists={tmp_path / 'lists'}" in command for command in commands[1:])
 
 

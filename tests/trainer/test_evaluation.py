@@ -11,7 +11,7 @@ from ortho_kernels.trainer.data.views import Views
 from ortho_kernels.trainer.probes.evaluation import EvaluationSettings, evaluate
 from ortho_kernels.trainer.probes.features import extract
 from ortho_kernels.trainer.probes.knn import knn_predict
-from ortho_kernels.trainer.probes.linear import linear_probe
+from ortho_kernels.trainer.probes.logistic import logistic_regression
 
 
 def blobs(count, seed):
@@ -38,7 +38,7 @@ def test_knn_asks_no_more_neighbors_than_there_are():
 def test_the_linear_probe_is_logistic_regression():
     features, labels = blobs(300, seed=0)
     queries, _ = blobs(100, seed=1)
-    ours = linear_probe(features, labels, classes=3, decay=0.01)(queries).softmax(1)
+    ours = logistic_regression(features, labels, classes=3, decay=0.01)(queries).softmax(1)
     scaler = StandardScaler().fit(features)
     peer = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(scaler.transform(features), labels)
     theirs = torch.from_numpy(peer.predict_proba(scaler.transform(queries))).float()

@@ -54,6 +54,16 @@ def test_a_recipe_keeps_its_own_gamma_but_gives_a_baseline_none():
         gamma("penalty=none", "penalty.gamma=1e-5")
 
 
+def test_a_recipe_gives_each_penalty_its_gamma():
+    words = ["gammas={so: 2e-4, srip: 2e-2}", "backbone=vit_tiny"]
+    assert [gamma(f"penalty={name}", *words) for name in ("none", "so", "srip", "decay")] == [0, 2e-4, 2e-2, 1e-5]
+    assert gamma("penalty=srip", *words, "penalty.gamma=1") == 1
+    with pytest.raises(TrainerError, match=r"gammas names no penalty by sirp. Did you mean srip\?"):
+        gamma("penalty=so", "gammas={sirp: 1}")
+    with pytest.raises(TrainerError, match=r"penalty.gamma must be at least 0; got -1"):
+        gamma("penalty=so", "gammas={so: -1}")
+
+
 def test_what_a_run_leaves_holds_the_number(run_tiny):
     folder = run_tiny("method=simclr", "penalty=srip")
     settings = json.loads((folder / "results.json").read_text())["settings"]

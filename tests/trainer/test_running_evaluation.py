@@ -158,6 +158,9 @@ def test_two_processes_share_the_pictures_and_keep_their_bits(tiny, strategy):
         (1, 3, [1, 2, 3, 4, 5, 6]),  # steps of three batches: epochs end within step 1, with step 2, within step 3, ...
         (3, 3, [2, 4, 6]),
         (5, 4, [3, 5]),
+        (0.5, 1, [1, 2, 3, 4, 5, 6]),
+        (1.5, 1, [3, 6]),
+        (0.1, 1, [1, 2, 3, 4, 5, 6]),  # no more than once a step
     ],
 )
 def test_it_is_due_where_a_multiple_of_the_epochs_has_ended(every, accumulate, steps):

@@ -22,7 +22,7 @@ KEY = re.compile(rf"(?<![\w./])((?:{ROOTS})(?:\.[a-z_]+)+)(?![\w.]*[/(=])")
 PLACEHOLDER = re.compile(r"[A-Z]+|VALUE")
 EXAMPLES = {"data.root": "pictures", "data.classes": "classes.txt"}
 # Of modules, an old option, a file.
-NO_OPTIONS = {"method.encoder", "method.ema", "method.teacher", "penalty.kind", "sweep.csv"}
+NO_OPTIONS = {"method.encoder", "method.ema", "method.teacher", "penalty.kind", "penalty.start", "sweep.csv"}
 
 
 def texts(path):

@@ -53,10 +53,10 @@ def help_text(words: Sequence[str]) -> str:
     quick = [name for name in groups["experiment"] if name not in paper_recipes()]
     groups["experiment"] = [*quick, *recipe_patterns()]
     listed = [line for name, valid in groups.items() for line in _columns(f"  {name}=", " | ".join(valid), left=14)]
-    return HELP.format(groups="\n".join(listed), options="\n".join(_lines(load_config(words))))
+    return HELP.format(groups="\n".join(listed), options="\n".join(option_lines(load_config(words))))
 
 
-def _lines(config: DictConfig, prefix: str = "") -> Iterator[str]:
+def option_lines(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """The options of this branch, then those of the branches below it, each branch under its name."""
     settings = OmegaConf.get_type(config)
     types = get_type_hints(settings)
@@ -69,8 +69,8 @@ def _lines(config: DictConfig, prefix: str = "") -> Iterator[str]:
             about = f"{declared.meaning} ({_accepted(types[name], declared.values)})".lstrip()
             yield from _columns(f"  {prefix}{name}={spell(value)}", about)
     for key, branch in branches:
-        yield f"\n{key}" + (f" ({branch.name})" if "name" in branch else "")
-        yield from _lines(branch, f"{key}.")
+        yield f"\n{key}" + (f" ({branch.name})" if branch.get("name", key) != key else "")
+        yield from option_lines(branch, f"{key}.")
 
 
 def _columns(first: str, second: str, left: int = LEFT) -> list[str]:

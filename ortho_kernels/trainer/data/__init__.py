@@ -6,10 +6,17 @@ from ..registry import Registry
 from .base import Source
 from .cifar import CIFAR10, CIFAR100
 from .digits import Digits
+from .dtd import DTD
+from .emoji import Emoji
 from .fashion_mnist import FashionMNIST
+from .flowers102 import Flowers102
+from .food101 import Food101
+from .gtsrb import GTSRB
 from .huggingface import HuggingFace
 from .imagefolder import ImageFolder, ImageNet, ImageNet100
 from .images import Images, MemoryImages, Splits, require_variance
+from .mnist5k import MNIST5k
+from .scripts import Scripts
 from .stl10 import STL10
 from .view_settings import ViewSettings
 
@@ -20,9 +27,16 @@ SOURCES: Registry[Source] = Registry(
     {
         "fashion_mnist": FashionMNIST,
         "digits": Digits,
+        "mnist5k": MNIST5k,
+        "scripts": Scripts,
+        "emoji": Emoji,
         "cifar10": CIFAR10,
         "cifar100": CIFAR100,
         "stl10": STL10,
+        "food101": Food101,
+        "flowers102": Flowers102,
+        "dtd": DTD,
+        "gtsrb": GTSRB,
         "imagenet100": ImageNet100,
         "imagenet1k": ImageNet,
         "imagefolder": ImageFolder,

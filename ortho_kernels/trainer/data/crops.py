@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..transfers import to_device
+from ..host_copies import to_device
 from .view_settings import View
 
 TRIES = 10  # areas and ratios that are tried before the middle of the picture is taken

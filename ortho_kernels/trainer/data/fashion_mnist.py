@@ -4,12 +4,9 @@ From the first of these that works: what lies in the data root already; torchvis
 Debian package `dataset-fashion-mnist`, fetched and unpacked into the data root without root rights.
 """
 
-import contextlib
 import gzip
 import os
 import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from torchvision import datasets
 from ..errors import TrainerError
 from ..options import option
 from .base import Source
+from .debian_packages import FAILURES, unpacked
 from .fetching import data_root, last_line, quiet_download
 from .images import Images, MemoryImages, Splits
 
@@ -71,7 +69,7 @@ def _obtain(root: Path, raw: Path) -> None:
     for name, attempt in (("download", _download), (f"Debian package {PACKAGE}", _unpack_debian_package)):
         try:
             attempt(root, raw)
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        except (*FAILURES, RuntimeError) as error:
             reasons.append(f"  {name}: {last_line(error)}")
         if _complete(raw):
             return
@@ -88,34 +86,9 @@ def _download(root: Path, raw: Path) -> None:
 
 
 def _unpack_debian_package(root: Path, raw: Path) -> None:
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise OSError(f"{tool} is not here; this is no Debian or Ubuntu")
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        if not _fetch_package(Path(folder)):
-            raise OSError("apt-get download failed")
-        [package] = Path(folder).glob("*.deb")
-        _run(["dpkg-deb", "-x", package.name, "unpacked"], folder)
+    with unpacked(PACKAGE, beside=root) as folder:
         for name in FILES:
-            [packed] = Path(folder, "unpacked").rglob(f"{name}.gz")
-            with gzip.open(packed) as source, open(Path(folder, name), "wb") as target:
+            [packed] = folder.rglob(f"{name}.gz")
+            with gzip.open(packed) as source, open(folder / name, "wb") as target:
                 shutil.copyfileobj(source, target)
-            os.replace(Path(folder, name), raw / name)
-
-
-def _fetch_package(folder: Path) -> bool:
-    """`apt-get download`, with the machine's package lists if it has them, else with fresh private ones (no root)."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        _run(["apt-get", "download", PACKAGE], folder)
-        return True
-    lists, cache = folder / "lists", folder / "cache"
-    lists.mkdir()
-    cache.mkdir()
-    private = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={cache}"]
-    _run(["apt-get", *private, "update"], folder)
-    _run(["apt-get", *private, "download", PACKAGE], folder)
-    return True
-
-
-def _run(command: list[str], folder: str | Path) -> None:
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+            os.replace(folder / name, raw / name)

@@ -95,6 +95,7 @@ class Splits:
     unlabeled: Images | None = None
     broken: BrokenPictures = field(default_factory=BrokenPictures)
     left_out: LeftOut = field(default_factory=LeftOut)  # files that are no pictures, hidden, missing, ...
+    origin: str = ""  # versions and hashes of what the pictures are made from, where these may change
 
     @property
     def pretraining(self) -> Images:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from .crops import cut_batch
 from .decoding import pixels_of
-from .views import Views, plain_view
+from .views import Views, normalize, plain_view
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,16 @@ class Preprocess:
 
     def view(self, pixels: Tensor) -> Tensor:
         """uint8 pictures `(batch, channels, side, side)` as float32 `(batch, channels, size, size)`, on their device."""
+        return plain_view(pixels, self.size, *self._statistics(pixels.device))
+
+    def crops(self, pixels: Tensor, boxes: np.ndarray, flips: np.ndarray) -> Tensor:
+        """As `view`, of each picture a part: boxes `(batch, 4)` of top, left, height and width in pixels, and bool
+        `(batch,)` for those that are mirrored."""
+        images = cut_batch(pixels, boxes, flips, self.size).div_(255)
+        return normalize(images, *self._statistics(pixels.device))
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=pixels.device)[:, None, None]
-            for values in (self.mean, self.std)
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (self.mean, self.std)
         )
-        return plain_view(pixels, self.size, mean, std)
+        return mean, std

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from ..data.preprocess import Preprocess
 from ..distributed.processes import Ranks
 from ..errors import TrainerError
-from ..transfers import HostCopy
+from ..host_copies import HostCopy
 from .finite_steps import first_non_finite_weight
 
 

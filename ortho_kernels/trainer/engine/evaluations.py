@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..data.order import Order
+from ..host_copies import Moment
 from ..methods import Method
 from ..probes.running import RunningProbe
 from ..randomness import preserve_global_generators
 from ..report.metrics_file import MetricsFile
-from ..transfers import Moment
 from .module import Pretraining
 from .monitor import Monitor
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..distributed.processes import ALONE, Ranks
 from ..distributed.sharding import local_part
-from ..transfers import HostCopy
+from ..host_copies import HostCopy
 
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a float
 

@@ -15,9 +15,9 @@ from ..data.views import Views
 from ..distributed.processes import Ranks
 from ..distributed.sharding import shard
 from ..errors import TrainerError
+from ..host_copies import Moment
 from ..methods import Method, Output
 from ..randomness import seed_globally
-from ..transfers import Moment
 from .averages import average_of, follow
 from .finite_steps import Batch, FiniteSteps, first_non_finite_layer, first_non_finite_weight
 from .optimizers import build_optimizer, build_schedule

@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from ..distributed.processes import Ranks
+from ..host_copies import Moment
 from ..report.collapse import CollapseAlarm
 from ..report.metrics_file import MetricsFile
-from ..transfers import Moment
 from .module import Pretraining
 from .progress import Progress
 

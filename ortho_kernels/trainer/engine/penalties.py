@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ortho_kernels import OrthogonalityPenalty, paper_gamma
 from ortho_kernels.penalty.gradient_scaling import scale_factor
 
-from ..errors import TrainerError
+from ..errors import TrainerError, did_you_mean
 from ..options import at_least, one_of, option
 from ..registry import Registry
 
@@ -117,7 +117,15 @@ PENALTIES: Registry[Penalty] = Registry(
 
 
 def choose_gamma(penalty: DictConfig, backbone: DictConfig, gammas: Mapping[str, float], given: bool) -> float:
-    """A run's gamma: 0 for a baseline, else the one that is `given` or a recipe's, else the paper's for the backbone."""
+    """A run's gamma: 0 for a baseline, else the one that is `given` or a recipe's, else the paper's for the backbone.
+
+    Raises TrainerError for a baseline that is given another, a penalty without any, and `gammas` of no penalty.
+    """
+    if unknown := [name for name in gammas if ":" not in name and name not in PENALTIES.names()]:
+        raise TrainerError(
+            f"gammas names no penalty by {unknown[0]}.{did_you_mean(unknown[0], PENALTIES.names())} "
+            f"Valid: {', '.join(PENALTIES.names())}, or MODULE:CLASS."
+        )
     if OmegaConf.get_type(penalty) is NoPenalty:
         if given and penalty.gamma:
             raise TrainerError(

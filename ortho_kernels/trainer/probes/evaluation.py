@@ -11,7 +11,7 @@ from ..options import at_least, more_than, one_of, option
 from ..randomness import generator_for
 from .features import extract
 from .knn import knn_predict
-from .linear import linear_probe
+from .logistic import logistic_regression
 
 
 @dataclass
@@ -57,15 +57,15 @@ def evaluate(
     train_split, test_split = splits.labeled
     train_images = train_split.subset(settings.train_images, generator_for("cpu", seed, "evaluation train"))
     test_images = test_split.subset(settings.test_images, generator_for("cpu", seed, "evaluation test"))
-    train = extract(encoder, views.plain, train_images, settings.batch_size)
-    test = extract(encoder, views.plain, test_images, settings.batch_size)
+    train = extract(encoder, views.plain, train_images, settings.batch_size, raw=True)
+    test = extract(encoder, views.plain, test_images, settings.batch_size, raw=True)
     classes = len(splits.classes)
 
     def knn(bank: Tensor, queries: Tensor) -> float:
         votes = knn_predict(bank, train.labels, queries, classes, settings.neighbors, settings.temperature)
         return accuracy(votes, test.labels)
 
-    probe = linear_probe(train.features, train.labels, classes, settings.probe_decay)
+    probe = logistic_regression(train.features, train.labels, classes, settings.probe_decay)
     scores = Scores(
         knn=knn(train.features, test.features),
         linear_probe=accuracy(probe(test.features), test.labels),

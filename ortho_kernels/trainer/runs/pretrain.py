@@ -16,8 +16,6 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values
-
 from ..backbones import build_encoder
 from ..config import flattened, identity
 from ..data import Splits, load_splits, require_variance
@@ -41,8 +39,10 @@ from ..engine.settings import group_backend, on_gpu, process_count, require_devi
 from ..engine.strategies import build_trainer
 from ..errors import TrainerError, writing
 from ..methods import METHODS
+from ..probes.augmented import Augmentation
 from ..probes.evaluation import evaluate
 from ..probes.running import RunningProbe
+from ..probes.spectra import encoder_spectra, of_weights, pictures_looked_at, representation_results
 from ..randomness import seed_globally
 from ..report.atomic_writing import write_atomically
 from ..report.collapse import CollapseAlarm, advice, collapse
@@ -266,7 +266,16 @@ def record(
     encoder = module.method.network(config.evaluation.network)
     scores, features = evaluate(encoder, module.views, judged, config.evaluation, config.seed)
     layers = module.penalty.report()
-    eigenvalues = representation_eigenvalues(features)
+    preprocess = Preprocess.of(module.views)
+    spectra = encoder_spectra(
+        encoder,
+        of_weights(module.penalty.weights()),
+        features,
+        pictures_looked_at(judged, config.evaluation.test_images, config.seed),
+        module.views.plain,
+        config.seed,
+        Augmentation(planned_views(config), config.data.get("pipeline"), preprocess, config.seed),
+    )
     results: dict[str, Any] = {
         "label": label_of(config),
         "note": config.note,
@@ -275,8 +284,9 @@ def record(
         "representation_images": len(features),
         "spread": read_metrics(run.folder / "metrics.csv")[-1]["spread"],
         "representation_spread": spread(features).item(),
-        "representation_effective_rank": effective_rank(eigenvalues),
-        "representation_rankme": rankme(features),
+        "representation_effective_rank": spectra.representation.effective_rank,
+        "representation_rankme": spectra.representation.rankme,
+        **representation_results(spectra),
         "representation_dimensions": features.shape[1],
         # Of the full rank, so that layers of all sizes count alike.
         "weights_effective_rank": _mean([row.effective_rank / min(row.view.rows, row.view.cols) for row in layers]),
@@ -284,7 +294,7 @@ def record(
         "steps": module.steps if monitor.stopped_at is None else monitor.stopped_at,
         "planned_steps": module.steps,
         "train_size": len(splits.pretraining),
-        "preprocess": asdict(Preprocess.of(module.views)),
+        "preprocess": asdict(preprocess),
         "broken_pictures": len(splits.broken),
         "left_out": splits.left_out.with_broken(splits.broken).as_dict(),
         "seconds": seconds,
@@ -293,14 +303,10 @@ def record(
         "settings": flattened(identity(config)),
     }
     results["collapsed"] = collapse(results) is not None
-    spectra = {
-        "weights": {
-            name: singular_values(weight.detach().reshape(groups, len(weight) // groups, -1)).flatten().tolist()
-            for name, weight, groups in module.penalty.weights()
-        },
-        "representation": eigenvalues.tolist(),
-    }
-    for name, content in (("spectra.json", spectra), ("results.json", results)):  # results last: they mark the end
+    for name, content in (
+        ("spectra.json", spectra.as_dict()),
+        ("results.json", results),
+    ):  # results last: they mark the end
         with writing(run.folder / name) as path:
             write_atomically(path, json.dumps(content, indent=1) + "\n")
 

@@ -69,12 +69,24 @@ def load_trained(path: Path, network: str | None = None) -> Trained:
     return Trained(path, encoder.eval(), preprocess, network, step_of(checkpoint), config)
 
 
-def read_run_config(folder: Path) -> DictConfig:
-    """The options of the run in a folder. Raises TrainerError where there is no run."""
+def require_trained(path: Path) -> None:
+    """Raises TrainerError, before anything is read, where there is neither a finished run nor a file."""
+    if not path.is_file():
+        require_run(path)
+        require_finished(path)
+
+
+def require_run(folder: Path) -> None:
+    """Raises TrainerError where there is no run."""
     if not folder.is_dir():
         raise TrainerError(f"There is no {folder}: give a run's folder, or a file that `export` has written.")
     if not (folder / "config.yaml").is_file():
         raise TrainerError(f"{folder} is no run's folder: it has no config.yaml.")
+
+
+def read_run_config(folder: Path) -> DictConfig:
+    """The options of the run in a folder. Raises TrainerError where there is no run."""
+    require_run(folder)
     return load_config([f"config={folder / 'config.yaml'}"])
 
 

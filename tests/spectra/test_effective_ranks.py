@@ -5,16 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ortho_kernels.spectra import (
-    LayerOutputs,
-    StreamingCovariance,
-    effective_rank,
-    rankme,
-    representation_eigenvalues,
-    singular_values,
-)
+from ortho_kernels.spectra import effective_rank, rankme, representation_eigenvalues, singular_values, stable_rank
 
 
 def test_singular_values_are_descending_and_float64():
@@ -100,39 +94,36 @@ def test_features_must_be_a_table():
         representation_eigenvalues(torch.randn(3))
 
 
-def test_a_streamed_covariance_is_numpys():
-    """In batches of any size, far from the origin, where a sum of squares would lose its digits."""
-    features = 1e4 + torch.randn(1000, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    covariance = StreamingCovariance()
-    for batch in features.split([1, 0, 37, 500, 462]):
-        covariance.update(batch)
-    assert covariance.count == 1000
-    torch.testing.assert_close(covariance.mean, features.mean(0))
-    torch.testing.assert_close(
-        covariance.covariance(), torch.from_numpy(np.cov(features.numpy().T)), rtol=1e-9, atol=1e-12
-    )
-    expected = np.linalg.eigvalsh(np.cov(features.numpy().T))[::-1].copy()
-    torch.testing.assert_close(covariance.eigenvalues(), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+def test_rankme_is_the_papers_formula_with_its_epsilon():
+    features = 3 + np.random.default_rng(0).standard_normal((40, 7)) @ np.diag([5, 3, 2, 1, 0.5, 0.1, 0.01])
+    sigma = np.sqrt(np.linalg.eigvalsh(features.T @ features))
+    for epsilon in (0.0, 1e-7, 1e-3):
+        p = sigma / np.abs(sigma).sum() + epsilon
+        assert rankme(torch.from_numpy(features), epsilon) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-7)
 
 
-def test_a_streamed_covariance_refuses_other_dimensions():
-    covariance = StreamingCovariance()
-    covariance.update(torch.ones(2, 3))
-    with pytest.raises(ValueError, match="4 dimensions, and those before had 3"):
-        covariance.update(torch.ones(2, 4))
+def test_stable_rank_is_the_ratio_of_two_norms():
+    matrix = np.random.default_rng(1).standard_normal((6, 9))
+    expected = (np.linalg.norm(matrix) / np.linalg.norm(matrix, 2)) ** 2
+    assert stable_rank(singular_values(torch.from_numpy(matrix))) == pytest.approx(expected)
 
 
-def test_outputs_of_layers_are_features_of_pictures_or_positions():
-    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(2), nn.Linear(16, 7))
-    images = torch.randn(2, 3, 4, 4)
-    seen = {}
-    with LayerOutputs(network, ["0", "2"], seen.__setitem__):
-        network(images)
-    torch.testing.assert_close(seen["0"], network[0](images).mean((2, 3)))
-    torch.testing.assert_close(seen["2"], network(images).mean(1))
-    with LayerOutputs(network, ["0"], seen.__setitem__, positions=True):
-        network(images)
-    torch.testing.assert_close(seen["0"], network[0](images).permute(0, 2, 3, 1).reshape(-1, 5))
-    assert not network[0]._forward_hooks
-    with pytest.raises(ValueError, match="no module 'layer9'"):
-        LayerOutputs(network, ["layer9"], seen.__setitem__)
+@pytest.mark.parametrize(
+    ("spectrum", "rank"),
+    [([1.0] * 7, 7.0), ([5.0, 0.0], 1.0), ([0.0, 0.0], 0.0), ([], 0.0), ([[1.0, 1.0], [2.0, 0.0]], 1.5)],
+)
+def test_stable_rank_of_known_spectra(spectrum, rank):
+    assert stable_rank(torch.tensor(spectrum)) == pytest.approx(rank)
+
+
+def test_stable_rank_does_not_hide_nan():
+    assert math.isnan(stable_rank(torch.tensor([math.nan, 1.0])))
+    assert math.isnan(stable_rank(torch.tensor([math.inf, 1.0])))
+
+
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=20))
+def test_ranks_lie_between_one_and_the_dimensions(spectrum):
+    spectrum = torch.tensor(spectrum, dtype=torch.float64)
+    least = 1.0 if spectrum.square().max() > 0 else 0.0
+    assert least - 1e-9 <= stable_rank(spectrum) <= len(spectrum) + 1e-9
+    assert (1.0 if spectrum.sum() > 0 else 0.0) - 1e-9 <= effective_rank(spectrum) <= len(spectrum) + 1e-9
