@@ -165,13 +165,15 @@ def test_later_evaluations_of_other_pictures_are_not_the_same():
 
 
 def test_own_data_have_a_shorter_name_and_are_the_same():
-    own, foreign = (
-        made_up("so", {"seed": i}, evaluated={name: evaluated(0.5)}) for i, name in enumerate(["knn", "knn-digits"])
-    )
+    own = made_up("so", {"seed": 0}, evaluated={"knn": evaluated(0.5)})
+    foreign = made_up("so", {"seed": 1}, evaluated={"knn-digits": evaluated(0.5)})
     [measure] = later_scores([own, foreign])
     assert (measure.title, measure.value(own), measure.value(foreign)) == ("knn, digits", 0.5, 0.5)
     own.evaluated["knn"]["data_origin"] = "another font"
-    assert len(later_scores([own, foreign])) == 2
+    assert [measure.title for measure in later_scores([own, foreign])] == [
+        "knn, digits, 9 + 40 images",
+        "knn, digits, 9 + 40 images, another font",
+    ]
 
 
 def test_headlines_are_scores_and_the_effective_rank():

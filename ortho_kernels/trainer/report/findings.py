@@ -47,7 +47,7 @@ def compare(contrast: Contrast) -> str:
 def of_many(contrasts: Sequence[Contrast], measures: Sequence[Measure]) -> str:
     """How many differences have an interval, and how many would exclude 0 by chance alone; empty where none has one."""
     found = [contrast.difference(measure) for contrast in contrasts for measure in measures]
-    intervals = [one.interval for one in found if one is not None and one.interval.half_width >= 0]
+    intervals = [one.interval for one in found if one is not None and one.interval.half_width > 0]
     if not intervals:
         return ""
     clear = sum(map(excludes_zero, intervals))

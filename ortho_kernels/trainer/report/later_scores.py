@@ -32,9 +32,9 @@ def later_scores(runs: Sequence[RunRecord]) -> list[Measure]:
 
 
 def _measure(evaluation: Evaluation, ambiguous: bool) -> Measure:
-    images = f", {evaluation.train_images:,} + {evaluation.test_images:,} images" if ambiguous else ""
-    title = evaluation.title + images
     trials = evaluation.test_images
+    pictures = [f"{evaluation.train_images:,} + {trials:,} images", evaluation.origin] if ambiguous else []
+    title = ", ".join(filter(None, [evaluation.title, *pictures]))
     return Measure(title, title, lambda run: _scores(run).get(evaluation), is_share=True, trials=lambda run: trials)
 
 
