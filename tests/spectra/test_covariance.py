@@ -65,7 +65,7 @@ def memory(key):  # in MB; getrusage would count what the process was before it 
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024 / 1e6
 
-SAMPLES, DIMENSIONS, BATCH = int(sys.argv[1]), 512, 10_000
+SAMPLES, DIMENSIONS, BATCH = int(sys.argv[1]), 512, 1000  # larger batches cost what they take themselves
 mixing = torch.randn(DIMENSIONS, DIMENSIONS, generator=torch.Generator().manual_seed(0)) * DIMENSIONS**-0.5
 draw = torch.Generator().manual_seed(1)
 check = (torch.randn(2, 2, dtype=torch.float64) @ torch.randn(2, 2, dtype=torch.float64)).sum()  # libraries are loaded
@@ -87,8 +87,8 @@ def numpys_eigenvalues(samples):
     mixing = (torch.randn(512, 512, generator=torch.Generator().manual_seed(0)) * 512**-0.5).numpy()
     draw = torch.Generator().manual_seed(1)
     total, products = np.zeros(512), np.zeros((512, 512))
-    for _ in range(samples // 10_000):
-        noise = torch.randn(10_000, 512, generator=draw)
+    for _ in range(samples // 1000):
+        noise = torch.randn(1000, 512, generator=draw)
         chunk = (3 + noise @ torch.from_numpy(mixing)).numpy().astype(np.float64) - 3
         total += chunk.sum(0)
         products += chunk.T @ chunk
