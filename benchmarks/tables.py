@@ -19,7 +19,7 @@ from .checkout import ROOT
 from .results import FOLDER, write_csv
 
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", DOCS / "benchmarks.md")
+PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "study.md")
 FILES = ("penalties.csv", "penalties.svg", "cpu_roofline.csv", "cpu_roofline.svg", "notes.csv", "throughput.csv",
          "picture_pipeline.csv")  # fmt: skip
 TITLES = {"so": "SO", "srip": "SRIP", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wrn28_2": "WRN-28-2",
@@ -94,6 +94,19 @@ def pretraining(rows: Rows) -> list[str]:
     return _table(["", *[row["label"] for row in rows]], [*lines, ["effective rank of the features", *ranks]])
 
 
+def study(rows: Rows) -> list[str]:
+    """A line for each group, and below it its differences to the baseline and to the control."""
+    scores = [
+        key for key in rows[0] if key not in ("method", "penalty", "gamma", "seeds", "minus", "machine", "commit")
+    ]
+    lines = [
+        [*([f"minus {row['minus']}", ""] if row["minus"] else [f"{row['method']}, {row['penalty']}", row["gamma"]]),
+         *(row[key] for key in scores)]
+        for row in rows
+    ]  # fmt: skip
+    return _table(["", "gamma", *scores], lines)
+
+
 # By the name of the section: the CSV, and what makes lines of its rows.
 SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
     "speed": ("penalties.csv", speed),
@@ -103,6 +116,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
     "throughput": ("throughput.csv", throughput),
     "pictures": ("picture_pipeline.csv", pictures),
     "pretraining": ("pretraining.csv", pretraining),
+    "study": ("study.csv", study),
 }
 
 
