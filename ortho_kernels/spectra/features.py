@@ -70,7 +70,7 @@ class FeatureSpectrum:
 
 
 def feature_spectra(
-    network: nn.Module, batches: Batches, stages: Sequence[str] | None = None
+    network: nn.Module, batches: Batches, stages: str | Sequence[str] | None = None
 ) -> dict[str, FeatureSpectrum]:
     """The spectra of the outputs of stages, averaged over positions, and of the `representation` that the network returns.
 
@@ -83,18 +83,24 @@ def feature_spectra(
         stages: names of modules; by default those of `find_stages`. None are seen beside the representation for `[]`.
 
     Raises:
-        ValueError: for a name that is no module's, a network whose stages are not known, and batches without a picture.
-        TypeError: for a network that returns no tensor.
+        ValueError: for a name that is no module's, a network whose stages are not known or that does not return a row a
+            picture, and batches without a picture.
+        TypeError: for a network that returns no tensor of features.
     """
-    names = find_stages(network) if stages is None else list(stages)
+    names = find_stages(network) if stages is None else as_names(stages)
     covariances = {name: StreamingCovariance() for name in (*names, REPRESENTATION)}
 
     def receive(output: Any) -> None:
-        output = output[0] if isinstance(output, tuple) else output
-        if not isinstance(output, Tensor):
-            raise TypeError(f"the network must return a tensor of features, got {type(output).__name__}")
-        covariances[REPRESENTATION].update(as_features(output, positions=False))
+        covariances[REPRESENTATION].update(as_features("the network", network, output))
 
     with LayerOutputs(network, names, lambda name, features: covariances[name].update(features)):
-        forward_passes(network, batches, receive)
+        pictures = forward_passes(network, batches, receive)
+    rows = covariances[REPRESENTATION].count
+    if rows != pictures:
+        raise ValueError(f"the network must return a row a picture; it returned {rows} for {pictures} pictures")
     return {name: FeatureSpectrum.of(covariance) for name, covariance in covariances.items()}
+
+
+def as_names(stages: str | Sequence[str]) -> list[str]:
+    """One name is a list of one."""
+    return [stages] if isinstance(stages, str) else list(stages)

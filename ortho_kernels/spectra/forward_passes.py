@@ -12,8 +12,9 @@ BATCH = 256  # pictures of a tensor that are passed on at a time
 Batches = Tensor | Iterable[Any]
 
 
-def forward_passes(network: nn.Module, batches: Batches, receive: Callable[[Any], None] = lambda output: None) -> None:
-    """Hands what the network returns for each batch to `receive`, in evaluation mode and without a graph.
+def forward_passes(network: nn.Module, batches: Batches, receive: Callable[[Any], None] = lambda output: None) -> int:
+    """Hands what the network returns for each batch to `receive`, in evaluation mode and without a graph; returns how
+    many pictures there were.
 
     Batches are one tensor `(pictures, ...)`, which is cut, or an iterable of tensors or of tuples that begin with one, as
     a DataLoader of pictures and labels gives. They are moved to the network's device and, if they are floats, to its dtype.
@@ -34,6 +35,7 @@ def forward_passes(network: nn.Module, batches: Batches, receive: Callable[[Any]
             receive(network(batch))
     if not pictures:
         raise ValueError("there is no picture in the batches; an iterator that was read before is empty")
+    return pictures
 
 
 def pictures_of(batch: Any) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .weights import matrices_of
+
 Receive = Callable[[str, Tensor], None]
 
 
@@ -18,6 +20,7 @@ class LayerOutputs:
 
     Features are `(samples, channels)`. By default a sample is a picture: maps `(batch, channels, height, width)` and tokens
     `(batch, tokens, channels)` are averaged over positions. With `positions=True` each position is a sample of its own.
+    What a one-dimensional convolution puts out last is a map `(batch, channels, length)`.
 
     Raises ValueError for a name that the network has no module of, and, in the forward pass, TypeError for an output that
     is none of these. Of a tuple the first entry counts.
@@ -46,21 +49,27 @@ class LayerOutputs:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            if not isinstance(output, Tensor) or output.ndim < 2:
-                form = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-                raise TypeError(f"{name} must put out maps, tokens or vectors, a row a picture; got {form}")
-            self._receive(name, as_features(output.detach(), self._positions))
+            self._receive(name, as_features(name, module, output, self._positions))
 
         return hook
 
 
-def as_features(output: Tensor, positions: bool) -> Tensor:
-    """An output `(batch, channels, *positions)` of a convolution, or `(batch, tokens, channels)`, or `(batch, channels)`,
-    as `(samples, channels)`."""
+def as_features(name: str, module: nn.Module, output: Any, positions: bool = False) -> Tensor:
+    """What a module of that name has put out, as `(samples, channels)`; see `LayerOutputs`."""
+    output = output[0] if isinstance(output, tuple) else output
+    if not isinstance(output, Tensor) or output.ndim < 2:
+        form = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise TypeError(f"{name} must put out maps, tokens or vectors, a row a picture; got {form}")
+    output = output.detach()
     if output.ndim == 2:
         return output
-    if output.ndim == 3:
+    if output.ndim == 3 and not _ends_with_maps(module, output):
         return output.flatten(0, 1) if positions else output.mean(1)
     maps = output.flatten(2)
     return maps.transpose(1, 2).flatten(0, 1) if positions else maps.mean(2)
+
+
+def _ends_with_maps(module: nn.Module, output: Tensor) -> bool:
+    """Whether an output `(batch, a, b)` is that of a one-dimensional convolution, whose channels stand first."""
+    *_, last = None, *matrices_of(module).values()
+    return isinstance(last, nn.Conv1d | nn.ConvTranspose1d) and last.out_channels == output.shape[1]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .correlation import thinned
-from .features import REPRESENTATION, FeatureSpectrum, feature_spectra
+from .features import REPRESENTATION, FeatureSpectrum, as_names, feature_spectra
 from .forward_passes import Batches, pictures_of
 from .stages import last_layers, stages_if_known
 from .weights import WeightSpectrum, weight_spectra, weights_summary
@@ -83,7 +83,7 @@ def spectra_of(
     batches: Batches,
     *,
     layers: str | Sequence[str] | None = None,
-    stages: Sequence[str] | None = None,
+    stages: str | Sequence[str] | None = None,
     fold_batch_norm: bool = False,
     operators: bool = False,
 ) -> NetworkSpectra:
@@ -104,7 +104,7 @@ def spectra_of(
     first, batches = _peek(batches)
     options: dict[str, Any] = {"images": first, "fold_batch_norm": fold_batch_norm, "operators": operators}
     weights = weight_spectra(network, layers, **options)
-    names = stages_if_known(network) if stages is None else list(stages)
+    names = stages_if_known(network) if stages is None else as_names(stages)
     features = feature_spectra(network, batches, names)
     last = {name: weights[name] for name in last_layers(network, names) if name in weights}
     return NetworkSpectra(weights, last, features)

@@ -52,11 +52,13 @@ def stages_if_known(network: nn.Module) -> list[str]:
 def last_layers(network: nn.Module, stages: Sequence[str]) -> list[str]:
     """The last convolution or linear layer of each stage: the name of its weight. Shortcuts do not count."""
     last = {}
+    names = matrices_of(network)  # of the whole network, since a weight that stages share has one name
     for stage in stages:
-        module = network.get_submodule(stage)
-        for name in matrices_of(module):
-            if not any(part in SHORTCUTS for part in name.split(".")):
-                last[stage] = f"{stage}.{name}"
+        network.get_submodule(stage)  # raises AttributeError for a name that is no module's
+        for name in names:
+            inner = name.removeprefix(f"{stage}.")
+            if inner != name and not any(part in SHORTCUTS for part in inner.split(".")):
+                last[stage] = name
     return list(last.values())
 
 

@@ -126,16 +126,21 @@ def weight_spectra(
 
 
 def matrices_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers that multiply with a matrix, by the names of their weights; a layer in two places has its first name."""
+    """The layers that multiply with a matrix, by the names of their weights; what is in two places, a layer or a weight
+    that layers share, has its first name."""
     found: dict[str, nn.Module] = {}
+    shared: set[int] = set()
     for path, module in network.named_modules():
         name = None
         if isinstance(module, _ConvNd | nn.Linear):
             name = "weight"
         elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
             name = "in_proj_weight"
-        if name is not None:
-            found[f"{path}.{name}" if path else name] = module
+        if name is None or id(weight := module._parameters.get(name)) in shared:
+            continue
+        if weight is not None:  # a parametrized one is computed anew each time
+            shared.add(id(weight))
+        found[f"{path}.{name}" if path else name] = module
     return found
 
 

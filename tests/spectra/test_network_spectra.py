@@ -112,13 +112,27 @@ def test_of_a_tuple_the_first_entry_counts():
     assert spectra_of(nn.LSTM(3, 2), torch.ones(4, 5, 3)).representation.samples == 4
 
 
-def test_a_dict_of_outputs_is_refused():
-    class Dict(nn.Module):
+@pytest.mark.parametrize(
+    ("returned", "error", "said"),
+    [
+        (lambda x: {"features": x}, TypeError, "the network must put out .*, a row a picture; got dict"),
+        (lambda x: x[:, 0], TypeError, r"the network must put out .*, a row a picture; got shape \(4,\)"),
+        (lambda x: x.sum(), TypeError, r"the network must put out .*, a row a picture; got shape \(\)"),
+        (lambda x: x.T, ValueError, "must return a row a picture; it returned 3 for 4 pictures"),
+    ],
+)
+def test_outputs_that_are_no_rows_of_pictures_are_refused(returned, error, said):
+    class Returning(nn.Module):
         def forward(self, x):
-            return {"features": x}
+            return returned(x)
 
-    with pytest.raises(TypeError, match="must return a tensor of features, got dict"):
-        spectra_of(Dict(), torch.ones(4, 3))
+    with pytest.raises(error, match=said):
+        spectra_of(Returning(), torch.ones(4, 3))
+
+
+def test_one_stage_may_be_a_name():
+    network = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    assert [*spectra_of(network, torch.randn(4, 3), stages="0").features] == ["0", "representation"]
 
 
 def test_a_stage_that_puts_out_no_table_is_named():

@@ -9,9 +9,11 @@ from narrow import narrow_resnet
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from ortho_kernels import OrthogonalityPenalty
 from ortho_kernels.spectra import (
     WeightSpectrum,
     filter_eigenvalues,
+    last_layers,
     operator_singular_values,
     singular_values,
     weight_spectra,
@@ -48,6 +50,15 @@ def test_odd_weights_have_spectra(shape, value):
     else:
         assert spectrum.eigenvalues.abs().max() < 1e-12
         assert spectrum.stable_rank == pytest.approx(value)
+
+
+def test_a_weight_that_layers_share_counts_once():
+    """As in the penalty."""
+    network = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5), nn.Linear(5, 2))
+    network[2].weight = network[0].weight
+    assert [*weight_spectra(network)] == ["0.weight", "3.weight"]
+    assert [*weight_spectra(network)] == [name for name, *_ in OrthogonalityPenalty(network).weights()]
+    assert last_layers(network, ["0", "3"]) == ["0.weight", "3.weight"]
 
 
 def test_patterns_choose_layers_in_the_order_of_the_network():

@@ -140,6 +140,10 @@ def test_what_has_been_scored_is_taken_as_it_is(runs, capsys):
     file.write_text(json.dumps(found | {"accuracy": 0.125, "step": 1}))  # before the run was prolonged
     transfer.main(words)
     assert json.loads(file.read_text())["accuracy"] == found["accuracy"]
+    older = {"accuracy": 0.125, "options": {"decays": [1.0]}}  # of a version with another default
+    file.write_text(json.dumps(found | older))
+    transfer.main(words)
+    assert json.loads(file.read_text())["accuracy"] == found["accuracy"]
     file.write_text("{")
     with pytest.raises(TrainerError, match=r"logistic-decays0\.01.* cannot be read"):
         transfer.main(words)
@@ -155,12 +159,22 @@ def test_a_file_is_scored_as_its_run_is(runs, tmp_path, capsys):
         own = json.loads((runs / "0-0" / "evaluations" / path.name.replace("-digits", "")).read_text())
         assert (found["correct"], found["test_images"]) == (own["correct"], own["test_images"])
     capsys.readouterr()
-    later = os.stat(tmp_path / "encoder.safetensors").st_mtime + 100
-    os.utime(tmp_path / "encoder.safetensors", (later, later))  # another encoder
+    os.utime(tmp_path / "encoder.safetensors")
     before = path.stat().st_mtime_ns
+    transfer.main([str(tmp_path / "encoder.safetensors"), *words])
+    assert path.stat().st_mtime_ns == before  # the same encoder, copied
+    export_encoder(runs / "0.1-1", tmp_path / "encoder.safetensors")
+    os.utime(tmp_path / "encoder.safetensors", (0, 0))  # another one, as old as it may be
     transfer.main([str(tmp_path / "encoder.safetensors"), *words])
     assert path.stat().st_mtime_ns > before
     assert "encoder.safetensors" in capsys.readouterr().out
+
+
+def test_files_whose_names_have_dots_keep_their_scores_apart(runs, tmp_path):
+    for name in ("byol.seed0", "byol.seed1"):
+        export_encoder(runs / "0-0", tmp_path / name)
+        transfer.main([str(tmp_path / name), "data=digits", *SMALL])
+        assert len(list((tmp_path / f"{name}.evaluations").iterdir())) == 1
 
 
 def test_sets_and_pictures_of_one_class_are_refused(runs, pictures, capsys):

@@ -36,7 +36,7 @@ def evaluate_with(
     interval = share_interval(outcome.correct, outcome.test_images)
     return {
         "protocol": protocol.name,
-        "options": {key: value for key, value in asdict(protocol).items() if key != "name"},
+        "options": options_of(protocol),
         "data": data or own_data(trained),
         "data_options": dict(data_options or {}),
         "data_origin": exam.origin,
@@ -53,9 +53,15 @@ def evaluate_with(
         "chance": exam.test.labels.bincount().max().item() / len(exam.test.labels),
         "chosen": outcome.chosen or {},
         "step": trained.step,
+        "encoder_digest": trained.digest,
         "seconds": time.monotonic() - start,
         "machine": describe_machine(),
     }
+
+
+def options_of(protocol: Protocol) -> dict[str, Any]:
+    """All of them, as the file holds them."""
+    return {key: value for key, value in asdict(protocol).items() if key != "name"}
 
 
 def evaluation_name(

@@ -1,5 +1,6 @@
 """Many encoders on many data sets: each score a file, which is taken as it is where it is there already."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..report.evaluated import read_evaluations, write_evaluation
 from ..report.finished import read_finished
 from ..report.record import RunRecord
 from ..report.transfer_table import Score
-from .evaluation_files import evaluate_with, evaluation_name
+from .evaluation_files import evaluate_with, evaluation_name, options_of
 from .exams import build_exam, load_pictures, own_data
 from .trained import Trained
 
@@ -96,7 +97,7 @@ def scores_of(
     for protocol in protocols:
         name = evaluation_name(protocol, trained, settings, *asked)
         file = trained.results_folder / f"{name}.json"
-        content, reason = None if again else found_earlier(run, trained, file), ""
+        content, reason = None if again else found_earlier(run, trained, protocol, name), ""
         try:
             if content is None:
                 exam = exam or build_exam(trained, pictures.for_encoder(trained), settings, progress=True)
@@ -110,13 +111,15 @@ def scores_of(
         yield Score(run, protocol.name, pictures.data, content, None if reason else file, reason)
 
 
-def found_earlier(run: RunRecord, trained: Trained, file: Path) -> dict[str, Any] | None:
-    """What an earlier evaluation of this encoder has found; None where there is none, or it was another encoder."""
-    content = run.evaluated.get(file.stem)
-    if content is None or content.get("step") != trained.step:  # a run may have been prolonged
+def found_earlier(run: RunRecord, trained: Trained, protocol: Protocol, name: str) -> dict[str, Any] | None:
+    """What an earlier evaluation of that name has found; None where there is none, or not of this encoder and protocol.
+
+    A run may have been prolonged, another encoder written to the file, and the defaults of a protocol changed.
+    """
+    content = run.evaluated.get(name)
+    if content is None or (content.get("step"), content.get("encoder_digest")) != (trained.step, trained.digest):
         return None
-    is_later = trained.config is not None or file.stat().st_mtime >= trained.path.stat().st_mtime
-    return content if is_later else None
+    return content if content.get("options") == json.loads(json.dumps(options_of(protocol))) else None
 
 
 def record_of(trained: Trained) -> RunRecord:

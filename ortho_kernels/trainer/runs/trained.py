@@ -1,5 +1,6 @@
 """An encoder that has been trained: of a finished run's folder, or of a file that `export` has written."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -29,12 +30,14 @@ class Trained:
     network: str | None = None  # student, teacher or ema; None for a file
     step: int | None = None  # of the checkpoint
     config: DictConfig | None = field(default=None, repr=False)  # the run's
+    digest: str | None = None  # of a file's content; another encoder may be written in its place
 
     @property
     def results_folder(self) -> Path:
-        """Where what is found out about it later is written: RUN/evaluations, or FILE.evaluations beside the file."""
+        """Where what is found out about it later is written: RUN/evaluations, or FILE.evaluations beside
+        FILE.safetensors."""
         if self.config is None:
-            return self.path.with_suffix(".evaluations")
+            return self.path.with_name(f"{self.path.name.removesuffix('.safetensors')}.evaluations")
         return self.path / "evaluations"
 
     def splits(self) -> Splits:
@@ -55,7 +58,7 @@ def load_trained(path: Path, network: str | None = None) -> Trained:
     if path.is_file():
         if network is not None:
             raise TrainerError(f"network={network}: {path} holds one network; a run's folder has several.")
-        return Trained(path, load_encoder(path), load_preprocess(path))
+        return Trained(path, load_encoder(path), load_preprocess(path), digest=_digest(path))
     config = read_run_config(path)
     checkpoint = require_finished(path)
     network = network or config.evaluation.network
@@ -67,6 +70,10 @@ def load_trained(path: Path, network: str | None = None) -> Trained:
     prefix = wrapping(encoder.state_dict())
     encoder.load_state_dict({f"{prefix}{name}": weight for name, weight in weights.items()})
     return Trained(path, encoder.eval(), preprocess, network, step_of(checkpoint), config)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def require_trained(path: Path) -> None:
