@@ -67,6 +67,8 @@ def main(words: Sequence[str]) -> None:
     paths, settings = parse_words(words, Settings)
     _check(paths, settings)
     folder = Path(settings.output or f"runs/propagation-{time.strftime('%Y%m%d-%H%M%S')}").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise TrainerError(f"output={folder}: that is a file. Give the name of a folder, which may be new.")
     print(f"Report: {propagation(paths, settings, folder)}")
 
 
@@ -122,9 +124,24 @@ def _check(paths: Sequence[Path], settings: Settings) -> None:
         raise TrainerError(
             f"network={settings.network} is of runs: backbone={settings.backbone[0]} has one network alone."
         )
+    _refuse_what_does_not_apply(settings)
     for key in ("inputs", "backbone", "weights"):
         if not getattr(settings, key) and (key == "inputs" or settings.backbone):
             raise TrainerError(f"{key} is empty: give one at least.")
+
+
+def _refuse_what_does_not_apply(settings: Settings) -> None:
+    """Options that would change nothing, and were not left as they are."""
+    if not settings.backbone:
+        keys, needed = ["weights", "backbone_options", "steps", "rate"], "backbone=NAME: runs have weights of their own"
+    elif "optimized" not in settings.weights:
+        keys, needed = ["steps", "rate"], "weights=optimized"
+    else:
+        return
+    for key in keys:
+        if (value := getattr(settings, key)) != getattr(Settings(), key):
+            given = ",".join(value) if isinstance(value, list) else value
+            raise TrainerError(f"{key}={given} has no effect here: it is an option of {needed}.")
 
 
 def _networks(paths: Sequence[Path], settings: Settings) -> "Iterator[Network]":

@@ -1,5 +1,7 @@
 """The sentences of reports: no more than the intervals allow, and what to bear in mind."""
 
+import math
+
 import pytest
 from made_up_runs import made_up
 from scipy import stats
@@ -65,6 +67,20 @@ def test_nothing_is_claimed_where_nothing_differs_or_one_seed_is_all():
     }
     foreign = groups_of([same[0].runs[0], same[1].runs[1]])
     assert "nothing to compare: they have no seed or measure in common" in findings(foreign)["so"]
+
+
+def test_values_that_are_not_finite_are_named_and_nothing_is_claimed_of_them():
+    found = findings(
+        groups_of(
+            [
+                *seeds("none", [0.80, 0.81], [0.9, 0.91], [12.0, 12.1], NONE),
+                *seeds("so", [math.nan, 0.80], [0.91, 0.89], [13.0, 13.1]),
+            ]
+        )
+    )
+    assert found["so"].startswith("Against its baseline (none, 2 seeds), ")
+    assert found["so"].endswith(". kNN is not finite in a run.")
+    assert "nan" not in found["so"]
 
 
 def test_the_number_of_tests_is_said():

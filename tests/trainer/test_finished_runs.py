@@ -92,17 +92,48 @@ def test_unfinished_runs_are_left_out_and_named(pair, write, capsys):
         assert "3 runs are left out: " in text
         assert "unfinished-2 (not finished, at step 2)" in text
         assert "unfinished-0 (not finished, no step yet)" in text
-        assert "broken (cannot be read: JSONDecodeError" in text
+        assert "broken (results.json is no whole JSON file)" in text
     assert "<h1>None and so</h1>" in page
 
 
 def test_where_none_has_finished_nothing_is_written(write):
     folder = training(write)
-    with pytest.raises(
-        TrainerError, match=r"None of these runs has finished: unfinished-2 \(not finished, at step 2\)"
-    ):
+    with pytest.raises(TrainerError, match=r"None of these runs has results: unfinished-2 \(not finished, at step 2\)"):
         command.main([str(folder)])
     assert not list(folder.parent.glob("**/report.html"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("results.json", "[1, 2]", "results.json has no label, or it is of another kind"),
+        ("results.json", '{"label": "so"}', "results.json has no settings, or it is of another kind"),
+        ("results.json", b"\xff\xfe", "results.json cannot be read: it is no text in UTF-8"),
+        ("spectra.json", "null", "spectra.json has no weights, or it is of another kind"),
+        ("spectra.json", None, "spectra.json cannot be read: No such file or directory"),
+        ("metrics.csv", "step,loss\n1,abc\n", "metrics.csv: line 2 is no row of 2 numbers: '1,abc'"),
+        ("config.yaml", b"\xff\xfe", "config.yaml cannot be read: it is no text in UTF-8"),
+        ("evaluations/knn.json", "{", "evaluations/knn.json cannot be read"),
+        ("evaluations/spectra.json", "[]", "evaluations/spectra.json cannot be read (it is no evaluation)"),
+        ("evaluations/knn.json", '{"accuracy": 0.5}', "evaluations/knn.json cannot be read (it is no evaluation)"),
+    ],
+)
+def test_a_run_whose_file_cannot_be_read_is_left_out_and_the_others_are_reported(pair, write, file, content, reason):
+    broken = write("broken", "so", evaluated={"other": {}})
+    if content is None:
+        (broken / file).unlink()
+    else:
+        (broken / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = read_finished([pair[0].parent])
+    assert [run.folder.name for run in found.runs] == ["a", "b"]
+    assert len(found.missing) == 1
+    assert found.missing[0].startswith(f"broken ({reason}")
+
+
+@pytest.mark.parametrize("knn", [1.5, -0.1, "0.5"])
+def test_a_score_that_is_no_share_is_left_out(pair, write, knn):
+    write("broken", "so", knn=knn)
+    assert read_finished([pair[0].parent]).missing == [f"broken (results.json: knn={knn} is no share between 0 and 1)"]
 
 
 def test_what_is_no_run_is_refused(tmp_path, pair):
@@ -115,6 +146,15 @@ def test_what_is_no_run_is_refused(tmp_path, pair):
         command.main([str(pair[0]), f"output={tmp_path}"])
 
 
+def test_other_words_are_no_options(write, monkeypatch, capsys):
+    with pytest.raises(TrainerError, match=r"There is no option out\. Did you mean output\?"):
+        command.main(["runs", "out=page.html"])
+    folder = write("seed=1", "so")
+    monkeypatch.chdir(folder.parent)
+    command.main(["seed=1"])
+    assert capsys.readouterr().out.endswith("Report: seed=1/report.html\n")
+
+
 def test_an_evaluation_that_cannot_be_read_is_named(write):
     folder = write("a", "so", evaluated={"knn": {}})
     (folder / "evaluations" / "knn.json").write_text("{")
@@ -123,7 +163,7 @@ def test_an_evaluation_that_cannot_be_read_is_named(write):
 
 
 def test_later_spectra_go_over_the_runs_own(write):
-    folder = write("a", "so", evaluated={"spectra": {"summary": {"lidar": 7.0}}, "knn": {"accuracy": 0.5}})
+    folder = write("a", "so", evaluated={"spectra": {"summary": {"lidar": 7.0}}, "knn": {"neighbors": 5}})
     [run] = read_finished([folder]).runs
     assert run.spectra["summary"] == {"lidar": 7.0}
     assert run.spectra["representation"] == run.representation

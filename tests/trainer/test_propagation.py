@@ -436,12 +436,23 @@ def test_runs_are_left_as_they_are(run_tiny, no_figures, tmp_path):
             "takes more than 64 of them; got 60",
         ),
         (["nowhere"], "There is no nowhere"),
+        (["run", "weights=random,orthogonal"], "weights=random,orthogonal has no effect here: .* weights of their own"),
+        (["run", "backbone_options.width=2"], "backbone_options=.* has no effect here: .* weights of their own"),
+        (["run", "steps=9"], "steps=9 has no effect here: .* weights of their own"),
+        (["backbone=resnet18", "weights=random", "rate=0.1"], "rate=0.1 has no effect here: .* weights=optimized"),
     ],
 )
 def test_wrong_words_say_what_to_do(words, expected, tmp_path):
     with pytest.raises(TrainerError, match=expected):
         main([*words, f"output={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_place_for_the_output(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TrainerError, match=r"output=.*file: that is a file\. Give the name of a folder"):
+        main(["backbone=resnet18", f"output={tmp_path / 'file'}"])
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_runs_of_different_pictures_need_data(run_tiny, tmp_path):

@@ -200,6 +200,18 @@ def test_the_terminal_has_groups_differences_and_their_meaning():
     assert ("* The 95 % interval of the difference excludes 0." in lines) == starred
 
 
+def test_groups_that_were_judged_apart_have_no_difference_in_the_terminal():
+    text = summary([made_up("one"), made_up("two", {"data.name": "cifar10"}, knn=0.75, test_images=80)])
+    assert "difference" not in text
+    assert "points" not in text
+    first, second, said = text.split("\n\n")
+    assert first.startswith("data.name=digits, test_images=50:\n")
+    assert second.startswith("data.name=cifar10, test_images=80:\n")
+    assert "75.00 %" in second
+    assert "75.00 %" not in first
+    assert said.startswith("These runs were judged in 2 ways")
+
+
 def test_a_group_of_seeds_has_its_mean_in_the_terminal():
     lines = summary(study(("so",), ("simclr",))).splitlines()
     values = [scores("simclr", "so", seed) for seed in range(3)]

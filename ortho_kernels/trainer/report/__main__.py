@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import TrainerError, writing
+from ..errors import TrainerError, did_you_mean, writing
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -47,7 +47,13 @@ def _default_output(paths: Sequence[Path], first: Path) -> Path:
 
 
 def _as_flag(word: str) -> str:
-    return f"--{word}" if word.startswith("output=") else word
+    """Folders may have a `=` in their names, so a word is an option where it names none."""
+    if word.startswith("output="):
+        return f"--{word}"
+    key, equals, _ = word.partition("=")
+    if equals and "/" not in key and not word.startswith("-") and not Path(word).exists():
+        raise TrainerError(f"There is no option {key}.{did_you_mean(key, ['output'])} --help lists them.")
+    return word
 
 
 def _parser() -> argparse.ArgumentParser:

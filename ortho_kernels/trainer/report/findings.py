@@ -1,5 +1,6 @@
 """What the figures say, in sentences: no more than their intervals allow."""
 
+import math
 from collections.abc import Sequence
 
 from .collapse import SIGNS, advice, collapse
@@ -19,14 +20,16 @@ def findings(groups: Sequence[Group]) -> dict[str, str]:
 
 def compare(contrast: Contrast) -> str:
     """Group minus other in the headlines: what is higher, what is lower, what can't be told apart."""
-    clear, unclear, single = [], [], []
+    clear, unclear, single, undefined = [], [], [], []
     for measure in HEADLINES:
         found = contrast.difference(measure)
         if found is None:
             continue
         interval, name = found.interval, measure.short
         difference, bounds = measure.difference(interval) + measure.difference_unit, measure.difference_bounds(interval)
-        if not interval.half_width >= 0:  # a single seed, or values that are not finite
+        if not math.isfinite(interval.value):
+            undefined.append(name)
+        elif not interval.half_width >= 0:  # a single seed
             single.append(f"{name} {difference}")
         elif excludes_zero(interval):
             way = "higher" if interval.value > 0 else "lower"
@@ -41,6 +44,8 @@ def compare(contrast: Contrast) -> str:
         parts.append(f"{'Not told apart' if clear else f'{against}, not told apart'}: {_listed(unclear)}.")
     if single:
         parts.append(f"{against}, so without an interval: {_listed(single)}.")
+    if undefined:
+        parts.append(f"{'' if parts else f'{against}: '}{_listed(undefined)} {_be(undefined)} not finite in a run.")
     return " ".join(parts) or f"{against} there is nothing to compare: they have no seed or measure in common."
 
 
@@ -103,6 +108,10 @@ def _stop(run: RunRecord) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+def _be(parts: Sequence[str]) -> str:
+    return "is" if len(parts) == 1 else "are"
 
 
 def _named(contrast: Contrast) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,8 @@ def read_finished(paths: Sequence[Path]) -> Finished:
             found.missing.append(f"{folder.name} ({error})")
     if not found.runs:
         raise TrainerError(
-            f"None of these runs has finished: {'; '.join(found.missing)}. Wait for one, or go on with it by resume=FOLDER."
+            f"None of these runs has results: {'; '.join(found.missing)}. A run that is not finished goes on by "
+            "resume=FOLDER."
         )
     return found
 
@@ -47,14 +49,14 @@ class NotFinished(Exception):
 
 
 def _read(folder: Path) -> RunRecord:
-    if not (folder / "results.json").is_file():
+    try:
+        if (folder / "results.json").is_file():
+            return RunRecord.read(folder)
         metrics = folder / "metrics.csv"
         rows = read_metrics(metrics) if metrics.is_file() else []
-        raise NotFinished(f"not finished, at step {rows[-1]['step']:.0f}" if rows else "not finished, no step yet")
-    try:
-        return RunRecord.read(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise NotFinished(f"cannot be read: {type(error).__name__}, {error}") from None
+    except TrainerError as error:
+        raise NotFinished(str(error).replace(f"{folder}{os.sep}", "").removesuffix(".")) from None
+    raise NotFinished(f"not finished, at step {rows[-1]['step']:.0f}" if rows else "not finished, no step yet")
 
 
 def _runs_of(path: Path) -> Iterator[tuple[Path, str]]:

@@ -72,8 +72,8 @@ def read_metrics(path: Path) -> list[Row]:
             rows.append({name: float(cell or "nan") for name, cell in zip(names, cells, strict=True)})
         except ValueError:
             raise TrainerError(
-                f"{path}: line {number} is no row of {len(names)} numbers: {line[:80]!r}. Remove that line, then give "
-                "resume=auto."
+                f"{path}: line {number} is no row of {len(names)} numbers: {line[:80]!r}. Remove that line; "
+                "a run that is not finished then goes on by resume=auto."
             ) from None
     return rows
 

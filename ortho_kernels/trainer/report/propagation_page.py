@@ -28,6 +28,7 @@ SIGMAS = (
     '<p class="note">The spectral norm of R = W W<sup>T</sup> &minus; I of each weight: its true value, by the eigenvalues '
     "of R in float64, and what SRIP estimates, the mean and the range over start vectors.</p>"
 )
+SCROLLED = '<div class="wide" tabindex="0">'  # so that keys scroll it too
 ROUNDING = 1e-5  # of float32; what is below is shown as 0
 
 
@@ -125,7 +126,7 @@ def _findings_table(content: Mapping[str, Any]) -> str:
         f"<tr><th>{html.escape(first)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
         for first, *cells in _findings_rows(content)
     )
-    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"{SCROLLED}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     return f'{table}<p class="note">{TABLE}</p>'
 
 
@@ -190,7 +191,7 @@ def _weights_table(networks: Sequence[MeasuredNetwork]) -> str:
             cells += f"<td>{_number(row['so_per_row'])}</td><td>{_number(row['sigma'])}</td><td>{estimate}</td>"
             cells += f"<td>{_number(row['srip_warm'])}</td>" * warm
         body += f"<tr><th>{html.escape(_short(layer))}</th>{cells}</tr>"
-    return f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"{SCROLLED}<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _layers_table(networks: Sequence[MeasuredNetwork], kind: str) -> str:
@@ -214,7 +215,7 @@ def _layers_table(networks: Sequence[MeasuredNetwork], kind: str) -> str:
     body += f"<tr><th>{REPRESENTATION}</th><td>{floor}</td>{cells}</tr>"
     return (
         f"<details><summary>{KINDS[kind]}: distances from white</summary>"
-        f'<div class="wide"><table><thead><tr><th></th><th>chance</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"{SCROLLED}<table><thead><tr><th></th><th>chance</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         "</details>"
     )
 
@@ -226,7 +227,7 @@ def _facts(content: Mapping[str, Any]) -> str:
         for key, value in facts.items()
         if value not in (None, [], {})
     )
-    return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
+    return f"{SCROLLED}<table><tbody>{rows}</tbody></table></div>"
 
 
 def _number(value: float | None) -> str:

@@ -1,12 +1,19 @@
 """What a run leaves in its folder, read back for reports and comparisons."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from ..errors import TrainerError
 from .evaluated import read_evaluations
 from .metrics_file import read_metrics
+
+# What every results.json and spectra.json hold.
+RESULTS = {"label": str, "settings": dict, "machine": dict, "steps": int, "train_size": int}
+SPECTRA = {"weights": dict, "representation": list}
+SHARES = ("knn", "linear_probe", "raw_pixels_knn", "chance")
 
 
 @dataclass(frozen=True)
@@ -27,19 +34,53 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
+        """Raises TrainerError for a file that is missing or holds something else, by its name."""
+        results = _content(folder / "results.json", RESULTS)
+        if wrong := [key for key in SHARES if not _is_share(results.get(key))]:
+            raise TrainerError(
+                f"{folder / 'results.json'}: {wrong[0]}={results[wrong[0]]} is no share between 0 and 1."
+            )
         evaluated = read_evaluations(folder / "evaluations")
-        spectra = json.loads((folder / "spectra.json").read_text()) | evaluated.pop("spectra", {})
+        spectra = _content(folder / "spectra.json", SPECTRA) | evaluated.pop("spectra", {})
         return cls(
             folder=folder,
-            results=json.loads((folder / "results.json").read_text()),
+            results=results,
             metrics=_columns(folder / "metrics.csv"),
             weights=spectra["weights"],
             representation=spectra["representation"],
-            configuration=(folder / "config.yaml").read_text(),
+            configuration=_text(folder / "config.yaml"),
             evaluations=_columns(folder / "evaluations.csv"),
             evaluated=evaluated,
             spectra=spectra,
         )
+
+
+def _content(path: Path, types: Mapping[str, type]) -> dict[str, Any]:
+    """Of a JSON file that holds these keys."""
+    try:
+        content = json.loads(_text(path))
+    except ValueError:
+        raise TrainerError(f"{path} is no whole JSON file.") from None
+    wrong = [
+        key for key, kind in types.items() if not (isinstance(content, dict) and isinstance(content.get(key), kind))
+    ]
+    if wrong:
+        raise TrainerError(f"{path} has no {wrong[0]}, or it is of another kind: a run did not write this file.")
+    return cast(dict[str, Any], content)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TrainerError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise TrainerError(f"{path} cannot be read: it is no text in UTF-8.") from None
+
+
+def _is_share(value: Any) -> bool:
+    """A number that is missing or NaN passes, since reports show it as such."""
+    return value is None or (isinstance(value, int | float) and not (value < 0 or value > 1))
 
 
 def _columns(path: Path) -> dict[str, list[float]]:

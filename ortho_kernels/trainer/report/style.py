@@ -41,7 +41,10 @@ a {{ color: var(--accent); }}
 .lead {{ color: var(--soft); margin: 0; }}
 .note {{ color: var(--soft); font-size: .9rem; }}
 .alarm {{ margin: 1rem 0 0; padding: .6rem .9rem; border-left: 4px solid var(--accent); background: var(--alarm); }}
-.wide {{ overflow-x: auto; margin: 1rem 0; }}
+/* The shade at the right says that a table goes on there; where it ends the first layer, which scrolls along, hides it. */
+.wide {{ overflow-x: auto; margin: 1rem 0;
+  background: linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--axis), transparent) right / 1rem 100% no-repeat scroll; }}
 .wide th:first-child {{ position: sticky; left: 0; background: var(--paper); }}
 table {{ border-collapse: separate; border-spacing: 0; width: 100%; font: 14px/1.5 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }}
@@ -89,6 +92,7 @@ pre {{ overflow-x: auto; padding: 1rem; background: var(--tint); border: 1px sol
   .panels.small {{ --least: 6rem; }}
   .panels.large {{ --least: 16rem; }}
   .wide, pre {{ overflow: visible; }}
+  .wide {{ background: none; }}
   .wide th:first-child {{ position: static; }}
   pre {{ white-space: pre-wrap; }}
   details:not([open]), section:has(> details):not(:has(> :not(h2, details:not([open])))) {{ display: none; }}

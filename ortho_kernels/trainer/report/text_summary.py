@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from .comparability import apart, parts_of
 from .findings import collapses
 from .groups import Group, groups_of
 from .lead import left_out, repeated
@@ -14,9 +15,18 @@ def summary(runs: Sequence[RunRecord]) -> str:
     """Values of each group with their intervals over seeds, and differences to baselines and controls."""
     groups = groups_of(runs)
     taken = [run for group in groups for run in group.runs]
-    measures = present(SUMMARIZED, taken)
+    parts = parts_of(groups)
+    tables = {name: _table(part) for name, part in parts.items()}
+    lines = [line for name, table in tables.items() for line in ([f"{name}:", *table, ""] if name else table)]
+    notes = [*left_out(taken), *repeated(runs, groups), *apart(parts), *collapses(groups)]
+    return "\n".join([*lines, *notes])
+
+
+def _table(groups: Sequence[Group]) -> list[str]:
+    """Of groups that were judged alike."""
+    measures = present(SUMMARIZED, [run for group in groups for run in group.runs])
     lines = measures_as_lines(groups, measures) if len(groups) < 3 else groups_as_lines(groups, measures)
-    return "\n".join([*aligned(lines), *legend(lines), *left_out(taken), *repeated(runs, groups), *collapses(groups)])
+    return [*aligned(lines), *legend(lines)]
 
 
 def measures_as_lines(groups: Sequence[Group], measures: Sequence[Measure]) -> list[list[str]]:

@@ -90,6 +90,10 @@ def baseline_in(family: Sequence[Group], key: str, factor: float = 1.0) -> Inter
 
 def _panel(title: str, lines: Sequence[Line], baseline: Interval | None) -> Panel:
     def draw(axes: "Axes") -> None:
+        from matplotlib.transforms import ScaledTranslation
+
+        assert axes.figure is not None
+        beside = ScaledTranslation(5 / 72, 0, axes.figure.dpi_scale_trans)  # the interval, which would hide them
         if baseline:
             axes.axhline(baseline.value, color=BASELINE, linewidth=1.2)
             if math.isfinite(baseline.half_width):
@@ -104,8 +108,10 @@ def _panel(title: str, lines: Sequence[Line], baseline: Interval | None) -> Pane
             )
             for gamma, point in zip(gammas, line.points, strict=True):
                 if len(point.values) > 1:
-                    style: dict[str, Any] = {"color": line.look.color, "alpha": 0.5, "markersize": 2}
-                    axes.plot([gamma] * len(point.values), point.values, ".", **style)
+                    style: dict[str, Any] = {"color": line.look.color, "alpha": 0.6, "markersize": 4}
+                    axes.plot(
+                        [gamma] * len(point.values), point.values, ".", transform=axes.transData + beside, **style
+                    )
         axes.set_xlabel("gamma")
         axes.set_xscale("log")
         axes.margins(x=0.12)
