@@ -45,6 +45,14 @@ def rows_of(groups: Sequence[Group], commit: str) -> Iterator[dict[str, object]]
                 yield {**_group(group, contrast.role), **differences, **origin}
 
 
+def in_order(groups: Sequence[Group]) -> list[Group]:
+    """By method and penalty, in the order in which they were run, and from the weakest gamma up."""
+    kinds = list(dict.fromkeys((_group(group, "")["method"], _group(group, "")["penalty"]) for group in groups))
+    return sorted(
+        groups, key=lambda g: (kinds.index((_group(g, "")["method"], _group(g, "")["penalty"])), g.gamma or 0)
+    )
+
+
 def _group(group: Group, minus: str) -> dict[str, object]:
     """`minus` is what the row is a difference to."""
     return {
@@ -91,7 +99,7 @@ def _difference(measure: Measure, found: Statistic | None) -> str:
 
 def main() -> None:
     [folder] = map(Path, sys.argv[1:])
-    groups = groups_of(read_finished([folder]).runs)
+    groups = in_order(groups_of(read_finished([folder]).runs))
     print(write_csv(ROOT / "docs" / "study.csv", list(rows_of(groups, commit=folder.name))))
     print(draw(ROOT / "docs" / "study.svg", groups, commit=folder.name))
 

@@ -37,7 +37,7 @@ NOT_RUN = {  # by the page and the block's first words
     "penalty.md: model = peft.get_peft_model(model, peft.LoraConfig(r=8,": "needs a pretrained model",
     "propagation.md: python -m ortho_kernels.trainer.propagation backbone=resnet18,vit_tiny": "needs a folder of pictures",
     "torch.md: model.cuda()": "needs a card",
-    "trainer.md: python -m ortho_kernels.trainer -m": "takes most of an hour",
+    "study.md: python -m ortho_kernels.trainer -m": "takes up to an hour",
     "trainer.md: python -m ortho_kernels.trainer data=imagefolder": "needs a folder of pictures",
     "trainer.md: python -m ortho_kernels.trainer experiment=paper/cifar100/byol_resnet18": (
         "downloads CIFAR-100, and trains for days"
