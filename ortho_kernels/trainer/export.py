@@ -71,7 +71,8 @@ def read_encoder(checkpoint: Path, network: str | None = None) -> tuple[dict[str
     network = network or configuration["evaluation"]["network"]
     prefix = PREFIXES[network]
     if not any(name.startswith(prefix) for name in weights):
-        raise TrainerError(f"{checkpoint}: method={configuration['method']['name']} has no {network} to judge here.")
+        whose = "a run without trainer.ema" if network == "ema" else f"method={configuration['method']['name']}"
+        raise TrainerError(f"{checkpoint}: {whose} has no {network} to judge here.")
     prefix += wrapping(name.removeprefix(prefix) for name in weights if name.startswith(prefix))
     weights = {
         name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)

@@ -30,7 +30,7 @@ from .report.machine import describe_machine
 from .runs.evaluation_files import file_name, spell, write_evaluated
 from .runs.exams import find_device, load_pictures, own_data
 from .runs.pretrain import planned_views
-from .runs.trained import Trained, load_trained
+from .runs.trained import Trained, load_trained, require_trained
 
 IMAGES = 10_000  # of a file, which knows of no run
 
@@ -67,6 +67,8 @@ def main(words: Sequence[str]) -> None:
     if not paths:
         raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
     for path in paths:
+        require_trained(path)
+    for path in paths:
         measure_run(path, settings)
 
 
@@ -82,7 +84,8 @@ def measure_run(path: Path, settings: SpectraSettings) -> Path:
     try:
         spectra = _measure(trained, images, settings, seed)
     except (TypeError, ValueError) as error:  # names that the network has not, or that can't be measured
-        raise TrainerError(f"{path}: {error}.") from None
+        said = str(error).removesuffix(", ...")
+        raise TrainerError(f"{path}: {said}.") from None
     content = {
         **spectra.as_dict(),
         "data": settings.data or own_data(trained),

@@ -28,6 +28,13 @@ def test_knn_votes_are_weighted_by_similarity():
     torch.testing.assert_close(votes, expected)
 
 
+def test_votes_do_not_vanish_at_a_low_temperature():
+    """All cosines are far below 1: exp((cosine - 1) / temperature) would be 0 for every neighbor."""
+    bank, queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.4, 0.5], [-0.5, -0.4]])
+    votes = knn_predict(bank, torch.tensor([0, 1]), queries, 2, neighbors=2, temperature=1e-4)
+    torch.testing.assert_close(votes, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+
+
 def test_knn_asks_no_more_neighbors_than_there_are():
     assert knn_predict(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), 2, neighbors=20, temperature=0.1).shape == (
         2,

@@ -88,7 +88,7 @@ def test_knn_votes_in_chunks_are_those_of_a_loop(monkeypatch):
     for i, query in enumerate(queries):
         cosines = [query @ each / np.linalg.norm(query) / np.linalg.norm(each) for each in bank]
         for place in sorted(range(53), key=lambda j: -cosines[j])[:9]:
-            expected[i, labels[place]] += np.exp((cosines[place] - 1) / 0.2)
+            expected[i, labels[place]] += np.exp((cosines[place] - max(cosines)) / 0.2)
     monkeypatch.setattr(knn, "CHUNK", 42)
     monkeypatch.setattr(knn, "QUERIES", 5)
     votes = knn_predict(
@@ -284,3 +284,13 @@ def test_a_rate_that_is_too_large_is_named():
     protocol = PROTOCOLS["linear"](lr=1e38, epochs=3, views="plain")
     with pytest.raises(TrainerError, match=r"protocol=linear: the loss is .* smaller rate than linear\.lr=1e\+38"):
         protocol.score(exam())
+
+
+@pytest.mark.parametrize(("name", "options"), [("linear", {"views": "plain"}), ("finetune", {})])
+def test_a_last_step_too_far_is_named_too(name, options):
+    """The loss before it was finite."""
+    protocol = PROTOCOLS[name](lr=3e38, momentum=0, epochs=1, batch_size=256, **options)
+    with pytest.raises(
+        TrainerError, match=rf"protocol={name}: the scores of test .* smaller rate than {name}\.lr=3e\+38"
+    ):
+        protocol.score(exam(train=few(3)))

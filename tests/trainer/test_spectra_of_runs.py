@@ -185,6 +185,10 @@ def test_a_run_that_still_trains_and_no_run_are_refused(run, tmp_path):
     (copy / "results.json").unlink()
     with pytest.raises(TrainerError, match="has not finished"):
         main([str(copy)])
+    before = sorted(run.rglob("*"))
+    with pytest.raises(TrainerError, match="There is no nowhere"):  # before the first is measured
+        main([str(run), "nowhere", "seed=9"])
+    assert sorted(run.rglob("*")) == before
 
 
 def test_help_lists_the_options(capsys):

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ..randomness import preserve_global_generators, seed_globally
-from .exam import Exam, Outcome, require_finite
+from .exam import Exam, Outcome
 from .features import extract
 from .sgd import SGDProtocol, new_classifier
 
@@ -32,5 +32,4 @@ class FineTuning(SGDProtocol):
             seed_globally(exam.seed, "evaluation fine-tuning")  # dropout
             self.train(exam, network, network, lambda epoch: self.crops(exam, epoch))
         test = extract(network, exam.preprocess.view, exam.test, exam.batch_size)
-        require_finite(test.features, "test pictures after fine-tuning")
-        return Outcome.of(test.features, test.labels, len(exam.train_features.labels))
+        return self.outcome(exam, test.features, test.labels)

@@ -20,19 +20,19 @@ def knn_predict(
     """Votes `(queries, classes)` of the nearest neighbors by cosine, each weighted by exp(cosine / temperature).
 
     `bank` is `(images, features)`, `labels` `(images,)`, `queries` `(queries, features)`. At most as many neighbors vote
-    as there are. The votes are scaled alike, so that none overflows.
+    as there are. Those of a query are scaled by its nearest one, so that they neither overflow nor vanish.
 
     Beside its arguments and the votes it needs at most 100 MiB, and 32 KiB a neighbor: both tables are read in chunks.
     """
     votes = torch.zeros(len(queries), classes)
     for rows in _chunks(len(queries), min(QUERIES, CHUNK // queries.shape[1])):
         cosine, near = _nearest(F.normalize(queries[rows], dim=1), bank, labels, min(neighbors, len(bank)))
-        votes[rows].scatter_add_(1, near, ((cosine - 1) / temperature).exp())
+        votes[rows].scatter_add_(1, near, ((cosine - cosine[:, :1]) / temperature).exp())
     return votes
 
 
 def _nearest(queries: Tensor, bank: Tensor, labels: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
-    """The largest cosines `(queries, neighbors)`, and the labels that belong to them."""
+    """The largest cosines `(queries, neighbors)`, descending, and the labels that belong to them."""
     cosine, near = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=labels.dtype)
     for rows in _chunks(len(bank), CHUNK // max(QUERIES, bank.shape[1])):
         here = queries @ F.normalize(bank[rows], dim=1).T

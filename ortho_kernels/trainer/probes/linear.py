@@ -35,7 +35,9 @@ class Linear(SGDProtocol):
         classifier = new_classifier(exam, test.features.shape[1])
         with evaluation_mode(exam.encoder):
             self.train(exam, classifier, classifier, lambda epoch: self._batches(exam, epoch))
-        return Outcome.of(classifier.cpu()(test.features), test.labels, len(exam.train_features.labels))
+        with torch.no_grad():
+            scores = classifier.cpu()(test.features)
+        return self.outcome(exam, scores, test.labels)
 
     def _batches(self, exam: Exam, epoch: int) -> Iterator[Batch]:
         if self.views == "plain":

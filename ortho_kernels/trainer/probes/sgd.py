@@ -15,7 +15,7 @@ from ..data.view_settings import View, ViewSettings
 from ..errors import TrainerError
 from ..options import at_least, between, more_than, option
 from ..randomness import generator_for, host_generator_for, preserve_global_generators, seed_globally
-from .exam import Exam, Protocol
+from .exam import Exam, Outcome, Protocol
 from .progress_lines import with_progress
 
 Batch = tuple[Tensor, Tensor]  # inputs and labels
@@ -58,11 +58,16 @@ class SGDProtocol(Protocol):
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-            if not loss.isfinite():
-                raise TrainerError(
-                    f"protocol={self.name}: the loss is {loss.item()} after {epoch + 1} epochs. Give a smaller rate than "
-                    f"{self.name}.lr={self.lr:g}."
-                )
+            self._require_finite(loss.detach(), f"the loss is {loss.item()} after {epoch + 1} epochs")
+
+    def outcome(self, exam: Exam, scores: Tensor, labels: Tensor) -> Outcome:
+        """Of the test pictures. Raises TrainerError for scores that are not finite, as after a last step too far."""
+        self._require_finite(scores, "the scores of test pictures are NaN or infinite")
+        return Outcome.of(scores, labels, len(exam.train_features.labels))
+
+    def _require_finite(self, values: Tensor, found: str) -> None:
+        if not values.isfinite().all():
+            raise TrainerError(f"protocol={self.name}: {found}. Give a smaller rate than {self.name}.lr={self.lr:g}.")
 
     def crops(self, exam: Exam, epoch: int) -> Iterator[Batch]:
         """Of the training pictures, in the epoch's order, as the encoder takes them."""
