@@ -57,6 +57,8 @@ def transfer(paths: Sequence[Path], settings: Any) -> "list[Score]":
     """
     protocols = chosen_protocols(settings)
     sets = known_sets(settings.data, settings.data_options)
+    if settings.output is not None and Path(settings.output).expanduser().is_dir():
+        raise TrainerError(f"output={settings.output} is a folder: give the file to write, such as transfer.csv in it.")
     from .report.atomic_writing import write_atomically
     from .report.transfer_table import as_csv, describe, format_transfer
     from .runs.many_exams import encoder_paths, score_all
@@ -78,8 +80,8 @@ def transfer(paths: Sequence[Path], settings: Any) -> "list[Score]":
 
 def known_sets(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The data sets, each with its options. Raises TrainerError for one that doesn't exist, or an option it hasn't."""
-    if not names:
-        raise TrainerError("data= is empty: name the data sets.")
+    if not names or len(set(names)) < len(names):
+        raise TrainerError(f"data={','.join(names)}: name each data set once, and one at least.")
     for name, given in options.items():
         if name not in names or not isinstance(given, dict):
             raise TrainerError(

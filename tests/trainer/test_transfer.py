@@ -209,7 +209,9 @@ def test_a_set_of_one_picture_is_refused(runs, pictures, capsys):
         ),
         (["data=scripts", "data_options.scripts.copies=0"], r"data_options\.scripts\.copies"),
         (["dta=digits"], r"There is no option dta\. Did you mean data"),
-        (["data=[]"], r"data= is empty"),
+        (["data=[]"], r"data=: name each data set once, and one at least"),
+        (["data=digits,digits"], r"data=digits,digits: name each data set once"),
+        (["output=."], r"output=\. is a folder: give the file to write"),
     ],
 )
 def test_wrong_words_are_answered_before_anything_is_scored(runs, words, expected):
