@@ -36,6 +36,11 @@ def no_choice(group: str, name: str, valid: Sequence[str]) -> str:
     return f"There is no {group}={name}.{did_you_mean(name, valid)} Valid: {', '.join(valid)}."
 
 
+def first_sentence(text: str) -> str:
+    """Without its period. The periods of option names, files and numbers end no sentence."""
+    return text.partition(". ")[0].removesuffix(".")
+
+
 def printable(text: str) -> str:
     """In one line that every terminal and file takes. Names of files may hold newlines, and bytes that are no text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

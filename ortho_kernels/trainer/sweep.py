@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from .config import fingerprint
-from .errors import TrainerError, writing
+from .errors import TrainerError, first_sentence, writing
 from .report.atomic_writing import write_atomically
 from .report.groups import Group, groups_of
 from .report.measures import COST, REPRESENTATION, SCORES, TRAINING, present
@@ -91,7 +91,7 @@ def table(varied: Sequence[Sequence[str]], records: Sequence[RunRecord | None], 
 def failures(varied: Sequence[Sequence[str]], outcomes: Sequence[Outcome]) -> list[str]:
     """The runs that have no results, each with the reason."""
     return [
-        f"{', '.join(words) or 'run'} (failed: {outcome.error.partition('.')[0]})"
+        f"{', '.join(words) or 'run'} (failed: {first_sentence(outcome.error)})"
         for words, outcome in zip(varied, outcomes, strict=True)
         if outcome.folder is None
     ]

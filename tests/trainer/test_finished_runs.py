@@ -186,11 +186,11 @@ def sweep_of(folders, failed=""):
 
 def test_a_sweep_has_its_runs_alone_and_its_report_made_again(pair, write, capsys):
     write("stranger", "stranger", {"method.name": "byol"})
-    sweep = sweep_of(pair, failed="trainer.batch_size=9: is too large, and so on")
+    sweep = sweep_of(pair, failed="The loss is nan at step 1 in encoder.conv1.weight. Lower optimizer.lr")
     command.main([str(sweep)])
     page = (sweep / "report.html").read_text()
     assert "<h1>None and so</h1>" in page
-    assert "1 run is left out: seed=9, penalty=so (failed: trainer)." in page
+    assert "1 run is left out: seed=9, penalty=so (failed: The loss is nan at step 1 in encoder.conv1.weight)." in page
 
 
 def test_a_sweep_that_was_moved_finds_its_runs_beside_it(pair, tmp_path):

@@ -20,6 +20,7 @@ SEVERAL = {
         complete(f"A run with a title as long as users write them, {i}", {"optimizer.lr": 0.1 * i}, layers=2, steps=40)
         for i in range(12)
     ],
+    "titles of one long word": lambda: [complete(letter * 300, {"method.name": letter}, layers=2) for letter in "ab"],
     "24 of 8 groups": lambda: study(layers=4, steps=200),
 }
 # Boxes that may be wider than the page, since they scroll or are hidden.

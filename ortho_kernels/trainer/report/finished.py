@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import TrainerError
+from ..errors import TrainerError, first_sentence
 from .metrics_file import read_metrics
 from .record import RunRecord
 
@@ -79,7 +79,7 @@ def _runs_of_sweep(sweep: Path) -> Iterator[tuple[Path, str]]:
         for row in csv.DictReader(file):
             words = ", ".join(f"{key}={row[key]}" for key in itertools.takewhile(lambda key: key != "knn", row))
             if not row.get("folder"):
-                yield sweep, f"{words or 'a run'} (failed: {row.get('error', '').partition('.')[0]})"
+                yield sweep, f"{words or 'a run'} (failed: {first_sentence(row.get('error') or '')})"
                 continue
             folder = Path(row["folder"])
             places = [place for place in (sweep.absolute().parent / folder.name, folder) if place.is_dir()]

@@ -121,10 +121,10 @@ def _findings_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _findings_table(content: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in HEAD)
+    head = "".join(f"<th>{title}</th>" for title in (HEAD[0], *HEAD[2:]))  # network and weights are one column
     body = "".join(
-        f"<tr><th>{html.escape(first)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
-        for first, *cells in _findings_rows(content)
+        f"<tr><th>{html.escape(f'{network}, {weights}')}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for network, weights, *cells in _findings_rows(content)
     )
     table = f"{SCROLLED}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     return f'{table}<p class="note">{TABLE}</p>'
@@ -166,8 +166,8 @@ def _estimates(network: MeasuredNetwork) -> str:
     if not shares:
         return f"the true sigma of every weight is below {ROUNDING:g}: orthogonal to rounding."
     return (
-        f"the largest true sigma of a weight is {largest:.3g}; SRIP's estimate is {min(shares):.0%} to {max(shares):.0%} "
-        "of the true one, by layer."
+        f"the largest true sigma of a weight is {largest:.3g}; SRIP's estimate is {100 * min(shares):.0f} to "
+        f"{100 * max(shares):.0f} % of the true one, by layer."
     )
 
 
@@ -223,11 +223,15 @@ def _layers_table(networks: Sequence[MeasuredNetwork], kind: str) -> str:
 def _facts(content: Mapping[str, Any]) -> str:
     facts = {**content["settings"], **content["machine"]}
     rows = "".join(
-        f"<tr><th>{html.escape(key)}</th><td>{html.escape(str(value))}</td></tr>"
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(_fact(value))}</td></tr>"
         for key, value in facts.items()
         if value not in (None, [], {})
     )
     return f"{SCROLLED}<table><tbody>{rows}</tbody></table></div>"
+
+
+def _fact(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -44,7 +44,7 @@ a {{ color: var(--accent); }}
 /* The shade at the right says that a table goes on there; where it ends the first layer, which scrolls along, hides it. */
 .wide {{ overflow-x: auto; margin: 1rem 0;
   background: linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
-    linear-gradient(to left, var(--axis), transparent) right / 1rem 100% no-repeat scroll; }}
+    linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }}
 .wide th:first-child {{ position: sticky; left: 0; background: var(--paper); }}
 table {{ border-collapse: separate; border-spacing: 0; width: 100%; font: 14px/1.5 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; }}
@@ -61,6 +61,7 @@ figcaption {{ color: var(--soft); font-size: .9rem; max-width: 46rem; }}
 .legend {{ display: flex; flex-wrap: wrap; gap: .15rem 1.3rem; margin: .4rem 0 .9rem; padding: 0; list-style: none;
   font: 13px/1.5 system-ui, sans-serif; }}
 .legend li {{ display: flex; align-items: center; gap: .45rem; min-width: 0; }}
+.legend span {{ min-width: 0; overflow-wrap: anywhere; }}
 .swatch {{ flex: none; width: 28px; height: 12px; vertical-align: -1px; }}
 .legend .ramp {{ flex: none; width: 6rem; height: 8px; border-radius: 4px; }}
 .panels {{ --least: 15rem; display: grid; gap: 1.3rem 1.6rem; margin: .6rem 0 1rem;
@@ -70,6 +71,7 @@ figcaption {{ color: var(--soft); font-size: .9rem; max-width: 46rem; }}
 .panels figure {{ display: flex; flex-direction: column; justify-content: flex-end; margin: 0; min-width: 0; }}
 .panels figcaption {{ color: var(--ink); margin-bottom: .25rem; font: 600 13px/1.4 system-ui, sans-serif; }}
 .panels.small figcaption {{ font-size: 11.5px; font-weight: 500; }}
+.panels svg {{ overflow: visible; }}
 .panels .map {{ image-rendering: pixelated; border: 1px solid var(--line); }}
 details {{ margin: .6rem 0; }}
 summary {{ cursor: pointer; }}
