@@ -5,12 +5,12 @@ import math
 import re
 
 import pytest
+from made_up_runs import made_up
 from torch.nn import functional
 
 from ortho_kernels.trainer import sweep
 from ortho_kernels.trainer.methods import METHODS, Output, SimCLR
 from ortho_kernels.trainer.report.collapse import LEAST_SPREAD, CollapseAlarm
-from ortho_kernels.trainer.report.record import RunRecord
 from ortho_kernels.trainer.runs.launchers import Outcome
 from ortho_kernels.trainer.runs.pretrain import pretrain
 
@@ -55,10 +55,7 @@ def test_a_run_that_has_not_collapsed_is_left_alone(tiny, capsys):
 
 
 def test_a_sweep_marks_what_has_collapsed(tmp_path):
-    runs = [
-        RunRecord(tmp_path, {"collapsed": collapsed}, metrics={}, weights={}, representation=[], configuration="")
-        for collapsed in (True, False)
-    ]
+    runs = [made_up(settings={"optimizer.lr": rate}, collapsed=rate == 9) for rate in (9, 1)]
     varied, records, outcomes = [["lr=9"], ["lr=1"], ["lr=0"]], [*runs, None], [Outcome(tmp_path)] * 3
     first, second, _ = sweep.table(varied, records, outcomes).splitlines()[1:]
     assert first.startswith("lr=9 (collapsed)  ")
