@@ -56,7 +56,8 @@ def test_a_run_that_has_not_collapsed_is_left_alone(tiny, capsys):
 
 def test_a_sweep_marks_what_has_collapsed(tmp_path):
     runs = [made_up(settings={"optimizer.lr": rate}, collapsed=rate == 9) for rate in (9, 1)]
-    varied, records, outcomes = [["lr=9"], ["lr=1"], ["lr=0"]], [*runs, None], [Outcome(tmp_path)] * 3
+    varied, records = [["lr=9"], ["lr=1"], ["lr=0"]], [*runs, None]
+    outcomes = [Outcome(tmp_path), Outcome(tmp_path), Outcome(None, "It diverged.")]
     first, second, _ = sweep.table(varied, records, outcomes).splitlines()[1:]
     assert first.startswith("lr=9 (collapsed)  ")
     assert second.startswith("lr=1  ")
