@@ -81,7 +81,8 @@ def brightness(picture):
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 @pytest.mark.parametrize(
-    "name", ["one", "two", pytest.param("twelve", marks=pytest.mark.slow), "24 of 8 groups", "live"]
+    "name",
+    ["one", "two", pytest.param("twelve", marks=pytest.mark.slow), "24 of 8 groups", "titles of one long word", "live"],
 )
 def test_nothing_is_wider_than_the_page(browser, page, name, width):
     browser.open(page(name), width)
