@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config.command_words import asks_for_help, parse_words, words_help
+from .config.command_words import runs_and_options
 from .config.exam_words import ExamSettings, chosen_protocols, with_protocol_options
-from .errors import TrainerError
 from .options import option
 
 Row = tuple[str, dict[str, Any]]  # an encoder's path, and what a file holds
@@ -32,12 +31,9 @@ class EvaluateSettings(ExamSettings):
 
 def main(words: Sequence[str]) -> None:
     settings_class = with_protocol_options(EvaluateSettings, words)
-    if asks_for_help(words):
-        print(words_help(__doc__, settings_class), end="")
+    if (given := runs_and_options(words, __doc__ or "", settings_class)) is None:
         return
-    paths, settings = parse_words(words, settings_class)
-    if not paths:
-        raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
+    paths, settings = given
     from .runs.trained import (
         require_trained,  # here, since it takes its time to import: a wrong word is answered at once
     )

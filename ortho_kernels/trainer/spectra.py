@@ -19,7 +19,7 @@ from typing import Any
 
 from ortho_kernels.spectra import NetworkSpectra, weight_spectra
 
-from .config.command_words import asks_for_help, parse_words, words_help
+from .config.command_words import runs_and_options
 from .data import Images
 from .errors import TrainerError
 from .options import at_least, one_of, option
@@ -28,7 +28,7 @@ from .probes.features import extract, readable
 from .probes.spectra import encoder_spectra, pictures_looked_at
 from .report.machine import describe_machine
 from .runs.evaluation_files import file_name, spell, write_evaluated
-from .runs.exams import find_device, load_pictures, own_data
+from .runs.exams import exam_seed, find_device, load_pictures, own_data
 from .runs.pretrain import planned_views
 from .runs.trained import Trained, load_trained, require_trained
 
@@ -60,12 +60,9 @@ NOT_IN_THE_NAME = ("batch_size", "device")  # they change no number beyond round
 
 
 def main(words: Sequence[str]) -> None:
-    if asks_for_help(words):
-        print(words_help(__doc__, SpectraSettings), end="")
+    if (given := runs_and_options(words, __doc__ or "", SpectraSettings)) is None:
         return
-    paths, settings = parse_words(words, SpectraSettings)
-    if not paths:
-        raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
+    paths, settings = given
     for path in paths:
         require_trained(path)
     for path in paths:
@@ -77,9 +74,7 @@ def measure_run(path: Path, settings: SpectraSettings) -> Path:
     start = time.monotonic()
     trained = load_trained(path, settings.network)
     trained.encoder.to(find_device(settings.device))
-    seed = settings.seed
-    if seed is None:
-        seed = 0 if trained.config is None else int(trained.config.seed)
+    seed = exam_seed(trained, settings.seed)
     images = _pictures(trained, settings, seed)
     try:
         spectra = _measure(trained, images, settings, seed)

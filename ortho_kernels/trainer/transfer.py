@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config.command_words import asks_for_help, parse_words, words_help
+from .config.command_words import runs_and_options
 from .config.evaluation_data import one_of_many, source_options
 from .config.exam_words import ExamSettings, chosen_protocols, with_protocol_options
 from .errors import TrainerError, did_you_mean, writing
@@ -41,12 +41,9 @@ class TransferSettings(ExamSettings):
 
 def main(words: Sequence[str]) -> None:
     settings_class = with_protocol_options(TransferSettings, words)
-    if asks_for_help(words):
-        print(words_help(__doc__, settings_class), end="")
+    if (given := runs_and_options(words, __doc__ or "", settings_class)) is None:
         return
-    paths, settings = parse_words(words, settings_class)
-    if not paths:
-        raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
+    paths, settings = given
     transfer(paths, settings)
 
 

@@ -38,6 +38,19 @@ def parse_words(words: Sequence[str], settings_class: type[Settings]) -> tuple[l
     return list(dict.fromkeys(paths)), cast(Settings, OmegaConf.to_object(config))
 
 
+def runs_and_options(
+    words: Sequence[str], usage: str, settings_class: type[Settings]
+) -> tuple[list[Path], Settings] | None:
+    """As `parse_words`, of a command that needs a run; None where help is asked for, which is printed."""
+    if asks_for_help(words):
+        print(words_help(usage, settings_class), end="")
+        return None
+    paths, settings = parse_words(words, settings_class)
+    if not paths:
+        raise TrainerError("Give the folder of a finished run, or a file that `export` has written. --help says more.")
+    return paths, settings
+
+
 def words_help(usage: str, settings_class: type[Any]) -> str:
     """What `--help` prints: how the command is used, and its options."""
     options = "\n".join(option_lines(OmegaConf.structured(settings_class)))

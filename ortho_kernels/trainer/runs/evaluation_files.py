@@ -82,7 +82,7 @@ def evaluation_name(
         parts.append(str(trained.network))
     if settings.labels < 1:
         parts.append(f"labels{settings.labels:g}")
-    if exam_seed(trained, settings) != exam_seed(trained, ExamSettings()):
+    if exam_seed(trained, settings.seed) != exam_seed(trained, None):
         parts.append(f"seed{settings.seed}")
     for purpose, images in (("train", settings.train_images), ("test", settings.test_images)):
         if images is not None:

@@ -56,7 +56,7 @@ def build_exam(trained: Trained, splits: Splits, settings: ExamSettings, progres
     """
     assert splits.labeled is not None
     train, test = splits.labeled
-    seed = exam_seed(trained, settings)
+    seed = exam_seed(trained, settings.seed)
     train = train.subset(settings.train_images or len(train), generator_for("cpu", seed, "evaluation train"))
     test = test.subset(settings.test_images or len(test), generator_for("cpu", seed, "evaluation test"))
     if settings.labels < 1:
@@ -80,10 +80,10 @@ def build_exam(trained: Trained, splits: Splits, settings: ExamSettings, progres
     )
 
 
-def exam_seed(trained: Trained, settings: ExamSettings) -> int:
+def exam_seed(trained: Trained, given: int | None) -> int:
     """The seed that is given, or the run's, or 0 for a file."""
-    if settings.seed is not None:
-        return settings.seed
+    if given is not None:
+        return given
     return 0 if trained.config is None else int(trained.config.seed)
 
 
