@@ -145,13 +145,13 @@ def _refuse_what_does_not_apply(settings: Settings) -> None:
 
 
 def _networks(paths: Sequence[Path], settings: Settings) -> "Iterator[Network]":
-    from .runs.networks import load_pictures, random_networks, share_options, trained_networks
+    from .runs.networks import load_source, random_networks, share_options, trained_networks
 
     if paths:
         yield from trained_networks(paths, settings.network, settings.data, settings.data_options)
         return
     options = share_options(settings.backbone, settings.backbone_options)
-    splits, source = load_pictures(settings.data or "digits", settings.data_options)
+    splits, source = load_source(settings.data or "digits", settings.data_options)
     for name, own in zip(settings.backbone, options, strict=True):
         yield from random_networks(
             name, own, settings.weights, splits, source, steps=settings.steps, rate=settings.rate, seed=settings.seed

@@ -60,7 +60,7 @@ def trained_networks(
         data = _the_one_data_set(trained)
         splits = trained[0].splits()
     else:
-        splits, _ = load_pictures(data, options, trained[0].preprocess.decode_size)
+        splits, _ = load_source(data, options, trained[0].preprocess.decode_size)
     networks = []
     for each, label in zip(trained, _labels(trained), strict=True):
         images = with_channels(splits, each.preprocess.channels, f"data={data}").pretraining
@@ -100,7 +100,7 @@ def random_networks(
         yield Network(backbone, kind, encoder, preprocess, images, source.name)
 
 
-def load_pictures(data: str, options: Mapping[str, Any], size: int | None = None) -> tuple[Splits, Source]:
+def load_source(data: str, options: Mapping[str, Any], size: int | None = None) -> tuple[Splits, Source]:
     """Those of a source, with its options, of its own size unless one is given.
 
     Raises TrainerError for an option that it does not have, and where a size is needed.
