@@ -71,6 +71,8 @@ def evaluate_run(path: Path, settings: Any) -> list[Row]:
 
 def format_table(rows: Sequence[Row]) -> str:
     """A line for each evaluation: accuracy with its 95 % confidence interval (Wilson's), and what the protocol chose."""
+    from .report.text_summary import aligned
+
     cells = [("run", "network", "protocol", "data", "labels", "train", "test", "accuracy", "95 % interval", "chosen")]
     for path, row in rows:
         cells.append(
@@ -87,9 +89,7 @@ def format_table(rows: Sequence[Row]) -> str:
                 ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row["chosen"].items()),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join(["", *lines])
+    return "\n".join(["", *(line.rstrip() for line in aligned(cells, left=len(cells[0])))])
 
 
 if __name__ == "__main__":

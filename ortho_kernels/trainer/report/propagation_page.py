@@ -9,6 +9,7 @@ from typing import Any
 from .plots import propagation as plots
 from .propagation_record import KINDS, REPRESENTATION, MeasuredNetwork, by_architecture
 from .style import PAGE, STYLE
+from .text_summary import aligned
 
 READING = """<p class="note">The distance from white of features with a covariance C is
 |C / m &minus; I|<sub>F</sub> / &radic;d, where m is the mean of the diagonal and d the number of features. It is the spread
@@ -86,11 +87,7 @@ HEAD = ("network", "weights", "inputs", "if white", "first", "median", "last", "
 
 def summary(content: Mapping[str, Any]) -> str:
     """The findings as a table for a terminal."""
-    rows = [HEAD, *_findings_rows(content)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([*map(str.ljust, row[:3], widths[:3]), *map(str.rjust, row[3:], widths[3:])]).rstrip() for row in rows
-    ]
+    lines = [line.rstrip() for line in aligned([HEAD, *_findings_rows(content)], left=3)]
     return "\n".join([*lines, TABLE, *unmeasured(content)])
 
 

@@ -88,7 +88,9 @@ def legend(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["* The 95 % interval of the difference excludes 0."] if stars else []
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of cells, the first to the left and the others to the right."""
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Columns of cells, the first `left` of them to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in lines]
+    return [
+        "  ".join([*map(str.ljust, line[:left], widths), *map(str.rjust, line[left:], widths[left:])]) for line in lines
+    ]
