@@ -1,9 +1,10 @@
-"""The figures of a study: docs/study.csv, means over seeds and differences with their 95 % intervals, and docs/study.svg.
+"""The figures of a study: docs/NAME.csv, means over seeds and differences with their 95 % intervals, and docs/NAME.svg.
 
-    python -m benchmarks.study benchmarks/results/runs/COMMIT
+    python -m benchmarks.study study benchmarks/results/runs/COMMIT
+    python -m benchmarks.study mae benchmarks/results/runs/COMMIT
 
-The folder, named by the commit, is what `experiment=quick/study` has filled; docs/study.md has the command. Its table is
-written by `python -m benchmarks.tables`.
+The folder, named by the commit, is what `experiment=quick/study` or `quick/mae` has filled; docs/NAME.md has the command.
+The table there is written by `python -m benchmarks.tables`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from ortho_kernels.trainer.report.finished import read_finished
 from ortho_kernels.trainer.report.groups import Group, groups_of
-from ortho_kernels.trainer.report.measures import COMPARED, Measure
+from ortho_kernels.trainer.report.measures import COMPARED, TRAINING, Measure
 from ortho_kernels.trainer.report.plots.means import mean_curve, relative
 from ortho_kernels.trainer.report.statistics import Statistic, contrasts_of, statistic
 
@@ -26,10 +27,10 @@ from .drawing import BLUE, GRAY, ORANGE, RED, panels
 from .results import write_csv
 
 COLORS = {"none": GRAY, "so": RED, "srip": BLUE, "decay": ORANGE}
-SCORES = {measure.short: measure for measure in COMPARED[:5]}
+SCORES = {"study": COMPARED[:5], "mae": (TRAINING[2], *COMPARED[:5])}  # of each study, by its name
 
 
-def rows_of(groups: Sequence[Group], commit: str) -> Iterator[dict[str, object]]:
+def rows_of(groups: Sequence[Group], scores: Sequence[Measure], commit: str) -> Iterator[dict[str, object]]:
     """One for each group, and one for each of its differences, with a column a score."""
     for group in groups:
         about = group.runs[0].results["machine"]
@@ -37,11 +38,11 @@ def rows_of(groups: Sequence[Group], commit: str) -> Iterator[dict[str, object]]
             "machine": f"{about['processor']}, {about['cores']} cores, torch {about['torch']}",
             "commit": commit,
         }
-        means = {name: _mean(measure, statistic(group, measure)) for name, measure in SCORES.items()}
+        means = {measure.short: _mean(measure, statistic(group, measure)) for measure in scores}
         yield {**_group(group, ""), **means, **origin}
         for contrast in contrasts_of(groups):
             if contrast.group is group:
-                differences = {n: _difference(measure, contrast.difference(measure)) for n, measure in SCORES.items()}
+                differences = {each.short: _difference(each, contrast.difference(each)) for each in scores}
                 yield {**_group(group, contrast.role), **differences, **origin}
 
 
@@ -68,7 +69,8 @@ def draw(path: Path, groups: Sequence[Group], commit: str) -> Path:
     """Eigenvalues of the features over the largest, a panel a method: means over seeds, at gammas that all methods have."""
     methods = list(dict.fromkeys(group.settings["method.name"] for group in groups))
     choices = Counter((_group(group, "")["penalty"], group.gamma) for group in groups)
-    caption = f"Fashion-MNIST, 600 steps, {len(groups[0].runs)} seeds; commit {commit}"
+    first = groups[0].runs[0].results
+    caption = f"{first['settings']['data.name']}, {first['steps']} steps, {len(groups[0].runs)} seeds; commit {commit}"
     with panels(path, 1, len(methods), (4.4, 3.4), caption) as axes:
         for group in groups:
             penalty = str(_group(group, "")["penalty"])
@@ -98,10 +100,10 @@ def _difference(measure: Measure, found: Statistic | None) -> str:
 
 
 def main() -> None:
-    [folder] = map(Path, sys.argv[1:])
+    name, folder = sys.argv[1], Path(sys.argv[2])
     groups = in_order(groups_of(read_finished([folder]).runs))
-    print(write_csv(ROOT / "docs" / "study.csv", list(rows_of(groups, commit=folder.name))))
-    print(draw(ROOT / "docs" / "study.svg", groups, commit=folder.name))
+    print(write_csv(ROOT / "docs" / f"{name}.csv", list(rows_of(groups, SCORES[name], commit=folder.name))))
+    print(draw(ROOT / "docs" / f"{name}.svg", groups, commit=folder.name))
 
 
 if __name__ == "__main__":
