@@ -1,27 +1,127 @@
-"""The page of a map: score against gamma in every cell, the recommended gamma and its evidence."""
+"""The page of a map: the recommended gamma of every cell with its evidence, and what each setting scores.
 
+A map trains gammas and controls in several cells, each a method and a backbone, with the same seeds.
+"""
+
+import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from .page import write_report
+from . import heat_map, tables
+from .atomic_writing import write_atomically
+from .comparability import apart, parts_of
+from .configuration import configuration, machines, run_list
+from .findings import collapses
+from .groups import groups_of
+from .lead import lead
+from .map_cells import Cell, cells_of
+from .map_tables import cost_table, recommendation_lines, recommendation_table, settings_table
+from .measures import REPRESENTATION, Measure
+from .plots.cell_panels import cell_panel
+from .plots.panels import LARGE, side_by_side
+from .recommended_gamma import Judged, Recommendation, judge, judged_by, recommendations
 from .record import RunRecord
-from .text_summary import summary
+from .style import PAGE, STYLE, figure
+
+RANKME = REPRESENTATION[1]
+DONE = (
+    "Recommended is the smallest gamma within one standard error of the best, if it is told apart from gamma 0 among all "
+    "that were tried."
+)
+LIMITS = (
+    "A few seeds cannot show small effects, and other pictures, longer training or a gamma between these may have another "
+    "answer."
+)
+READING = (
+    "Differences are taken seed by seed; all settings of a cell share one estimate of the noise.",
+    "Intervals (95 %) hold for all gammas of a penalty at once, or for all pairs of a gamma and a control of one kind. So "
+    "they hold for the best ones too, though these were chosen for their scores.",
+    "On other seeds: the gamma, or gamma 0, and the control are chosen without a seed and judged on it, each seed in turn. "
+    "This is the gain without the luck of the choice. Below it are the least and the largest of the seeds.",
+    "Cells are judged one by one: of 20 without any effect one has an interval that excludes 0 on average.",
+)
+CAPTION = (
+    "The mean of each setting with the interval of its difference to gamma 0, and the runs as dots beside it. A bar that "
+    "does not reach the horizontal line, gamma 0, is told apart from it. Gammas of different penalties are no one scale."
+)
 
 
 def write_map(path: Path, records: Sequence[RunRecord], missing: Sequence[str] = (), score: str = "knn") -> None:
     """Writes the self-contained page, whole or not at all.
 
-    `missing` names runs that are not in it, with the reason. `score` is the key of results.json that gamma is judged by.
+    `missing` names runs that are not in it, with the reason. `score` is what gamma is judged by: knn or linear_probe.
+    Raises ValueError for another score, and where there is no record.
     """
-    write_report(path, records, missing)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, render(records, missing, score))
 
 
 def map_lines(records: Sequence[RunRecord], score: str = "knn") -> list[str]:
     """The recommendations as lines of text, for a terminal."""
-    return summary(records).splitlines()
+    return recommendation_lines(recommendations(groups_of(records), score), judge(score))
 
 
-def map_csv(records: Sequence[RunRecord]) -> str:
-    """A line for each run: its cell, what it was given, its scores and its cost."""
-    lines = ["folder", *(str(record.folder) for record in records)]
-    return "\n".join(lines) + "\n"
+def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> str:
+    if not records:
+        raise ValueError("a map needs a finished run at least")
+    measure, groups = judge(score), groups_of(records)
+    cells = cells_of(groups)
+    by_score, by_rank = ([judged_by(cell, one) for cell in cells] for one in (measure, RANKME))
+    alarms = [*apart(parts_of(groups)), *collapses(groups)]
+    sections = {
+        "Recommended gamma": _recommended(recommendations(groups, score), measure),
+        f"What gamma does to {measure.short}": _measured(by_score, measure),
+        "What gamma does to the spectrum": _measured(by_rank, RANKME),
+        "All settings": settings_table(cells),
+        "Cost": cost_table(cells),
+        "Not in the map": _missing(missing),
+        "Configuration": configuration(groups),
+        "Machine": machines(records),
+        "Runs": run_list(groups),
+    }
+    return PAGE.format(
+        head="",
+        title=html.escape(_title(cells)),
+        style=STYLE + tables.STYLE + heat_map.STYLE,
+        lead=html.escape(" ".join(lead(groups))),
+        alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms),
+        sections="\n".join(_section(title, content) for title, content in sections.items() if content),
+    )
+
+
+def _title(cells: Sequence[Cell]) -> str:
+    named = " and ".join(cell.name for cell in cells) if len(cells) < 3 else f"{len(cells)} cells"
+    return f"Map of gamma: {named}"
+
+
+def _recommended(found: Sequence[Recommendation], measure: Measure) -> str:
+    if not found:
+        return _note("No penalty has a finished run yet.")
+    said = f"<p>{html.escape(DONE)} {html.escape(LIMITS)}</p>"
+    return said + recommendation_table(found, measure) + "".join(map(_note, READING))
+
+
+def _measured(cells: Sequence[Judged], measure: Measure) -> str:
+    panels = [found for judged in cells if (found := cell_panel(judged, measure)) is not None]
+    drawn = side_by_side(panels, LARGE)
+    star = (
+        "* The interval of the difference excludes 0. Hatched: left out, since runs collapsed or seeds differ too much."
+    )
+    heat = heat_map.heat_map(cells, measure)
+    return (heat + _note(star) if heat else "") + (figure(drawn, measure.title, CAPTION) if drawn else "")
+
+
+def _missing(missing: Sequence[str]) -> str:
+    if not missing:
+        return ""
+    items = "".join(f"<li>{html.escape(one)}</li>" for one in missing)
+    count = f"{len(missing)} run{'s' * (len(missing) != 1)}"
+    return f"<details open><summary>{count}</summary><ul>{items}</ul></details>"
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
