@@ -12,18 +12,18 @@ from .atomic_writing import write_atomically
 from .comparability import apart, parts_of
 from .configuration import configuration, machines, run_list
 from .findings import collapses
-from .groups import groups_of
+from .groups import Group, groups_of
 from .lead import lead
 from .map_cells import Cell, cells_of
 from .map_tables import cost_table, recommendation_lines, recommendation_table, settings_table
-from .measures import REPRESENTATION, Measure
+from .measures import Measure, present
 from .plots.cell_panels import cell_panel
 from .plots.panels import LARGE, side_by_side
-from .recommended_gamma import Judged, Recommendation, judge, judged_by, recommendations
+from .recommended_gamma import JUDGES, Judged, judge, judged_by, recommendations
 from .record import RunRecord
 from .style import PAGE, STYLE, figure
 
-RANKME = REPRESENTATION[1]
+RANKME = JUDGES["rankme"]
 DONE = (
     "Recommended is the smallest gamma within one standard error of the best, if it is told apart from gamma 0 among all "
     "that were tried."
@@ -42,14 +42,16 @@ READING = (
 )
 CAPTION = (
     "The mean of each setting with the interval of its difference to gamma 0, and the runs as dots beside it. A bar that "
-    "does not reach the horizontal line, gamma 0, is told apart from it. Gammas of different penalties are no one scale."
+    "does not reach the horizontal line, gamma 0, is told apart from it. Gammas of different penalties are no one scale. "
+    "Crosses are runs that are left out; arrows, those among them beyond the axis."
 )
 
 
 def write_map(path: Path, records: Sequence[RunRecord], missing: Sequence[str] = (), score: str = "knn") -> None:
     """Writes the self-contained page, whole or not at all.
 
-    `missing` names runs that are not in it, with the reason. `score` is what gamma is judged by: knn or linear_probe.
+    `missing` names runs that are not in it, with the reason. `score` is what gamma is judged by: knn, linear_probe or,
+    without labels, rankme.
     Raises ValueError for another score, and where there is no record.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +69,10 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
     measure, groups = judge(score), groups_of(records)
     cells = cells_of(groups)
     by_score, by_rank = ([judged_by(cell, one) for cell in cells] for one in (measure, RANKME))
-    alarms = [*apart(parts_of(groups)), *collapses(groups)]
+    named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
+    alarms = [*apart(parts_of(groups)), *collapses(named)]
     sections = {
-        "Recommended gamma": _recommended(recommendations(groups, score), measure),
+        "Recommended gamma": _recommended(groups, score),
         f"What gamma does to {measure.short}": _measured(by_score, measure),
         "What gamma does to the spectrum": _measured(by_rank, RANKME),
         "All settings": settings_table(cells),
@@ -94,11 +97,18 @@ def _title(cells: Sequence[Cell]) -> str:
     return f"Map of gamma: {named}"
 
 
-def _recommended(found: Sequence[Recommendation], measure: Measure) -> str:
+def _recommended(groups: Sequence[Group], score: str) -> str:
+    found = recommendations(groups, score)
     if not found:
         return _note("No penalty has a finished run yet.")
+    runs = [run for group in groups for run in group.runs]
+    others = {
+        measure.short: recommendations(groups, other)
+        for other, measure in JUDGES.items()
+        if other not in (score, "rankme") and present([measure], runs)
+    }
     said = f"<p>{html.escape(DONE)} {html.escape(LIMITS)}</p>"
-    return said + recommendation_table(found, measure) + "".join(map(_note, READING))
+    return said + recommendation_table(found, judge(score), others) + "".join(map(_note, READING))
 
 
 def _measured(cells: Sequence[Judged], measure: Measure) -> str:

@@ -4,7 +4,7 @@ import csv
 import html
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .findings import collapse_of
 from .groups import groups_of
@@ -20,36 +20,41 @@ SHOWN = (*SCORES[:2], *REPRESENTATION[:2])  # of every setting
 IN_CSV = ("knn", "linear_probe", "representation_effective_rank", "representation_rankme", "penalty_share", "seconds")
 
 
-def recommendation_table(found: Sequence[Recommendation], measure: Measure) -> str:
-    """A row for each cell and penalty, and below it in words what the row does not say."""
-    kinds = list(dict.fromkeys(kind for one in found for kind in one.over_controls))
-    unit = ", points" if measure.is_share else ""
+def recommendation_table(
+    found: Sequence[Recommendation], measure: Measure, others: Mapping[str, Sequence[Recommendation]]
+) -> str:
+    """A row for each cell and penalty, and below it in words what the row does not say.
+
+    `others`: by their names, what other scores recommend in the same rows.
+    """
+    kinds = _kinds(found)
     columns = [
         "gamma",
-        f"{measure.short} − gamma 0{unit}",
+        f"{measure.short} − gamma 0{', points' * measure.is_share}",
         *(f"− best {kind}" for kind in kinds),
-        "on other seeds − gamma 0",
-        *["on other seeds − best control"] * bool(kinds),
+        "on other seeds: − gamma 0",
+        *["on other seeds: − best control"] * bool(kinds),
     ]
-    rows = [Row(_named(one), _evidence(one, kinds, measure)) for one in found]
+    rows = []
+    for i, one in enumerate(found):
+        by_others = {score: every[i] for score, every in others.items()}
+        rows.append(Row(_named(one), [_recommended(one, by_others), *_evidence(one, kinds, measure)]))
     said = "".join(
-        f"<li><b>{html.escape(_named(one))}:</b> {html.escape('; '.join(sentence))}.</li>"
+        f"<li><b>{html.escape(_named(one))}:</b> {html.escape('; '.join(one.verdicts))}.</li>"
         for one in found
-        if (sentence := [*filter(None, [one.reason]), *one.cautions])
+        if one.verdicts
     )
     return Table(columns, [Body(rows)]).render() + (f"<ul class=findings>{said}</ul>" if said else "")
 
 
 def recommendation_lines(found: Sequence[Recommendation], measure: Measure) -> list[str]:
     """The same for a terminal, without the other seeds."""
-    kinds = list(dict.fromkeys(kind for one in found for kind in one.over_controls))
-    lines = [["", "gamma", f"{measure.short} − gamma 0", *(f"− best {kind}" for kind in kinds)]]
+    kinds = _kinds(found)
+    lines = [["", "gamma", "seeds", f"{measure.short} − gamma 0", *(f"− best {kind}" for kind in kinds)]]
     for one in found:
         gains = [one.gain, *(one.over_controls.get(kind, ("", None))[1] for kind in kinds)]
-        cells = (MISSING if g is None else f"{measure.difference(g)} ({measure.difference_bounds(g)})" for g in gains)
-        lines.append([_named(one), one.value or "none", *cells])
-    notes = (f"{_named(one)}: {'; '.join([one.reason] * bool(one.reason) + [*one.cautions])}." for one in found)
-    return [*aligned(lines), *(note for note in notes if not note.endswith(": ."))]
+        lines.append([_named(one), one.value or "none", str(one.seeds), *(_interval(gain, measure) for gain in gains)])
+    return [*aligned(lines), *(f"{_named(one)}: {'; '.join(one.verdicts)}." for one in found if one.verdicts)]
 
 
 def settings_table(cells: Sequence[Cell]) -> str:
@@ -102,20 +107,37 @@ def map_csv(records: Sequence[RunRecord]) -> str:
     return file.getvalue()
 
 
+def _kinds(found: Sequence[Recommendation]) -> list[str]:
+    """The kinds of controls."""
+    return list(dict.fromkeys(kind for one in found for kind in one.over_controls))
+
+
+def _interval(gain: Interval | None, measure: Measure) -> str:
+    if gain is None:
+        return MISSING
+    bounds = measure.difference_bounds(gain)
+    return f"{measure.difference(gain)} ({bounds})" if bounds else measure.difference(gain)
+
+
+def _recommended(one: Recommendation, by_others: Mapping[str, Recommendation]) -> str:
+    """The gamma, and below it the best one where none is recommended, and what other scores recommend."""
+    notes = [f"best: {one.shown_value}"] * bool(one.shown and not one.value)
+    notes += [f"{score}: {other.value or 'none'}" for score, other in by_others.items()]
+    under = "".join(f" <span class=interval>{html.escape(note)}</span>" for note in notes)
+    return f"<td><b>{html.escape(one.value or 'none')}</b>{under}</td>"
+
+
 def _evidence(one: Recommendation, kinds: Sequence[str], measure: Measure) -> list[str]:
-    best = f" <span class=interval>best: {html.escape(one.shown_value)}</span>" if one.shown and not one.value else ""
-    cells = [f"<td><b>{html.escape(one.value or 'none')}</b>{best}</td>"]
-    cells.append(f"<td>{MISSING}</td>" if one.gain is None else interval_cell(one.gain, measure))
+    nothing = f"<td>{MISSING}</td>"
+    cells = [nothing if one.gain is None else interval_cell(one.gain, measure)]
     for kind in kinds:
-        if kind in one.over_controls:
-            name, interval = one.over_controls[kind]
-            cells.append(interval_cell(interval, measure, note=name.removeprefix(f"{kind} ")))
-        else:
-            cells.append(f"<td>{MISSING}</td>")
+        name, interval = one.over_controls.get(kind, ("", None))
+        over = f"over {name.removeprefix(f'{kind} ')}"
+        cells.append(nothing if interval is None else interval_cell(interval, measure, note=over))
     cells.append(_on_other_seeds([other.gain for other in one.other_seeds], measure))
     if kinds:
-        over = [other.over_control for other in one.other_seeds if other.over_control is not None]
-        cells.append(_on_other_seeds(over, measure))
+        over_control = [other.over_control for other in one.other_seeds if other.over_control is not None]
+        cells.append(_on_other_seeds(over_control, measure))
     return cells
 
 

@@ -5,8 +5,8 @@ Recommended is the smallest gamma whose mean is within one standard error of the
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .findings import collapse_of
@@ -32,9 +32,14 @@ class Judged:
     """A cell as one measure sees it."""
 
     cell: Cell
-    scores: Scores  # of the groups that the model holds, gamma 0 first
+    scores: dict[str, dict[Any, float]]  # finite ones, gamma 0 first
     model: SeedEffects | None  # None without a score at gamma 0
     left_out: dict[str, str]  # groups that the model does not hold, and why
+
+    @property
+    def modeled(self) -> Scores:
+        """Scores of the groups that are not left out."""
+        return {name: own for name, own in self.scores.items() if name not in self.left_out}
 
     def gains(self, series: Series) -> dict[str, Interval]:
         """Over gamma 0, of each group that the model holds, for all of them at once."""
@@ -74,6 +79,17 @@ class Recommendation:
         return self.judged.cell
 
     @property
+    def seeds(self) -> int:
+        """How many there are at gamma 0."""
+        return len(self.judged.scores.get(BASELINE, ()))
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What is said of it in words: why there is none, how it stands against controls, and what to bear in mind."""
+        against = [f"{_placed(interval)} the best {kind}" for kind, (_, interval) in self.over_controls.items()]
+        return [*filter(None, [self.reason]), *(against if self.gamma is not None else []), *self.cautions]
+
+    @property
     def shown_value(self) -> str:
         """The gamma whose evidence this is, as one writes it."""
         labels = [group.label for group in self.penalty.groups]
@@ -94,27 +110,24 @@ def recommendations(groups: Sequence[Group], score: str = "knn") -> list[Recomme
 
 def judged_by(cell: Cell, measure: Measure) -> Judged:
     """Groups with a run that collapsed or diverged, or whose seeds differ far more than others', are left out."""
-    left_out: dict[str, str] = {}
-    scores: dict[str, dict[Any, float]] = {}
+    judged = Judged(cell, {}, None, {})
     for group in cell.groups:
         found = {seed: value for seed, run in group.by_seed.items() if (value := measure.value(run)) is not None}
-        collapsed = sum(collapse_of(run) is not None for run in group.runs)
-        if group.label == BASELINE:
-            scores[BASELINE] = {seed: value for seed, value in found.items() if math.isfinite(value)}
-        elif collapsed:
-            left_out[group.label] = f"{collapsed} of {len(group.runs)} runs collapsed"
-        elif not all(map(math.isfinite, found.values())):
-            left_out[group.label] = f"{measure.short} is not finite in a run"
-        elif found:
-            scores[group.label] = found
-    if not scores.get(BASELINE):
-        return Judged(cell, scores, None, left_out)
-    model = seed_effects(scores)
-    while (name := model.unsteady()) is not None:
-        left_out[name] = "its seeds differ far more than those of all others"
-        del scores[name]
-        model = seed_effects(scores)
-    return Judged(cell, scores, model, left_out)
+        judged.scores[group.label] = {seed: value for seed, value in found.items() if math.isfinite(value)}
+        if group.label != BASELINE and (why := _why_left_out(group, found, measure)):
+            judged.left_out[group.label] = why
+    if not judged.scores.get(BASELINE):
+        return judged
+    while (name := seed_effects(judged.modeled).unsteady()) is not None:
+        judged.left_out[name] = "its seeds differ far more than those of all others"
+    return replace(judged, model=seed_effects(judged.modeled))
+
+
+def _why_left_out(group: Group, found: Mapping[Any, float], measure: Measure) -> str:
+    """Empty where it can be judged."""
+    if collapsed := sum(collapse_of(run) is not None for run in group.runs):
+        return f"{collapsed} of {len(group.runs)} runs collapsed"
+    return "" if all(map(math.isfinite, found.values())) else f"{measure.short} is not finite in a run"
 
 
 def near_best(model: SeedEffects, names: Sequence[str]) -> str:
@@ -147,7 +160,7 @@ def _recommend(judged: Judged, penalty: Series, measure: Measure) -> Recommendat
         gains[shown],
         _over_controls(judged, shown, len(gains)),
         _on_other_seeds(judged, penalty),
-        (*_left_out(judged, penalty), *_edge(penalty, best, gains[best])),
+        (*_harmful(penalty, gains), *_left_out(judged, penalty), *_alone(judged), *_edge(penalty, best, gains[best])),
     )
 
 
@@ -170,7 +183,7 @@ def _over_controls(judged: Judged, shown: str, gammas: int) -> dict[str, tuple[s
 
 def _on_other_seeds(judged: Judged, penalty: Series) -> tuple[OnOtherSeed, ...]:
     """Each seed in turn judges what the others chose: gamma 0, or the smallest gamma near their best."""
-    found, scores = [], judged.scores
+    found, scores = [], judged.modeled
     controls = [name for kind in judged.cell.controls for name in judged.held(kind)]
     seeds = sorted(scores[BASELINE], key=str)
     for seed in seeds if len(seeds) > 1 else ():
@@ -187,8 +200,26 @@ def _on_other_seeds(judged: Judged, penalty: Series) -> tuple[OnOtherSeed, ...]:
 
 
 def _left_out(judged: Judged, penalty: Series) -> tuple[str, ...]:
-    names = {group.label for series in (penalty, *judged.cell.controls) for group in series.groups}
-    return tuple(f"{name} is left out: {why}" for name, why in judged.left_out.items() if name in names)
+    said = []
+    for series in (penalty, *judged.cell.controls):
+        kind = series.name if series.is_control else "gamma"
+        for value, group in zip(series.values, series.groups, strict=True):
+            if group.label in judged.left_out:
+                said.append(f"{kind} {value} is left out: {judged.left_out[group.label]}")
+    return tuple(said)
+
+
+def _harmful(penalty: Series, gains: Mapping[str, Interval]) -> tuple[str, ...]:
+    found = zip(penalty.values, (gains.get(group.label) for group in penalty.groups), strict=True)
+    below = [value for value, gain in found if gain is not None and gain.value < 0 and excludes_zero(gain)]
+    return (f"gamma {', '.join(below)} scores below gamma 0",) if below else ()
+
+
+def _alone(judged: Judged) -> tuple[str, ...]:
+    """That seeds do not count, since there is no gamma 0 to compare with."""
+    seeds = dict.fromkeys(seed for own in judged.modeled.values() for seed in own)
+    alone = [str(seed) for seed in seeds if seed not in judged.scores[BASELINE]]
+    return (f"seed {', '.join(alone)} does not count, since gamma 0 is missing there",) if alone else ()
 
 
 def _edge(penalty: Series, best: str, gain: Interval) -> tuple[str, ...]:
@@ -196,6 +227,12 @@ def _edge(penalty: Series, best: str, gain: Interval) -> tuple[str, ...]:
     if gain.value <= 0 or len(penalty.groups) < 2 or best != penalty.groups[-1].label:
         return ()
     return (f"the best gamma, {penalty.values[-1]}, is the largest that was tried",)
+
+
+def _placed(interval: Interval) -> str:
+    if not excludes_zero(interval):
+        return "not told apart from"
+    return "above" if interval.value > 0 else "below"
 
 
 def _gamma(penalty: Series, label: str) -> float | None:

@@ -101,7 +101,8 @@ def interval_cell(interval: Interval, measure: Measure, unit: str = "", note: st
     kind = "clear" if excludes_zero(interval) else "unclear"
     bounds = measure.difference_bounds(interval)
     spread = f"({bounds})" * bool(bounds)
-    return f'<td class="difference {kind}">{_with_note(measure.difference(interval) + unit, f"{spread} {note}")}</td>'
+    text = _with_note(_with_note(measure.difference(interval) + unit, spread), note)
+    return f'<td class="difference {kind}">{text}</td>'
 
 
 def _with_note(text: str, note: str) -> str:

@@ -11,7 +11,7 @@ from ..measures import Measure
 from ..palette import COLORS, SERIES
 from ..recommended_gamma import Judged
 from .looks import OF_PENALTY
-from .panels import AXIS, LARGE, Panel, panel
+from .panels import AXIS, LARGE, SOFT, Panel, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 LINE = COLORS[SERIES[0]][0]  # of gamma 0
 GAP = 1.1  # between the penalties, the controls and gamma 0, in places
 LEAST_GAP = 0.62  # between two gammas
-LABELS_APART = 34.0  # points
+ASIDE = 0.17
+LETTER = 0.0155  # of a label, as a share of the axis
 
 
 @dataclass(frozen=True)
@@ -35,57 +36,72 @@ def cell_panel(judged: Judged, measure: Measure) -> Panel | None:
     """None where the cell has no score at gamma 0, or nothing beside it."""
     if judged.model is None or len(judged.model.effects) < 2:
         return None
-    drawn = [series for series in judged.cell.series if judged.held(series)]
+    drawn = [one for one in judged.cell.series if any(judged.scores.get(group.label) for group in one.groups)]
     places = _places(drawn)
-    factor = 100.0 if measure.is_share else 1.0
-    unit = " (%)" if measure.is_share else ""
+    factor, unit = (100.0, " (%)") if measure.is_share else (1.0, "")
+    runs = {name: [factor * value for value in own.values()] for name, own in judged.scores.items()}
+    baseline = sum(runs[BASELINE]) / len(runs[BASELINE])
 
     def draw(axes: "Axes") -> None:
-        baseline = factor * _mean_of(judged)
         axes.axhline(baseline, color=LINE, linewidth=1.2)
-        _dots(axes, judged, Place(0.0, "0", BASELINE), factor, LINE)
         axes.plot([0], [baseline], "o", color=LINE, markersize=5)
+        _dots(axes, 0.0, runs[BASELINE], LINE)
+        reached = [*runs[BASELINE]]
         for series in drawn:
-            _draw_series(
-                axes, judged, series, [p for p in places[series.name] if p.group in judged.held(series)], factor
-            )
+            held = [place for place in places[series.name] if place.group in judged.held(series)]
+            gains = [judged.gains(series)[place.group] for place in held]
+            means = [baseline + factor * gain.value for gain in gains]
+            half = [factor * gain.half_width for gain in gains]
+            _bars(axes, [place.x for place in held], means, half, series)
+            for place in held:
+                _dots(axes, place.x, runs[place.group], color_of(series))
+                reached += runs[place.group]
+            reached += [mean + sign * h for mean, h in zip(means, half, strict=True) for sign in (-1, 1) if h >= 0]
+        room = 0.07 * (max(reached) - min(reached)) or 1.0
+        axes.set_ylim(min(reached) - room, max(reached) + room)
+        for place in (place for series in drawn for place in places[series.name] if place.group in judged.left_out):
+            _crosses(axes, place.x, runs[place.group])
         _label(axes, drawn, places)
 
     return panel(f"{judged.cell.name}: {measure.short}{unit}", LARGE, draw)
 
 
-def _draw_series(axes: "Axes", judged: Judged, series: Series, places: Sequence[Place], factor: float) -> None:
-    assert judged.model is not None
-    color, gains, baseline = color_of(series), judged.gains(series), _mean_of(judged)
-    xs = [place.x for place in places]
-    means = [factor * (baseline + gains[place.group].value) for place in places]
-    half = [factor * gains[place.group].half_width for place in places]
-    line: dict[str, Any] = {"color": color, "linestyle": "none" if series.is_control else "-", "linewidth": 1.2}
-    axes.errorbar(xs, means, yerr=half, marker="D" if series.is_control else "o", markersize=4.5, capsize=2.5, **line)
-    for place in places:
-        _dots(axes, judged, place, factor, color)
+def _bars(axes: "Axes", xs: list[float], means: list[float], half: list[float], series: Series) -> None:
+    """Penalties are curves, controls are marks of their own."""
+    look: dict[str, Any] = {"marker": "D", "linestyle": "none"} if series.is_control else {"marker": "o"}
+    axes.errorbar(xs, means, yerr=half, color=color_of(series), markersize=4.5, capsize=2.5, linewidth=1.2, **look)
 
 
-def _dots(axes: "Axes", judged: Judged, place: Place, factor: float, color: str) -> None:
+def _dots(axes: "Axes", x: float, values: list[float], color: str) -> None:
     """The runs, beside their mean, which would hide them."""
-    from matplotlib.transforms import ScaledTranslation
-
-    assert axes.figure is not None
-    beside = axes.transData + ScaledTranslation(6 / 72, 0, axes.figure.dpi_scale_trans)
-    values = [factor * value for value in judged.scores[place.group].values()]
     if len(values) > 1:
-        axes.plot([place.x] * len(values), values, ".", transform=beside, color=color, alpha=0.6, markersize=3.5)
+        axes.plot([x + ASIDE] * len(values), values, ".", color=color, alpha=0.6, markersize=3.5)
+
+
+def _crosses(axes: "Axes", x: float, values: list[float]) -> None:
+    """Runs that are left out; those beyond the axis are arrows at its edge, with their value."""
+    low, high = axes.get_ylim()
+    for value in values:
+        if low <= value <= high:
+            axes.plot([x], [value], "x", color=SOFT, markersize=4)
+    for edge, marker, beyond in (
+        (low, "v", [v for v in values if v < low]),
+        (high, "^", [v for v in values if v > high]),
+    ):
+        if beyond:
+            axes.plot([x], [edge], marker, color=SOFT, markersize=4, clip_on=False)
+            farthest = f"{beyond[0]:.3g}" if len(beyond) == 1 else f"{min(beyond):.3g}–{max(beyond):.3g}"
+            above = edge == low
+            axes.annotate(
+                farthest, (x, edge), (0, 5 if above else -5), textcoords="offset points", color=SOFT, fontsize=7.5,
+                ha="center", va="bottom" if above else "top",
+            )  # fmt: skip
 
 
 def color_of(series: Series) -> str:
     order = [*OF_PENALTY, "weight decay"]
     name = series.name.partition(",")[0].lower()
     return COLORS[SERIES[order.index(name) if name in order else len(order)]][0]
-
-
-def _mean_of(judged: Judged) -> float:
-    values = judged.scores[BASELINE].values()
-    return sum(values) / len(values)
 
 
 def _places(drawn: Sequence[Series]) -> dict[str, list[Place]]:
@@ -115,15 +131,15 @@ def _label(axes: "Axes", drawn: Sequence[Series], places: dict[str, list[Place]]
     """Numbers below the axis where they have room, and under them what they are of."""
     last = max(place.x for of_series in places.values() for place in of_series)
     axes.set_xlim(-0.6, last + 0.7)
-    room = LABELS_APART * (last + 1.3) / (0.86 * LARGE.width)  # in places
+    letter = LETTER * (last + 1.3)  # in places
     ticks: list[tuple[float, str]] = [(0.0, "0")]
     for place in (place for series in drawn for place in places[series.name]):
-        if place.x - ticks[-1][0] >= room or (len(places) > 1 and place.x - ticks[-1][0] >= 1):
+        before, label = ticks[-1]
+        if place.x - before >= letter * (1 + (len(label) + len(place.label)) / 2):
             ticks.append((place.x, place.label))
     axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(False, axis="x")
-    axes.margins(y=0.08)
     under: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top", "fontsize": 8.5}
     for series in drawn:
         xs = [place.x for place in places[series.name]]
