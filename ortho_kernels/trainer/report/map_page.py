@@ -24,13 +24,10 @@ from .record import RunRecord
 from .style import PAGE, STYLE, figure
 
 RANKME = JUDGES["rankme"]
-DONE = (
-    "Recommended is the smallest gamma within one standard error of the best, if it is told apart from gamma 0 among all "
-    "that were tried."
-)
+CELLS = "Each cell is a method and a backbone: gamma 0, a penalty at several gammas, and the controls that it has to beat."
+DONE = "Recommended is the smallest gamma within one standard error of the best, and only if it is told apart from gamma 0."
 LIMITS = (
-    "A few seeds cannot show small effects, and other pictures, longer training or a gamma between these may have another "
-    "answer."
+    "A map of few seeds cannot show gains smaller than its intervals, nor what other pictures or longer training would need."
 )
 READING = (
     "Differences are taken seed by seed; all settings of a cell share one estimate of the noise.",
@@ -38,7 +35,7 @@ READING = (
     "they hold for the best ones too, though these were chosen for their scores.",
     "On other seeds: the gamma, or gamma 0, and the control are chosen without a seed and judged on it, each seed in turn. "
     "This is the gain without the luck of the choice. Below it are the least and the largest of the seeds.",
-    "Cells are judged one by one: of 20 without any effect one has an interval that excludes 0 on average.",
+    "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
 CAPTION = (
     "The mean of each setting with the interval of its difference to gamma 0, and the runs as dots beside it. A bar that "
@@ -86,7 +83,7 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
         head="",
         title=html.escape(_title(cells)),
         style=STYLE + tables.STYLE + heat_map.STYLE,
-        lead=html.escape(" ".join(lead(groups))),
+        lead=html.escape(" ".join([CELLS, *lead(groups)])),
         alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms),
         sections="\n".join(_section(title, content) for title, content in sections.items() if content),
     )
