@@ -19,15 +19,17 @@ from .map_tables import cost_table, recommendation_lines, recommendation_table, 
 from .measures import Measure, present
 from .plots.cell_panels import cell_panel
 from .plots.panels import LARGE, side_by_side
-from .recommended_gamma import JUDGES, Judged, judge, judged_by, recommendations
+from .recommended_gamma import JUDGES, judge, judged_by, recommendations
 from .record import RunRecord
 from .style import PAGE, STYLE, figure
 
 RANKME = JUDGES["rankme"]
-CELLS = "Each cell is a method and a backbone: gamma 0, a penalty at several gammas, and the controls that it has to beat."
+CELLS = (
+    "Each cell is a method and a backbone: gamma 0, a penalty at several gammas, and the controls that it has to beat."
+)
 DONE = "Recommended is the smallest gamma within one standard error of the best, and only if it is told apart from gamma 0."
 LIMITS = (
-    "A map of few seeds cannot show gains smaller than its intervals, nor what other pictures or longer training would need."
+    "A map of few seeds can show neither gains smaller than its intervals, nor what other pictures or longer runs need."
 )
 READING = (
     "Differences are taken seed by seed; all settings of a cell share one estimate of the noise.",
@@ -37,10 +39,11 @@ READING = (
     "This is the gain without the luck of the choice. Below it are the least and the largest of the seeds.",
     "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
+STARS = "* The interval of the difference excludes 0. Hatched: left out, since runs collapsed or seeds differ too much."
 CAPTION = (
-    "The mean of each setting with the interval of its difference to gamma 0, and the runs as dots beside it. A bar that "
-    "does not reach the horizontal line, gamma 0, is told apart from it. Gammas of different penalties are no one scale. "
-    "Crosses are runs that are left out; arrows, those among them beyond the axis."
+    "The mean of each setting with the interval of its difference to gamma 0. A bar that does not reach the horizontal "
+    "line, gamma 0, is told apart from it. Dots beside it are its runs, less what their seed adds to every setting. Crosses "
+    "are runs that are left out, arrows those beyond the axis. Each penalty has a scale of gamma of its own."
 )
 
 
@@ -65,13 +68,11 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
         raise ValueError("a map needs a finished run at least")
     measure, groups = judge(score), groups_of(records)
     cells = cells_of(groups)
-    by_score, by_rank = ([judged_by(cell, one) for cell in cells] for one in (measure, RANKME))
     named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
     alarms = [*apart(parts_of(groups)), *collapses(named)]
     sections = {
         "Recommended gamma": _recommended(groups, score),
-        f"What gamma does to {measure.short}": _measured(by_score, measure),
-        "What gamma does to the spectrum": _measured(by_rank, RANKME),
+        **{f"What gamma does to {one.short}": _measured(cells, one) for one in dict.fromkeys([measure, RANKME])},
         "All settings": settings_table(cells),
         "Cost": cost_table(cells),
         "Not in the map": _missing(missing),
@@ -108,14 +109,11 @@ def _recommended(groups: Sequence[Group], score: str) -> str:
     return said + recommendation_table(found, judge(score), others) + "".join(map(_note, READING))
 
 
-def _measured(cells: Sequence[Judged], measure: Measure) -> str:
-    panels = [found for judged in cells if (found := cell_panel(judged, measure)) is not None]
-    drawn = side_by_side(panels, LARGE)
-    star = (
-        "* The interval of the difference excludes 0. Hatched: left out, since runs collapsed or seeds differ too much."
-    )
-    heat = heat_map.heat_map(cells, measure)
-    return (heat + _note(star) if heat else "") + (figure(drawn, measure.title, CAPTION) if drawn else "")
+def _measured(cells: Sequence[Cell], measure: Measure) -> str:
+    judged = [judged_by(cell, measure) for cell in cells]
+    panels = [panel for one in judged if (panel := cell_panel(one, measure)) is not None]
+    drawn, heat = side_by_side(panels, LARGE), heat_map.heat_map(judged, measure)
+    return (heat + _note(STARS) if heat else "") + (figure(drawn, measure.title, CAPTION) if drawn else "")
 
 
 def _missing(missing: Sequence[str]) -> str:

@@ -34,12 +34,16 @@ class Place:
 
 def cell_panel(judged: Judged, measure: Measure) -> Panel | None:
     """None where the cell has no score at gamma 0, or nothing beside it."""
-    if judged.model is None or len(judged.model.effects) < 2:
+    model = judged.model
+    if model is None or len(model.effects) < 2:
         return None
     drawn = [one for one in judged.cell.series if any(judged.scores.get(group.label) for group in one.groups)]
     places = _places(drawn)
     factor, unit = (100.0, " (%)") if measure.is_share else (1.0, "")
-    runs = {name: [factor * value for value in own.values()] for name, own in judged.scores.items()}
+    runs = {
+        name: [factor * (value - model.seeds.get(seed, 0.0) * (name in model.effects)) for seed, value in own.items()]
+        for name, own in judged.scores.items()
+    }
     baseline = sum(runs[BASELINE]) / len(runs[BASELINE])
 
     def draw(axes: "Axes") -> None:
@@ -73,7 +77,7 @@ def _bars(axes: "Axes", xs: list[float], means: list[float], half: list[float], 
 
 
 def _dots(axes: "Axes", x: float, values: list[float], color: str) -> None:
-    """The runs, beside their mean, which would hide them."""
+    """The runs, less what their seed adds, beside their mean, which would hide them."""
     if len(values) > 1:
         axes.plot([x + ASIDE] * len(values), values, ".", color=color, alpha=0.6, markersize=3.5)
 
