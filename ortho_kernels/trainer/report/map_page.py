@@ -39,12 +39,14 @@ READING = (
     "This is the gain without the luck of the choice. Below it are the least and the largest of the seeds.",
     "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
-STARS = "* The interval of the difference excludes 0. Hatched: left out, since runs collapsed or seeds differ too much."
+STARS = "* The interval of the difference excludes 0."
+HATCHED = " Hatched: left out, since runs collapsed or seeds differ too much."
 CAPTION = (
     "The mean of each setting with the interval of its difference to gamma 0. A bar that does not reach the horizontal "
     "line, gamma 0, is told apart from it. Dots beside it are its runs, less what their seed adds to every setting. Crosses "
     "are runs that are left out, arrows those beyond the axis. Each penalty has a scale of gamma of its own."
 )
+CAPTION_OF_RANKME = "RankMe counts the directions that the features use. Bars and dots as above."
 
 
 def write_map(path: Path, records: Sequence[RunRecord], missing: Sequence[str] = (), score: str = "knn") -> None:
@@ -70,9 +72,11 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
     cells = cells_of(groups)
     named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
     alarms = [*apart(parts_of(groups)), *collapses(named)]
+    captions = {measure: CAPTION}
+    captions.setdefault(RANKME, CAPTION_OF_RANKME)
     sections = {
         "Recommended gamma": _recommended(groups, score),
-        **{f"What gamma does to {one.short}": _measured(cells, one) for one in dict.fromkeys([measure, RANKME])},
+        **{f"What gamma does to {one.short}": _measured(cells, one, said) for one, said in captions.items()},
         "All settings": settings_table(cells),
         "Cost": cost_table(cells),
         "Not in the map": _missing(missing),
@@ -109,11 +113,12 @@ def _recommended(groups: Sequence[Group], score: str) -> str:
     return said + recommendation_table(found, judge(score), others) + "".join(map(_note, READING))
 
 
-def _measured(cells: Sequence[Cell], measure: Measure) -> str:
+def _measured(cells: Sequence[Cell], measure: Measure, caption: str) -> str:
     judged = [judged_by(cell, measure) for cell in cells]
-    panels = [panel for one in judged if (panel := cell_panel(one, measure)) is not None]
-    drawn, heat = side_by_side(panels, LARGE), heat_map.heat_map(judged, measure)
-    return (heat + _note(STARS) if heat else "") + (figure(drawn, measure.title, CAPTION) if drawn else "")
+    heat = heat_map.heat_map(judged, measure)
+    note = _note(STARS + HATCHED * any(one.left_out for one in judged)) if heat else ""
+    drawn = side_by_side([panel for one in judged if (panel := cell_panel(one, measure)) is not None], LARGE)
+    return heat + note + (figure(drawn, measure.title, caption) if drawn else "")
 
 
 def _missing(missing: Sequence[str]) -> str:
