@@ -130,6 +130,16 @@ def test_a_map_that_stopped_within_a_seed_is_judged_by_what_there_is():
     assert late.seeds == 2
 
 
+def test_a_gamma_of_one_seed_does_not_hide_those_that_are_told_apart():
+    """Its mean is the best, but its interval is wide."""
+    gains = {gamma: [value + 0.012 for value in SCORES[so(gamma)]] for gamma in (1e-3,)}
+    scores = {**SCORES, so(1e-3): gains[1e-3], so(1e-2): [None, None, 0.614]}
+    found = recommend(scores)
+    of_all = found.judged.gains(found.penalty)
+    assert of_all["so 1e-2"].half_width > 1.3 * of_all["so 1e-3"].half_width
+    assert found.gamma == 1e-3
+
+
 def test_without_gamma_0_nothing_is_said():
     found = recommend({name: row for name, row in SCORES.items() if name != none()}, score="knn")
     assert found.gamma is None

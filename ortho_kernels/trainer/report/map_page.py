@@ -23,6 +23,7 @@ from .recommended_gamma import JUDGES, judge, judged_by, recommendations
 from .record import RunRecord
 from .style import PAGE, STYLE, figure
 
+MOST_OPEN = 12  # missing runs; a longer list is folded
 RANKME = JUDGES["rankme"]
 CELLS = (
     "Each cell is a method and a backbone: gamma 0, a penalty at several gammas, and the controls that it has to beat."
@@ -126,7 +127,8 @@ def _missing(missing: Sequence[str]) -> str:
         return ""
     items = "".join(f"<li>{html.escape(one)}</li>" for one in missing)
     count = f"{len(missing)} run{'s' * (len(missing) != 1)}"
-    return f"<details open><summary>{count}</summary><ul>{items}</ul></details>"
+    is_short = " open" * (len(missing) <= MOST_OPEN)
+    return f"<details{is_short}><summary>{count}</summary><ul>{items}</ul></details>"
 
 
 def _note(text: str) -> str:
