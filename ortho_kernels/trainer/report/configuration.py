@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .collapse import SIGNS, collapse
+from .findings import collapse_of
 from .groups import Group, varied
-from .measures import MISSING, SCORES, present, result
+from .measures import MISSING, SCORES, present
 from .record import RunRecord
 from .style import details
 from .tables import Body, Row, Table, text_cell
@@ -65,7 +65,7 @@ def run_list(groups: Sequence[Group]) -> str:
     for group in groups:
         for seed, run in group.by_seed.items():
             values = [measure.value(run) for measure in measures]
-            state = "collapsed" if collapse({key: result(key)(run) for key, *_ in SIGNS}) else ""
+            state = "collapsed" if collapse_of(run) else ""
             cells = [
                 text_cell(MISSING if seed is None else seed),
                 *(f"<td>{MISSING if v is None else m.write(v)}</td>" for m, v in zip(measures, values, strict=True)),

@@ -79,7 +79,7 @@ def collapses(groups: Sequence[Group]) -> list[str]:
     """A sentence for each group with runs that have collapsed: which, the figure, and what to try."""
     sentences = []
     for group in groups:
-        figures = {run.folder: figure for run in group.runs if (figure := _collapse(run))}
+        figures = {run.folder: figure for run in group.runs if (figure := collapse_of(run))}
         collapsed = [run for run in group.runs if run.folder in figures]
         if not collapsed:
             continue
@@ -96,7 +96,8 @@ def collapses(groups: Sequence[Group]) -> list[str]:
     return sentences
 
 
-def _collapse(run: RunRecord) -> str | None:
+def collapse_of(run: RunRecord) -> str | None:
+    """The figure that shows that the run has collapsed, in words; None where none does."""
     return collapse({key: result(key)(run) for key, *_ in SIGNS})
 
 

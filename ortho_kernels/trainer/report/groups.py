@@ -79,14 +79,19 @@ def varied(groups: Sequence[Group]) -> dict[str, list[Any]]:
     }
 
 
+def alike_but(groups: Sequence[Group], *options: str) -> list[list[Group]]:
+    """Groups that differ in these options alone stand together. A name that ends in a dot is a whole group of options."""
+    return _collected(groups, lambda group: _identity(group.runs[0], ("seed", *options)))
+
+
 def families_of(groups: Sequence[Group]) -> list[list[Group]]:
     """Groups that differ in the options of the penalty alone stand together."""
-    return _collected(groups, _family)
+    return alike_but(groups, "penalty.")
 
 
 def gamma_series(groups: Sequence[Group]) -> list[list[Group]]:
     """Groups that differ in gamma alone, from the weakest up, where there are two gammas above 0 at least."""
-    alike = _collected([group for group in groups if group.gamma], _but_gamma)
+    alike = alike_but([group for group in groups if group.gamma], "penalty.gamma")
     return [sorted(series, key=lambda group: group.gamma or 0.0) for series in alike if len(series) > 1]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .groups import Group, baseline_of, common_and_own
+from .intervals import Interval
 from .measures import MISSING, Measure, present
 from .statistics import Contrast, contrast_of_two, excludes_zero, statistic
 
@@ -91,13 +92,17 @@ def difference_cell(contrast: Contrast, measure: Measure, unit: str = "") -> str
     found = contrast.difference(measure)
     if found is None:
         return f"<td>{MISSING}</td>"
-    interval = found.interval
-    text = measure.difference(interval) + unit
+    share = f"{found.count} of {contrast.seeds}" if found.count < contrast.seeds else ""
+    return interval_cell(found.interval, measure, unit, share)
+
+
+def interval_cell(interval: Interval, measure: Measure, unit: str = "", note: str = "") -> str:
+    """A difference with its bounds, bold where they exclude 0."""
     kind = "clear" if excludes_zero(interval) else "unclear"
     bounds = measure.difference_bounds(interval)
     spread = f"({bounds})" * bool(bounds)
-    share = f"{found.count} of {contrast.seeds}" if found.count < contrast.seeds else ""
-    return f'<td class="difference {kind}">{_with_note(text, f"{spread} {share}")}</td>'
+    text = _with_note(_with_note(measure.difference(interval) + unit, spread), note)
+    return f'<td class="difference {kind}">{text}</td>'
 
 
 def _with_note(text: str, note: str) -> str:
