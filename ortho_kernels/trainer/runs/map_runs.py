@@ -17,7 +17,8 @@ from ..config.identity import fingerprint
 from ..config.map_plan import MapSettings, PlannedRun
 from ..errors import TrainerError, first_sentence, writing
 from ..report.atomic_writing import write_atomically
-from ..report.map_page import map_csv, map_lines, write_map
+from ..report.map_page import map_lines, write_map
+from ..report.map_tables import map_csv
 from ..report.record import RunRecord
 from .cluster_job import Attempt
 from .folders import finished_run
