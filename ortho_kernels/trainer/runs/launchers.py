@@ -20,6 +20,7 @@ from .cluster_job import Attempt, ClusterJob, Outcome, stop
 Result = TypeVar("Result")
 WATCH_SECONDS = 0.5  # between two looks at whether a process that works for another one still has it
 END_SECONDS = 60.0  # that runs have to save what they are at
+working = threading.Lock()  # held by a worker process during a run
 
 
 def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
@@ -67,7 +68,7 @@ def launch_one_by_one(
     try:
         while True:
             while len(running) < settings.jobs and (config := next_config()) is not None:
-                running[executor.submit(attempt, config, threads)] = config
+                running[executor.submit(_work, attempt, config, threads)] = config
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -88,11 +89,16 @@ def _prepare_worker(parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
+def _work(attempt: Callable[[DictConfig, int | None], Result], config: DictConfig, threads: int) -> Result:
+    with working:
+        return attempt(config, threads)
+
+
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(END_SECONDS)
+    working.acquire(timeout=END_SECONDS)
     os._exit(1)
 
 
