@@ -11,12 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 from ..engine.penalties import Decay, NoPenalty
 from ..errors import TrainerError
 from ..options import at_least, more_than, one_of, option
+from ..report.recommended_gamma import JUDGES
 from .check import check
 from .composition import combinations, load_config
 from .identity import fingerprint
 
 GRID = (0.1, 1.0, 10.0)  # of the recipe's gamma: the steps of the paper's search
 SEEDS = (0, 1, 2)
+OWN = {
+    "resume": "A map always goes on where it was cut off.",
+    "title": "A map names its runs by what sets them apart.",
+}
 
 
 @dataclass
@@ -28,7 +33,7 @@ class MapSettings:
     weight_decay: list[float] = option(
         [0.1, 10.0], "multiples of the recipe's optimizer.weight_decay, each at gamma 0", at_least(0)
     )
-    score: str = option("knn", "by which gamma is judged", one_of("knn", "linear_probe"))
+    score: str = option("knn", "by which gamma is judged", one_of(*JUDGES))
 
 
 @dataclass
@@ -85,7 +90,7 @@ def _configurations(cell: Cell, gammas: Sequence[float], settings: MapSettings) 
     """The baseline, every gamma of every penalty, and the controls."""
     bases = [cell.load(*chosen) for _, chosen in cell.penalties]
     for base in bases:
-        _require_penalty(base)
+        _require_fit(base)
     yield _run(cell, bases[0], [], 0.0)
     for base, (varied, _) in zip(bases, cell.penalties, strict=True):
         for gamma in gammas or [factor * base.penalty.gamma for factor in GRID]:
@@ -124,20 +129,22 @@ def _with_seed(run: PlannedRun, seed: int) -> PlannedRun:
 
 
 def _refuse_own(words: Sequence[str]) -> None:
-    if any(_key(word) == "resume" for word in words):
-        raise TrainerError("A map always goes on where it was cut off: leave out resume.")
+    for key, why in OWN.items():
+        if any(_key(word) == key for word in words):
+            raise TrainerError(f"{why} Leave out {key}.")
     if len(_choices(words, "optimizer.weight_decay")) > 1:
         raise TrainerError(
             "optimizer.weight_decay takes one value in a map, which tries multiples of it: map.weight_decay=[0.1,10]."
         )
-    if len(_choices(words, "sweep.launcher")) > 1 or "sweep.launcher=submitit" in words:
+
+
+def _require_fit(base: DictConfig) -> None:
+    """Raises TrainerError for a configuration that no map can be made of."""
+    if base.sweep.launcher == "submitit":
         raise TrainerError(
             "A map shares out the time of this machine: give sweep.launcher=serial or joblib. On a cluster, -m with the "
-            "same gammas and seeds does the runs, and the map then takes them from runs=FOLDER."
+            "same gammas and seeds does the runs, and the map takes them from the same runs=FOLDER."
         )
-
-
-def _require_penalty(base: DictConfig) -> None:
     if OmegaConf.get_type(base.penalty) in (NoPenalty, Decay):
         raise TrainerError(
             "A map varies the gamma of a penalty: give penalty=so or penalty=srip. The baseline and penalty=decay are in "

@@ -19,6 +19,7 @@ from .cluster_job import Attempt, ClusterJob, Outcome, stop
 
 Result = TypeVar("Result")
 WATCH_SECONDS = 0.5  # between two looks at whether a process that works for another one still has it
+IDLE_SECONDS = 300.0  # after which a worker process without work ends: what it has imported serves the next run
 END_SECONDS = 60.0  # that runs have to save what they are at
 working = threading.Lock()  # held by a worker process during a run
 
@@ -32,16 +33,11 @@ def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> li
 
 
 def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
-    from joblib import Parallel, delayed
-
-    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
-    return Parallel(n_jobs=settings.jobs)(delayed(_in_worker)(attempt, config, threads) for config in configs)
-
-
-def _in_worker(attempt: Attempt, config: DictConfig, threads: int) -> Outcome:
-    if multiprocessing.get_start_method() == "loky":  # joblib's, of which a run's own processes know nothing
-        multiprocessing.set_start_method("spawn", force=True)
-    return attempt(config, threads)
+    waiting = iter(configs)
+    outcomes = {
+        id(config): outcome for config, outcome in launch_one_by_one(settings, lambda: next(waiting, None), attempt)
+    }
+    return [outcomes[id(config)] for config in configs]
 
 
 def launch_one_by_one(
@@ -62,7 +58,7 @@ def launch_one_by_one(
 
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
     executor = get_reusable_executor(
-        max_workers=settings.jobs, timeout=None, initializer=_prepare_worker, initargs=(os.getpid(),)
+        max_workers=settings.jobs, timeout=IDLE_SECONDS, initializer=_prepare_worker, initargs=(os.getpid(),)
     )
     running: dict[Future[Result], DictConfig] = {}
     try:
@@ -74,10 +70,11 @@ def launch_one_by_one(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     finally:
-        for process in list(executor._processes.values()) if running else ():
-            process.terminate()
-        wait(running, END_SECONDS)
-        executor.shutdown(kill_workers=True)
+        if running:
+            for process in list(executor._processes.values()):
+                process.terminate()
+            wait(running, END_SECONDS)
+            executor.shutdown(kill_workers=True)
 
 
 def _prepare_worker(parent: int) -> None:

@@ -19,13 +19,14 @@ from ..errors import TrainerError, first_sentence, writing
 from ..report.atomic_writing import write_atomically
 from ..report.map_page import map_lines, write_map
 from ..report.map_tables import map_csv
+from ..report.recommended_gamma import judge
 from ..report.record import RunRecord
 from .cluster_job import Attempt
 from .folders import finished_run
 from .launchers import launch_one_by_one
 from .lock import acquire_lock
 from .time_budget import TimeBudget
-from .timed import Timed, attempt_timed, time_whole_run
+from .timed import Attempted, attempt_quietly, time_whole_run
 
 
 class MapRuns:
@@ -52,13 +53,13 @@ class MapRuns:
             self.folder.mkdir(parents=True, exist_ok=True)
         with acquire_lock(self.folder):
             self._read()
-            if self.waiting and self.settings.budget is not None:
-                self._time_cells()
-                self._require_time_for_one()
             try:
                 with _stopped_with_a_word(self):
-                    for config, timed in self._launch():
-                        self._note(config.title, timed)
+                    if self.waiting and self.settings.budget is not None:
+                        self._time_cells()
+                        self._require_time_for_one()
+                    for config, attempted in self._launch():
+                        self._note(config.title, attempted)
             finally:
                 self._write_page()
         if self.failed:
@@ -91,14 +92,17 @@ class MapRuns:
         path = self.folder / "map.json"
         if path.is_file():
             try:
-                self.budget.measured = json.loads(path.read_text())["seconds"]
+                known = json.loads(path.read_text())
+                self.budget.measured = known["seconds"]
+                failed = {run["title"] for runs in known["cells"].values() for run in runs if run["error"]}
             except (ValueError, KeyError, TypeError):
                 raise TrainerError(f"{path} is no file of a map. Remove it: no result is lost.") from None
+            self.waiting.sort(key=lambda run: run.title in failed)  # they may fail again, and keep nobody waiting
         if self.finished:
             print(f"{len(self.finished)} of {len(self.planned)} runs are finished already.", flush=True)
 
     def _time_cells(self) -> None:
-        """A few steps of each cell of which no run was timed."""
+        """A few steps of each cell of which no run was attempted."""
         unknown: dict[str, PlannedRun] = {}
         for run in sorted(self.waiting, key=lambda run: not run.config.penalty.gamma):  # the penalty takes its time
             if not self.budget.knows(run.cell):
@@ -123,8 +127,8 @@ class MapRuns:
                 f"map.budget={enough} or more, or shorter runs (trainer.max_steps)."
             )
 
-    def _launch(self) -> Iterator[tuple[DictConfig, Timed]]:
-        return launch_one_by_one(self.sweep, self._next, self._work(attempt_timed))
+    def _launch(self) -> Iterator[tuple[DictConfig, Attempted]]:
+        return launch_one_by_one(self.sweep, self._next, self._work(attempt_quietly))
 
     def _work(self, function: Any) -> Any:
         return partial(function, attempt=self.attempt, output=self.output.absolute())
@@ -138,17 +142,18 @@ class MapRuns:
                 return run.config
         return None
 
-    def _note(self, title: str, timed: Timed) -> None:
+    def _note(self, title: str, attempted: Attempted) -> None:
         run, seconds = self.planned[title], self.budget.spent - self.began.pop(title)
-        folder, error = timed.outcome
+        folder, error = attempted.outcome
         if folder is None:
             self.failed[title] = error
             said = f"failed: {first_sentence(error)}"
         else:
             self.finished[title] = folder
-            score = json.loads((folder / "results.json").read_text()).get(self.settings.score)
-            said = "no score" if score is None else f"{self.settings.score} {score:.2%}"
-            if timed.whole:
+            measure = judge(self.settings.score)
+            score = measure.value(RunRecord.read(folder))
+            said = "no score" if score is None else f"{measure.short} {measure.write(score)}"
+            if attempted.whole:
                 self.budget.measure(run.cell, seconds)
         self._write_state()
         print(f"{self._progress()}: {title}: {said}", flush=True)
@@ -232,7 +237,9 @@ def _stopped_with_a_word(runs: MapRuns) -> Iterator[None]:
         raise TrainerError(
             f"A process that worked on a run is gone; maybe memory was short. {go_on} sweep.jobs=1 takes less memory."
         ) from None
-    except (KeyboardInterrupt, TrainerError):
+    except (KeyboardInterrupt, TrainerError) as error:
+        if isinstance(error, TrainerError) and "Stopped by SIG" not in str(error):
+            raise
         raise TrainerError(f"Stopped after {len(runs.finished)} of {len(runs.planned)} runs. {go_on}") from None
     finally:
         signal.signal(signal.SIGTERM, before)

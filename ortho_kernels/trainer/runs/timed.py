@@ -1,4 +1,4 @@
-"""Runs against the clock: one whole run, and how long one would take, from a few of its steps."""
+"""Runs whose time counts: one that is done out of sight, and how long one would take, by a few of its steps."""
 
 import contextlib
 import json
@@ -13,27 +13,29 @@ from omegaconf import DictConfig
 
 from ..errors import TrainerError
 from .cluster_job import Attempt, Outcome
-from .folders import newest_run
 from .pretrain import planned_steps
 
 STEPS = 8  # of a run that is only timed
 
 
-class Timed(NamedTuple):
+class Attempted(NamedTuple):
     outcome: Outcome
-    whole: bool  # from the first step to the last one, not the rest of a run that was cut off
+    whole: bool  # from the first step to the end: not taken as it was, nor the rest of a run that was cut off
 
 
-def attempt_timed(config: DictConfig, threads: int | None, attempt: Attempt, output: Path) -> Timed:
+def attempt_quietly(config: DictConfig, threads: int | None, attempt: Attempt, output: Path) -> Attempted:
     """One run. What it prints is appended to a file. Whatever is wrong with it stops no other."""
     with _printed_to(output):
+        began = time.time()
         try:
-            whole = newest_run(config, waiting=lambda: None) is None
             outcome = attempt(config, threads)
         except Exception as error:
             traceback.print_exc()
-            whole, outcome = False, Outcome(None, f"{type(error).__name__}: {error}")
-        return Timed(outcome, whole)
+            return Attempted(Outcome(None, f"{type(error).__name__}: {error}"), False)
+        if outcome.folder is None:
+            return Attempted(outcome, False)
+        progress = json.loads((outcome.folder / "progress.json").read_text())
+        return Attempted(outcome, progress["start"] == 0 and progress["started"] >= began)
 
 
 def time_whole_run(config: DictConfig, threads: int | None, attempt: Attempt, output: Path) -> float:
