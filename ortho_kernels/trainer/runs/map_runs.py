@@ -28,6 +28,8 @@ from .lock import acquire_lock
 from .time_budget import TimeBudget
 from .timed import Attempted, attempt_quietly, time_whole_run
 
+AGAIN = "give the same words again"
+
 
 class MapRuns:
     """All runs of a plan: those that are finished, those that failed, those to be done."""
@@ -49,9 +51,9 @@ class MapRuns:
 
         Raises TrainerError for a budget that is too short for one run, and where runs failed.
         """
-        with writing(self.folder, then="the same words again"):
+        with writing(self.folder, then=AGAIN):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with acquire_lock(self.folder):
+        with acquire_lock(self.folder, then=AGAIN):
             self._read()
             try:
                 with _stopped_with_a_word(self):
@@ -185,7 +187,7 @@ class MapRuns:
                 }
             )
         content = {"score": self.settings.score, "seconds": self.budget.measured, "cells": cells}
-        with writing(self.folder / "map.json", then="the same words again") as path:
+        with writing(self.folder / "map.json", then=AGAIN) as path:
             write_atomically(path, json.dumps(content, indent=1) + "\n")
 
     def _write_page(self) -> None:
@@ -199,9 +201,9 @@ class MapRuns:
                 missing.append(f"{title} ({error})")
         if not records:
             return
-        with writing(self.folder / "map.csv", then="the same words again") as path:
+        with writing(self.folder / "map.csv", then=AGAIN) as path:
             write_atomically(path, map_csv(records))
-        with writing(self.page, then="the same words again") as path:
+        with writing(self.page, then=AGAIN) as path:
             write_map(path, records, missing, self.settings.score)
         print("\n".join(["", *map_lines(records, self.settings.score), ""]))
         if len(self.finished) < len(self.planned):
