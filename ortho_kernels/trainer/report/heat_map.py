@@ -19,7 +19,7 @@ STYLE = f"""
 .heat thead tr:first-child th {{ border-bottom: 0; color: var(--soft); font-weight: 400; padding-bottom: 0; }}
 .heat thead th:first-child {{ text-align: left; padding-left: 0; }}
 .heat tbody td {{ border-left: 1px solid var(--paper); border-bottom-color: var(--paper); }}
-.heat tbody th {{ border-bottom-color: var(--paper); white-space: nowrap; }}
+.heat tbody th {{ border-bottom-color: var(--paper); }}
 .heat .gap {{ border: 0; padding: 0; min-width: .7rem; }}
 .heat td.baseline {{ color: var(--soft); }}
 .heat td.clear {{ font-weight: 700; }}

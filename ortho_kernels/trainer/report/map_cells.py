@@ -60,7 +60,7 @@ def cells_of(groups: Sequence[Group]) -> list[Cell]:
 
 def written(gamma: float) -> str:
     """As one types it: 3.3e-4."""
-    if gamma == 0 or 1e-2 <= gamma < 1e3:
+    if gamma == 0 or 0.1 <= gamma < 1e3:
         return f"{gamma:.3g}"
     digits, exponent = f"{gamma:.2e}".split("e")
     return f"{float(digits):g}e{int(exponent)}"

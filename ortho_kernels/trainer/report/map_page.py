@@ -19,18 +19,18 @@ from .map_tables import cost_table, recommendation_lines, recommendation_table, 
 from .measures import Measure, present
 from .plots.cell_panels import cell_panel
 from .plots.panels import LARGE, side_by_side
-from .recommended_gamma import JUDGES, Judged, judge, judged_by, recommendations
+from .recommended_gamma import JUDGES, judge, judged_by, recommendations
 from .record import RunRecord
 from .style import PAGE, STYLE, figure
 
+MOST_OPEN = 12  # missing runs; a longer list is folded
 RANKME = JUDGES["rankme"]
-DONE = (
-    "Recommended is the smallest gamma within one standard error of the best, if it is told apart from gamma 0 among all "
-    "that were tried."
+CELLS = (
+    "Each cell is a method and a backbone: gamma 0, a penalty at several gammas, and the controls that it has to beat."
 )
+DONE = "Recommended is the smallest gamma within one standard error of the best, and only if it is told apart from gamma 0."
 LIMITS = (
-    "A few seeds cannot show small effects, and other pictures, longer training or a gamma between these may have another "
-    "answer."
+    "A map of few seeds can show neither gains smaller than its intervals, nor what other pictures or longer runs need."
 )
 READING = (
     "Differences are taken seed by seed; all settings of a cell share one estimate of the noise.",
@@ -38,13 +38,16 @@ READING = (
     "they hold for the best ones too, though these were chosen for their scores.",
     "On other seeds: the gamma, or gamma 0, and the control are chosen without a seed and judged on it, each seed in turn. "
     "This is the gain without the luck of the choice. Below it are the least and the largest of the seeds.",
-    "Cells are judged one by one: of 20 without any effect one has an interval that excludes 0 on average.",
+    "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
+STARS = "* The interval of the difference excludes 0."
+HATCHED = " Hatched: left out, since runs collapsed or seeds differ too much."
 CAPTION = (
-    "The mean of each setting with the interval of its difference to gamma 0, and the runs as dots beside it. A bar that "
-    "does not reach the horizontal line, gamma 0, is told apart from it. Gammas of different penalties are no one scale. "
-    "Crosses are runs that are left out; arrows, those among them beyond the axis."
+    "The mean of each setting with the interval of its difference to gamma 0. A bar that does not reach the horizontal "
+    "line, gamma 0, is told apart from it. Dots beside it are its runs, less what their seed adds to every setting. Crosses "
+    "are runs that are left out, arrows those beyond the axis. Each penalty has a scale of gamma of its own."
 )
+CAPTION_OF_RANKME = "RankMe counts the directions that the features use. Bars and dots as above."
 
 
 def write_map(path: Path, records: Sequence[RunRecord], missing: Sequence[str] = (), score: str = "knn") -> None:
@@ -68,13 +71,13 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
         raise ValueError("a map needs a finished run at least")
     measure, groups = judge(score), groups_of(records)
     cells = cells_of(groups)
-    by_score, by_rank = ([judged_by(cell, one) for cell in cells] for one in (measure, RANKME))
     named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
     alarms = [*apart(parts_of(groups)), *collapses(named)]
+    captions = {measure: CAPTION}
+    captions.setdefault(RANKME, CAPTION_OF_RANKME)
     sections = {
         "Recommended gamma": _recommended(groups, score),
-        f"What gamma does to {measure.short}": _measured(by_score, measure),
-        "What gamma does to the spectrum": _measured(by_rank, RANKME),
+        **{f"What gamma does to {one.short}": _measured(cells, one, said) for one, said in captions.items()},
         "All settings": settings_table(cells),
         "Cost": cost_table(cells),
         "Not in the map": _missing(missing),
@@ -86,7 +89,7 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> 
         head="",
         title=html.escape(_title(cells)),
         style=STYLE + tables.STYLE + heat_map.STYLE,
-        lead=html.escape(" ".join(lead(groups))),
+        lead=html.escape(" ".join([CELLS, *lead(groups)])),
         alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms),
         sections="\n".join(_section(title, content) for title, content in sections.items() if content),
     )
@@ -111,14 +114,12 @@ def _recommended(groups: Sequence[Group], score: str) -> str:
     return said + recommendation_table(found, judge(score), others) + "".join(map(_note, READING))
 
 
-def _measured(cells: Sequence[Judged], measure: Measure) -> str:
-    panels = [found for judged in cells if (found := cell_panel(judged, measure)) is not None]
-    drawn = side_by_side(panels, LARGE)
-    star = (
-        "* The interval of the difference excludes 0. Hatched: left out, since runs collapsed or seeds differ too much."
-    )
-    heat = heat_map.heat_map(cells, measure)
-    return (heat + _note(star) if heat else "") + (figure(drawn, measure.title, CAPTION) if drawn else "")
+def _measured(cells: Sequence[Cell], measure: Measure, caption: str) -> str:
+    judged = [judged_by(cell, measure) for cell in cells]
+    heat = heat_map.heat_map(judged, measure)
+    note = _note(STARS + HATCHED * any(one.left_out for one in judged)) if heat else ""
+    drawn = side_by_side([panel for one in judged if (panel := cell_panel(one, measure)) is not None], LARGE)
+    return heat + note + (figure(drawn, measure.title, caption) if drawn else "")
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -126,7 +127,8 @@ def _missing(missing: Sequence[str]) -> str:
         return ""
     items = "".join(f"<li>{html.escape(one)}</li>" for one in missing)
     count = f"{len(missing)} run{'s' * (len(missing) != 1)}"
-    return f"<details open><summary>{count}</summary><ul>{items}</ul></details>"
+    is_short = " open" * (len(missing) <= MOST_OPEN)
+    return f"<details{is_short}><summary>{count}</summary><ul>{items}</ul></details>"
 
 
 def _note(text: str) -> str:

@@ -1,12 +1,12 @@
 """The gamma that a map recommends in each of its cells, and the evidence for it, which may be that there is none.
 
-Recommended is the smallest gamma whose mean is within one standard error of the best one's (as Breiman et al. prune trees,
-1984), if its gain over gamma 0 excludes 0. Intervals hold for all choices at once, so a maximum of noise is none.
+Recommended is, of the gammas whose gain over gamma 0 excludes 0, the smallest whose mean is within one standard error of
+the best one's (as Breiman et al. prune trees, 1984). Intervals hold for all choices at once, so a maximum of noise is none.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .findings import collapse_of
@@ -110,17 +110,20 @@ def recommendations(groups: Sequence[Group], score: str = "knn") -> list[Recomme
 
 def judged_by(cell: Cell, measure: Measure) -> Judged:
     """Groups with a run that collapsed or diverged, or whose seeds differ far more than others', are left out."""
-    judged = Judged(cell, {}, None, {})
+    scores: dict[str, dict[Any, float]] = {}
+    left_out: dict[str, str] = {}
     for group in cell.groups:
         found = {seed: value for seed, run in group.by_seed.items() if (value := measure.value(run)) is not None}
-        judged.scores[group.label] = {seed: value for seed, value in found.items() if math.isfinite(value)}
+        scores[group.label] = {seed: value for seed, value in found.items() if math.isfinite(value)}
         if group.label != BASELINE and (why := _why_left_out(group, found, measure)):
-            judged.left_out[group.label] = why
-    if not judged.scores.get(BASELINE):
-        return judged
-    while (name := seed_effects(judged.modeled).unsteady()) is not None:
-        judged.left_out[name] = "its seeds differ far more than those of all others"
-    return replace(judged, model=seed_effects(judged.modeled))
+            left_out[group.label] = why
+    if not scores.get(BASELINE):
+        return Judged(cell, scores, None, left_out)
+    modeled = {name: own for name, own in scores.items() if name not in left_out}
+    while (name := seed_effects(modeled).unsteady()) is not None:
+        left_out[name] = "its seeds differ far more than those of all others"
+        del modeled[name]
+    return Judged(cell, scores, seed_effects(modeled), left_out)
 
 
 def _why_left_out(group: Group, found: Mapping[Any, float], measure: Measure) -> str:
@@ -148,7 +151,7 @@ def _recommend(judged: Judged, penalty: Series, measure: Measure) -> Recommendat
         return Recommendation(judged, penalty, None, missing, None, None, {}, (), _left_out(judged, penalty))
     best = max(gains, key=lambda name: gains[name].value)
     clear = [name for name, gain in gains.items() if gain.value > 0 and excludes_zero(gain)]
-    chosen = near_best(model, clear) if best in clear else None
+    chosen = near_best(model, clear) if clear else None
     shown = chosen or best
     gamma = None if chosen is None else _gamma(penalty, chosen)
     return Recommendation(

@@ -23,9 +23,10 @@ UNSTEADY = 0.01  # the share of maps without an unsteady group in which one is f
 
 @dataclass(frozen=True)
 class SeedEffects:
-    """Effects of groups, each minus that of the first."""
+    """Effects of groups, each minus that of the first, and of seeds, each minus their mean."""
 
     effects: dict[str, float]
+    seeds: dict[Any, float]
     covariance: Floats  # of the effects, over the noise's variance: (groups, groups)
     noise: float  # its standard deviation; NaN where nothing is left to estimate it from
     freedom: int  # degrees of freedom of that estimate
@@ -87,9 +88,11 @@ def seed_effects(scores: Scores) -> SeedEffects:
     noise = math.sqrt(float(unexplained @ unexplained) / freedom) if freedom else math.nan
     covariance = np.zeros((len(names), len(names)))
     covariance[1:, 1:] = np.linalg.inv(design.T @ design)[: len(names) - 1, : len(names) - 1]
+    of_seeds = coefficients[len(names) - 1 :]
     by_group = {name: [float(e) for e, run in zip(unexplained, runs, strict=True) if run[0] == name] for name in names}
     return SeedEffects(
         effects=dict(zip(names, [0.0, *coefficients.tolist()], strict=False)),
+        seeds=dict(zip(seeds, (of_seeds - of_seeds.mean()).tolist(), strict=True)),
         covariance=covariance,
         noise=0.0 if noise < ROUNDING * float(np.abs(values).max()) else noise,
         freedom=freedom,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 LINE = COLORS[SERIES[0]][0]  # of gamma 0
 GAP = 1.1  # between the penalties, the controls and gamma 0, in places
 LEAST_GAP = 0.62  # between two gammas
-ASIDE = 0.17
-LETTER = 0.0155  # of a label, as a share of the axis
+ASIDE = 0.02  # of the runs beside their mean, as a share of the axis
+LETTER = 0.0155  # of a label, likewise
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,20 @@ class Place:
 
 def cell_panel(judged: Judged, measure: Measure) -> Panel | None:
     """None where the cell has no score at gamma 0, or nothing beside it."""
-    if judged.model is None or len(judged.model.effects) < 2:
+    model = judged.model
+    if model is None or len(model.effects) < 2:
         return None
     drawn = [one for one in judged.cell.series if any(judged.scores.get(group.label) for group in one.groups)]
     places = _places(drawn)
     factor, unit = (100.0, " (%)") if measure.is_share else (1.0, "")
     runs = {name: [factor * value for value in own.values()] for name, own in judged.scores.items()}
+    for name in model.effects:
+        own = judged.scores[name]
+        runs[name] = [factor * (own[seed] - effect) for seed, effect in model.seeds.items() if seed in own]
     baseline = sum(runs[BASELINE]) / len(runs[BASELINE])
 
     def draw(axes: "Axes") -> None:
+        axes.set_xlim(-0.6, max(place.x for of_series in places.values() for place in of_series) + 0.7)
         axes.axhline(baseline, color=LINE, linewidth=1.2)
         axes.plot([0], [baseline], "o", color=LINE, markersize=5)
         _dots(axes, 0.0, runs[BASELINE], LINE)
@@ -73,9 +78,15 @@ def _bars(axes: "Axes", xs: list[float], means: list[float], half: list[float], 
 
 
 def _dots(axes: "Axes", x: float, values: list[float], color: str) -> None:
-    """The runs, beside their mean, which would hide them."""
+    """The runs, less what their seed adds, beside their mean, which would hide them."""
     if len(values) > 1:
-        axes.plot([x + ASIDE] * len(values), values, ".", color=color, alpha=0.6, markersize=3.5)
+        axes.plot([x + ASIDE * _width(axes)] * len(values), values, ".", color=color, alpha=0.6, markersize=3.5)
+
+
+def _width(axes: "Axes") -> float:
+    """In places."""
+    low, high = axes.get_xlim()
+    return high - low
 
 
 def _crosses(axes: "Axes", x: float, values: list[float]) -> None:
@@ -129,9 +140,7 @@ def _spread(gammas: Sequence[float], first: float) -> list[float]:
 
 def _label(axes: "Axes", drawn: Sequence[Series], places: dict[str, list[Place]]) -> None:
     """Numbers below the axis where they have room, and under them what they are of."""
-    last = max(place.x for of_series in places.values() for place in of_series)
-    axes.set_xlim(-0.6, last + 0.7)
-    letter = LETTER * (last + 1.3)  # in places
+    letter = LETTER * _width(axes)
     ticks: list[tuple[float, str]] = [(0.0, "0")]
     for place in (place for series in drawn for place in places[series.name]):
         before, label = ticks[-1]
