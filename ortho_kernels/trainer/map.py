@@ -15,12 +15,14 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads that spin slow small machines down
 
 import sys
+import time
 from collections.abc import Sequence
 
 from .config.command_words import asks_for_help, parse_words, words_help
 
 
 def main(words: Sequence[str]) -> None:
+    began = time.monotonic()
     from .config.map_plan import MapWords, plan_map
 
     if asks_for_help(words):
@@ -35,7 +37,7 @@ def main(words: Sequence[str]) -> None:
     from .runs.map_runs import MapRuns
     from .sweep import attempt
 
-    MapRuns(planned, chosen.map, attempt).carry_out()
+    MapRuns(planned, chosen.map, attempt, began).carry_out()
 
 
 if __name__ == "__main__":

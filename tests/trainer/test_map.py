@@ -117,7 +117,7 @@ def test_what_does_not_fit_into_the_budget_is_left_for_the_next_call(build, caps
         "2 of 4, 1:15 of 2:00, about 1 more fit",
         "3 of 4, 1:40 of 2:00, about 0 more fit",
     ]
-    assert "1 of 4 runs are not done: the same words go on." in printed
+    assert "Not done: 1 of 4 runs. The same words go on." in printed
     assert f"{TITLES[3]} (not done yet)" in runs.page.read_text()
 
     again = build(sweep.attempt, budget=2.0)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_into_the_budget_is_left_for_the_next_call(build, caps
     again.carry_out()
     printed = capsys.readouterr().out
     assert printed.startswith("3 of 4 runs are finished already.\n4 of 4, 0:")  # and nothing is timed again
-    assert "not done" not in printed
+    assert "Not done" not in printed
 
 
 def test_a_budget_that_is_too_short_for_one_run_is_an_error_at_once(build, tmp_path, monkeypatch):
@@ -257,6 +257,24 @@ def test_configurations_are_asked_for_again_when_a_run_has_ended(build):
     settings = build(sweep.attempt).sweep
     done = launch_one_by_one(settings, waiting.pop, lambda config, threads: config.upper())
     assert list(done) == [("first", "FIRST"), ("second", "SECOND")]
+
+
+def test_where_all_runs_fail_the_error_says_where_to_look(build):
+    runs = build(lambda config, threads: Outcome(None, "It diverged."))
+    with pytest.raises(TrainerError, match=r"4 of 4 runs failed; .*/output.txt has what they said\. Once the cause"):
+        runs.carry_out()
+    assert not runs.page.exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_gone_is_an_error_that_says_how_to_go_on(build):
+    runs = build(_ends_its_process, "sweep.launcher=joblib", "sweep.jobs=2")
+    with pytest.raises(TrainerError, match=r"^A process that worked on a run is gone; .* The same words go on\."):
+        runs.carry_out()
+
+
+def _ends_its_process(config, threads):
+    os._exit(9)
 
 
 @pytest.mark.slow

@@ -105,7 +105,9 @@ def test_one_seed_has_effects_and_no_interval():
 
 def test_runs_that_agree_to_the_last_digit_have_no_noise():
     """Rounding would leave 1e-17, and an interval that excludes 0."""
-    model = seed_effects({"none": {0: 0.1, 1: 0.2, 2: 0.7}, "so": {0: 0.2, 1: 0.3, 2: 0.8}, "b": {0: 0.3, 1: 0.4, 2: 0.9}})
+    model = seed_effects(
+        {"none": {0: 0.1, 1: 0.2, 2: 0.7}, "so": {0: 0.2, 1: 0.3, 2: 0.8}, "b": {0: 0.3, 1: 0.4, 2: 0.9}}
+    )
     assert model.noise == 0
     assert model.difference("so", "none").half_width == 0
 

@@ -82,13 +82,20 @@ def _prepare_worker(parent: int) -> None:
     multiprocessing.set_start_method("spawn", force=True)  # not joblib's, of which a run's own processes know nothing
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, _stop_work)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _work(attempt: Callable[[DictConfig, int | None], Result], config: DictConfig, threads: int) -> Result:
     with working:
         return attempt(config, threads)
+
+
+def _stop_work(number: int, frame: Any) -> None:
+    """While a run trains, its own handler stands in the place of this one. A process without a run stays: joblib would
+    kill the others, which save theirs, if one of them ended."""
+    if working.locked():
+        stop(number, frame)
 
 
 def _end_with(parent: int) -> None:

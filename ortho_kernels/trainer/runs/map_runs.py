@@ -34,12 +34,15 @@ AGAIN = "give the same words again"
 class MapRuns:
     """All runs of a plan: those that are finished, those that failed, those to be done."""
 
-    def __init__(self, planned: Sequence[PlannedRun], settings: MapSettings, attempt: Attempt) -> None:
+    def __init__(
+        self, planned: Sequence[PlannedRun], settings: MapSettings, attempt: Attempt, began: float | None = None
+    ) -> None:
+        """`attempt` does one run. The time budget counts from `began` on, as time.monotonic() gave it, or from now."""
         self.planned = {run.title: run for run in planned}
         self.settings = settings
         self.attempt = attempt
         self.sweep: Any = planned[0].config.sweep
-        self.budget = TimeBudget(None if settings.budget is None else 60 * settings.budget)
+        self.budget = TimeBudget(None if settings.budget is None else 60 * settings.budget, began=began)
         self.folder = Path(planned[0].config.runs).expanduser() / f"map-{_name(planned)}"
         self.finished: dict[str, Path] = {}  # by the runs' titles
         self.failed: dict[str, str] = {}  # what stopped them
@@ -65,9 +68,10 @@ class MapRuns:
             finally:
                 self._write_page()
         if self.failed:
+            left = f"the map without them is {self.page}" if self.finished else f"{self.output} has what they said"
             raise TrainerError(
-                f"{len(self.failed)} of {len(self.planned)} runs failed; the map without them is {self.page}. Once the "
-                "cause is mended, the same words run what is missing."
+                f"{len(self.failed)} of {len(self.planned)} runs failed; {left}. Once the cause is mended, the same words "
+                "run what is missing."
             )
 
     @property
@@ -104,7 +108,7 @@ class MapRuns:
             print(f"{len(self.finished)} of {len(self.planned)} runs are finished already.", flush=True)
 
     def _time_cells(self) -> None:
-        """A few steps of each cell of which no run was attempted."""
+        """A few steps of each cell of which no run was timed."""
         unknown: dict[str, PlannedRun] = {}
         for run in sorted(self.waiting, key=lambda run: not run.config.penalty.gamma):  # the penalty takes its time
             if not self.budget.knows(run.cell):
@@ -208,7 +212,7 @@ class MapRuns:
         print("\n".join(["", *map_lines(records, self.settings.score), ""]))
         if len(self.finished) < len(self.planned):
             left = len(self.planned) - len(self.finished)
-            print(f"{left} of {len(self.planned)} runs are not done: the same words go on.")
+            print(f"Not done: {left} of {len(self.planned)} runs. The same words go on.")
         print(f"Map: {self.page}", flush=True)
 
     def missing(self) -> list[str]:

@@ -9,11 +9,13 @@ LATEST = 3  # runs of a kind that an estimate looks at: a machine's load changes
 
 
 class TimeBudget:
-    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begins now. Without a number of seconds everything fits."""
+    def __init__(
+        self, seconds: float | None, clock: Callable[[], float] = time.monotonic, began: float | None = None
+    ) -> None:
+        """Counts from `began` on, by the clock, or from now. Without a number of seconds everything fits."""
         self.seconds = math.inf if seconds is None else seconds
         self.clock = clock
-        self.began = clock()
+        self.began = clock() if began is None else began
         self.expected: dict[str, float] = {}  # seconds of a run of each kind, before the first one is done
         self.measured: dict[str, list[float]] = {}  # and of those that are
 
