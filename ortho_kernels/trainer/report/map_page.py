@@ -41,7 +41,7 @@ READING = (
     "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
 STARS = "* The interval of the difference excludes 0."
-HATCHED = " Hatched: left out, since runs collapsed or seeds differ too much."
+HATCHED = "Hatched: left out, since runs collapsed or seeds differ too much."
 CAPTION = (
     "The mean of each setting with the interval of its difference to gamma 0. A bar that does not reach the horizontal "
     "line, gamma 0, is told apart from it. Dots beside it are its runs, less what their seed adds to every setting. Crosses "
@@ -117,7 +117,8 @@ def _recommended(groups: Sequence[Group], score: str) -> str:
 def _measured(cells: Sequence[Cell], measure: Measure, caption: str) -> str:
     judged = [judged_by(cell, measure) for cell in cells]
     heat = heat_map.heat_map(judged, measure)
-    note = _note(STARS + HATCHED * any(one.left_out for one in judged)) if heat else ""
+    said = [STARS] * ("*</td>" in heat) + [HATCHED] * any(one.left_out for one in judged)
+    note = _note(" ".join(said)) if heat and said else ""
     drawn = side_by_side([panel for one in judged if (panel := cell_panel(one, measure)) is not None], LARGE)
     return heat + note + (figure(drawn, measure.title, caption) if drawn else "")
 
