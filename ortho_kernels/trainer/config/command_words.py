@@ -76,7 +76,7 @@ def _set(config: DictConfig, word: str) -> None:
         raise TrainerError(f"There is no option {key}.{did_you_mean(key, known)} --help lists them.")
     if not value:
         raise TrainerError(f"{key}= is empty: give a value, or {key}=null where it may have none.")
-    if isinstance(OmegaConf.select(config, key), ListConfig) and not value.startswith("["):
+    if isinstance(_node(config, key), ListConfig) and value != "null" and not value.startswith("["):
         word = f"{key}=[{value}]"
     try:
         override = OverridesParser.create().parse_override(as_readable(word))
@@ -100,6 +100,13 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(node, f"{prefix}{name}.")
         elif name != "name":  # which stands above the options of its branch
             yield prefix + name
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    """Of the option, also where its value is None."""
+    branch, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, branch) if branch else config
+    return None if parent is None else parent._get_node(name)
 
 
 def _open_dicts(config: DictConfig) -> list[str]:

@@ -55,7 +55,7 @@ class ClusterJob:
         submit_again = signal.getsignal(warning)
         if not callable(submit_again):  # submitit's debug cluster sends none
             return self.attempt(config, threads)
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, stop)
         signal.signal(warning, self._warn)
         try:
             outcome = self.attempt(config, threads)
@@ -90,7 +90,7 @@ class ClusterJob:
             time.sleep(1)
 
 
-def _stop(number: int, _: Any) -> None:
+def stop(number: int, _: Any) -> None:
     """While the run trains, another handler stands in the place of this one, which saves first."""
     raise TrainerError("Stopped by SIGTERM: continue with resume=auto.")
 

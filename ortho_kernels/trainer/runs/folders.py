@@ -105,17 +105,25 @@ def _earlier_folder(config: DictConfig, waiting: Callable[[], object]) -> Path |
 
 def newest_run(config: DictConfig, waiting: Callable[[], object]) -> Path | None:
     """Of the configuration, with work to go on with; see `_earlier_folder`."""
+    for folder in _folders_of(config):
+        wait_for_lapse(folder, waiting)
+        if _has_work(folder):
+            return folder
+        refuse_if_held(folder)  # one that trains, and has no checkpoint yet
+    return None
+
+
+def finished_run(config: DictConfig) -> Path | None:
+    """The newest run of the configuration that has its results."""
+    return next((folder for folder in _folders_of(config) if Run(folder).finished), None)
+
+
+def _folders_of(config: DictConfig) -> list[Path]:
+    """Of all runs of the configuration, newest first."""
     pattern = re.compile(rf"\d{{8}}-\d{{6}}-{fingerprint(config)}(-\d+)?")
     runs = Path(config.runs).expanduser()
-    if not runs.is_dir():
-        return None
-    for folder in sorted(runs.iterdir(), reverse=True):
-        if pattern.fullmatch(folder.name):
-            wait_for_lapse(folder, waiting)
-            if _has_work(folder):
-                return folder
-            refuse_if_held(folder)  # one that trains, and has no checkpoint yet
-    return None
+    folders = runs.iterdir() if runs.is_dir() else ()
+    return sorted((folder for folder in folders if pattern.fullmatch(folder.name)), reverse=True)
 
 
 def _has_work(folder: Path) -> bool:

@@ -2,16 +2,26 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..distributed.joining import Place
 from ..engine.settings import require_processes
 from ..errors import TrainerError
-from .cluster_job import Attempt, ClusterJob, Outcome
+from .cluster_job import Attempt, ClusterJob, Outcome, stop
+
+Result = TypeVar("Result")
+WATCH_SECONDS = 0.5  # between two looks at whether a process that works for another one still has it
+IDLE_SECONDS = 300.0  # after which a worker process without work ends: what it has imported serves the next run
+END_SECONDS = 60.0  # that runs have to save what they are at
+working = threading.Lock()  # held by a worker process during a run
 
 
 def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
@@ -23,16 +33,77 @@ def launch(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> li
 
 
 def _by_joblib(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:
-    from joblib import Parallel, delayed
+    waiting = iter(configs)
+    outcomes = {
+        id(config): outcome for config, outcome in launch_one_by_one(settings, lambda: next(waiting, None), attempt)
+    }
+    return [outcomes[id(config)] for config in configs]
+
+
+def launch_one_by_one(
+    settings: Any,
+    next_config: Callable[[], DictConfig | None],
+    attempt: Callable[[DictConfig, int | None], Result],
+) -> Iterator[tuple[DictConfig, Result]]:
+    """As `launch`, of configurations that are chosen one at a time, whenever a process is free; each as it ends.
+
+    `next_config` is called in this thread. Where it returns None, it is asked again once another run has ended. A worker
+    process that loses this one saves what its run is at, and ends; so do all of them at Ctrl-C.
+    """
+    if settings.launcher != "joblib":
+        while (config := next_config()) is not None:
+            yield config, attempt(config, None)
+        return
+    from joblib.externals.loky import get_reusable_executor
 
     threads = max(1, (os.cpu_count() or 1) // settings.jobs)
-    return Parallel(n_jobs=settings.jobs)(delayed(_in_worker)(attempt, config, threads) for config in configs)
+    executor = get_reusable_executor(
+        max_workers=settings.jobs, timeout=IDLE_SECONDS, initializer=_prepare_worker, initargs=(os.getpid(),)
+    )
+    running: dict[Future[Result], DictConfig] = {}
+    try:
+        while True:
+            while len(running) < settings.jobs and (config := next_config()) is not None:
+                running[executor.submit(_work, attempt, config, threads)] = config
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        if running:
+            for process in list(executor._processes.values()):
+                process.terminate()
+            wait(running, END_SECONDS)
+            executor.shutdown(kill_workers=True)
 
 
-def _in_worker(attempt: Attempt, config: DictConfig, threads: int) -> Outcome:
-    if multiprocessing.get_start_method() == "loky":  # joblib's, of which a run's own processes know nothing
-        multiprocessing.set_start_method("spawn", force=True)
-    return attempt(config, threads)
+def _prepare_worker(parent: int) -> None:
+    """A worker process gets no Ctrl-C of its own, saves at SIGTERM, and does not outlive the process that it works for."""
+    multiprocessing.set_start_method("spawn", force=True)  # not joblib's, of which a run's own processes know nothing
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    signal.signal(signal.SIGTERM, _stop_work)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _work(attempt: Callable[[DictConfig, int | None], Result], config: DictConfig, threads: int) -> Result:
+    with working:
+        return attempt(config, threads)
+
+
+def _stop_work(number: int, frame: Any) -> None:
+    """While a run trains, its own handler stands in the place of this one. A process without a run stays: joblib would
+    kill the others, which save theirs, if one of them ended."""
+    if working.locked():
+        stop(number, frame)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    working.acquire(timeout=END_SECONDS)
+    os._exit(1)
 
 
 def _by_submitit(settings: Any, configs: Sequence[DictConfig], attempt: Attempt) -> list[Outcome]:

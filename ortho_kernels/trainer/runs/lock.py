@@ -17,6 +17,7 @@ NAME = "lock"
 RENEWAL_SECONDS = 60.0
 STALE_SECONDS = 300.0  # without renewal; for holders that can't be looked up from here
 POLL_SECONDS = 5.0
+GO_ON = "give resume=auto again; without resume a new run starts beside it"
 
 
 class Holder(NamedTuple):
@@ -31,8 +32,8 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def acquire_lock(folder: Path) -> Iterator[None]:
-    """Holds the run within the block.
+def acquire_lock(folder: Path, then: str = GO_ON) -> Iterator[None]:
+    """Holds the run within the block. `then` is what an error says to do once the folder is free.
 
     Raises:
         TrainerError: another process holds it, or the folder is not writable.
@@ -45,7 +46,7 @@ def acquire_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise TrainerError(f"Cannot write in {folder}: {error.strerror}. Choose another folder: runs=FOLDER.") from None
     if holder is not None:
-        raise TrainerError(_refusal(folder, holder))
+        raise TrainerError(_refusal(folder, holder, then))
     done = threading.Event()
     renewal = threading.Thread(target=_renew, args=(path, ours, done), daemon=True)
     renewal.start()
@@ -95,15 +96,12 @@ def wait_for_lapse(folder: Path, waiting: Callable[[], object]) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _refusal(folder: Path, holder: Holder) -> str:
+def _refusal(folder: Path, holder: Holder, then: str = GO_ON) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
     who = f"process {holder.pid} on {holder.host}" if holder.machine else "an unknown process"
     lapse = "its lock lapses five minutes after its last sign of life, then"
     cure = "stop it and" if holder.machine == _machine() else f"if it is gone, {lapse}"
-    return (
-        f"{folder} is held by {who} since {since}. Let it end, or {cure} give resume=auto again; without resume a new run "
-        "starts beside it."
-    )
+    return f"{folder} is held by {who} since {since}. Let it end, or {cure} {then}."
 
 
 def _take(path: Path, ours: Holder) -> Holder | None:

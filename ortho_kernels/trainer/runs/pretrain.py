@@ -136,13 +136,18 @@ def build_stream(config: DictConfig, splits: Splits, ranks: Ranks) -> BatchStrea
     settings = config.trainer
     images = splits.pretraining
     order = Order(len(images), settings.batch_size, config.seed, ranks)
-    steps = settings.max_steps or max(1, settings.max_epochs * order.per_epoch // settings.accumulate)
+    steps = planned_steps(settings, order.per_epoch)
     pipeline = build_pipeline(config.data.get("pipeline"), planned_views(config), images, config.seed)
     workers = settings.workers
     if workers is None:
         copies = images.in_memory and not pipeline.needs_workers
         workers = 0 if copies else max(1, (os.cpu_count() or 1) // ranks.count - 1)
     return BatchStream(images, order, steps * settings.accumulate, workers, pipeline)
+
+
+def planned_steps(settings: Any, batches_per_epoch: int) -> int:
+    """Optimizer steps of a run."""
+    return settings.max_steps or max(1, settings.max_epochs * batches_per_epoch // settings.accumulate)
 
 
 def planned_views(config: DictConfig) -> list[View]:
