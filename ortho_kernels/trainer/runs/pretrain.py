@@ -45,7 +45,7 @@ from ..probes.running import RunningProbe
 from ..probes.spectra import encoder_spectra, of_weights, pictures_looked_at, representation_results
 from ..randomness import seed_globally
 from ..report.atomic_writing import write_atomically
-from ..report.collapse import CollapseAlarm, advice, collapse
+from ..report.collapse import SLOW_STARTS, CollapseAlarm, advice, collapse
 from ..report.machine import describe_machine
 from ..report.metrics_file import MetricsFile, read_metrics
 from ..report.page import write_report
@@ -194,7 +194,7 @@ def fit(
     settings = config.trainer
     metrics = MetricsFile(run.folder / "metrics.csv")
     progress = Progress(label_of(config), run.folder / "progress.json")
-    alarm = CollapseAlarm(advice(config.method.name))
+    alarm = CollapseAlarm(advice(config.method.name), SLOW_STARTS.get(config.method.name))
     images_per_step = settings.batch_size * settings.accumulate
     monitor = Monitor(metrics, progress, alarm, settings.log_every, images_per_step, ranks, settings.stop_on_collapse)
     evaluations = build_evaluations(config, run, module, stream, judged, monitor)
