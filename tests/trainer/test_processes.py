@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from bare_runs import train
 from lightning.pytorch import Callback
-from small_methods import WITH_MEMORY, small_heads
+from small_methods import WITH_MEMORY, backbone_of, small_heads
+from tiny import SMALL_DECODER
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -38,6 +39,7 @@ WORDS = [
     "trainer.precision=64-true",  # so that nothing but a difference in the mathematics shows
     "trainer.tensorboard=false",
 ]
+NETWORKS = {"mae": ["backbone.depth=1", *SMALL_DECODER]}
 
 
 class Record(Callback):
@@ -59,14 +61,15 @@ class Record(Callback):
 
 def record(ranks, folder, words, name):
     """Trains, and leaves what `Record` writes in `folder` under that name."""
-    config = load_config([*WORDS, *words, f"runs={folder / 'runs'}"])
+    kept = [word for word in WORDS if "method=mae" not in words or not word.startswith(("method.", "backbone."))]
+    config = load_config([*kept, *words, f"runs={folder / 'runs'}"])
     return train(ranks, config, [Record(folder / name)])
 
 
 def train_each(ranks, folder, words=()):
     """Every method on these processes, one after the other. What remembers earlier images does so batch by batch."""
     for name in METHODS:
-        options = [*small_heads(name), *["trainer.accumulate=2"] * (name in WITH_MEMORY)]
+        options = [*small_heads(name), backbone_of(name), *NETWORKS.get(name, []), *["trainer.accumulate=2"] * (name in WITH_MEMORY)]
         done = record(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
     return done
 
