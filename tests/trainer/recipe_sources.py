@@ -248,7 +248,9 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "backbone.maxpool": lambda o: hasattr(_narrow(o).build(3, 32), "maxpool"),
     "patch_size": lambda o: o.config.backbone.patch,
     "depth": lambda o: o.config.backbone.depth,
-    "num_heads": lambda o: o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}[o.config.backbone.name],
+    "num_heads": lambda o: (
+        o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}[o.config.backbone.name]
+    ),
     "positions": lambda o: o.config.backbone.positions,
     "initialization": lambda o: o.config.backbone.initialization,
     "freeze_patches": lambda o: o.config.backbone.freeze_patches,

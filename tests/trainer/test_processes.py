@@ -69,7 +69,12 @@ def record(ranks, folder, words, name):
 def train_each(ranks, folder, words=()):
     """Every method on these processes, one after the other. What remembers earlier images does so batch by batch."""
     for name in METHODS:
-        options = [*small_heads(name), backbone_of(name), *NETWORKS.get(name, []), *["trainer.accumulate=2"] * (name in WITH_MEMORY)]
+        options = [
+            *small_heads(name),
+            backbone_of(name),
+            *NETWORKS.get(name, []),
+            *["trainer.accumulate=2"] * (name in WITH_MEMORY),
+        ]
         done = record(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
     return done
 

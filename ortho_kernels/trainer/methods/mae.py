@@ -9,7 +9,7 @@ from ..backbones.vit import fill_as_mae, sine_cosine_positions
 from ..errors import TrainerError
 from ..options import at_least, inside, one_of, option
 from .base import Method, MethodSettings, Output
-from .masking import draw_order, masked_transformer, patch_pixels, rows, visible_count, visible_tokens
+from .masking import draw_order, network_of, patch_pixels, require_patches, rows, visible_count, visible_tokens
 
 
 class MAE(Method):
@@ -26,7 +26,8 @@ class MAE(Method):
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.settings = settings
-        network = masked_transformer(encoder)
+        network = network_of(encoder)
+        require_patches(network)
         embedding = network.patch_embed
         self.grid: tuple[int, int] = embedding.grid_size
         self.patch: tuple[int, int] = embedding.patch_size
@@ -39,12 +40,12 @@ class MAE(Method):
         self._check(images)
         patches = patch_pixels(images, *self.patch)
         order = draw_order(self.place, *patches.shape[:2], images.device)
-        tokens = visible_tokens(masked_transformer(self.encoder), images, order[:, : self.visible])
+        tokens = visible_tokens(network_of(self.encoder), images, order[:, : self.visible])
         predicted = self.decoder(tokens, order)
         target = rows(patches, order[:, self.visible :])
         if self.settings.normalize_pixels:
             target = normalized(target)
-        loss = (predicted.float() - target.float()).square().mean()
+        loss = (predicted - target).square().mean()
         return Output(loss, tokens[:, 0])
 
     def _check(self, images: Tensor) -> None:
@@ -98,5 +99,5 @@ class Decoder(nn.Module):
 
 def normalized(patches: Tensor) -> Tensor:
     """Each patch with mean 0 and variance 1 over its pixels and channels."""
-    variance, mean = torch.var_mean(patches.float(), dim=-1, keepdim=True)
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (variance + 1e-6).sqrt()

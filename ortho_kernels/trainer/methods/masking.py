@@ -10,20 +10,26 @@ from ..errors import TrainerError
 from .base import BatchPlace
 
 
-def masked_transformer(encoder: nn.Module) -> Any:
-    """timm's network within the encoder. Raises TrainerError where patches can't be left out of it."""
+def network_of(encoder: nn.Module) -> Any:
+    """The library's network within the encoder."""
+    return encoder.network if isinstance(encoder, Wrapped) else encoder
+
+
+def require_patches(network: Any) -> None:
+    """Raises TrainerError for a network out of which patches can't be left."""
     from timm.models.vision_transformer import VisionTransformer  # takes its time, and only MAE needs it
 
-    network: Any = encoder.network if isinstance(encoder, Wrapped) else encoder
     if type(network) is not VisionTransformer:
-        what = f"{type(network).__name__} has none that can be left out"
-    elif network.pos_embed is None or network.cls_token is None or network.global_pool != "token":
-        what = "this one has no position embedding or judges by no class token"
+        kind = f"a {type(network).__name__}"
+    elif network.pos_embed is None:
+        kind = "a vision transformer without a position embedding"
+    elif network.global_pool != "token":
+        kind = f"a vision transformer with global_pool={network.global_pool!r}"
     else:
-        return network
+        return
     raise TrainerError(
-        f"method=mae masks patches of a plain vision transformer with a class token; {what}. "
-        "Give backbone=vit_tiny, vit_small or vit_base, or a vit of timm."
+        f"method=mae leaves patches out of a plain vision transformer with a class token; it can't of {kind}. "
+        "Give backbone=vit_tiny, vit_small or vit_base, or a ViT of timm's."
     )
 
 
