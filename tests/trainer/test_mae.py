@@ -55,7 +55,7 @@ def norm(weights, name, x):
 
 
 def block(weights, name, x, heads):
-    tokens, width = x.shape
+    width = x.shape[1]
     each = width // heads
     qkv = linear(weights, f"{name}.attn.qkv", norm(weights, f"{name}.norm1", x))
     seen = torch.zeros_like(x)
