@@ -95,9 +95,10 @@ def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
             torch.testing.assert_close(first["weights"][name], one["weights"][name], atol=1e-6, rtol=0)
 
 
-def test_weights_shared_out_over_two_processes_train_as_copies_do(tmp_path):
+@pytest.mark.parametrize("method", ["byol", "mae"])
+def test_weights_shared_out_over_two_processes_train_as_copies_do(tmp_path, method):
     """Copies train as one process does: that is seen above, in float64, which Lightning's fsdp2 does not take."""
-    words = ["method=byol", "trainer.precision=32-true"]
+    words = [f"method={method}", backbone_of(method), *NETWORKS.get(method, []), "trainer.precision=32-true"]
     copied, shared = (
         launch_processes(
             2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, f"trainer={strategy}"], name=strategy)
