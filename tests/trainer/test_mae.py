@@ -1,9 +1,11 @@
 """MAE: its loss written out, that of transformers' network, its masks, and what it refuses."""
 
+import base64
 import math
 
 import pytest
 import torch
+from PIL import Image
 from small_methods import build, transformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -13,6 +15,7 @@ from ortho_kernels.trainer.distributed.processes import Ranks
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods import METHODS, BatchPlace
 from ortho_kernels.trainer.methods.masking import visible_count, visible_tokens
+from ortho_kernels.trainer.runs.pretrain import pretrain
 
 DECODER = {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
 NETWORK = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
@@ -347,6 +350,34 @@ def test_a_run_with_a_convolutional_network_is_refused_at_once(run_tiny, tmp_pat
     with pytest.raises(TrainerError, match="method=mae leaves patches out of a plain vision transformer"):
         run_tiny("method=mae")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_it_shows_is_the_picture_where_nothing_is_masked_and_the_decoders_elsewhere(normalize):
+    method = mae(normalize_pixels=normalize)
+    nn.init.zeros_(method.decoder.head.weight)  # so it predicts 0: with normalized pixels, the mean of each patch
+    images = pictures()
+    masked, reconstructed = method.illustrate(images)
+    for image, hidden, drawn, order in zip(images, masked, reconstructed, order_of(method, 3, 9), strict=True):
+        for number in range(9):
+            place = slice(number // 3 * 4, number // 3 * 4 + 4), slice(number % 3 * 4, number % 3 * 4 + 4)
+            true, seen, guess = (each[(slice(None), *place)] for each in (image, hidden, drawn))
+            if number in order[:2]:
+                assert torch.equal(seen, true)
+                assert torch.equal(guess, true)
+            else:
+                assert not seen.any()
+                expected = true.mean() if normalize else torch.zeros(())
+                torch.testing.assert_close(guess, expected.expand_as(guess))
+
+
+def test_a_run_leaves_its_reconstructions_and_the_report_shows_them(tiny):
+    folder = pretrain(tiny("method=mae", "backbone=vit_tiny", "data.views.jitter=0", "trainer.tensorboard=false"))
+    strip = Image.open(folder / "illustration.png")
+    assert (strip.mode, strip.size) == ("L", (8 * 8, 3 * 8))
+    page = (folder / "report.html").read_text()
+    assert base64.b64encode((folder / "illustration.png").read_bytes()).decode() in page
+    assert "<h2>Reconstructions</h2>" in page
 
 
 def test_gray_pictures_are_reconstructed_in_gray():

@@ -89,6 +89,11 @@ class Method(nn.Module, ABC):
             )
         return teacher[0]
 
+    def illustrate(self, images: Tensor) -> list[Tensor]:
+        """What shows in pictures how far the method has come: normalized images as these, a tensor for each row of the
+        report's figure. None by default."""
+        return []
+
     def constant_rate_modules(self) -> list[nn.Module]:
         """Modules whose learning rate neither warms up nor falls."""
         return []

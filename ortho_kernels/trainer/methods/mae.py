@@ -8,8 +8,17 @@ from torch import Tensor, nn
 from ..backbones.vit import fill_as_mae, sine_cosine_positions
 from ..errors import TrainerError
 from ..options import at_least, inside, one_of, option
-from .base import Method, MethodSettings, Output
-from .masking import draw_order, network_of, patch_pixels, require_patches, rows, visible_count, visible_tokens
+from .base import BatchPlace, Method, MethodSettings, Output
+from .masking import (
+    draw_order,
+    network_of,
+    patch_pixels,
+    pixels_of_patches,
+    require_patches,
+    rows,
+    visible_count,
+    visible_tokens,
+)
 
 
 class MAE(Method):
@@ -44,9 +53,25 @@ class MAE(Method):
         predicted = self.decoder(tokens, order)
         target = rows(patches, order[:, self.visible :])
         if self.settings.normalize_pixels:
-            target = normalized(target)
+            mean, deviation = scale_of(target)
+            target = (target - mean) / deviation
         loss = (predicted - target).square().mean()
         return Output(loss, tokens[:, 0])
+
+    def illustrate(self, images: Tensor) -> list[Tensor]:
+        """Masked, and reconstructed. Normalized pixels get the mean and the deviation of the patch that was masked."""
+        patches = patch_pixels(images, *self.patch)
+        order = draw_order(BatchPlace(self.place.seed), *patches.shape[:2], images.device)
+        masked = order[:, self.visible :]
+        predicted = self.decoder(visible_tokens(network_of(self.encoder), images, order[:, : self.visible]), order)
+        if self.settings.normalize_pixels:
+            mean, deviation = scale_of(rows(patches, masked))
+            predicted = predicted * deviation + mean
+        into = masked[..., None].expand_as(predicted)
+        return [
+            pixels_of_patches(patches.scatter(1, into, content), self.grid, self.patch)
+            for content in (torch.zeros_like(predicted), predicted)
+        ]
 
     def _check(self, images: Tensor) -> None:
         height, width = (count * side for count, side in zip(self.grid, self.patch, strict=True))
@@ -97,7 +122,7 @@ class Decoder(nn.Module):
         return self.head(self.norm(tokens[:, self.prefix + visible :]))
 
 
-def normalized(patches: Tensor) -> Tensor:
-    """Each patch with mean 0 and variance 1 over its pixels and channels."""
+def scale_of(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Each patch's mean and deviation over its pixels and channels."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
+    return mean, (variance + 1e-6).sqrt()

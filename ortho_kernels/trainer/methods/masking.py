@@ -69,3 +69,9 @@ def patch_pixels(images: Tensor, height: int, width: int) -> Tensor:
     """`(batch, channels, h, w)` as patches `(batch, patches, height * width * channels)`: row by row, and in a patch
     pixel by pixel, its channels side by side."""
     return images.unfold(2, height, height).unfold(3, width, width).permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+def pixels_of_patches(patches: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+    """The images of which `patch_pixels` made the patches."""
+    images = patches.unflatten(1, grid).unflatten(3, (*patch, -1))
+    return images.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

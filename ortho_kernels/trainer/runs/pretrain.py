@@ -52,6 +52,7 @@ from ..report.page import write_report
 from ..report.record import RunRecord
 from ..report.text_summary import summary
 from .folders import Run, open_run
+from .illustration import write_illustration
 from .judged import load_judged
 from .prolonging import format_prolonged, note_prolonged
 from .starts import Start, fill, prepare_start
@@ -267,11 +268,13 @@ def record(
     scores, features = evaluate(encoder, module.views, judged, config.evaluation, config.seed)
     layers = module.penalty.report()
     preprocess = Preprocess.of(module.views)
+    looked_at = pictures_looked_at(judged, config.evaluation.test_images, config.seed)
+    write_illustration(run.folder / "illustration.png", module.method, module.views, looked_at, config.seed)
     spectra = encoder_spectra(
         encoder,
         of_weights(module.penalty.weights()),
         features,
-        pictures_looked_at(judged, config.evaluation.test_images, config.seed),
+        looked_at,
         module.views.plain,
         config.seed,
         Augmentation(planned_views(config), config.data.get("pipeline"), preprocess, config.seed),
