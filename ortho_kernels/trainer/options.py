@@ -18,21 +18,25 @@ OPTION = "option"  # the key in a dataclass field's metadata
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `least` to `most`, both included unless `open`, which leaves `least` out."""
+    """Finite numbers from `least` to `most`, both included unless `open`, which leaves `least` out, or `below`, which
+    leaves `most` out."""
 
     least: float
     most: float = math.inf
     open: bool = False
+    below: bool = False
 
     def __contains__(self, value: Any) -> bool:
         from_below = self.least < value if self.open else self.least <= value
-        return from_below and value <= self.most and math.isfinite(value)
+        from_above = value < self.most if self.below else value <= self.most
+        return from_below and from_above and math.isfinite(value)
 
     def __str__(self) -> str:
+        least = f"{'more than' if self.open else 'at least'} {self.least:g}"
         if self.most == math.inf:
-            return f"{'more than' if self.open else 'at least'} {self.least:g}"
-        if self.open:
-            return f"more than {self.least:g} and at most {self.most:g}"
+            return least
+        if self.open or self.below:
+            return f"{least} and {'less than' if self.below else 'at most'} {self.most:g}"
         return f"between {self.least:g} and {self.most:g}"
 
 
@@ -52,12 +56,16 @@ class Option:
     values: Values | None
 
 
-def at_least(least: float) -> Range:
-    return Range(least)
+def at_least(least: float, below: float = math.inf) -> Range:
+    return Range(least, below, below=True)
 
 
 def more_than(least: float, at_most: float = math.inf) -> Range:
     return Range(least, at_most, open=True)
+
+
+def inside(least: float, most: float) -> Range:
+    return Range(least, most, open=True, below=True)
 
 
 def between(least: float, most: float) -> Range:

@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
+from small_methods import transformer
 from torch import nn
 
 from ortho_kernels.trainer.backbones.resnet import ResNet18
-from ortho_kernels.trainer.config import load_config
-from ortho_kernels.trainer.config.recipes import paper_recipes
+from ortho_kernels.trainer.config import load_config, option_groups
+from ortho_kernels.trainer.config.recipes import FILES, paper_recipes
 from ortho_kernels.trainer.data.colors import LEAST_SIGMA
 from ortho_kernels.trainer.data.view_settings import plan_views
 from ortho_kernels.trainer.engine.optimizers import build_optimizer
 from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.methods.masking import visible_count
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent.parent / "docs" / "trainer_recipes.md"
 SMALL_HEADS = {"hidden": 6, "projection": 4, "prediction_hidden": 5, "prototypes": 3, "queue": 2}
+SMALL_HEADS |= {"decoder_width": 4, "decoder_depth": 1, "decoder_heads": 1}
 LAYERS = {nn.ReLU: "relu", nn.GELU: "gelu"}
 
 
@@ -46,7 +49,7 @@ class Ours:
         )
         settings = self.config.method.copy()
         settings.update({key: value for key, value in SMALL_HEADS.items() if key in settings})
-        encoder: Any = nn.Identity()
+        encoder: Any = transformer() if settings.name == "mae" else nn.Identity()
         encoder.features = 7
         self.method: Any = METHODS[settings.name](encoder, settings)
 
@@ -72,8 +75,10 @@ def ours(recipe: str) -> Ours:
 
 
 def experiment_of(recipe: str) -> str:
-    """The smallest of the paper's experiments that is made by a recipe of ours: `imagenet100/dino_vit`, ..."""
+    """The smallest of the experiments that is made by a recipe of ours: `imagenet100/dino_vit`, `mae/cifar`, ..."""
     folder, name = recipe.split("/")
+    if folder == "mae":
+        return next(each for each in sorted(option_groups()["experiment"]) if each.startswith(recipe))
     data = {"cifar": "cifar10"}.get(folder, folder)
     backbones = ("vit_tiny", "vit_small") if name.endswith("_vit") else ("resnet18", "resnet50")
     names = (f"paper/{data}/{name.removesuffix('_vit')}_{backbone}" for backbone in backbones)
@@ -81,8 +86,8 @@ def experiment_of(recipe: str) -> str:
 
 
 def experiments() -> set[str]:
-    """The recipes that the paper's experiments are made of."""
-    found = set()
+    """The recipes that the paper's experiments, and those of MAE, are made of."""
+    found = {f"mae/{path.stem}" for path in (FILES / "recipe" / "mae").glob("*.yaml") if path.stem != "base"}
     for name in paper_recipes():
         _, data, rest = name.split("/")
         method, backbone = next((rest.removesuffix(f"_{b}"), b) for b in BACKBONES if rest.endswith(f"_{b}"))
@@ -188,11 +193,13 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "optimizer.name": lambda o: o.config.optimizer.name,
     "optimizer": lambda o: o.config.optimizer.name,
     "optimizer.lr": lambda o: o.config.optimizer.lr,
+    "blr": lambda o: o.config.optimizer.lr,
     "lr": lambda o: o.config.optimizer.lr / (16 if o.config.optimizer.scaling == "sqrt" else 1),  # of sqrt(256)
     "rate's scaling with the batch": lambda o: o.config.optimizer.scaling,
     "optimizer.weight_decay": lambda o: o.config.optimizer.weight_decay,
     "weight_decay": lambda o: o.config.optimizer.weight_decay,
     "weight_decay of norms and biases": lambda o: o.config.optimizer.weight_decay * o.config.optimizer.decay_norms,
+    "tokens decay": lambda o: o.config.optimizer.decay_norms,
     "lr of norms and biases": lambda o: o.config.optimizer.norm_lr,
     "optimizer.exclude_bias_n_norm_wd": lambda o: not o.config.optimizer.decay_norms,
     "optimizer.kwargs.exclude_bias_n_norm": lambda o: not o.config.optimizer.decay_norms,
@@ -208,6 +215,7 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "scheduler.warmup_start_lr": lambda o: "the rate over the steps of the warm-up",
     "warmup_start_value": lambda o: 0.0,
     "scheduler.min_lr": lambda o: o.config.optimizer.final_lr * o.config.optimizer.lr,
+    "min_lr": lambda o: o.config.optimizer.final_lr,
     "end_value": lambda o: o.config.optimizer.final_lr,
     "predictor's static_lr": lambda o: o.config.method.constant_predictor_rate,
     # trainer
@@ -240,7 +248,9 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "backbone.maxpool": lambda o: hasattr(_narrow(o).build(3, 32), "maxpool"),
     "patch_size": lambda o: o.config.backbone.patch,
     "depth": lambda o: o.config.backbone.depth,
-    "num_heads": lambda o: o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6}[o.config.backbone.name],
+    "num_heads": lambda o: (
+        o.config.backbone.heads or {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}[o.config.backbone.name]
+    ),
     "positions": lambda o: o.config.backbone.positions,
     "initialization": lambda o: o.config.backbone.initialization,
     "freeze_patches": lambda o: o.config.backbone.freeze_patches,
@@ -256,7 +266,13 @@ OF_A_RUN: dict[str, Callable[[Ours], Any]] = {
     "predictor's hidden_dim": lambda o: o.config.method.prediction_hidden,
     "method_kwargs.use_bn_in_head": lambda o: o.config.method.batch_norm,
     "batch_norm": lambda o: o.config.method.batch_norm,
+    "method_kwargs.decoder_embed_dim": lambda o: o.config.method.decoder_width,
+    "method_kwargs.decoder_depth": lambda o: o.config.method.decoder_depth,
+    "method_kwargs.decoder_num_heads": lambda o: o.config.method.decoder_heads,
     # losses
+    "method_kwargs.mask_ratio": lambda o: o.config.method.mask,
+    "visible patches of 196": lambda o: visible_count(196, o.config.method.mask),
+    "method_kwargs.norm_pix_loss": lambda o: o.config.method.normalize_pixels,
     "method_kwargs.temperature": lambda o: o.config.method.temperature,
     "temperature": lambda o: o.config.method.temperature,
     "sigma": lambda o: o.config.method.sigma,
@@ -313,11 +329,11 @@ def document() -> str:
     """docs/trainer_recipes.md."""
     parts = [TITLE]
     for heading, library, folder in FOLDERS:
-        recipes = {name: block for name, block in tree()["recipes"].items() if name.startswith(f"{folder}/")}
+        recipes = {name: block for name, block in tree()["recipes"].items() if name.startswith(folder)}
         shared = dict.fromkeys(name for block in recipes.values() for name in block["include"])
         parts.append(f"\n## {heading}\n\n| | file | values (lines) |\n|---|---|---|\n")
         parts += [_rows(name, tree()["shared"][name], library) for name in shared]
-        parts += [_rows(f"**{name.removeprefix(folder + '/')}**", block, library) for name, block in recipes.items()]
+        parts += [_rows(f"**{name.rpartition('/')[2]}**", block, library) for name, block in recipes.items()]
     parts.append("\n## Deviations\n\n| recipes | what | the source | here | why |\n|---|---|---|---|---|\n")
     for entry in tree()["deviations"]:
         meant = [name for name in tree()["recipes"] if deviation(name, entry["key"]) is entry]
@@ -334,15 +350,19 @@ TITLE = """\
 
 What each recipe's source sets, with the line that sets it, and where a recipe deviates from it on purpose.
 The names are the sources'. A table begins with what several recipes share; each recipe then names the shared parts that
-it takes, and lists its own values. Read were solo-learn at commit 9187ea3 and Lightly at commit e8d317f.
+it takes, and lists its own values. Read were solo-learn at commit 9187ea3, Lightly at commit e8d317f and MAE's own code at
+commit efb2a80.
 
 A test holds every recipe to these values. This page is made from `tests/trainer/sources.yaml` by
 `python tests/trainer/recipe_sources.py`.
 """
 FOLDERS = (
-    ("CIFAR-10 and CIFAR-100: solo-learn", "solo-learn", "cifar"),
-    ("ImageNet-100: solo-learn", "solo-learn", "imagenet100"),
-    ("ImageNet-1k: Lightly", "Lightly", "imagenet1k"),
+    ("CIFAR-10 and CIFAR-100: solo-learn", "solo-learn", "cifar/"),
+    ("ImageNet-100: solo-learn", "solo-learn", "imagenet100/"),
+    ("ImageNet-1k: Lightly", "Lightly", "imagenet1k/"),
+    ("MAE on CIFAR-10 and CIFAR-100: solo-learn", "solo-learn", "mae/cifar"),
+    ("MAE on ImageNet-100: solo-learn", "solo-learn", "mae/imagenet100"),
+    ("MAE on ImageNet-1k: its authors", "MAE", "mae/imagenet1k"),
 )
 
 

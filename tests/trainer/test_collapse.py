@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ortho_kernels.trainer import sweep
 from ortho_kernels.trainer.methods import METHODS, Output, SimCLR
-from ortho_kernels.trainer.report.collapse import LEAST_SPREAD, CollapseAlarm
+from ortho_kernels.trainer.report.collapse import LEAST_SPREAD, SLOW_STARTS, CollapseAlarm
 from ortho_kernels.trainer.runs.launchers import Outcome
 from ortho_kernels.trainer.runs.pretrain import pretrain
 
@@ -70,6 +70,13 @@ def test_the_alarm_waits_for_a_tenth_of_the_run_and_is_raised_once():
     said = {step: text for step in range(10, 1001, 10) if (text := alarm.update(step, 1000, 0.01))}
     assert list(said) == [110]
     assert said[110].endswith("is 0.01, below 0.3 since step 10 (1: all directions evenly, 0: all alike). Try this.")
+
+
+def test_the_alarm_gives_mae_half_of_its_run_to_begin():
+    alarm = CollapseAlarm("Try this.", SLOW_STARTS["mae"])
+    assert [step for step in range(10, 10_001, 10) if alarm.update(step, 10_000, 0.06)] == [5010]
+    alarm = CollapseAlarm("Try this.", SLOW_STARTS["mae"])
+    assert not any(alarm.update(step, 1000, 0.06 if step < 400 else 0.7) for step in range(10, 1001, 10))
 
 
 @pytest.mark.parametrize("spread", [LEAST_SPREAD, 1.0, math.nan])

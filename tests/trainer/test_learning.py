@@ -10,7 +10,9 @@ from ortho_kernels.trainer.randomness import seed_globally
 
 STEPS = 8
 ENCODERS = {"resnet18": {"width": 8}, "vit_tiny": {"patch": 8, "depth": 2}}
+SUITED = [(name, encoder) for name in METHODS for encoder in ENCODERS if (name, encoder) != ("mae", "resnet18")]
 HEADS = {"hidden": 64, "projection": 32, "prediction_hidden": 32, "queue": 1024, "prototypes": 64, "freeze": 0.0}
+HEADS |= {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 # The teacher and the center of the first step: a target that moves with the student has no loss that must fall.
 STILL = {"dino": {"momentum": 1.0, "center_momentum": 1.0}}
 
@@ -25,15 +27,16 @@ def build(name, backbone):
 
 
 def views_of(method):
-    """Of eight pictures: two noisy large views, and two small ones for the methods that take them."""
+    """Of eight pictures: two noisy large views, or one, and two small ones for the methods that take them."""
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randn(8, 3, 16, 16, generator=generator)
     views = [pictures + 0.3 * torch.randn(pictures.shape, generator=generator) for _ in range(2)]
+    if method.Settings().views == "one":
+        return views[:1]
     return views + [view[..., 4:12, 4:12] for view in views] * (method.Settings().views == "multicrop")
 
 
-@pytest.mark.parametrize("backbone", ENCODERS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "backbone"), SUITED)
 def test_the_loss_falls_on_a_fixed_batch(name, backbone):
     method = build(name, backbone)
     views = views_of(method)
@@ -51,7 +54,7 @@ def test_the_loss_falls_on_a_fixed_batch(name, backbone):
         method.after_step(step, STEPS)
         losses.append(output.loss.item())
         assert output.loss.shape == ()
-        assert output.projections.shape == (8, 32)
+        assert output.projections.shape == (8, 192 if name == "mae" else 32)
     assert torch.tensor(losses).isfinite().all(), losses
     assert losses[-1] < losses[0], losses
     assert min(losses[STEPS // 2 :]) < min(losses[: STEPS // 2]), losses

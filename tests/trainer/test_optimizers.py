@@ -14,6 +14,7 @@ from ortho_kernels.trainer.engine.optimizers import (
     half_cosine,
     parameter_groups,
 )
+from ortho_kernels.trainer.errors import TrainerError
 
 
 def test_norms_biases_and_embeddings_do_not_decay():
@@ -37,6 +38,15 @@ def test_the_rate_scales_with_the_batch_and_the_step_is_finite(name):
     layer(torch.randn(4, 3)).square().mean().backward()
     optimizer.step()
     assert all(parameter.isfinite().all() for parameter in layer.parameters())
+
+
+def test_adamw_takes_its_betas():
+    layer = nn.Linear(2, 2)
+    optimizer = build_optimizer(OPTIMIZERS["adamw"](betas=[0.8, 0.95]), layer, batch_size=256)
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.95)] * 2
+    assert build_optimizer(OPTIMIZERS["adamw"](), layer, batch_size=256).defaults["betas"] == (0.9, 0.999)
+    with pytest.raises(TrainerError, match=r"optimizer\.betas takes two numbers, \[0\.9, 0\.999\]; got \[0\.9\]\."):
+        build_optimizer(OPTIMIZERS["adamw"](betas=[0.9]), layer, batch_size=256)
 
 
 def test_the_schedule_warms_up_and_falls_to_zero():

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ortho_kernels.trainer.config import GROUPS, load_config
 from ortho_kernels.trainer.config.help import WIDTH, help_text
 from ortho_kernels.trainer.errors import TrainerError
-from ortho_kernels.trainer.options import at_least, between, more_than, one_of, option, option_of
+from ortho_kernels.trainer.options import at_least, between, inside, more_than, one_of, option, option_of
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from ortho_kernels.trainer.options import at_least, between, more_than, one_of, 
         (at_least(2), [2, 1e9], [1, math.inf, math.nan], "at least 2"),
         (more_than(0), [1e-30], [0, -1, math.nan], "more than 0"),
         (more_than(0, at_most=1), [1e-30, 1], [0, 1.1], "more than 0 and at most 1"),
+        (at_least(0, below=1), [0, 0.9], [-0.1, 1, math.nan], "at least 0 and less than 1"),
+        (inside(0, 1), [1e-30, 0.9], [0, 1, math.nan], "more than 0 and less than 1"),
         (between(0, 0.5), [0, 0.5], [-0.1, 0.6, math.nan], "between 0 and 0.5"),
         (one_of("two", "four"), ["two"], ["three"], "one of two, four"),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from small_methods import backbone_of
 from torch import nn
 
 from ortho_kernels import OrthogonalityPenalty
@@ -35,12 +36,12 @@ class Watch(Callback):
 @pytest.mark.parametrize(
     ("method", "backbone", "penalty"),
     [
-        *((method, "resnet18", "so") for method in METHODS),
-        *(("byol", "vit_tiny", penalty) for penalty in ("none", "so", "srip", "decay")),
+        *((method, backbone_of(method), "so") for method in METHODS),
+        *(("byol", "backbone=vit_tiny", penalty) for penalty in ("none", "so", "srip", "decay")),
     ],
 )
 def test_every_method_backbone_and_penalty_runs(run_tiny, method, backbone, penalty):
-    folder = run_tiny(f"method={method}", f"backbone={backbone}", f"penalty={penalty}")
+    folder = run_tiny(f"method={method}", backbone, f"penalty={penalty}")
     results = json.loads((folder / "results.json").read_text())
     assert 0 <= results["knn"] <= 1
     assert 0 <= results["linear_probe"] <= 1

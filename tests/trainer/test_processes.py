@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from bare_runs import train
 from lightning.pytorch import Callback
-from small_methods import WITH_MEMORY, small_heads
+from small_methods import WITH_MEMORY, backbone_of, small_heads
+from tiny import SMALL_DECODER
 from torch import nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -38,6 +39,7 @@ WORDS = [
     "trainer.precision=64-true",  # so that nothing but a difference in the mathematics shows
     "trainer.tensorboard=false",
 ]
+NETWORKS = {"mae": ["backbone.depth=1", *SMALL_DECODER]}
 
 
 class Record(Callback):
@@ -59,14 +61,20 @@ class Record(Callback):
 
 def record(ranks, folder, words, name):
     """Trains, and leaves what `Record` writes in `folder` under that name."""
-    config = load_config([*WORDS, *words, f"runs={folder / 'runs'}"])
+    kept = [word for word in WORDS if "method=mae" not in words or not word.startswith(("method.", "backbone."))]
+    config = load_config([*kept, *words, f"runs={folder / 'runs'}"])
     return train(ranks, config, [Record(folder / name)])
 
 
 def train_each(ranks, folder, words=()):
     """Every method on these processes, one after the other. What remembers earlier images does so batch by batch."""
     for name in METHODS:
-        options = [*small_heads(name), *["trainer.accumulate=2"] * (name in WITH_MEMORY)]
+        options = [
+            *small_heads(name),
+            backbone_of(name),
+            *NETWORKS.get(name, []),
+            *["trainer.accumulate=2"] * (name in WITH_MEMORY),
+        ]
         done = record(ranks, folder, [f"method={name}", *options, *words], f"{name}-of-{ranks.count}")
     return done
 
@@ -87,9 +95,10 @@ def test_two_processes_have_the_gradients_of_one_and_stay_the_same(tmp_path):
             torch.testing.assert_close(first["weights"][name], one["weights"][name], atol=1e-6, rtol=0)
 
 
-def test_weights_shared_out_over_two_processes_train_as_copies_do(tmp_path):
+@pytest.mark.parametrize("method", ["byol", "mae"])
+def test_weights_shared_out_over_two_processes_train_as_copies_do(tmp_path, method):
     """Copies train as one process does: that is seen above, in float64, which Lightning's fsdp2 does not take."""
-    words = ["method=byol", "trainer.precision=32-true"]
+    words = [f"method={method}", backbone_of(method), *NETWORKS.get(method, []), "trainer.precision=32-true"]
     copied, shared = (
         launch_processes(
             2, "gloo", 60.0, partial(record, folder=tmp_path, words=[*words, f"trainer={strategy}"], name=strategy)

@@ -24,7 +24,8 @@ from ortho_kernels.trainer.runs.pretrain import build_module
 
 RECIPES = option_groups()["experiment"]
 SMALLER = {
-    "method": {"hidden": 16, "projection": 8, "prediction_hidden": 16, "queue": 32, "prototypes": 10},
+    "method": {"hidden": 16, "projection": 8, "prediction_hidden": 16, "queue": 32, "prototypes": 10}
+    | {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
     "backbone": {"width": 4, "depth": 1, "factor": 1, "patch": 8},
     "data": {"size": 16},
     "trainer": {"batch_size": 8},
@@ -142,10 +143,10 @@ def test_the_papers_first_experiment():
     assert (config.backbone.width, config.backbone.stem) == (64, "cifar")
 
 
-def test_all_thirteen_methods_have_recipes():
-    assert len(METHODS) == 13
+def test_all_methods_of_the_paper_have_recipes():
+    assert len(METHODS.keys() - {"mae"}) == 13
     for folder in ("cifar10", "cifar100", "imagenet100"):
-        assert {f"paper/{folder}/{name}_resnet18" for name in METHODS} <= paper_recipes().keys()
+        assert {f"paper/{folder}/{name}_resnet18" for name in METHODS.keys() - {"mae"}} <= paper_recipes().keys()
 
 
 def test_a_baseline_is_a_word_away():

@@ -33,6 +33,17 @@ def test_views_have_the_size_asked_for_and_are_finite(channels):
     assert not torch.equal(first, second)
 
 
+def test_one_view_of_a_picture():
+    images = pixels()
+    settings = ViewSettings()
+    [view] = Views(plan_views("one", settings, 5), 5, images, seed=0)(images, 3)
+    assert view.shape == (6, 3, 5, 5)
+    [again] = Views(plan_views("one", settings, 5), 5, images, seed=0)(images, 3)
+    assert torch.equal(view, again)
+    unlike = Views(plan_views("one", settings, 5), 5, images, seed=0)(images, 4)[0]
+    assert not torch.equal(view, unlike)
+
+
 def test_views_are_a_function_of_seed_and_number():
     images = pixels()
     views = two(ViewSettings(), 8, images)

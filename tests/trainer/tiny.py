@@ -33,7 +33,12 @@ LONGER = [
 ]
 
 
+SMALL_DECODER = ["method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2"]
+
+
 def tiny_words(*words):
     """The options before these words."""
-    vit = "backbone=vit_tiny" in words
-    return [word for word in TINY if not (vit and word.startswith("backbone."))] + ["backbone.depth=1"] * vit
+    vit, mae = "backbone=vit_tiny" in words, "method=mae" in words
+    left_out = ("backbone.",) * vit + ("method.",) * mae
+    kept = [word for word in TINY if not word.startswith(left_out)]
+    return kept + ["backbone.depth=1"] * vit + SMALL_DECODER * mae

@@ -19,8 +19,8 @@ class ViT(Backbone):
     depth: int = option(12, "number of blocks", at_least(1))
     heads: int | None = option(None, "heads of a block's attention; DeiT's number by default", at_least(1))
     positions: str = option("learned", "learned, or fixed sines and cosines (MoCo v3)", one_of("learned", "sincos"))
-    # mocov3: Xavier's, with queries, keys and values apart
-    initialization: str = option("timm", "initial weights: timm's or MoCo v3's", one_of("timm", "mocov3"))
+    # Xavier's in both others; mocov3 takes queries, keys and values apart, mae as one matrix
+    initialization: str = option("timm", "initial weights: timm's, MoCo v3's or MAE's", one_of("timm", "mocov3", "mae"))
     freeze_patches: bool = option(False, "the projection of patches keeps its initial weights (MoCo v3, section 4)")
 
     def build(self, channels: int, size: int) -> nn.Module:
@@ -99,6 +99,10 @@ def timm_vit(settings: ViT, channels: int, size: int, pretrained: bool = False) 
     if settings.initialization == "mocov3":  # timm's scheme of that name leaves the patches to torch
         nn.init.xavier_uniform_(patches.proj.weight.data.flatten(1))
         nn.init.zeros_(patches.proj.bias)
+    if settings.initialization == "mae":
+        network.apply(fill_as_mae)
+        nn.init.xavier_uniform_(patches.proj.weight.data.flatten(1))
+        nn.init.normal_(network.cls_token, std=0.02)
     if settings.positions == "sincos":
         rows, columns = patches.grid_size
         positions = sine_cosine_positions(rows, columns, network.embed_dim)
@@ -106,6 +110,14 @@ def timm_vit(settings: ViT, channels: int, size: int, pretrained: bool = False) 
     if settings.freeze_patches:
         patches.requires_grad_(False)
     return network
+
+
+def fill_as_mae(layer: nn.Module) -> None:
+    """The initial weights of MAE's linear layers (He et al., CVPR 2022; facebookresearch/mae, models_mae.py)."""
+    if isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def sine_cosine_positions(rows: int, columns: int, dim: int) -> Tensor:

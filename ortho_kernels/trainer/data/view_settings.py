@@ -57,10 +57,13 @@ class View:
 
 
 def plan_views(kind: str, settings: ViewSettings, size: int) -> list[View]:
-    """The views of a kind: `two` alike, `asymmetric` (the second drawn otherwise), `multicrop` (and several small)."""
+    """The views of a kind: `one`, `two` alike, `asymmetric` (the second drawn otherwise), `multicrop` (and several
+    small)."""
     for name, areas in (("data.views", settings), ("data.views.local", settings.local)):
         if areas.min_area > areas.max_area:
             raise TrainerError(f"{name}: min_area={areas.min_area:g} is more than max_area={areas.max_area:g}.")
+    if kind == "one":
+        return [View(size, settings)]
     if kind == "two":
         return [View(size, settings)] * 2
     pair = settings.asymmetric

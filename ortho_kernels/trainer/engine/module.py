@@ -16,7 +16,7 @@ from ..distributed.processes import Ranks
 from ..distributed.sharding import shard
 from ..errors import TrainerError
 from ..host_copies import Moment
-from ..methods import Method, Output
+from ..methods import BatchPlace, Method, Output
 from ..randomness import seed_globally
 from .averages import average_of, follow
 from .finite_steps import Batch, FiniteSteps, first_non_finite_layer, first_non_finite_weight
@@ -141,6 +141,7 @@ class Pretraining(LightningModule):
         seed_globally(self.seed, f"step of rank {self.ranks.rank}", number)
         views = self.views(pictures, number)
         self.method.progress = step / self.steps
+        self.method.place = BatchPlace(self.seed, number, self.ranks)
         output = self.method(views)
         if not isinstance(output, Output):
             name = type(self.method).__name__

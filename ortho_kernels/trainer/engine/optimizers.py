@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..errors import TrainerError
 from ..options import at_least, between, more_than, one_of, option
 from .lars import LARS
 
@@ -57,6 +58,7 @@ class AdamWSettings(OptimizerSettings):
     lr: float = 5e-4
     weight_decay: float = 0.05
     warmup: float = 0.1
+    betas: list[float] = option([0.9, 0.999], "decay of the mean gradient, and of its square", at_least(0, below=1))
 
 
 OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGDSettings, "lars": LARSSettings, "adamw": AdamWSettings}
@@ -69,7 +71,9 @@ def build_optimizer(settings: Any, module: nn.Module, batch_size: int, constant:
     groups = parameter_groups(module, settings, factor, constant)
     rate = settings.lr * factor
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
+        if len(settings.betas) != 2:
+            raise TrainerError(f"optimizer.betas takes two numbers, [0.9, 0.999]; got {list(settings.betas)}.")
+        return torch.optim.AdamW(groups, lr=rate, betas=tuple(settings.betas))
     if settings.name == "lars":
         return LARS(groups, lr=rate, momentum=settings.momentum, trust=settings.trust, clip=settings.clip)
     return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)

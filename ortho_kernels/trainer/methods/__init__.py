@@ -2,11 +2,12 @@
 
 from ..registry import Registry
 from .barlow_twins import BarlowTwins
-from .base import Method, MethodSettings, Output
+from .base import BatchPlace, Method, MethodSettings, Output
 from .byol import BYOL
 from .dcl import DCL
 from .dclw import DCLW
 from .dino import DINO
+from .mae import MAE
 from .mocov2plus import MoCoV2Plus
 from .mocov3 import MoCoV3
 from .nnbyol import NNBYOL
@@ -26,6 +27,7 @@ METHODS: Registry[Method] = Registry(
         "dcl": DCL,
         "dclw": DCLW,
         "dino": DINO,
+        "mae": MAE,
         "mocov2plus": MoCoV2Plus,
         "mocov3": MoCoV3,
         "nnbyol": NNBYOL,
@@ -37,4 +39,4 @@ METHODS: Registry[Method] = Registry(
     },
 )
 
-__all__ = ["METHODS", "Method", "MethodSettings", "Output"]
+__all__ = ["METHODS", "BatchPlace", "Method", "MethodSettings", "Output"]

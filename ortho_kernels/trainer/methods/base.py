@@ -4,16 +4,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 
+from ..distributed.processes import ALONE, Ranks
 from ..errors import TrainerError
+from ..host_copies import to_device
 from ..options import one_of, option
+from ..randomness import host_generator_for
 
 
 class Output(NamedTuple):
     loss: Tensor
-    projections: Tensor  # of the first view; their spread shows a collapse
+    projections: Tensor  # of the first view, a row a picture; their spread shows a collapse
 
 
 @dataclass
@@ -22,8 +27,26 @@ class MethodSettings:
 
     name: str = MISSING  # under which it was chosen
     views: str = option(
-        "two", "two drawn alike, one otherwise, or with small crops", one_of("two", "asymmetric", "multicrop")
+        "two",
+        "one; two drawn alike, or one of them otherwise; or with small crops",
+        one_of("one", "two", "asymmetric", "multicrop"),
     )
+
+
+@dataclass(frozen=True)
+class BatchPlace:
+    """Which batch of which run. What a method draws is a function of it, so that a resume is exact."""
+
+    seed: int = 0
+    number: int = 0
+    ranks: Ranks = ALONE  # each holds its part of the batch
+
+    def uniform(self, purpose: str, count: int, width: int, device: torch.device) -> Tensor:
+        """float32 `(count, width)` in [0, 1): a row for each of this process's pictures. Together the processes draw what
+        one would."""
+        generator = host_generator_for(self.seed, purpose, self.number)
+        drawn = generator.random((self.ranks.count * count, width), dtype=np.float32)
+        return to_device(drawn[self.ranks.rank * count :][:count], device)
 
 
 class Method(nn.Module, ABC):
@@ -36,6 +59,7 @@ class Method(nn.Module, ABC):
     encoder: nn.Module
     ema: nn.Module | None
     progress: float = 0.0  # share of the run that is done; the trainer sets it before each forward pass
+    place: BatchPlace = BatchPlace()  # of the batch; the trainer sets it too
 
     def __init__(self, encoder: nn.Module, settings: Any) -> None:
         super().__init__()
@@ -44,7 +68,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, views: list[Tensor]) -> Output:
-        """The first two views are large and of one size; what follows them is small (`views: multicrop`)."""
+        """As many views as `views` says. The first two are large and of one size; what follows them is small."""
 
     def network(self, name: str) -> nn.Module:
         """The encoder that is evaluated and exported: `student`, which is trained, `teacher`, its slow copy, or `ema`, its
@@ -64,6 +88,11 @@ class Method(nn.Module, ABC):
                 f"evaluation.network=teacher: {type(self).__name__} has no teacher; give evaluation.network=student."
             )
         return teacher[0]
+
+    def illustrate(self, images: Tensor) -> list[Tensor]:
+        """What shows in pictures how far the method has come: normalized images as these, a tensor for each row of the
+        report's figure. None by default."""
+        return []
 
     def constant_rate_modules(self) -> list[nn.Module]:
         """Modules whose learning rate neither warms up nor falls."""

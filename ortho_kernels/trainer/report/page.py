@@ -33,6 +33,12 @@ FIGURES: tuple[tuple[str, Callable[[Sequence[Group]], str], str], ...] = (
         "RankMe.",
     ),
     (
+        "Reconstructions",
+        plots.illustrations,
+        "Test pictures, the same with the masked patches gray, and with these reconstructed. Where pixels are "
+        "normalized, each reconstructed patch has the mean and the contrast of the true one.",
+    ),
+    (
         "Score against gamma",
         plots.score_against_gamma,
         "Means over seeds with their 95 % intervals (small dots: the runs), beside the baseline without a penalty. "

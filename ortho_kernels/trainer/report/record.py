@@ -26,6 +26,7 @@ class RunRecord:
     configuration: str  # YAML
     evaluations: dict[str, list[float]] = field(default_factory=dict)  # columns of evaluations.csv, if there is one
     evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)  # later evaluations, by the names of their files
+    illustration: bytes = b""  # a PNG, of methods that draw
     spectra: dict[str, Any] = field(default_factory=dict)  # all of spectra.json; what was measured later goes over it
 
     @property
@@ -51,6 +52,7 @@ class RunRecord:
             configuration=_text(folder / "config.yaml"),
             evaluations=_columns(folder / "evaluations.csv"),
             evaluated=evaluated,
+            illustration=_picture(folder / "illustration.png"),
             spectra=spectra,
         )
 
@@ -67,6 +69,14 @@ def _content(path: Path, types: Mapping[str, type]) -> dict[str, Any]:
     if wrong:
         raise TrainerError(f"{path} has no {wrong[0]}, or it is of another kind: a run did not write this file.")
     return cast(dict[str, Any], content)
+
+
+def _picture(path: Path) -> bytes:
+    """Nothing where there is none."""
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise TrainerError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _text(path: Path) -> str:

@@ -45,13 +45,14 @@ from ..probes.running import RunningProbe
 from ..probes.spectra import encoder_spectra, of_weights, pictures_looked_at, representation_results
 from ..randomness import seed_globally
 from ..report.atomic_writing import write_atomically
-from ..report.collapse import CollapseAlarm, advice, collapse
+from ..report.collapse import SLOW_STARTS, CollapseAlarm, advice, collapse
 from ..report.machine import describe_machine
 from ..report.metrics_file import MetricsFile, read_metrics
 from ..report.page import write_report
 from ..report.record import RunRecord
 from ..report.text_summary import summary
 from .folders import Run, open_run
+from .illustration import write_illustration
 from .judged import load_judged
 from .prolonging import format_prolonged, note_prolonged
 from .starts import Start, fill, prepare_start
@@ -199,7 +200,7 @@ def fit(
     settings = config.trainer
     metrics = MetricsFile(run.folder / "metrics.csv")
     progress = Progress(label_of(config), run.folder / "progress.json")
-    alarm = CollapseAlarm(advice(config.method.name))
+    alarm = CollapseAlarm(advice(config.method.name), SLOW_STARTS.get(config.method.name))
     images_per_step = settings.batch_size * settings.accumulate
     monitor = Monitor(metrics, progress, alarm, settings.log_every, images_per_step, ranks, settings.stop_on_collapse)
     evaluations = build_evaluations(config, run, module, stream, judged, monitor)
@@ -272,11 +273,13 @@ def record(
     scores, features = evaluate(encoder, module.views, judged, config.evaluation, config.seed)
     layers = module.penalty.report()
     preprocess = Preprocess.of(module.views)
+    looked_at = pictures_looked_at(judged, config.evaluation.test_images, config.seed)
+    write_illustration(run.folder / "illustration.png", module.method, module.views, looked_at, config.seed)
     spectra = encoder_spectra(
         encoder,
         of_weights(module.penalty.weights()),
         features,
-        pictures_looked_at(judged, config.evaluation.test_images, config.seed),
+        looked_at,
         module.views.plain,
         config.seed,
         Augmentation(planned_views(config), config.data.get("pipeline"), preprocess, config.seed),

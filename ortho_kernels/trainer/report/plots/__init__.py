@@ -3,11 +3,13 @@
 from .correlations import correlation_maps
 from .curves import live_curve, running_scores, training_curves
 from .gammas import score_against_gamma
+from .illustrations import illustrations
 from .layers import layer_residuals, weight_spectra
 from .spectra import representation_spectra, stage_spectra
 
 __all__ = [
     "correlation_maps",
+    "illustrations",
     "layer_residuals",
     "live_curve",
     "representation_spectra",
