@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_encoder
 from ortho_kernels.trainer.config import identity, load_config
 from ortho_kernels.trainer.data import load_splits
@@ -24,6 +23,7 @@ from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
+from ortho_kernels.trainer.export.__main__ import main as export_main
 from ortho_kernels.trainer.probes.features import extract
 
 PREPROCESS = {"channels": 1, "decode_size": 32, "size": 32, "mean": [0.5], "std": [0.2]}
@@ -66,7 +66,7 @@ def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tm
 
 def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     folder = run_tiny("method=simclr")
-    export.main([str(folder)])
+    export_main([str(folder)])
     file = folder / "encoder.safetensors"
     said = capsys.readouterr().out
     assert f"{file}: ortho_kernels.trainer.backbones.resnet.ResNet" in said
@@ -210,8 +210,10 @@ def test_a_target_that_is_no_file_is_refused(run_tiny, tmp_path):
     for target in (Path(), tmp_path):
         with pytest.raises(TrainerError, match=r"is a folder: give the file to write, such as \S*encoder\.safetensors"):
             export_encoder(run, target)
-    with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here: .* then export again"):
-        export_encoder(run, Path("/proc/nothing/here"))
+    with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here\.safetensors: .* then export again"):
+        export_encoder(run, Path("/proc/nothing/here.safetensors"))
+    with pytest.raises(TrainerError, match=r"is to hold safetensors: give it a name such as encoder\.safetensors"):
+        export_encoder(run, tmp_path / "encoder.pt")  # which timm would read as a pickle
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):
