@@ -12,7 +12,9 @@ import torchvision
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
@@ -46,13 +48,7 @@ def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tm
     torch.manual_seed(0)
     encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=1, size=32)
     encoder(torch.randn(4, 1, 32, 32))  # moves the batch statistics from where they start
-    (tmp_path / "checkpoints").mkdir()
-    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}, "preprocess": PREPROCESS}
-    checkpoint["configuration"] = identity(config)
-    torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
-    file = tmp_path / "encoder.safetensors"
-    export_encoder(tmp_path, file)
+    file = write_export(tmp_path, config, encoder, PREPROCESS)
     network = load_encoder(file)
     assert isinstance(network, kind)
     assert not network.training
@@ -62,6 +58,38 @@ def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tm
         options = {"img_size": 32, "patch_size": 8, "in_chans": 1, "depth": 1, "num_classes": 0}
         theirs = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(file), **options).eval()
         torch.testing.assert_close(theirs(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_a_resnet_loads_without_this_package(tmp_path, stem):
+    """As docs/exports.md writes it."""
+    config = load_config(["data=digits", "data.size=32", "backbone=resnet18", f"backbone.stem={stem}"])
+    encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=3, size=32).train()
+    encoder(torch.randn(4, 3, 32, 32))
+    file = write_export(tmp_path, config, encoder, {**PREPROCESS, "channels": 3})
+    network = torchvision.models.resnet18()
+    network.fc = nn.Identity()
+    if stem == "cifar":
+        network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    network.load_state_dict(load_file(file))
+    networks = [network]
+    if stem == "imagenet":
+        networks.append(timm.create_model("resnet18", num_classes=0, checkpoint_path=file))
+    images = torch.randn(3, 3, 32, 32)
+    for network in networks:
+        torch.testing.assert_close(network.eval()(images), encoder.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def write_export(folder, config, encoder, preprocess):
+    """Exports an encoder as that of a run; returns the file."""
+    (folder / "checkpoints").mkdir()
+    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
+    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}, "preprocess": preprocess}
+    checkpoint["configuration"] = identity(config)
+    torch.save(checkpoint, folder / "checkpoints" / "step-000000001.ckpt")
+    export_encoder(folder, folder / "encoder.safetensors")
+    return folder / "encoder.safetensors"
 
 
 def test_a_run_is_exported_by_one_command(run_tiny, capsys):
@@ -74,6 +102,9 @@ def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     names = load_file(file).keys()
     assert "layer4.1.conv2.weight" in names
     assert not any("projector" in name for name in names)
+    with safe_open(file, "pt") as opened:
+        training = json.loads(opened.metadata()["encoder"])["training"]
+    assert (training["network"], training["step"], training["options"]["method"]["name"]) == ("student", 2, "simclr")
     assert [path.name for path in folder.glob("*.partial")] == []
 
 
@@ -162,11 +193,13 @@ def test_a_transform_takes_pictures_of_any_mode_and_size_and_nothing_else(export
         preprocess(torch.zeros(1, 8, 8))
 
 
-def test_the_network_that_was_judged_is_exported(run_tiny):
+@pytest.mark.parametrize("word", ["evaluation.network", "network"])
+def test_the_network_that_was_judged_or_that_a_word_names_is_exported(run_tiny, word):
     files = []
     for name in ("student", "teacher"):
-        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", f"evaluation.network={name}")
-        export_encoder(folder, folder / "encoder.safetensors")
+        judged = [f"{word}={name}"] if word == "evaluation.network" else []
+        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", *judged)
+        export_main([str(folder), *([] if judged else [f"{word}={name}"])])
         files.append(load_file(folder / "encoder.safetensors"))
         state = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])["state_dict"]
         prefix = {"student": "method.encoder.", "teacher": "method.teacher.0."}[name]
@@ -188,15 +221,11 @@ def test_weights_come_from_the_file_and_not_from_the_library(tmp_path, monkeypat
     config = load_config(["data=digits", "data.size=32", *words])
     untrained = load_config(["data=digits", *words[:-1]])
     encoder = build_encoder(OmegaConf.to_object(untrained.backbone), channels=1, size=32)
-    (tmp_path / "checkpoints").mkdir()
-    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state, "preprocess": PREPROCESS, "configuration": identity(config)}
-    torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
-    export_encoder(tmp_path, tmp_path / "encoder.safetensors")
+    file = write_export(tmp_path, config, encoder, PREPROCESS)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
     monkeypatch.setattr("timm.models._builder.load_pretrained", _no_network)
-    network = load_encoder(tmp_path / "encoder.safetensors")
+    network = load_encoder(file)
     images = torch.randn(3, 1, 32, 32)
     torch.testing.assert_close(network(images), encoder.eval()(images), rtol=1e-4, atol=1e-5)
 
