@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from saved_encoder import save_encoder
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_encoder
-from ortho_kernels.trainer.config import identity, load_config
+from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
@@ -83,12 +84,7 @@ def test_a_resnet_loads_without_this_package(tmp_path, stem):
 
 def write_export(folder, config, encoder, preprocess):
     """Exports an encoder as that of a run; returns the file."""
-    (folder / "checkpoints").mkdir()
-    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}, "preprocess": preprocess}
-    checkpoint["configuration"] = identity(config)
-    torch.save(checkpoint, folder / "checkpoints" / "step-000000001.ckpt")
-    export_encoder(folder, folder / "encoder.safetensors")
+    export_encoder(save_encoder(folder, config, encoder, preprocess), folder / "encoder.safetensors")
     return folder / "encoder.safetensors"
 
 

@@ -11,10 +11,11 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
+from saved_encoder import save_encoder
 from torch import nn
 
 from ortho_kernels.trainer.backbones import build_encoder
-from ortho_kernels.trainer.config import identity, load_config
+from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data.preprocess import Preprocess
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, export_huggingface, huggingface
@@ -35,13 +36,9 @@ def checkpoint(tmp_path):
         config = load_config(["data=digits", f"data.size={size}", *words])
         encoder = build_encoder(OmegaConf.to_object(config.backbone), channels, size)
         age(encoder, channels, size)
-        state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
         preprocess = {"channels": channels, "decode_size": size, "size": size}
         preprocess |= {"mean": [0.5] * channels, "std": [0.2] * channels}
-        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-        content = {"state_dict": state, "preprocess": preprocess, "configuration": identity(config)}
-        torch.save(content, tmp_path / "run" / "checkpoints" / "step-000000001.ckpt")
-        return tmp_path / "run", encoder
+        return save_encoder(tmp_path / "run", config, encoder, preprocess), encoder
 
     return write
 
@@ -108,7 +105,7 @@ def test_transformers_gives_the_features_of_the_encoder(checkpoint, tmp_path, wo
         (["backbone=timm"], "it is a ConvNeXt, and only a plain ViT"),
         (["backbone=timm", "backbone.model=resnet10t"], "its stem is several convolutions"),
         (
-            ["backbone=torchvision", "backbone.model=resnext50_32x4d"],
+            ["backbone=torchvision", "backbone.model=resnet50", "backbone.options={width_per_group: 8}"],
             r"not those of transformers' ResNet \(size mismatch for layer1\.0\.conv1\.weight",
         ),
         (
@@ -129,7 +126,11 @@ def test_transformers_gives_the_features_of_the_encoder(checkpoint, tmp_path, wo
             "fit transformers' ViT, and its features are others",
         ),
         (
-            ["backbone=timm", "backbone.model=deit_tiny_distilled_patch16_224", "backbone.options={img_size: 32}"],
+            [
+                "backbone=timm",
+                "backbone.model=deit_tiny_distilled_patch16_224",
+                "backbone.options={img_size: 32, depth: 1}",
+            ],
             "not those of transformers' ViT",
         ),
     ],
@@ -302,8 +303,10 @@ def test_an_earlier_export_is_replaced_whole_or_stays(checkpoint, tmp_path, monk
 def test_nothing_else_is_replaced(checkpoint, tmp_path):
     run, _ = checkpoint("backbone=resnet18", IMAGENET, "backbone.width=4")
     (tmp_path / "file.txt").write_text("mine")
-    with pytest.raises(TrainerError, match=r"file\.txt is a file: give a folder to write, such as \S*/file\."):
+    with pytest.raises(TrainerError, match=r"file\.txt names a file: give a folder to write, such as \S*/file\."):
         export_huggingface(run, tmp_path / "file.txt")
+    with pytest.raises(TrainerError, match=r"new\.safetensors names a file: give a folder"):
+        export_huggingface(run, tmp_path / "new.safetensors")
     with pytest.raises(TrainerError, match=r"run holds something else \(checkpoints\): give a new folder"):
         export_huggingface(run, run)
     with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing: .* then export again"):

@@ -5,12 +5,11 @@ from ortho_kernels.trainer.export import load_encoder, load_preprocess
 encoder, preprocess = load_encoder("encoder.safetensors"), load_preprocess("encoder.safetensors")
 """
 
-from .checkpoint import PREFIXES, read_encoder, wrapping
+from .checkpoint import read_encoder, wrapping
 from .encoder_file import description_in, export_encoder, load_encoder, load_preprocess
 from .huggingface import export_huggingface
 
 __all__ = [
-    "PREFIXES",
     "description_in",
     "export_encoder",
     "export_huggingface",

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..config.command_words import runs_and_options
 from ..errors import TrainerError
 from ..options import one_of, option
+from . import encoder_file, export_encoder, export_huggingface, load_encoder, model_card
 
 
 @dataclass
@@ -43,23 +44,18 @@ def main(words: Sequence[str]) -> None:
 
 
 def _export_file(source: Path, target: Path, network: str | None) -> None:
-    from .encoder_file import export_encoder, load_encoder, use_lines
-
     export_encoder(source, target, network)
     encoder = load_encoder(target)
     kind = f"{type(encoder).__module__}.{type(encoder).__name__}"
     print(f"{target}: {kind}, {sum(weight.numel() for weight in encoder.parameters()):,} weights")
-    _print_use(use_lines(str(target)))
+    _print_use(encoder_file.use_lines(str(target)))
 
 
 def _export_folder(source: Path, target: Path, network: str | None) -> None:
-    from .huggingface import export_huggingface
-    from .model_card import use_lines
-
     written = export_huggingface(source, target, network)
     count = sum(weight.numel() for weight in written.plain.parameters())
     print(f"{target}: transformers' {written.config['architectures'][0]}, {count:,} weights")
-    _print_use(use_lines(str(target), written.config["num_channels"]))
+    _print_use(model_card.use_lines(str(target), written.config["num_channels"]))
 
 
 def _default_folder(source: Path) -> Path:

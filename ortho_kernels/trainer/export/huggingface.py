@@ -25,8 +25,7 @@ from .training import Score, read_scores
 from .transformers_resnet import convert_resnet, is_resnet
 from .transformers_vit import convert_vit, is_vit
 
-CARD = "README.md"
-FILES = {"config.json", "model.safetensors", "preprocessor_config.json", CARD}
+FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
 
 
 def export_huggingface(source: Path, target: Path, network: str | None = None) -> Conversion:
@@ -70,7 +69,7 @@ def _convert(encoder: nn.Module, preprocess: Preprocess) -> Conversion:
     """Raises NotConvertible where transformers has no such network."""
     weights, of_pictures = encoder.state_dict(), (preprocess.channels, preprocess.size)
     if is_resnet(weights):
-        conversion = convert_resnet(encoder, *of_pictures)
+        conversion = convert_resnet(encoder, preprocess.channels)
     elif is_vit(weights):
         conversion = convert_vit(encoder, *of_pictures)
     else:
@@ -90,7 +89,7 @@ def _write(target: Path, conversion: Conversion, processor: dict[str, Any], card
         write_safetensors(partial / "model.safetensors", conversion.weights, {"format": "pt"})
         for name, content in (("config.json", conversion.config), ("preprocessor_config.json", processor)):
             (partial / name).write_text(json.dumps(content, indent=2) + "\n")
-        (partial / CARD).write_text(card)
+        (partial / "README.md").write_text(card)
         if target.exists():
             shutil.rmtree(target)
         os.replace(partial, target)
@@ -100,7 +99,7 @@ def _write(target: Path, conversion: Conversion, processor: dict[str, Any], card
 
 def _require_place(target: Path) -> None:
     """Nothing but an earlier export is replaced."""
-    if target.is_file():
-        raise TrainerError(f"{target} is a file: give a folder to write, such as {target.with_suffix('')}.")
+    if target.is_file() or target.suffix == ".safetensors":
+        raise TrainerError(f"{target} names a file: give a folder to write, such as {target.with_suffix('')}.")
     if target.is_dir() and (others := sorted({path.name for path in target.iterdir()} - FILES)):
         raise TrainerError(f"{target} holds something else ({others[0]}): give a new folder, or an earlier export.")

@@ -23,6 +23,7 @@ SHOWN = {  # of a run's options, and what they are
     "optimizer.weight_decay": "weight decay",
     "trainer.batch_size": "pictures of a batch",
     "seed": "seed",
+    "init_sha256": "SHA-256 of the weights that it started from",
 }
 
 
@@ -93,7 +94,8 @@ def _training(training: dict[str, Any] | None) -> str:
     config = OmegaConf.create(training["options"])
     rows = [(meaning, OmegaConf.select(config, key)) for key, meaning in SHOWN.items()]
     rows += [("steps", training["step"]), ("network", training["network"])]
-    table = _table(("", ""), [(name, f"{value:g}" if isinstance(value, float) else value) for name, value in rows])
+    given = [(name, f"{value:g}" if isinstance(value, float) else value) for name, value in rows if value is not None]
+    table = _table(("option", "value"), given)
     options = OmegaConf.to_yaml(config).strip()
     return f"## Training\n\n{table}\n\n<details><summary>All options</summary>\n\n```yaml\n{options}\n```\n\n</details>"
 

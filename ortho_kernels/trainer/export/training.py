@@ -45,7 +45,7 @@ def _scores_at_the_end(results: dict[str, Any], options: dict[str, Any]) -> Iter
         if results.get(key) is not None:
             images = results["test_images"]
             interval = share_interval(round(results[key] * images), images)
-            yield Score(title, options["evaluation"]["data"] or options["data"]["name"], *astuple(interval))
+            yield Score(title, options["evaluation"].get("data") or options["data"]["name"], *astuple(interval))
 
 
 def _without_places(options: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def is_resnet(weights: dict[str, Tensor]) -> bool:
     return "layer1.0.conv1.weight" in weights
 
 
-def convert_resnet(network: nn.Module, channels: int, size: int) -> Conversion:
+def convert_resnet(network: nn.Module, channels: int) -> Conversion:
     """Raises NotConvertible where transformers has no such ResNet."""
     weights = network.state_dict()
     stem = weights.get("conv1.weight")

@@ -1,6 +1,6 @@
 """A plain ViT of timm as transformers' ViTModel (Dosovitskiy et al., ICLR 2021).
 
-The weights have the names that its files on the Hub have, which transformers of all versions read.
+The weights have the names of the library's files on the Hub, which its versions 4 and 5 read.
 """
 
 from functools import partial
