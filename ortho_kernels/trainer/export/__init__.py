@@ -6,10 +6,11 @@ encoder, preprocess = load_encoder("encoder.safetensors"), load_preprocess("enco
 """
 
 from .checkpoint import read_encoder, wrapping
-from .encoder_file import description_in, export_encoder, load_encoder, load_preprocess
+from .encoder_file import PICKLES, description_in, export_encoder, load_encoder, load_preprocess
 from .huggingface import export_huggingface
 
 __all__ = [
+    "PICKLES",
     "description_in",
     "export_encoder",
     "export_huggingface",

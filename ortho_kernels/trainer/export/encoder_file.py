@@ -20,6 +20,7 @@ from ..data.preprocess import Preprocess
 from ..errors import TrainerError, writing
 from .checkpoint import newest_checkpoint, read_encoder, wrapping
 
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"}  # by which timm and others choose how to read
 # What keeps a library from fetching weights that the file holds, by the backbone's name.
 UNTRAINED: dict[str, dict[str, Any]] = {
     "timm": {"pretrained": False, "checkpoint_path": ""},
@@ -30,13 +31,13 @@ UNTRAINED: dict[str, dict[str, Any]] = {
 def export_encoder(run: Path, target: Path, network: str | None = None) -> None:
     """Writes the newest student, teacher or ema of the run, by default what it was judged by, whole or not at all.
 
-    Raises TrainerError for a run without checkpoints, a network that it does not have, and a target that is no
-    safetensors file or can't be written.
+    Raises TrainerError for a run without checkpoints, a network that it does not have, and a target that is a
+    folder, has the name of a pickle or can't be written.
     """
     if target.is_dir():
         raise TrainerError(f"{target} is a folder: give the file to write, such as {target / 'encoder.safetensors'}.")
-    if target.suffix != ".safetensors":  # by which timm and others choose how to read it
-        raise TrainerError(f"{target} is to hold safetensors: give it a name such as {target.stem}.safetensors.")
+    if target.suffix in PICKLES:
+        raise TrainerError(f"{target} is the name of a pickle: give one such as {target.with_suffix('.safetensors')}.")
     description, weights = read_encoder(newest_checkpoint(run), network)
     with writing(target, then="export again"):
         target.parent.mkdir(parents=True, exist_ok=True)
