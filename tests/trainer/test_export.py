@@ -12,18 +12,21 @@ import torchvision
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from saved_encoder import save_encoder
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from ortho_kernels.trainer import export
 from ortho_kernels.trainer.backbones import ResNet, WideResNet, build_encoder
-from ortho_kernels.trainer.config import identity, load_config
+from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.data import load_splits
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.engine.checkpoints import checkpoint_files, read_checkpoint
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder, load_encoder, load_preprocess
+from ortho_kernels.trainer.export.__main__ import main as export_main
 from ortho_kernels.trainer.probes.features import extract
 
 PREPROCESS = {"channels": 1, "decode_size": 32, "size": 32, "mean": [0.5], "std": [0.2]}
@@ -46,13 +49,7 @@ def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tm
     torch.manual_seed(0)
     encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=1, size=32)
     encoder(torch.randn(4, 1, 32, 32))  # moves the batch statistics from where they start
-    (tmp_path / "checkpoints").mkdir()
-    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state | {"method.projector.weight": torch.ones(2)}, "preprocess": PREPROCESS}
-    checkpoint["configuration"] = identity(config)
-    torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
-    file = tmp_path / "encoder.safetensors"
-    export_encoder(tmp_path, file)
+    file = write_export(tmp_path, config, encoder, PREPROCESS)
     network = load_encoder(file)
     assert isinstance(network, kind)
     assert not network.training
@@ -64,9 +61,36 @@ def test_a_file_loads_as_the_librarys_own_network_and_gives_the_same_features(tm
         torch.testing.assert_close(theirs(images), network(images), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_a_resnet_loads_without_this_package(tmp_path, stem):
+    """As docs/exports.md writes it."""
+    config = load_config(["data=digits", "data.size=32", "backbone=resnet18", f"backbone.stem={stem}"])
+    encoder = build_encoder(OmegaConf.to_object(config.backbone), channels=3, size=32).train()
+    encoder(torch.randn(4, 3, 32, 32))
+    file = write_export(tmp_path, config, encoder, {**PREPROCESS, "channels": 3})
+    network = torchvision.models.resnet18()
+    network.fc = nn.Identity()
+    if stem == "cifar":
+        network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    network.load_state_dict(load_file(file))
+    networks = [network]
+    if stem == "imagenet":
+        networks.append(timm.create_model("resnet18", num_classes=0, checkpoint_path=file))
+    images = torch.randn(3, 3, 32, 32)
+    for network in networks:
+        torch.testing.assert_close(network.eval()(images), encoder.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def write_export(folder, config, encoder, preprocess):
+    """Exports an encoder as that of a run; returns the file."""
+    export_encoder(save_encoder(folder, config, encoder, preprocess), folder / "encoder.safetensors")
+    return folder / "encoder.safetensors"
+
+
 def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     folder = run_tiny("method=simclr")
-    export.main([str(folder)])
+    export_main([str(folder)])
     file = folder / "encoder.safetensors"
     said = capsys.readouterr().out
     assert f"{file}: ortho_kernels.trainer.backbones.resnet.ResNet" in said
@@ -74,6 +98,9 @@ def test_a_run_is_exported_by_one_command(run_tiny, capsys):
     names = load_file(file).keys()
     assert "layer4.1.conv2.weight" in names
     assert not any("projector" in name for name in names)
+    with safe_open(file, "pt") as opened:
+        training = json.loads(opened.metadata()["encoder"])["training"]
+    assert (training["network"], training["step"], training["options"]["method"]["name"]) == ("student", 2, "simclr")
     assert [path.name for path in folder.glob("*.partial")] == []
 
 
@@ -162,11 +189,13 @@ def test_a_transform_takes_pictures_of_any_mode_and_size_and_nothing_else(export
         preprocess(torch.zeros(1, 8, 8))
 
 
-def test_the_network_that_was_judged_is_exported(run_tiny):
+@pytest.mark.parametrize("word", ["evaluation.network", "network"])
+def test_the_network_that_was_judged_or_that_a_word_names_is_exported(run_tiny, word):
     files = []
     for name in ("student", "teacher"):
-        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", f"evaluation.network={name}")
-        export_encoder(folder, folder / "encoder.safetensors")
+        judged = [f"{word}={name}"] if word == "evaluation.network" else []
+        folder = run_tiny("method=byol", "optimizer.lr=10", "optimizer.warmup=0", *judged)
+        export_main([str(folder), *([] if judged else [f"{word}={name}"])])
         files.append(load_file(folder / "encoder.safetensors"))
         state = read_checkpoint(checkpoint_files(folder / "checkpoints")[0])["state_dict"]
         prefix = {"student": "method.encoder.", "teacher": "method.teacher.0."}[name]
@@ -188,15 +217,11 @@ def test_weights_come_from_the_file_and_not_from_the_library(tmp_path, monkeypat
     config = load_config(["data=digits", "data.size=32", *words])
     untrained = load_config(["data=digits", *words[:-1]])
     encoder = build_encoder(OmegaConf.to_object(untrained.backbone), channels=1, size=32)
-    (tmp_path / "checkpoints").mkdir()
-    state = {f"method.encoder.{name}": value for name, value in encoder.state_dict().items()}
-    checkpoint = {"state_dict": state, "preprocess": PREPROCESS, "configuration": identity(config)}
-    torch.save(checkpoint, tmp_path / "checkpoints" / "step-000000001.ckpt")
-    export_encoder(tmp_path, tmp_path / "encoder.safetensors")
+    file = write_export(tmp_path, config, encoder, PREPROCESS)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
     monkeypatch.setattr("timm.models._builder.load_pretrained", _no_network)
-    network = load_encoder(tmp_path / "encoder.safetensors")
+    network = load_encoder(file)
     images = torch.randn(3, 1, 32, 32)
     torch.testing.assert_close(network(images), encoder.eval()(images), rtol=1e-4, atol=1e-5)
 
@@ -210,8 +235,10 @@ def test_a_target_that_is_no_file_is_refused(run_tiny, tmp_path):
     for target in (Path(), tmp_path):
         with pytest.raises(TrainerError, match=r"is a folder: give the file to write, such as \S*encoder\.safetensors"):
             export_encoder(run, target)
-    with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here: .* then export again"):
-        export_encoder(run, Path("/proc/nothing/here"))
+    with pytest.raises(TrainerError, match=r"Cannot write /proc/nothing/here\.safetensors: .* then export again"):
+        export_encoder(run, Path("/proc/nothing/here.safetensors"))
+    with pytest.raises(TrainerError, match=r"encoder\.pt is the name of a pickle: give one such as \S*encoder\.saf"):
+        export_encoder(run, tmp_path / "encoder.pt")
 
 
 def test_what_cannot_be_exported_or_loaded_is_said(tmp_path):

@@ -19,12 +19,11 @@ from ..config import differing, flattened, plain, read_config
 from ..distributed.processes import Ranks
 from ..engine.checkpoints import checkpoint_files
 from ..errors import TrainerError, Unavailable
-from ..export import description_in, read_encoder, wrapping
+from ..export import PICKLES, description_in, read_encoder, wrapping
 from .folders import newest_run
 
 PRETRAINED = "pretrained"
 HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.", "last_linear.")  # classifiers of timm and torchvision
-PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar"}
 LISTED = 3  # names of weights in an error
 
 
