@@ -20,8 +20,6 @@ KINDS: dict[str, tuple[Callable[[Sequence[Stage], DetectorSettings], Parts], Pro
     "c4": (c4.build_c4, c4.PROTOCOL),
     "fpn": (fpn.build_fpn, fpn.PROTOCOL),
 }
-LONG_SIDE = 1333 / 800  # the longest side of a picture, over the short side that it is scaled to
-TRAINING_SIDES = [share / 800 for share in range(480, 801, 32)]  # of these sides one is drawn for each picture
 
 
 def build_detector(
@@ -29,9 +27,9 @@ def build_detector(
 ) -> FasterRCNN:
     """A detector of so many classes, the background not counted, whose first weights are the encoder's.
 
-    In training it takes float32 pictures in [0, 1], `(channels, height, width)` each, and for each of them `boxes` and
-    `labels`, and returns losses by name. In evaluation it takes pictures and returns `boxes`, `labels` and `scores` for
-    each, in pixels of the picture. All of its weights are trained. New ones are a function of the seed.
+    In training it takes float32 pictures in [0, 1], `(channels, height, width)` each, already scaled, and for each of them
+    `boxes` and `labels`, and returns losses by name. In evaluation it scales pictures itself, and returns `boxes`, `labels`
+    and `scores` for each, in pixels of the picture as it was given. All of its weights are trained. New ones are a function of the seed.
 
     Raises TrainerError, by the encoder's `name`, where it has no stages.
     """
@@ -48,8 +46,8 @@ def build_detector(
     before, after = protocol.proposals_before_nms, protocol.proposals_after_nms
     detector = FasterRCNN(
         parts.maps,
-        min_size=[round(share * settings.short_side) for share in TRAINING_SIDES],
-        max_size=round(LONG_SIDE * settings.short_side),
+        min_size=settings.short_side,
+        max_size=settings.longest_side,
         image_mean=list(preprocess.mean),
         image_std=list(preprocess.std),
         rpn_anchor_generator=anchors,
@@ -64,6 +62,7 @@ def build_detector(
         box_predictor=predictor,
         box_batch_size_per_image=settings.regions,
         size_divisible=parts.divisor,
+        _skip_resize=True,  # in training, where `augment` has scaled the pictures
     )
     return detector.to(device).train()
 

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
-from ..options import at_least, between, more_than, one_of, option
+from omegaconf import MISSING
 
+from ..options import at_least, between, more_than, one_of, option
+from .voc import VOC_CLASSES
+
+LONGEST_SIDE = 1333 / 800  # over the short side
+TRAINING_SIDES = [side / 800 for side in range(480, 801, 32)]  # over the short side in the test
 
 @dataclass
 class DetectorSettings:
@@ -28,3 +33,35 @@ class DetectorSettings:
         200, "batches whose statistics the batch norms take before the test; 0 keeps the running ones", at_least(0)
     )
     seed: int | None = option(None, "draws new weights, pictures and regions; by default the run's")
+
+    @property
+    def longest_side(self) -> int:
+        """The most pixels that the longer side of a picture has."""
+        return round(LONGEST_SIDE * self.short_side)
+
+    @property
+    def training_sides(self) -> list[int]:
+        """The short sides in pixels of which one is drawn for each picture."""
+        return [round(share * self.short_side) for share in TRAINING_SIDES]
+
+
+@dataclass
+class DetectSettings(DetectorSettings):
+    """And the pictures, and what changes no result."""
+
+    root: str = option(MISSING, "folder that holds VOCdevkit")
+    train: list[str] = option(["2007/trainval", "2012/trainval"], "sets to train on: YEAR/SET")
+    test: list[str] = option(["2007/test"], "sets to score on")
+    classes: list[str] = option(list(VOC_CLASSES), "of the objects; VOC's twenty by default")
+    network: str | None = option(
+        None,
+        "of a run: student, teacher or ema; by default the one that the run was judged by",
+        one_of("student", "teacher", "ema"),
+    )
+    device: str = option("auto", "where the detector computes", one_of("auto", "cpu", "gpu", "cuda", "mps"))
+    threads: int | None = option(None, "of the processor; torch's own number by default", at_least(1))
+    checkpoint_every: int = option(1000, "steps between checkpoints", at_least(1))
+    resume: str | None = option(
+        None, "auto: take detections that are finished, go on with what was cut off", one_of("auto")
+    )
+    output: str = option("detection.html", "the page of all encoders")
