@@ -6,7 +6,7 @@ mean over the IoUs 0.5, 0.55, ..., 0.95. VOC's own rules of 2007 and 2010 take o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import TrainerError
 from .voc import Boxes
 
-MOST_PREDICTIONS = 100  # of a picture, those with the highest scores, as COCO counts
+MOST_PREDICTIONS = 100  # of a class in a picture, those with the highest scores, as COCO counts
 BEYOND_ALL_SIZES = 1e11  # square pixels; COCO leaves objects of more than 1e10 out of its count
 IOUS = [percent / 100 for percent in range(50, 100, 5)]
 AT_50, AT_75 = 0, 5  # places among them
@@ -71,7 +71,7 @@ def average_precision(
     }
     every = per_class.values()
     return Precision(
-        mean(each.ap for each in every), mean(each.ap50 for each in every), mean(each.ap75 for each in every), per_class
+        fmean(each.ap for each in every), fmean(each.ap50 for each in every), fmean(each.ap75 for each in every), per_class
     )
 
 
