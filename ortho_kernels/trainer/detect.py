@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config.command_words import runs_and_options
-from .errors import TrainerError
+from .errors import TrainerError, writing
 
 if TYPE_CHECKING:
     from .detection.settings import DetectSettings
@@ -36,6 +36,45 @@ def main(words: Sequence[str]) -> None:
 def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = False) -> list[dict[str, Any]]:
     """Trains and scores a detector for every encoder, writes the files and the page, and prints the table.
 
-    Raises TrainerError, before anything is trained, for words that are wrong, for encoders that can't be read or have no
-    stages, and for pictures that can't be read.
+    Raises TrainerError, before anything is trained, for words that are wrong, for pictures that can't be read, and for
+    encoders that can't be read or have no stages.
     """
+    require_values(settings)
+    from .report.detected import detection_lines
+    from .report.detection_page import write_detection_page
+    from .runs.detections import detect_with, read_pictures, require_stages, shown, with_random_weights
+    from .runs.many_exams import encoder_paths
+    from .runs.trained import load_trained
+
+    encoders = [load_trained(path, settings.network) for path in encoder_paths(paths)]
+    if random:
+        encoders += with_random_weights(encoders, settings.seed)
+    for trained in encoders:
+        require_stages(trained)
+    pictures = read_pictures(settings)
+    results: list[dict[str, Any]] = []
+    try:
+        for number, trained in enumerate(encoders, start=1):
+            print(f"[{number}/{len(encoders)}] {trained.path}, {trained.network or 'file'}", flush=True)
+            results.append(shown(trained, detect_with(trained, pictures, settings)))
+    finally:  # what was scored before an error
+        if results:
+            print("\n" + "\n".join(detection_lines(results)))
+            with writing(Path(settings.output).expanduser(), then="detect again with resume=auto") as page:
+                write_detection_page(page, results)
+            print(f"Report: {page}")
+    return results
+
+
+def require_values(settings: "DetectSettings") -> None:
+    """Raises TrainerError for an option that is missing, and a page that can't be one."""
+    if settings.root == "":
+        raise TrainerError("root is missing: give the folder that holds VOCdevkit, as root=FOLDER.")
+    if Path(settings.output).expanduser().is_dir():
+        raise TrainerError(
+            f"output={settings.output} is a folder: give the page to write, such as detection.html in it."
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -71,7 +71,10 @@ def average_precision(
     }
     every = per_class.values()
     return Precision(
-        fmean(each.ap for each in every), fmean(each.ap50 for each in every), fmean(each.ap75 for each in every), per_class
+        fmean(each.ap for each in every),
+        fmean(each.ap50 for each in every),
+        fmean(each.ap75 for each in every),
+        per_class,
     )
 
 

@@ -36,6 +36,4 @@ class Batches:
     def _draw(self, index: int, place: int) -> tuple[Tensor, Boxes]:
         pixels, boxes = self.voc[index]
         pixels = recolor(pixels[None], self.channels)[0]
-        return augment(
-            pixels, boxes, self.seed, place, self.settings.training_sides, self.settings.longest_side
-        )
+        return augment(pixels, boxes, self.seed, place, self.settings.training_sides, self.settings.longest_side)

@@ -26,9 +26,10 @@ RESOLUTION = 14  # of a region that is cut from the map
 class OneMap(nn.Module):
     """What the stages put out, one after the other."""
 
-    def __init__(self, stages: Sequence[nn.Module]) -> None:
+    def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
-        self.stages = nn.Sequential(*stages)
+        self.stages = nn.Sequential(*(stage.module for stage in stages))
+        self.out_channels = stages[-1].channels  # torchvision reads it
 
     def forward(self, images: Tensor) -> Maps:
         return OrderedDict({"0": self.stages(images)})
@@ -50,7 +51,7 @@ def build_c4(stages: Sequence[Stage], settings: DetectorSettings) -> Parts:
     *before, last = stages
     seen = before[-1]
     return Parts(
-        maps=OneMap([stage.module for stage in before]),
+        maps=OneMap(before),
         channels=seen.channels,
         anchors=(tuple(side * seen.stride for side in ANCHORS),),
         pooling=MultiScaleRoIAlign(["0"], RESOLUTION, sampling_ratio=0),

@@ -34,6 +34,7 @@ class Pyramid(nn.Module):
         self.pyramid = FeaturePyramidNetwork(
             [stage.channels for stage in stages], channels, LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
         )
+        self.out_channels = channels  # torchvision reads it
 
     def forward(self, images: Tensor) -> Maps:
         maps: Maps = OrderedDict()

@@ -27,9 +27,10 @@ def build_detector(
 ) -> FasterRCNN:
     """A detector of so many classes, the background not counted, whose first weights are the encoder's.
 
-    In training it takes float32 pictures in [0, 1], `(channels, height, width)` each, already scaled, and for each of them
-    `boxes` and `labels`, and returns losses by name. In evaluation it scales pictures itself, and returns `boxes`, `labels`
-    and `scores` for each, in pixels of the picture as it was given. All of its weights are trained. New ones are a function of the seed.
+    In training it takes float32 pictures in [0, 1], `(channels, height, width)` each and scaled already, and `boxes` and
+    `labels` for each, and returns losses by name. In evaluation it scales pictures itself, and returns `boxes`, `labels` and
+    `scores` for each, in pixels of the picture as it was given. All weights are trained. New ones are a function of the
+    seed.
 
     Raises TrainerError, by the encoder's `name`, where it has no stages.
     """
@@ -42,7 +43,6 @@ def build_detector(
         anchors = AnchorGenerator(parts.anchors, (RATIOS,) * len(parts.anchors))
         proposal_head = RPNHead(parts.channels, anchors.num_anchors_per_location()[0])
         predictor = _predictor(parts.features, classes)
-    parts.maps.out_channels = parts.channels  # where torchvision looks for it
     before, after = protocol.proposals_before_nms, protocol.proposals_after_nms
     detector = FasterRCNN(
         parts.maps,

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
 from ..options import at_least, between, more_than, one_of, option
 from .voc import VOC_CLASSES
 
 LONGEST_SIDE = 1333 / 800  # over the short side
 TRAINING_SIDES = [side / 800 for side in range(480, 801, 32)]  # over the short side in the test
+
 
 @dataclass
 class DetectorSettings:
@@ -49,7 +48,7 @@ class DetectorSettings:
 class DetectSettings(DetectorSettings):
     """And the pictures, and what changes no result."""
 
-    root: str = option(MISSING, "folder that holds VOCdevkit")
+    root: str = option("", "folder that holds VOCdevkit; always given")
     train: list[str] = option(["2007/trainval", "2012/trainval"], "sets to train on: YEAR/SET")
     test: list[str] = option(["2007/test"], "sets to score on")
     classes: list[str] = option(list(VOC_CLASSES), "of the objects; VOC's twenty by default")

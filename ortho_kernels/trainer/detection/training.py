@@ -43,7 +43,9 @@ def train(detector: nn.Module, batches: Batches, settings: DetectorSettings, che
             losses[step] = torch.stack([found[name].detach() for name in LOSSES])
             if not losses[step].isfinite().all():
                 values = ", ".join(f"{name} {value:g}" for name, value in zip(LOSSES, losses[step], strict=True))
-                raise TrainerError(f"The detector's losses at step {step} are {values}: give a smaller lr, or more warmup.")
+                raise TrainerError(
+                    f"The detector's losses at step {step} are {values}: give a smaller lr, or more warmup."
+                )
             optimizer.zero_grad()
             sum(found.values()).backward()
             optimizer.step()

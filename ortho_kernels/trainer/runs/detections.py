@@ -17,6 +17,7 @@ from ..detection.checkpoint import Checkpoint
 from ..detection.networks import KINDS, build_detector
 from ..detection.scoring import predict
 from ..detection.settings import DetectorSettings, DetectSettings
+from ..detection.stages import split_stages
 from ..detection.training import LOSSES, take_statistics, train
 from ..detection.voc import VOC, read_voc
 from ..engine.memory_format import apply_memory_format
@@ -26,6 +27,7 @@ from ..report.evaluated import read_evaluations
 from ..report.machine import describe_machine
 from .evaluation_files import file_name, spell, write_evaluated
 from .exams import exam_seed, find_device
+from .many_exams import record_of
 from .trained import Trained
 
 RANDOM = "random"  # the network of a run before its training
@@ -38,19 +40,34 @@ class Pictures:
     test: VOC
 
 
-def with_random_weights(trained: Trained, seed: int | None) -> Trained:
-    """The run's encoder as it was before its training; with another seed as it would have been.
+def with_random_weights(encoders: Sequence[Trained], seed: int | None) -> list[Trained]:
+    """The runs' encoders as they were before their training, or with another seed would have been; alike ones once.
 
-    Raises TrainerError for a file, which does not say how its weights were drawn.
+    Raises TrainerError for files, which do not say how their weights were drawn.
     """
-    if trained.config is None:
-        raise TrainerError(f"{trained.path} is a file: {RANDOM} needs a RUN beside it, whose network it takes.")
+    alike: dict[str, Trained] = {}
+    for trained in encoders:
+        if trained.config is not None:
+            weights = (exam_seed(trained, seed), trained.config.backbone, trained.preprocess)
+            alike.setdefault(str(weights), trained)
+    if not alike:
+        raise TrainerError(f"{RANDOM} needs a RUN beside it, whose network it takes: a file says no seed.")
+    return [_before_training(trained, exam_seed(trained, seed)) for trained in alike.values()]
+
+
+def _before_training(trained: Trained, seed: int) -> Trained:
+    assert trained.config is not None
     backbone: Any = OmegaConf.to_object(trained.config.backbone)
     with preserve_global_generators(torch.device("cpu")):
-        seed_globally(exam_seed(trained, seed), "initial weights")
+        seed_globally(seed, "initial weights")
         encoder = build_encoder(backbone, trained.preprocess.channels, trained.preprocess.size)
     apply_memory_format(encoder, trained.config.trainer.channels_last, sharded=False)
     return replace(trained, encoder=encoder.eval(), network=RANDOM)
+
+
+def require_stages(trained: Trained) -> None:
+    """Raises TrainerError for an encoder without stages."""
+    split_stages(trained.encoder, trained.preprocess.channels, encoder_name(trained))
 
 
 def detect_with(trained: Trained, pictures: Pictures, settings: DetectSettings) -> dict[str, Any]:
@@ -174,7 +191,9 @@ def read_pictures(settings: DetectSettings) -> Pictures:
     """Raises TrainerError for sets that are not there, and for fewer training pictures than a step has."""
     train, test = (read_voc(settings.root, _sets(names), settings.classes) for names in (settings.train, settings.test))
     if len(train) < settings.batch_size:
-        raise TrainerError(f"batch_size={settings.batch_size} is more than the {len(train)} training pictures: give less.")
+        raise TrainerError(
+            f"batch_size={settings.batch_size} is more than the {len(train)} training pictures: give less."
+        )
     return Pictures(train, test)
 
 
@@ -183,3 +202,14 @@ def _sets(names: Sequence[str]) -> list[tuple[str, str]]:
     if any(len(each) != 2 for each in sets):
         raise TrainerError(f"{','.join(names)}: name sets as YEAR/SET, such as 2007/trainval.")
     return [(year.removeprefix("VOC"), name) for year, name in sets]
+
+
+def shown(trained: Trained, content: dict[str, Any]) -> dict[str, Any]:
+    """The content, and what reports call its encoder: label and settings of its run."""
+    record = record_of(trained)
+    label, settings = record.label, record.results["settings"]
+    if trained.network == RANDOM:
+        label = f"random weights, seed={content['seed']}"
+        settings = {key: value for key, value in settings.items() if key.startswith("backbone.")}
+        settings |= {"encoder": RANDOM, "seed": content["seed"]}
+    return {**content, "label": label, "settings": settings}
