@@ -22,11 +22,9 @@ from .errors import TrainerError, writing
 if TYPE_CHECKING:
     from .detection.settings import DetectSettings
 
-RANDOM = "random"  # among the words; a folder of that name is ./random
-
 
 def main(words: Sequence[str]) -> None:
-    from .detection.settings import DetectSettings
+    from .detection.settings import RANDOM, DetectSettings
 
     given = runs_and_options([word for word in words if word != RANDOM], __doc__ or "", DetectSettings)
     if given is not None:
@@ -40,12 +38,17 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
     encoders that can't be read or have no stages.
     """
     require_values(settings)
+    import torch
+
     from .report.detected import detection_lines
     from .report.detection_page import write_detection_page
-    from .runs.detections import detect_with, read_pictures, require_stages, shown, with_random_weights
+    from .runs.detection_files import examples, shown
+    from .runs.detections import detect_with, read_pictures, require_stages, with_random_weights
     from .runs.many_exams import encoder_paths
     from .runs.trained import load_trained
 
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     encoders = [load_trained(path, settings.network) for path in encoder_paths(paths)]
     if random:
         encoders += with_random_weights(encoders, settings.seed)
@@ -61,14 +64,14 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
         if results:
             print("\n" + "\n".join(detection_lines(results)))
             with writing(Path(settings.output).expanduser(), then="detect again with resume=auto") as page:
-                write_detection_page(page, results)
+                write_detection_page(page, results, examples(pictures.test, results))
             print(f"Report: {page}")
     return results
 
 
 def require_values(settings: "DetectSettings") -> None:
     """Raises TrainerError for an option that is missing, and a page that can't be one."""
-    if settings.root == "":
+    if settings.root is None:
         raise TrainerError("root is missing: give the folder that holds VOCdevkit, as root=FOLDER.")
     if Path(settings.output).expanduser().is_dir():
         raise TrainerError(

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN
@@ -16,6 +18,7 @@ from .parts import RATIOS, Parts, Protocol
 from .settings import DetectorSettings
 from .stages import Stage, split_stages
 
+Settings = TypeVar("Settings", bound=DetectorSettings)
 KINDS: dict[str, tuple[Callable[[Sequence[Stage], DetectorSettings], Parts], Protocol]] = {
     "c4": (c4.build_c4, c4.PROTOCOL),
     "fpn": (fpn.build_fpn, fpn.PROTOCOL),
@@ -34,7 +37,7 @@ def build_detector(
 
     Raises TrainerError, by the encoder's `name`, where it has no stages.
     """
-    stages = split_stages(copy.deepcopy(encoder).requires_grad_(True), preprocess.channels, name)
+    stages = split_stages(copy.deepcopy(encoder).requires_grad_(True), preprocess.channels, preprocess.size, name)
     build, protocol = KINDS[settings.detector]
     device = next(encoder.parameters()).device
     with preserve_global_generators(device):
@@ -65,6 +68,13 @@ def build_detector(
         _skip_resize=True,  # in training, where `augment` has scaled the pictures
     )
     return detector.to(device).train()
+
+
+def complete(settings: Settings) -> Settings:
+    """With the steps and milestones of the detector's protocol where none are given."""
+    protocol = KINDS[settings.detector][1]
+    milestones = list(protocol.milestones) if settings.milestones is None else settings.milestones
+    return replace(settings, steps=settings.steps or protocol.steps, milestones=milestones)
 
 
 def _predictor(features: int, classes: int) -> FastRCNNPredictor:

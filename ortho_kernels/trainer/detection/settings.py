@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..options import at_least, between, more_than, one_of, option
 from .voc import VOC_CLASSES
 
+RANDOM = "random"  # the network of a run before its training; among the words, a folder of that name is ./random
 LONGEST_SIDE = 1333 / 800  # over the short side
 TRAINING_SIDES = [side / 800 for side in range(480, 801, 32)]  # over the short side in the test
 
@@ -48,7 +49,7 @@ class DetectorSettings:
 class DetectSettings(DetectorSettings):
     """And the pictures, and what changes no result."""
 
-    root: str = option("", "folder that holds VOCdevkit; always given")
+    root: str | None = option(None, "folder that holds VOCdevkit; always given")
     train: list[str] = option(["2007/trainval", "2012/trainval"], "sets to train on: YEAR/SET")
     test: list[str] = option(["2007/test"], "sets to score on")
     classes: list[str] = option(list(VOC_CLASSES), "of the objects; VOC's twenty by default")

@@ -23,8 +23,8 @@ class Stage:
     stride: int  # of that map, in pixels of the picture
 
 
-def split_stages(encoder: nn.Module, channels: int, name: str) -> list[Stage]:
-    """The stages of an encoder of pictures with so many channels, which share its layers.
+def split_stages(encoder: nn.Module, channels: int, size: int, name: str) -> list[Stage]:
+    """The stages, which share the encoder's layers, of an encoder of pictures `(channels, size, size)`.
 
     Layers between the last stage and the pooling, such as a last norm, belong to the last stage.
 
@@ -35,12 +35,12 @@ def split_stages(encoder: nn.Module, channels: int, name: str) -> list[Stage]:
     ends = [place for place, (layer, _) in enumerate(layers) if layer in names]
     if len(ends) < 2:
         raise _no_stages(name, f"none are known of {type(getattr(encoder, 'network', encoder)).__name__}")
-    outputs, complete = _outputs(encoder, [layer for _, layer in layers], channels)
-    maps = [outputs[end] for end in ends if end < len(outputs)]
-    if any(output.dim() != 4 for output in maps):
+    if not _puts_out_maps(encoder, names[-1], channels, size):
         raise _no_stages(name, "its blocks put out vectors, no maps")
-    if not complete:
+    outputs = _outputs(encoder, [layer for _, layer in layers], channels)
+    if not outputs:
         raise _no_stages(name, "its layers do not follow each other")
+    maps = [outputs[end] for end in ends]
     strides = [PROBE // output.shape[-1] for output in maps]
     if strides != sorted(set(strides)):
         raise _no_stages(name, f"their strides would be {', '.join(map(str, strides))}")
@@ -64,20 +64,32 @@ def _chain(module: nn.Module, prefix: str, stages: list[str]) -> Iterator[tuple[
             yield path, child
 
 
-def _outputs(encoder: nn.Module, layers: list[nn.Module], channels: int) -> tuple[list[Tensor], bool]:
-    """What each layer puts out for one picture, as far as they go, and whether the layers in a row are the encoder."""
+@torch.no_grad()
+def _puts_out_maps(encoder: nn.Module, stage: str, channels: int, size: int) -> bool:
+    encoder, dimensions = copy.deepcopy(encoder).eval(), []
+    encoder.get_submodule(stage).register_forward_hook(lambda _, inputs, output: dimensions.append(output.dim()))
+    encoder(_picture(encoder, channels, size))
+    return set(dimensions) == {4}
+
+
+@torch.no_grad()
+def _outputs(encoder: nn.Module, layers: list[nn.Module], channels: int) -> list[Tensor]:
+    """What each layer puts out for one picture; nothing where the layers in a row are not the encoder."""
     encoder, layers = copy.deepcopy((encoder, layers))  # trying them changes nothing
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    images = torch.randn(1, channels, PROBE, PROBE, generator=torch.Generator().manual_seed(0)).to(device)
+    images = _picture(encoder.eval(), channels, PROBE)
     outputs: list[Tensor] = []
     try:
-        with torch.no_grad():
-            for layer in layers:
-                outputs.append(layer(outputs[-1] if outputs else images).clone())
-            return outputs, torch.allclose(outputs[-1].flatten(1), encoder(images), rtol=1e-4, atol=1e-5)
-    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError):  # of networks that are no chain
-        return outputs, False
+        for layer in layers:
+            outputs.append(layer(outputs[-1] if outputs else images).clone())
+        is_encoder = torch.allclose(outputs[-1].flatten(1), encoder(images), rtol=1e-4, atol=1e-5)
+    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError):  # of layers that are no chain
+        return []
+    return outputs if is_encoder else []
+
+
+def _picture(encoder: nn.Module, channels: int, side: int) -> Tensor:
+    noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    return noise.to(next(encoder.parameters()).device)
 
 
 def _no_stages(name: str, reason: str) -> TrainerError:
