@@ -46,15 +46,15 @@ def noisy(truth, pixels, seed):
 
 
 def result(label, seed, precision):
-    penalty = {"penalty.gamma": GAMMAS[label]} if label in GAMMAS else {"weights": "random"}
+    settings = {**SETTINGS, "penalty.gamma": GAMMAS[label]} if label in GAMMAS else {"weights": "random"}
     steps = np.arange(10.0, 201.0, 10.0)
     parts = {
-        name: (height * np.exp(-steps / 80)).tolist()
+        name: (height * np.exp(-steps / 20 / NOISE[label])).tolist()
         for name, height in (("objectness", 0.7), ("rpn_box_reg", 0.2), ("classifier", 1.1), ("box_reg", 0.4))
     }
     return {
         "label": label,
-        "settings": {**SETTINGS, **penalty, "seed": seed},
+        "settings": {**settings, "seed": seed},
         "detector": "c4",
         "options": {"detector": "c4", "steps": 200, "lr": 0.02, "seed": seed},
         "classes": list(SHAPES),

@@ -33,7 +33,7 @@ def write_voc(root, sets=SETS, size=(120, 90), seed=0, difficult=0.1):
             number += 1
             names.append(f"{number:06}")
             picture, objects = draw(np.random.default_rng([seed, number]), *size, difficult)
-            picture.save(folder / "JPEGImages" / f"{names[-1]}.jpg", quality=95)
+            picture.save(folder / "JPEGImages" / f"{names[-1]}.jpg", quality=95, subsampling=0)
             (folder / "Annotations" / f"{names[-1]}.xml").write_text(annotation(names[-1], size, objects))
         (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{name}\n" for name in names))
     return root

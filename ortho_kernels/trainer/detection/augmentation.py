@@ -1,7 +1,7 @@
 """What is drawn for a picture that a detector trains on: its size, and whether it is mirrored.
 
-As in detectron2's configuration for VOC: the shorter side is drawn from a list, the longer one stays below a bound, and half
-of the pictures are mirrored. The network must not scale such a picture again; test pictures are its to scale.
+As in detectron2: the shorter side is drawn from a list, the longer one stays below a bound, and half of the pictures are
+mirrored. The network must not scale such a picture again; test pictures are its to scale.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,14 @@ from torch.nn import functional
 from ..randomness import host_generator_for
 from .voc import Boxes
 
-SHORT_SIDES = tuple(range(480, 801, 32))  # detectron2's faster_rcnn_R_50_C4.yaml for VOC
-LONGEST_SIDE = 1333
-
 
 def augment(
     pixels: Tensor,
     boxes: Boxes,
     seed: int,
     place: int,
-    short_sides: Sequence[int] = SHORT_SIDES,
-    longest_side: int = LONGEST_SIDE,
+    short_sides: Sequence[int],
+    longest_side: int,
 ) -> tuple[Tensor, Boxes]:
     """A picture, uint8 `(3, height, width)`, as float32 in [0, 1] of another size, with its boxes.
 
@@ -36,7 +33,7 @@ def augment(
     return mirror(pixels, boxes) if mirrored else (pixels, boxes)
 
 
-def resize(pixels: Tensor, boxes: Boxes, short_side: int, longest_side: int = LONGEST_SIDE) -> tuple[Tensor, Boxes]:
+def resize(pixels: Tensor, boxes: Boxes, short_side: int, longest_side: int) -> tuple[Tensor, Boxes]:
     """The picture as float32 in [0, 1], so large as both sides allow; scaled as torchvision's detectors scale theirs."""
     height, width = pixels.shape[1:]
     scale = min(short_side / min(height, width), longest_side / max(height, width))

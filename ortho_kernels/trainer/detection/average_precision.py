@@ -18,6 +18,9 @@ from .voc import Boxes
 MOST_PREDICTIONS = 100  # of a class in a picture, those with the highest scores, as COCO counts
 BEYOND_ALL_SIZES = 1e11  # square pixels; COCO leaves objects of more than 1e10 out of its count
 IOUS = [percent / 100 for percent in range(50, 100, 5)]
+RECALLS = [
+    percent / 100 for percent in range(101)
+]  # torchmetrics' own are in float32: a recall of 0.3 is below its 0.3
 AT_50, AT_75 = 0, 5  # places among them
 
 
@@ -84,6 +87,7 @@ def _metric() -> Any:
 
         metric = MeanAveragePrecision(
             iou_thresholds=IOUS,
+            rec_thresholds=RECALLS,
             max_detection_thresholds=[1, 10, MOST_PREDICTIONS],
             extended_summary=True,
             backend="faster_coco_eval",

@@ -1,6 +1,6 @@
 """The results of detectors as records of the runs whose encoders they have, and what is measured of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,20 @@ def record_of(detected: Result) -> RunRecord:
 
 
 def class_measures(records: Sequence[RunRecord], key: str) -> list[Measure]:
-    """One score of each class that a test picture holds, in the order of the classes."""
-    return [_of_class(name, key) for name in classes_of(records)]
+    """One score of each class that a test picture holds; its title says how many objects count."""
+
+    def of_class(name: str) -> Callable[[RunRecord], float | None]:
+        return lambda run: run.results["per_class"].get(name, {}).get(key)
+
+    classes = classes_of(records)
+    return [Measure(f"{name} ({objects:,})", name, of_class(name), is_share=True) for name, objects in classes.items()]
 
 
-def classes_of(records: Sequence[RunRecord]) -> list[str]:
-    """Those that are scored."""
-    return list(dict.fromkeys(name for record in records for name in record.results["per_class"]))
-
-
-def _of_class(name: str, key: str) -> Measure:
-    return Measure(name, name, lambda run: run.results["per_class"].get(name, {}).get(key), is_share=True)
+def classes_of(records: Sequence[RunRecord]) -> dict[str, int]:
+    """Those that are scored, and how many objects of each count."""
+    return {
+        name: found["objects"] for record in reversed(records) for name, found in record.results["per_class"].items()
+    }
 
 
 def detection_lines(results: Sequence[Result]) -> list[str]:

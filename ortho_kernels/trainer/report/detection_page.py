@@ -62,25 +62,30 @@ def render(results: Sequence[Result], examples: Sequence[Mapping[str, Any]] = ()
     records = [record_of(each) for each in results]
     groups = groups_of(records)
     classes = classes_of(records)
-    shown = {records.index(group.runs[0]): group.label for group in groups}
+    places = {id(record): place for place, record in enumerate(records)}
+    shown = {places[id(group.runs[0])]: group.label for group in groups}
     pictures = boxes.example_pictures(examples, shown, results[0]["classes"]) if examples else ""
     sections = {
         "Scores": _scores(groups),
         "Classes": _classes(groups),
         "Precision and recall": figure(detection.precision_and_recall(groups), "Precision and recall", PRECISION)
-        + _details("Each class", detection.precision_by_class(groups, classes)),
+        + _details("Each class", detection.precision_by_class(groups, list(classes))),
         "Test pictures": figure(pictures, "Test pictures", PICTURES) if pictures else "",
         "Training": figure(detection.losses(groups), "Losses", LOSSES) + _details("All options", _options(groups)),
         "Machine": machines(records),
     }
     return PAGE.format(
         head="",
-        title=html.escape(f"Detection: {title_of([group.label for group in groups], len(results))}"),
+        title=html.escape(f"Detection: {_named(groups)}"),
         style=STYLE + tables.STYLE + boxes.STYLE,
         lead=html.escape(_lead(results)),
         alarms="",
         sections="\n".join(f"<section><h2>{title}</h2>{text}</section>" for title, text in sections.items() if text),
     )
+
+
+def _named(groups: Sequence[Group]) -> str:
+    return f"{len(groups)} encoders" if len(groups) > 2 else title_of([group.label for group in groups])
 
 
 def _lead(results: Sequence[Result]) -> str:
@@ -111,7 +116,8 @@ def _scores(groups: Sequence[Group]) -> str:
 def _classes(groups: Sequence[Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     topics = {title: class_measures(runs, key) for key, title in SCORES.items()}
-    return value_tables(families_of(groups), topics)
+    note = '<p class="note">In brackets: the objects in the test pictures that count.</p>'
+    return value_tables(families_of(groups), topics) + note * (len(groups) <= tables.FEW_GROUPS)
 
 
 def _options(groups: Sequence[Group]) -> str:

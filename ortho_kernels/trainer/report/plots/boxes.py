@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 PICTURES = Size("pictures", 240, 180)  # the width of a panel; a picture keeps its shape
 STYLE = """
-.panels.pictures { --least: 10rem; align-items: end; gap: .8rem 1rem; margin-bottom: 1.6rem; }
+.panels.pictures { --least: 10rem; gap: .8rem 1rem; margin-bottom: 1.6rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--least)), 1fr)); }
+.panels.pictures figure { max-width: 22rem; }
 .panels.pictures svg { border: 1px solid var(--line); overflow: hidden; }
 """
 MOST_PIXELS = 480  # of the longer side of a picture in the page
@@ -36,7 +38,7 @@ TRUE = Look("#ffffff", "", "an object")
 DIFFICULT = Look("#ffffff", "2 3", "a difficult one, which does not count")
 RIGHT = Look("#8fd18f", "", f"right: its class, and an IoU of {LEAST_IOU} at least")
 WRONG = Look("#ee7d54", "6 3", "wrong")
-LEFT_OUT = Look("#c3c8d2", "2 3", "on a difficult object: neither")
+LEFT_OUT = Look("#8cc4ff", "2 3", "on a difficult object: neither")
 LOOKS = (TRUE, DIFFICULT, RIGHT, WRONG, LEFT_OUT)
 
 
@@ -123,21 +125,27 @@ class Sheet(NamedTuple):
         """`first`: it stands before all others of the picture, and holds its pixels."""
         held = f'<image id="{self.name}" href="{self.data}" width="{self.width}" height="{self.height}"/>'
         shown = held if first else f'<use href="#{self.name}"/>'
+        drawn = [*(_outlined(_frame(box.corners), box.look) for box in boxes), *map(self._text, boxes)]
         return (
             f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{html.escape(title)}" '
-            f'style="font-family: system-ui, sans-serif">{shown}{"".join(map(self._drawn, boxes))}</svg>'
+            f'style="font-family: system-ui, sans-serif">{shown}{"".join(drawn)}</svg>'
         )
 
-    def _drawn(self, box: Box) -> str:
-        x1, y1, x2, y2 = box.corners
+    def _text(self, box: Box) -> str:
+        """Above the box, or in it where the picture has no room, and never outside the picture."""
+        left, top, *_ = box.corners
         size = LETTERS * max(self.width, self.height)
-        x = max(0.0, min(x1, self.width - LETTER_WIDTH * size * len(box.text)))
-        y = y1 - 0.3 * size if y1 > 1.3 * size else y1 + 1.1 * size
-        frame = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
-        return _outlined(frame, box.look) + (
+        x = max(0.0, min(left, self.width - LETTER_WIDTH * size * len(box.text)))
+        y = top - 0.3 * size if top > 1.3 * size else max(top, 0.0) + 1.1 * size
+        return (
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}" font-weight="600" fill="{box.look.color}" '
             f'stroke="{HALO}" stroke-width="{size / 5:.1f}" paint-order="stroke">{html.escape(box.text)}</text>'
         )
+
+
+def _frame(corners: Sequence[float]) -> str:
+    x1, y1, x2, y2 = corners
+    return f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
 
 
 def _outlined(frame: str, look: Look) -> str:
