@@ -37,7 +37,9 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
     Raises TrainerError, before anything is trained, for words that are wrong, for pictures that can't be read, and for
     encoders that can't be read or have no stages.
     """
-    require_values(settings)
+    page = Path(settings.output).expanduser()
+    if page.is_dir():
+        raise TrainerError(f"output={page} is a folder: give the page to write, such as {page / 'detection.html'}.")
     import torch
 
     from .report.detected import detection_lines
@@ -50,11 +52,11 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     encoders = [load_trained(path, settings.network) for path in encoder_paths(paths)]
-    if random:
-        encoders += with_random_weights(encoders, settings.seed)
     for trained in encoders:
         require_stages(trained)
     pictures = read_pictures(settings)
+    if random:
+        encoders += with_random_weights(encoders, settings.seed)
     results: list[dict[str, Any]] = []
     try:
         for number, trained in enumerate(encoders, start=1):
@@ -63,20 +65,10 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
     finally:  # what was scored before an error
         if results:
             print("\n" + "\n".join(detection_lines(results)))
-            with writing(Path(settings.output).expanduser(), then="detect again with resume=auto") as page:
+            with writing(page, then="detect again with resume=auto"):
                 write_detection_page(page, results, examples(pictures.test, results))
             print(f"Report: {page}")
     return results
-
-
-def require_values(settings: "DetectSettings") -> None:
-    """Raises TrainerError for an option that is missing, and a page that can't be one."""
-    if settings.root is None:
-        raise TrainerError("root is missing: give the folder that holds VOCdevkit, as root=FOLDER.")
-    if Path(settings.output).expanduser().is_dir():
-        raise TrainerError(
-            f"output={settings.output} is a folder: give the page to write, such as detection.html in it."
-        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
 
+from ..engine.finite_steps import first_non_finite_weight
 from ..errors import TrainerError
 from ..probes.progress_lines import with_progress
 from ..randomness import preserve_global_generators, seed_globally
@@ -50,8 +51,16 @@ def train(detector: nn.Module, batches: Batches, settings: DetectorSettings, che
             sum(found.values()).backward()
             optimizer.step()
             if (step + 1) % checkpoint.every == 0 or step + 1 == steps:
+                _require_finite_weights(detector, step)
                 checkpoint.save(step + 1, detector, optimizer, losses)
     return losses
+
+
+def _require_finite_weights(detector: nn.Module, step: int) -> None:
+    if name := first_non_finite_weight(detector):
+        raise TrainerError(
+            f"{name} is not finite after step {step}, which is not saved: give a smaller lr, or more warmup."
+        )
 
 
 def rate_at(settings: DetectorSettings, step: int) -> float:

@@ -36,7 +36,10 @@ class Pictures:
 
 def read_pictures(settings: DetectSettings) -> Pictures:
     """Raises TrainerError for sets that are not there, and for fewer training pictures than a step has."""
-    train, test = (read_voc(settings.root, _sets(names), settings.classes) for names in (settings.train, settings.test))
+    if settings.root is None:
+        raise TrainerError("root is missing: give the folder that holds VOCdevkit, as root=FOLDER.")
+    root = settings.root
+    train, test = (read_voc(root, _sets(names), settings.classes) for names in (settings.train, settings.test))
     if len(train) < settings.batch_size:
         raise TrainerError(
             f"batch_size={settings.batch_size} is more than the {len(train)} training pictures: give less."
