@@ -102,7 +102,7 @@ def _listed(part: Path, name: str, given: Path) -> list[str]:
     """The names of a set's pictures. Lists of one class have a second column, which is left aside."""
     file = part / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise TrainerError(f"Cannot read {file}: {error.strerror}. {given} has no such set. {LAYOUT}.") from None
     names = [line.split()[0] for line in lines if line.strip()]

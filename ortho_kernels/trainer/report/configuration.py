@@ -9,6 +9,7 @@ from .collapse import SIGNS, collapse
 from .groups import Group, varied
 from .measures import MISSING, SCORES, present, result
 from .record import RunRecord
+from .style import details
 from .tables import Body, Row, Table, text_cell
 
 
@@ -16,7 +17,7 @@ def configuration(groups: Sequence[Group]) -> str:
     """One configuration as it was given, and what is different in the other groups."""
     first = groups[0]
     seeds = f", seed {next(iter(first.by_seed))}" if len(first.runs) > 1 else ""
-    full = _details(f"{first.label}{seeds}: all options", f"<pre>{html.escape(first.runs[0].configuration)}</pre>")
+    full = details(f"{first.label}{seeds}: all options", f"<pre>{html.escape(first.runs[0].configuration)}</pre>")
     if len(groups) == 1:
         return full
     return f"{_differences(groups)}{full}"
@@ -73,14 +74,10 @@ def run_list(groups: Sequence[Group]) -> str:
             ]
             rows.append(Row(group.label, cells))
     columns = ["seed", *(measure.short for measure in measures), "steps", "folder"]
-    return _details(f"{len(rows)} run{'s' * (len(rows) != 1)}", Table(columns, [Body(rows)]).render())
+    return details(f"{len(rows)} run{'s' * (len(rows) != 1)}", Table(columns, [Body(rows)]).render())
 
 
 def _written(value: Any) -> str:
     if isinstance(value, str):
         return value
     return MISSING if value is None else json.dumps(value)
-
-
-def _details(summary: str, content: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"

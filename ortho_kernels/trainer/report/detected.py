@@ -15,7 +15,7 @@ SCORES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}  # by their keys in a resu
 MEASURES = [Measure(title, title, result(key), is_share=True, headline=key == "ap") for key, title in SCORES.items()]
 
 
-def record_of(detected: Result) -> RunRecord:
+def as_record(detected: Result) -> RunRecord:
     """Settings of the detector stand beside the encoder's, so that only detectors that were trained alike are compared."""
     own = {f"detection.{key}": value for key, value in detected["options"].items() if key != "seed"}
     return RunRecord(
@@ -48,7 +48,7 @@ def classes_of(records: Sequence[RunRecord]) -> dict[str, int]:
 def detection_lines(results: Sequence[Result]) -> list[str]:
     """AP, AP50 and AP75 of each encoder, and their differences, as a table for a terminal. Reads what
     `write_detection_page` reads."""
-    groups = groups_of([record_of(each) for each in results])
+    groups = groups_of([as_record(each) for each in results])
     lines = [["in percent", *(measure.short for measure in MEASURES)]]
     lines += [[seeds_named(group), *(_value(group, measure) for measure in MEASURES)] for group in groups]
     contrasts = contrasts_of(groups) or [pair for pair in [contrast_of_two(groups)] if pair is not None]

@@ -9,12 +9,12 @@ from typing import Any
 from . import tables
 from .atomic_writing import write_atomically
 from .configuration import machines
-from .detected import MEASURES, SCORES, Result, class_measures, classes_of, record_of
+from .detected import MEASURES, SCORES, Result, as_record, class_measures, classes_of
 from .groups import Group, families_of, groups_of
 from .lead import title_of
 from .plots import boxes, detection
 from .statistics import contrasts_of
-from .style import PAGE, STYLE, figure
+from .style import PAGE, STYLE, details, figure
 from .tables import Body, Row, Table, difference_table, text_cell, value_tables
 
 READING = (
@@ -59,7 +59,7 @@ def write_detection_page(path: Path, results: Sequence[Result], examples: Sequen
 
 
 def render(results: Sequence[Result], examples: Sequence[Mapping[str, Any]] = ()) -> str:
-    records = [record_of(each) for each in results]
+    records = [as_record(each) for each in results]
     groups = groups_of(records)
     classes = classes_of(records)
     places = {id(record): place for place, record in enumerate(records)}
@@ -69,9 +69,9 @@ def render(results: Sequence[Result], examples: Sequence[Mapping[str, Any]] = ()
         "Scores": _scores(groups),
         "Classes": _classes(groups),
         "Precision and recall": figure(detection.precision_and_recall(groups), "Precision and recall", PRECISION)
-        + _details("Each class", detection.precision_by_class(groups, list(classes))),
+        + details("Each class", detection.precision_by_class(groups, list(classes))),
         "Test pictures": figure(pictures, "Test pictures", PICTURES) if pictures else "",
-        "Training": figure(detection.losses(groups), "Losses", LOSSES) + _details("All options", _options(groups)),
+        "Training": figure(detection.losses(groups), "Losses", LOSSES) + details("All options", _options(groups)),
         "Machine": machines(records),
     }
     return PAGE.format(
@@ -130,7 +130,3 @@ def _options(groups: Sequence[Group]) -> str:
     seconds = [[run.results["seconds"] for run in group.runs] for group in groups]
     rows.append(Row("minutes of a run", [text_cell(f"{sum(each) / len(each) / 60:.1f}") for each in seconds]))
     return Table([group.label for group in groups], [Body(rows)], is_text=True).render()
-
-
-def _details(summary: str, content: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"

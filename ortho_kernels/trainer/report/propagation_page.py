@@ -8,7 +8,7 @@ from typing import Any
 
 from .plots import propagation as plots
 from .propagation_record import KINDS, REPRESENTATION, MeasuredNetwork, by_architecture
-from .style import PAGE, STYLE
+from .style import PAGE, STYLE, details
 from .text_summary import aligned
 
 READING = """<p class="note">The distance from white of features with a covariance C is
@@ -210,11 +210,8 @@ def _layers_table(networks: Sequence[MeasuredNetwork], kind: str) -> str:
     )
     floor = _number(first.representation(kind, "floor"))
     body += f"<tr><th>{REPRESENTATION}</th><td>{floor}</td>{cells}</tr>"
-    return (
-        f"<details><summary>{KINDS[kind]}: distances from white</summary>"
-        f"{SCROLLED}<table><thead><tr><th></th><th>chance</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        "</details>"
-    )
+    top = f"<thead><tr><th></th><th>chance</th>{head}</tr></thead>"
+    return details(f"{KINDS[kind]}: distances from white", f"{SCROLLED}<table>{top}<tbody>{body}</tbody></table></div>")
 
 
 def _facts(content: Mapping[str, Any]) -> str:

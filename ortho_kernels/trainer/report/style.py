@@ -109,3 +109,8 @@ def figure(drawn: str, title: str, caption: str) -> str:
         f'<figure role="group" aria-label="{html.escape(title)}">{drawn}'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def details(summary: str, content: str) -> str:
+    """What is shown when its summary is clicked."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
