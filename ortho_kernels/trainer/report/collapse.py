@@ -21,8 +21,8 @@ OF_METHOD = {"dino": "method.batch_norm=true, a lower method.final_teacher_tempe
 LOW_ROWS = 3
 LOW_SHARE = 0.1  # ... over this share of the run's steps, ...
 MOST_STEPS = 500  # ... or over this many steps, if they are fewer
-# MAE begins with one answer to all pictures: each place's mean patch. Its class tokens spread by 0.06 to 0.1 until, after
-# 150 to 200 steps of Fashion-MNIST, it leaves that plateau at once, and by 0.7 from there on. Warm-up lengthens it.
+# MAE begins with one answer to all pictures: each place's mean patch. In six runs of quick/mae its class tokens spread by
+# less than 0.3 from step 20 to steps 160 to 190, by 0.12 at least, and by more than 0.5 from step 250 on, of 2000.
 SLOW_STARTS = {"mae": 0.5}  # share of the run's steps, in the place of both
 
 
