@@ -26,6 +26,7 @@ NOT_RUN = {  # by the page and the block's first words
     "benchmarks.md: python benchmarks/against.py main": "builds another commit, for minutes",
     "design.md: PYTHONPATH=tests python tests/emulation/mutate.py --minutes": "takes from minutes to an hour",
     "detection.md: python -m ortho_kernels.trainer.detect RUN": "needs PASCAL VOC and a GPU",
+    "detection.md: python -m ortho_kernels.trainer.detect random": "takes minutes",
     "detection.md: from torchvision.datasets import VOCDetection": "downloads PASCAL VOC, 3 GB",
     "gpu.md: make gpu": "needs a card",
     "gpu.md: python benchmarks/gpu_day_figures.py benchmarks/results/gpu_day --csv": "needs a card",
