@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from torchvision.transforms import v2
 
 from ortho_kernels.trainer.data.decoding import PictureError, pixels_of
 from ortho_kernels.trainer.errors import TrainerError
@@ -35,6 +36,15 @@ def png(path, bits, kind, samples, transparency=None):
     sums = [struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(a + b for a, b in zip(packed, sums, strict=True)))
     return path
+
+
+def test_the_middle_is_that_of_torchvisions_resize_and_center_crop():
+    """To the bit, whatever the sides: odd differences and fractions of pixels are rounded alike."""
+    transform = v2.Compose([v2.Resize(SIZE), v2.CenterCrop(SIZE), v2.PILToTensor()])
+    generator = np.random.default_rng(0)
+    for height, width in generator.integers(SIZE // 2, 2 * SIZE, (200, 2)):
+        picture = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        assert torch.equal(pixels_of(picture, SIZE), transform(picture)), (width, height)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2"])

@@ -44,10 +44,10 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
 
 
 def middle_square(pixels: Tensor) -> Tensor:
-    """Of a picture `(channels, height, width)`."""
+    """Of a picture `(channels, height, width)`, as torchvision's CenterCrop."""
     height, width = pixels.shape[1:]
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left = round((height - side) / 2), round((width - side) / 2)
     return pixels[:, top : top + side, left : left + side]
 
 
@@ -65,8 +65,8 @@ def whole_pixels(image: Image.Image, size: int, channels: int = 3) -> Tensor:
 
 
 def scaled_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """The width and height of what `whole_pixels` makes of a picture."""
-    longer = min(round(size * max(width, height) / min(width, height)), LONGEST * size)
+    """The width and height of what `whole_pixels` makes of a picture, as torchvision's Resize."""
+    longer = min(int(size * max(width, height) / min(width, height)), LONGEST * size)
     return (longer, size) if width > height else (size, longer)
 
 
