@@ -19,7 +19,7 @@ from .checkout import ROOT
 from .results import FOLDER, write_csv
 
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "study.md")
+PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "study.md", DOCS / "mae.md", DOCS / "map.md")
 FILES = ("penalties.csv", "penalties.svg", "cpu_roofline.csv", "cpu_roofline.svg", "notes.csv", "throughput.csv",
          "picture_pipeline.csv")  # fmt: skip
 TITLES = {"so": "SO", "srip": "SRIP", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "wrn28_2": "WRN-28-2",
@@ -107,6 +107,18 @@ def study(rows: Rows) -> list[str]:
     return _table(["", "gamma", *scores], lines)
 
 
+def gamma_map(rows: Rows) -> list[str]:
+    """A line for each score and cell."""
+    head = ["", "recommended", "shown", "minus gamma 0", "minus the best decay", "minus the best weight decay",
+            "on other seeds"]  # fmt: skip
+    lines = [
+        [f"{row['score']}: {row['cell']}", row["recommended"], row["shown"], row["gain"], row["over_decay"],
+         row["over_weight_decay"], row["on_other_seeds"]]
+        for row in rows
+    ]  # fmt: skip
+    return _table(head, lines)
+
+
 # By the name of the section: the CSV, and what makes lines of its rows.
 SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
     "speed": ("penalties.csv", speed),
@@ -117,6 +129,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {
     "pictures": ("picture_pipeline.csv", pictures),
     "pretraining": ("pretraining.csv", pretraining),
     "study": ("study.csv", study),
+    "mae": ("mae.csv", study),
+    "map": ("map.csv", gamma_map),
 }
 
 

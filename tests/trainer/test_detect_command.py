@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from voc_pictures import SHAPES, write_voc
 
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.detect import main
+from ortho_kernels.trainer.detection.training import rate_at
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder
 from ortho_kernels.trainer.report.later_scores import later_scores
@@ -148,6 +150,28 @@ def test_a_detection_that_was_killed_goes_on(copy, detect, monkeypatch):
     for key in ("ap", "losses", "predictions"):
         assert resumed[key] == whole[key], key
     assert not path.with_suffix(".ckpt").exists()
+
+
+def test_a_detection_that_is_asked_to_stop_saves_first(copy, detect, monkeypatch):
+    path, whole = file(copy)
+    path.unlink()
+
+    def asked_to_stop(settings, step):
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return rate_at(settings, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ortho_kernels.trainer.detection.training.rate_at", asked_to_stop)
+        with pytest.raises(
+            TrainerError, match="Stopped by SIGTERM at step 2, which is saved: continue with resume=auto"
+        ):
+            detect(copy)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    detect(copy, "resume=auto")
+    _, resumed = file(copy)
+    for key in ("ap", "losses", "predictions"):
+        assert resumed[key] == whole[key], key
 
 
 def killed(*_):

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
 
 from ..engine.finite_steps import first_non_finite_weight
+from ..engine.stop_request import StopRequest
 from ..errors import TrainerError
 from ..probes.progress_lines import with_progress
 from ..randomness import preserve_global_generators, seed_globally
@@ -26,7 +27,8 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 def train(detector: nn.Module, batches: Batches, settings: DetectorSettings, checkpoint: Checkpoint) -> Tensor:
     """Trains the detector in place and returns its losses `(steps, 4)`, in the order of LOSSES, on the CPU.
 
-    Raises TrainerError where a loss is not finite, and for a checkpoint of other options.
+    Raises TrainerError where a loss is not finite, for a checkpoint of other options, and when the process is asked to stop
+    (SIGTERM, Ctrl-C), after it has saved.
     """
     steps, seed = settings.steps, batches.seed
     assert steps is not None
@@ -34,7 +36,7 @@ def train(detector: nn.Module, batches: Batches, settings: DetectorSettings, che
     losses = torch.zeros(steps, len(LOSSES), dtype=torch.float64)
     start = checkpoint.restore(detector, optimizer, losses)
     detector.train()
-    with preserve_global_generators(batches.device):
+    with preserve_global_generators(batches.device), StopRequest() as stop:
         for step in with_progress(range(start, steps), steps - start, "steps of the detector"):
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(settings, step)
@@ -50,9 +52,12 @@ def train(detector: nn.Module, batches: Batches, settings: DetectorSettings, che
             optimizer.zero_grad()
             sum(found.values()).backward()
             optimizer.step()
-            if (step + 1) % checkpoint.every == 0 or step + 1 == steps:
+            done = step + 1
+            if done % checkpoint.every == 0 or done == steps or stop:
                 _require_finite_weights(detector, step)
-                checkpoint.save(step + 1, detector, optimizer, losses)
+                checkpoint.save(done, detector, optimizer, losses)
+            if stop and done < steps:
+                raise TrainerError(f"Stopped by {stop.name} at step {done}, which is saved: continue with resume=auto.")
     return losses
 
 

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import signal
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from ..distributed.processes import Ranks
 from ..errors import TrainerError
 from ..host_copies import HostCopy
 from .finite_steps import first_non_finite_weight
+from .stop_request import StopRequest
 
 
 class AtomicFiles(CheckpointIO):
@@ -77,15 +76,11 @@ class Checkpoints(Callback):
         self.keep = keep
         self.ranks = ranks
         self.configuration = configuration
-        self.stop_signal: int | None = None
+        self.stop = StopRequest()
         self.last_vote: HostCopy | None = None
-        self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets only the main thread handle signals
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.previous_handlers[number] = signal.signal(number, self._request_stop)
+        self.stop.take_over()
 
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["configuration"] = self.configuration
@@ -99,20 +94,21 @@ class Checkpoints(Callback):
         if step % self.every == 0 or step == module.steps or stop or trainer.should_stop:
             self._save(trainer, module, step)
         if stop and step < module.steps:
-            name = signal.Signals(self.stop_signal or signal.SIGTERM).name
-            raise TrainerError(f"Stopped by {name} at step {step}, which is saved: continue with resume=auto.")
+            raise TrainerError(
+                f"Stopped by {self.stop.name} at step {step}, which is saved: continue with resume=auto."
+            )
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        self._restore_handlers()
+        self.stop.give_back()
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        self._restore_handlers()
+        self.stop.give_back()
 
     def _is_to_stop(self) -> bool:
         """Whether a signal has come; with several processes, whether it had come to one of them a step ago."""
         if self.ranks.count == 1:
-            return self.stop_signal is not None
-        before, self.last_vote = self.last_vote, HostCopy(self.ranks.count_of(self.stop_signal is not None))
+            return bool(self.stop)
+        before, self.last_vote = self.last_vote, HostCopy(self.ranks.count_of(bool(self.stop)))
         return before is not None and before.values() > 0
 
     def _save(self, trainer: Trainer, module: Any, step: int) -> None:
@@ -126,13 +122,3 @@ class Checkpoints(Callback):
         if self.ranks.rank == 0:
             for old in checkpoint_files(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
-
-    def _request_stop(self, number: int, _: Any) -> None:
-        if number == self.stop_signal == signal.SIGINT:  # the second Ctrl-C doesn't wait for the step to end
-            raise KeyboardInterrupt
-        self.stop_signal = number
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-        self.previous_handlers.clear()

@@ -1,6 +1,5 @@
 """Detection with a trained encoder: a detector is built on it, trained, and scored; a file says what came out."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,7 +114,7 @@ def detect_with(trained: Trained, pictures: Pictures, settings: DetectSettings) 
 def _outcome(
     trained: Trained, pictures: Pictures, settings: DetectSettings, seed: int, checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    start, device = time.monotonic(), find_device(settings.device)
+    device = find_device(settings.device)
     preprocess, classes = trained.preprocess, pictures.train.classes
     encoder = trained.encoder.to(device)
     detector = build_detector(encoder, preprocess, len(classes), settings, seed, encoder_name(trained))
@@ -125,4 +124,4 @@ def _outcome(
     predictions = predict(detector, pictures.test, preprocess.channels)
     precision = average_precision(predictions, pictures.test.truths, classes)
     counts = {"train_images": len(pictures.train), "test_images": len(pictures.test)}
-    return {**counts, **outcome_of(losses, predictions, precision), "seconds": time.monotonic() - start}
+    return {**counts, **outcome_of(losses, predictions, precision), "seconds": checkpoint.seconds}
