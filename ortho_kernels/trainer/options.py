@@ -44,7 +44,7 @@ class OneOf(tuple[str, ...]):
     """These texts alone."""
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self)}"
+        return f"one of {', '.join(self)}" if len(self) > 1 else self[0]
 
 
 Values = Range | OneOf  # written out, they follow "must be" in an error

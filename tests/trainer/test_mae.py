@@ -336,7 +336,7 @@ def test_pictures_of_another_size_are_refused():
     [
         ("method.mask=1", "method.mask must be more than 0 and less than 1; got 1.0."),
         ("method.mask=0", "method.mask must be more than 0 and less than 1; got 0.0."),
-        ("method.views=two", "method.views must be one of one; got two."),
+        ("method.views=two", "method.views must be one; got two."),
         ("optimizer.betas=[0.9,1]", "optimizer.betas must be at least 0 and less than 1; got 1.0."),
     ],
 )

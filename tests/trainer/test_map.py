@@ -240,7 +240,7 @@ def test_a_file_that_no_map_has_written_is_named(build):
         ("map.budget=0", "map.budget must be more than 0; got 0.0."),
         ("map.budgt=3", "There is no option map.budgt. Did you mean map.budget?"),
         ("map.score=kn", "map.score must be one of knn, linear_probe, rankme; got kn."),
-        ("map.decay=-1", "map.decay must be at least 0; got -1.0."),
+        ("map.decay=0", "map.decay must be more than 0; got 0.0."),
         ("map.weight_decay=x", "map.weight_decay"),
         ("map", "Cannot read map."),
     ],

@@ -125,6 +125,15 @@ def test_penalties_share_a_cell_and_its_controls():
             "A map shares out the time of this machine: give sweep.launcher=serial or joblib.",
         ),
         (["penalty.gamma=1e-4,-1"], "penalty.gamma must be at least 0; got -1.0."),
+        (
+            ["penalty.gamma=0"],
+            "penalty.gamma=0 is the baseline, which every map has: give gammas above 0, or leave it out.",
+        ),
+        (
+            ["experiment=quick/map", "backbone=resnet18,vit_tiny"],
+            "The recipe sets backbone.width, and backbone=vit_tiny has no such option. Leave out backbone=vit_tiny, or",
+        ),
+        (["method.views=one"], "method.views must be one of two, asymmetric; got one."),
         (["penalty.gamma=1e-4,much"], "penalty.gamma: Value 'much'"),
         (["seed=0,1.5"], "seed: Value '1.5'"),
         (["method=simclr,byool"], "There is no method=byool. Did you mean byol?"),

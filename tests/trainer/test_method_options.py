@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from small_methods import build, views_of
+from small_methods import backbone_of, build, views_of
 from torch import nn
 
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.methods import METHODS
+from ortho_kernels.trainer.options import option_of
 
 
 def test_prototypes_that_are_normalized_in_place_have_length_one_after_every_step():
@@ -48,6 +49,31 @@ def test_simsiams_predictor_can_keep_its_rate():
     assert build("simsiam").constant_rate_modules() == []
     method = build("simsiam", constant_predictor_rate=True)
     assert method.constant_rate_modules() == [method.predictor]
+
+
+VIEWS = {"one": 1, "two": 2, "asymmetric": 2, "multicrop": 5}  # kinds, and how many views of a picture that is
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_takes_the_views_that_it_declares(name):
+    method, views = build(name), views_of(build("dino"))
+    for kind in option_of(method.Settings, "views").values:
+        assert method(views[: VIEWS[kind]]).loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "accepted"),
+    [
+        ("simclr", "one", "one of two, asymmetric"),
+        ("byol", "multicrop", "one of two, asymmetric"),
+        ("dino", "one", "one of two, asymmetric, multicrop"),
+        ("mae", "multicrop", "one"),
+    ],
+)
+def test_other_views_are_refused_before_the_run(tiny, name, kind, accepted):
+    with pytest.raises(TrainerError) as error:
+        tiny(f"method={name}", backbone_of(name), f"method.views={kind}")
+    assert str(error.value) == f"method.views must be {accepted}; got {kind}."
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -72,7 +72,7 @@ def test_lists_are_not_shared():
         ("trainer.clip=0", "trainer.clip must be more than 0; got 0.0."),
         ("data.views.asymmetric.blur=[1,2]", "data.views.asymmetric.blur must be between 0 and 1; got 2.0."),
         ("data.views.min_area=0", "data.views.min_area must be more than 0 and at most 1; got 0.0."),
-        ("method.views=three", "method.views must be one of one, two, asymmetric, multicrop; got three."),
+        ("method.views=three", "method.views must be one of two, asymmetric; got three."),
         ("optimizer.lr=inf", "optimizer.lr must be a finite number; got inf."),
         ("optimizer.scaling=cubic", "optimizer.scaling must be one of linear, sqrt, none; got cubic."),
         ("optimizer.norm_lr=-1", "optimizer.norm_lr must be at least 0; got -1.0."),

@@ -40,6 +40,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return text.splitlines()[0]
     if "full_key" in text:
         key = re.search(r"full_key: (\S+)", text)
+        if key and re.search(r"Key '[^']+' not in '", text):
+            group = key[1].partition(".")[0]
+            chosen = next((word for word in reversed(overrides) if word.startswith(f"{group}=")), f"{group}=")
+            said = f"The recipe sets {key[1]}, and {chosen} has no such option."
+            return f"{said} Leave out {chosen}, or give another experiment."
         said = next(line for line in causes[-1].splitlines() if not line.endswith("while composing config:"))
         return f"{key[1] if key else 'An option'}: {said}"
     if "Ambiguous value" in text:

@@ -28,7 +28,7 @@ OWN = {
 class MapSettings:
     budget: float | None = option(None, "minutes that this call may take; as many as it needs by default", more_than(0))
     decay: list[float] | None = option(
-        None, "gammas of the control penalty=decay; the recipe's by default", at_least(0)
+        None, "gammas of the control penalty=decay; the recipe's by default", more_than(0)
     )
     weight_decay: list[float] = option(
         [0.1, 10.0], "multiples of the recipe's optimizer.weight_decay, each at gamma 0", at_least(0)
@@ -75,6 +75,10 @@ def plan_map(words: Sequence[str], settings: MapSettings) -> list[PlannedRun]:
     cells = [Cell(", ".join(varied), chosen, penalties) for varied, chosen in combinations(of_cell)]
     first = [*cells[0].words, *penalties[0][1]]  # with which the values below are read and checked
     gammas = [float(load_config([*first, word]).penalty.gamma) for word in _choices(words, "penalty.gamma")]
+    if gammas and not any(gammas):
+        raise TrainerError(
+            "penalty.gamma=0 is the baseline, which every map has: give gammas above 0, or leave it out."
+        )
     seeds = [int(load_config([*first, word]).seed) for word in _choices(words, "seed")] or list(SEEDS)
     of_cells = [list(_configurations(cell, gammas, settings)) for cell in cells]
     planned: dict[str, PlannedRun] = {}  # a configuration that comes twice is one run

@@ -26,11 +26,8 @@ class MethodSettings:
     """What every method has."""
 
     name: str = MISSING  # under which it was chosen
-    views: str = option(
-        "two",
-        "one; two drawn alike, or one of them otherwise; or with small crops",
-        one_of("one", "two", "asymmetric", "multicrop"),
-    )
+    # A subclass that takes other views declares them; data/view_settings.py has all kinds.
+    views: str = option("two", "two drawn alike, or one of them otherwise", one_of("two", "asymmetric"))
 
 
 @dataclass(frozen=True)

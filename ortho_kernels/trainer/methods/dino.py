@@ -9,7 +9,7 @@ from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..options import at_least, between, more_than, option
+from ..options import at_least, between, more_than, one_of, option
 from .base import Method, Output
 from .memory import Center
 from .prototypes import Prototypes
@@ -20,7 +20,7 @@ class DINO(Method):
     @dataclass
     class Settings(TeacherSettings):
         name: str = "dino"
-        views: str = "multicrop"
+        views: str = option("multicrop", "two, and small ones too", one_of("two", "asymmetric", "multicrop"))
         hidden: int = option(2048, "width of the projector's hidden layers", at_least(1))
         projection: int = option(256, "width of its output", at_least(1))
         prototypes: int = option(65536, "number of prototypes", at_least(1))

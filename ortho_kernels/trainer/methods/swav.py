@@ -9,7 +9,7 @@ from lightly.models.modules import SwaVProjectionHead
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from ..options import at_least, between, more_than, option
+from ..options import at_least, between, more_than, one_of, option
 from .base import Method, MethodSettings, Output
 from .memory import Queue
 from .prototypes import Prototypes
@@ -19,7 +19,7 @@ class SwAV(Method):
     @dataclass
     class Settings(MethodSettings):
         name: str = "swav"
-        views: str = "multicrop"
+        views: str = option("multicrop", "two, and small ones too", one_of("two", "asymmetric", "multicrop"))
         hidden: int = option(2048, "width of the projector's hidden layer", at_least(1))
         projection: int = option(128, "width of its output", at_least(1))
         prototypes: int = option(3000, "number of prototypes", at_least(1))
