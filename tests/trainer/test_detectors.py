@@ -230,7 +230,7 @@ def test_weights_that_are_not_finite_are_not_saved(voc, tmp_path):
     settings, checkpoint = small(steps=1), unsaved(tmp_path)
     detector = build(settings)
     detector.rpn.head.cls_logits.bias.register_hook(lambda gradient: gradient * math.nan)
-    with pytest.raises(TrainerError, match="rpn.head.cls_logits.bias is not finite after step 0, which is not saved"):
+    with pytest.raises(TrainerError, match=r"rpn.head.cls_logits.bias is not finite after step 0, which is not saved"):
         train(detector, batches_of(voc, settings), settings, checkpoint)
     assert not checkpoint.path.exists()
 
