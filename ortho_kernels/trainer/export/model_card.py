@@ -23,12 +23,11 @@ SHOWN = {  # of a run's options, and what they are
     "optimizer.weight_decay": "weight decay",
     "trainer.batch_size": "pictures of a batch",
     "seed": "seed",
-    "init": "start",
     "init_sha256": "SHA-256 of the weights that it started from",
 }
 SCALED = (
-    "Of a picture that it has to scale, the pixels and so the features differ a little from the run's. The run rounded the "
-    "longer side, and the processor cuts it to whole pixels: about half of the pictures that are not square shift by half a "
+    "Of a picture that it has to scale, the pixels and so the features differ from the run's. The run rounded the longer "
+    "side, and the processor cuts it to whole pixels: about half of the pictures that are not square shift by half a "
     "pixel. A JPEG that was at least twice too large, the run decoded at a fraction of its size."
 )
 
@@ -75,11 +74,8 @@ def _title(training: dict[str, Any] | None) -> str:
 
 def _start(options: dict[str, Any]) -> list[str]:
     """What the encoder knew before: others' weights may have seen labels."""
-    if options.get("init") == "pretrained":
-        return [f"It started from the trained weights of {options['backbone']['name']}, which may have seen labels."]
-    if options.get("init_sha256"):
-        return ["It started from another encoder's weights, of which this card does not know how they were trained."]
-    return []
+    known = options.get("init_sha256")
+    return ["It started from trained weights. What those had seen, labels too, is not known here."] if known else []
 
 
 def _penalty(options: dict[str, Any]) -> str:

@@ -58,6 +58,4 @@ def _without_places(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names_a_place(key: str, value: Any) -> bool:
-    if key in ("init", "resume"):
-        return value not in (None, "pretrained", "auto")
-    return key in ("root", "runs", "prolongs") or (key == "classes" and isinstance(value, str))
+    return key in ("root", "prolongs") or (key == "classes" and isinstance(value, str))
