@@ -34,8 +34,8 @@ def main(words: Sequence[str]) -> None:
 def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = False) -> list[dict[str, Any]]:
     """Trains and scores a detector for every encoder, writes the files and the page, and prints the table.
 
-    Raises TrainerError, before anything is trained, for words that are wrong, for pictures that can't be read, and for
-    encoders that can't be read or have no stages.
+    Raises TrainerError, before anything is trained, for words that are wrong, for pictures that can't be read or scored,
+    for encoders that can't be read or have no stages, and for folders that can't be written.
     """
     page = Path(settings.output).expanduser()
     if page.is_dir():
@@ -45,18 +45,21 @@ def detect(paths: Sequence[Path], settings: "DetectSettings", random: bool = Fal
     from .report.detected import detection_lines
     from .report.detection_page import write_detection_page
     from .runs.detection_files import examples, shown
-    from .runs.detections import detect_with, read_pictures, require_stages, with_random_weights
+    from .runs.detections import detect_with, read_pictures, require_stages, require_writable, with_random_weights
+    from .runs.exams import find_device
     from .runs.many_exams import encoder_paths
     from .runs.trained import load_trained
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    find_device(settings.device)  # one that is not there is refused before all that takes time
     encoders = [load_trained(path, settings.network) for path in encoder_paths(paths)]
     for trained in encoders:
         require_stages(trained)
     pictures = read_pictures(settings)
     if random:
         encoders += with_random_weights(encoders, settings.seed)
+    require_writable(encoders, page)
     results: list[dict[str, Any]] = []
     try:
         for number, trained in enumerate(encoders, start=1):

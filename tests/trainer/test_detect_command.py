@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from voc_pictures import SHAPES, write_voc
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.detect import main
 from ortho_kernels.trainer.detection.training import rate_at
+from ortho_kernels.trainer.detection.settings import DetectSettings
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder
 from ortho_kernels.trainer.report.later_scores import later_scores
 from ortho_kernels.trainer.report.record import RunRecord
-from ortho_kernels.trainer.runs.detections import with_random_weights
+from ortho_kernels.trainer.runs.detections import read_pictures, with_random_weights
 from ortho_kernels.trainer.runs.pretrain import pretrain
 from ortho_kernels.trainer.runs.trained import load_trained
 
@@ -212,6 +214,45 @@ def test_wrong_words_are_refused(runs, pictures, words, message):
     replaced = {word.partition("=")[0] for word in words}
     with pytest.raises(TrainerError, match=message):
         main([str(runs[0]), *(word for word in given if word.partition("=")[0] not in replaced), *words])
+
+
+def no_training(*_):
+    raise AssertionError("a training began")
+
+
+def test_what_cannot_be_written_is_refused_before_the_training(runs, detect, tmp_path, monkeypatch):
+    """A file stands where a folder belongs: below it even the superuser can write nothing."""
+    monkeypatch.setattr("ortho_kernels.trainer.runs.detections.train", no_training)
+    export_encoder(runs[0], tmp_path / "encoder.safetensors")
+    (tmp_path / "encoder.evaluations").write_text("mine")
+    with pytest.raises(TrainerError, match=r"Cannot write \S*encoder\.evaluations: .* then detect again"):
+        detect(tmp_path / "encoder.safetensors")
+    with pytest.raises(TrainerError, match=r"Cannot write \S*encoder\.evaluations: "):
+        detect(runs[0], f"output={tmp_path / 'encoder.evaluations' / 'page.html'}")
+
+
+@pytest.mark.parametrize("missing", ["torchmetrics.detection", "faster_coco_eval"])
+def test_a_package_that_is_missing_is_named_before_the_training(runs, detect, monkeypatch, missing):
+    monkeypatch.setattr("ortho_kernels.trainer.runs.detections.train", no_training)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(TrainerError, match=r"pip install 'ortho_kernels\[detection\]'"):
+        detect(runs[0])
+
+
+def test_difficult_objects_alone_are_refused_before_the_training(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("ortho_kernels.trainer.runs.detections.train", no_training)
+    hard = write_voc(tmp_path, {("2007", "trainval"): 2, ("2007", "test"): 2}, size=(48, 40), difficult=1)
+    words = [f"root={hard}", f"classes={','.join(SHAPES)}", "train=2007/trainval", *SMALL]
+    with pytest.raises(TrainerError, match="no object but difficult ones"):
+        main([str(runs[0]), *words])
+
+
+def test_test_pictures_that_are_trained_on_are_told(pictures, capsys):
+    settings = DetectSettings(
+        root=str(pictures), classes=list(SHAPES), train=["2007/trainval", "2007/test"], batch_size=2
+    )
+    read_pictures(settings)
+    assert "Of the test pictures 3 are trained on" in capsys.readouterr().out
 
 
 def test_root_and_a_run_have_to_be_given(runs):

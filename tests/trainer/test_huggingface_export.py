@@ -261,11 +261,40 @@ def test_the_card_says_what_it_is_how_it_was_trained_and_what_it_scored(run, tmp
 
 
 def test_no_name_of_a_file_leaves_the_machine(checkpoint, tmp_path):
-    run, _ = checkpoint("backbone=vit_tiny", "backbone.depth=1", "data=cifar10", "data.root=/home/someone/secret")
+    words = ["data=imagefolder", "data.root=/home/someone/secret", "data.classes=my/secret.txt"]
+    words += ["init=../secret/run", "resume=a/secret/run", "prolongs=a/secret/run", "runs=secret"]
+    run, _ = checkpoint("backbone=vit_tiny", "backbone.depth=1", *words)
     export_huggingface(run, tmp_path / "folder")
     export_encoder(run, tmp_path / "encoder.safetensors")
     for file in (tmp_path / "folder" / "README.md", tmp_path / "encoder.safetensors"):
         assert b"secret" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("words", [[], ["init=pretrained", f"init_sha256='{'0' * 64}'"]])
+def test_the_card_says_whether_the_encoder_started_from_trained_weights(checkpoint, tmp_path, words):
+    run, _ = checkpoint("backbone=vit_tiny", "backbone.depth=1", *words)
+    export_huggingface(run, tmp_path / "folder")
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert ("It started from trained weights." in card) == bool(words)
+
+
+def test_the_card_says_which_pixels_are_not_the_runs(checkpoint, tmp_path):
+    run, _ = checkpoint("backbone=vit_tiny", "backbone.depth=1")
+    export_huggingface(run, tmp_path / "folder")
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "The run rounded the longer side, and the processor cuts it to whole pixels" in card
+
+
+def test_the_present_folder_and_a_link_are_places(checkpoint, tmp_path, monkeypatch):
+    run, _ = checkpoint("backbone=resnet18", IMAGENET, "backbone.width=4")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    export_huggingface(run, tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "here")
+    export_huggingface(run, Path("."))
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FILES
+    assert (tmp_path / "link").is_symlink()
+    assert 'from_pretrained("here")' in (tmp_path / "here" / "README.md").read_text()
 
 
 def test_a_color_encoder_serves_in_transformers_pipeline(checkpoint, tmp_path):

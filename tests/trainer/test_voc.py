@@ -120,6 +120,18 @@ WRONG = {
     "no size": (ONE.replace("<width>40</width>", ""), "the picture's size needs a number for width, and has none"),
     "empty": ("<annotation><size><width>4</width><height>3</height></size></annotation>", "000007.xml has no object"),
     "no XML": ("<annotation>", "000007.xml is no XML"),
+    "difficult": (
+        ONE.replace("<difficult>1<", "<difficult>true<"),
+        r"object 2 \(person\): difficult is 0 or 1, and here 'true'",
+    ),
+    "no encoding": (
+        f'<?xml version="1.0" encoding="foo"?>{ONE}',
+        "000007.xml: unknown encoding: foo. Save it in UTF-8",
+    ),
+    "wide encoding": (
+        f'<?xml version="1.0" encoding="gb2312"?>{ONE}',
+        "000007.xml: multi-byte encodings are not supported. Save it in UTF-8",
+    ),
 }
 
 
@@ -128,6 +140,21 @@ def test_wrong_annotations_are_refused(one, annotation, words):
     assert annotation != ONE
     with pytest.raises(TrainerError, match=words):
         read_voc(one(annotation), [("2007", "test")])
+
+
+def test_a_list_of_any_editor_is_read(one):
+    root = one()
+    file = root / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "test.txt"
+    file.write_bytes(b"\xef\xbb\xbf000007\r\n")
+    assert [truth.name for truth in read_voc(root, [("2007", "test")]).truths] == ["VOC2007/000007"]
+    file.write_bytes("000007\n".encode("utf-16"))
+    with pytest.raises(TrainerError, match=r"Cannot read .*test.txt: 'utf-8' codec.* Save it in UTF-8"):
+        read_voc(root, [("2007", "test")])
+
+
+def test_a_class_is_listed_once(one):
+    with pytest.raises(TrainerError, match=r"names dog twice: dog, person, dog\. Name each once"):
+        read_voc(one(), [("2007", "test")], ["dog", "person", "dog"])
 
 
 def test_what_is_missing_is_named(one):

@@ -58,10 +58,7 @@ def average_precision(
     """
     if len(predictions) != len(truths):
         raise ValueError(f"{len(predictions)} pictures have predictions, and {len(truths)} have truths")
-    counted = torch.cat([truth.labels[~truth.difficult] for truth in truths]) if truths else torch.zeros(0).long()
-    if not len(counted):
-        raise TrainerError("The test pictures have no object but difficult ones: there is nothing to score.")
-    metric = _metric()
+    counted, metric = _counted(truths), _metric()
     on_host = [{key: each[key].detach().cpu() for key in ("boxes", "labels", "scores")} for each in predictions]
     metric.update(on_host, [_target(truth, each["labels"]) for truth, each in zip(truths, on_host, strict=True)])
     result = metric.compute()
@@ -79,6 +76,20 @@ def average_precision(
         fmean(each.ap75 for each in every),
         per_class,
     )
+
+
+def require_scorable(truths: Sequence[Boxes]) -> None:
+    """Raises TrainerError where no prediction could be scored: no object counts, or a package is missing."""
+    _counted(truths)
+    _metric()
+
+
+def _counted(truths: Sequence[Boxes]) -> Tensor:
+    """The labels of all objects that are not difficult."""
+    counted = torch.cat([truth.labels[~truth.difficult] for truth in truths]) if truths else torch.zeros(0).long()
+    if not len(counted):
+        raise TrainerError("The test pictures have no object but difficult ones: there is nothing to score.")
+    return counted
 
 
 def _metric() -> Any:

@@ -77,13 +77,16 @@ def read_voc(root: Path | str, sets: Sequence[tuple[str, str]], classes: Sequenc
     `root` is the folder that holds VOCdevkit, or VOCdevkit itself. All annotations are read at once. VOC counts pixels from
     1 and includes the last one, so a box `xmin, ymin, xmax, ymax` becomes `xmin - 1, ymin - 1, xmax, ymax`.
 
-    Raises TrainerError, with the file, for a list, annotation or picture that is missing, an object without a box or of
-    no class in the list, and a box that has no area or leaves its picture.
+    Raises TrainerError, with the file, for a list, annotation or picture that is missing or can't be read, an object
+    without a box or of no class in the list, and a box that has no area or leaves its picture; and for a class that is
+    listed twice.
     """
     given = Path(root).expanduser()
     folder = given / "VOCdevkit" if (given / "VOCdevkit").is_dir() else given
     if not sets:
         raise TrainerError("Name one set of pictures at least, such as 2007 trainval.")
+    if twice := [name for name in classes if list(classes).count(name) > 1]:
+        raise TrainerError(f"The list of classes names {twice[0]} twice: {', '.join(classes)}. Name each once.")
     files, sizes, truths = [], [], []
     for year, name in sets:
         part = folder / f"VOC{year}"
@@ -102,9 +105,11 @@ def _listed(part: Path, name: str, given: Path) -> list[str]:
     """The names of a set's pictures. Lists of one class have a second column, which is left aside."""
     file = part / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except OSError as error:
         raise TrainerError(f"Cannot read {file}: {error.strerror}. {given} has no such set. {LAYOUT}.") from None
+    except UnicodeDecodeError as error:
+        raise TrainerError(f"Cannot read {file}: {error}. Save it in UTF-8.") from None
     names = [line.split()[0] for line in lines if line.strip()]
     if not names:
         raise TrainerError(f"{file} lists no picture. Unpack the archive again.")
@@ -119,13 +124,15 @@ def _annotation(file: Path, name: str, classes: Sequence[str]) -> tuple[tuple[in
         raise TrainerError(f"Cannot read the annotation {file}: {error.strerror}. Unpack the archive again.") from None
     except ElementTree.ParseError as error:
         raise TrainerError(f"{file} is no XML ({error}). Unpack the archive again.") from None
+    except (LookupError, ValueError) as error:  # of the encoding that its first line names
+        raise TrainerError(f"Cannot read the annotation {file}: {error}. Save it in UTF-8.") from None
     width, height = (_number(root.find("size"), key, f"{file}: the picture's size") for key in ("width", "height"))
     objects = root.findall("object")
     if not objects:
         raise TrainerError(
             f"{file} has no object. Add its boxes, or take the picture from the lists in ImageSets/Main."
         )
-    boxes, labels = [], []
+    boxes, labels, difficult = [], [], []
     for number, found in enumerate(objects, start=1):
         kind = (found.findtext("name") or "").strip()
         if kind not in classes:
@@ -134,9 +141,17 @@ def _annotation(file: Path, name: str, classes: Sequence[str]) -> tuple[tuple[in
                 f"{did_you_mean(kind, classes)} The list: {', '.join(classes)}."
             )
         labels.append(1 + classes.index(kind))
-        boxes.append(_box(found, width, height, f"{file}: object {number} ({kind})"))
-    difficult = [(found.findtext("difficult") or "0").strip() == "1" for found in objects]
+        whose = f"{file}: object {number} ({kind})"
+        boxes.append(_box(found, width, height, whose))
+        difficult.append(_is_difficult(found, whose))
     return (int(width), int(height)), Boxes(torch.tensor(boxes), torch.tensor(labels), torch.tensor(difficult), name)
+
+
+def _is_difficult(found: ElementTree.Element, whose: str) -> bool:
+    text = (found.findtext("difficult") or "").strip()
+    if text not in ("", "0", "1"):
+        raise TrainerError(f"{whose}: difficult is 0 or 1, and here {text!r}. Correct it.")
+    return text == "1"
 
 
 def _box(found: ElementTree.Element, width: float, height: float, whose: str) -> list[float]:

@@ -38,6 +38,7 @@ def export_huggingface(source: Path, target: Path, network: str | None = None) -
     Raises TrainerError where there is no such encoder, where transformers has no such network, and for a target that is
     something else or can't be written.
     """
+    target = target.resolve()  # "." has no name, and a link stays one
     _require_place(target)
     description, weights, scores = _read(source, network)
     encoder = build_described(description, weights)

@@ -25,6 +25,11 @@ SHOWN = {  # of a run's options, and what they are
     "seed": "seed",
     "init_sha256": "SHA-256 of the weights that it started from",
 }
+SCALED = (
+    "Of a picture that it has to scale, the pixels and so the features differ from the run's. The run rounded the longer "
+    "side, and the processor cuts it to whole pixels: about half of the pictures that are not square shift by half a "
+    "pixel. A JPEG that was at least twice too large, the run decoded at a fraction of its size."
+)
 
 
 def use_lines(folder: str, channels: int) -> str:
@@ -63,7 +68,14 @@ def _title(training: dict[str, Any] | None) -> str:
         return "# An image encoder\n\nIt was pretrained without labels by `ortho_kernels`."
     options = training["options"]
     title = f"# {options['backbone']['name']}, pretrained by {options['method']['name']} on {options['data']['name']}"
-    return f"{title}\n\nAn image encoder, pretrained without labels by `ortho_kernels`. {_penalty(options['penalty'])}"
+    sentences = ["An image encoder, pretrained without labels by `ortho_kernels`.", *_start(options)]
+    return f"{title}\n\n{' '.join([*sentences, _penalty(options['penalty'])])}"
+
+
+def _start(options: dict[str, Any]) -> list[str]:
+    """What the encoder knew before: others' weights may have seen labels."""
+    known = options.get("init_sha256")
+    return ["It started from trained weights. What those had seen, labels too, is not known here."] if known else []
 
 
 def _penalty(options: dict[str, Any]) -> str:
@@ -79,6 +91,7 @@ def _use(folder: str, features: int, preprocess: Preprocess) -> str:
     sentences = [
         f"`features` has the shape `(pictures, {features})`.",
         f"The processor makes of each {kind} picture its middle square, at {preprocess.size} x {preprocess.size} pixels.",
+        SCALED,
     ]
     if preprocess.decode_size != preprocess.size:
         sentences.append(

@@ -49,8 +49,13 @@ def _scores_at_the_end(results: dict[str, Any], options: dict[str, Any]) -> Iter
 
 
 def _without_places(options: dict[str, Any]) -> dict[str, Any]:
+    """Without files of the machine: options that name one, and values that can't be anything else."""
     return {
         key: _without_places(value) if isinstance(value, dict) else value
         for key, value in options.items()
-        if key != "root" and not str(value).startswith(("/", "~"))
+        if isinstance(value, dict) or not (_names_a_place(key, value) or str(value).startswith(("/", "~", ".")))
     }
+
+
+def _names_a_place(key: str, value: Any) -> bool:
+    return key in ("root", "prolongs") or (key == "classes" and isinstance(value, str))

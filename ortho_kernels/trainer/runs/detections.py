@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
 from ..backbones import build_encoder
-from ..detection.average_precision import average_precision
+from ..detection.average_precision import average_precision, require_scorable
 from ..detection.batches import Batches
 from ..detection.checkpoint import Checkpoint
 from ..detection.networks import build_detector, complete
@@ -18,12 +19,13 @@ from ..detection.stages import split_stages
 from ..detection.training import take_statistics, train
 from ..detection.voc import VOC, read_voc
 from ..engine.memory_format import apply_memory_format
-from ..errors import TrainerError
+from ..errors import TrainerError, writing
 from ..randomness import preserve_global_generators, seed_globally
 from ..report.evaluated import read_evaluations
 from .detection_files import asked_of, detection_name, outcome_of
 from .evaluation_files import write_evaluated
 from .exams import exam_seed, find_device
+from .folders import try_writing
 from .trained import Trained
 
 
@@ -34,7 +36,8 @@ class Pictures:
 
 
 def read_pictures(settings: DetectSettings) -> Pictures:
-    """Raises TrainerError for sets that are not there, and for fewer training pictures than a step has."""
+    """Raises TrainerError for sets that are not there, fewer training pictures than a step has, and test pictures that
+    can't be scored."""
     if settings.root is None:
         raise TrainerError("root is missing: give the folder that holds VOCdevkit, as root=FOLDER.")
     root = settings.root
@@ -42,6 +45,12 @@ def read_pictures(settings: DetectSettings) -> Pictures:
     if len(train) < settings.batch_size:
         raise TrainerError(
             f"batch_size={settings.batch_size} is more than the {len(train)} training pictures: give less."
+        )
+    require_scorable(test.truths)
+    if shared := {truth.name for truth in train.truths} & {truth.name for truth in test.truths}:
+        print(
+            f"Of the test pictures {len(shared)} are trained on: their scores say nothing of other pictures.",
+            flush=True,
         )
     return Pictures(train, test)
 
@@ -81,6 +90,14 @@ def _before_training(trained: Trained, seed: int) -> Trained:
 def require_stages(trained: Trained) -> None:
     """Raises TrainerError for an encoder without stages."""
     split_stages(trained.encoder, trained.preprocess.channels, trained.preprocess.size, encoder_name(trained))
+
+
+def require_writable(encoders: Sequence[Trained], page: Path) -> None:
+    """Raises TrainerError where results can't be written: a detector may train for a day before them."""
+    for folder in dict.fromkeys([*(trained.results_folder for trained in encoders), page.parent]):
+        with writing(folder, then="detect again"):
+            folder.mkdir(parents=True, exist_ok=True)
+            try_writing(folder)
 
 
 def encoder_name(trained: Trained) -> str:

@@ -174,11 +174,15 @@ def _fresh_folder(runs: Path, name: str) -> Path:
     raise TrainerError(f"{runs} holds too many runs named {name}.")
 
 
-def _check_writable(folder: Path) -> None:
-    """Found out by trying: permissions, quotas and read-only mounts all show only so."""
+def try_writing(folder: Path) -> None:
+    """Raises OSError where nothing can be written: permissions, quotas and read-only mounts all show only by trying."""
     probe = folder / ".write-test"
+    probe.write_bytes(b"\0" * 4096)
+    probe.unlink()
+
+
+def _check_writable(folder: Path) -> None:
     try:
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        try_writing(folder)
     except OSError as error:
         raise TrainerError(f"Cannot write in {folder}: {error.strerror}. Choose another folder: runs=FOLDER.") from None
