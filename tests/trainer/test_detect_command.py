@@ -15,8 +15,8 @@ from voc_pictures import SHAPES, write_voc
 
 from ortho_kernels.trainer.config import load_config
 from ortho_kernels.trainer.detect import main
-from ortho_kernels.trainer.detection.training import rate_at
 from ortho_kernels.trainer.detection.settings import DetectSettings
+from ortho_kernels.trainer.detection.training import rate_at
 from ortho_kernels.trainer.errors import TrainerError
 from ortho_kernels.trainer.export import export_encoder
 from ortho_kernels.trainer.report.later_scores import later_scores
