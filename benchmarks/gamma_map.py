@@ -8,12 +8,14 @@ written by `python -m benchmarks.tables`.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ortho_kernels.trainer.config import flattened, identity, load_config
 from ortho_kernels.trainer.report.finished import read_finished
-from ortho_kernels.trainer.report.groups import Group, groups_of
+from ortho_kernels.trainer.report.groups import Failure, Group, groups_of, with_failures
 from ortho_kernels.trainer.report.intervals import Interval
 from ortho_kernels.trainer.report.map_cells import cells_of
 from ortho_kernels.trainer.report.measures import Measure
@@ -65,6 +67,18 @@ def _evidence(one: Recommendation, measure: Measure) -> dict[str, object]:
     }
 
 
+def failures_in(folder: Path) -> Iterator[Failure]:
+    """The runs that the map names as failed."""
+    [known] = folder.glob("map-*/map.json")
+    cells = json.loads(known.read_text())["cells"]
+    stopped = {run["title"]: run["error"] for runs in cells.values() for run in runs if run["error"]}
+    for file in folder.glob("*/config.yaml"):
+        if not (file.parent / "results.json").exists():
+            config = load_config([f"config={file}"])
+            if config.title in stopped:
+                yield Failure(flattened(identity(config)), stopped[config.title])
+
+
 def _cell(group: Group) -> tuple[str, str]:
     return group.settings["method.name"], group.settings["backbone.name"]
 
@@ -82,7 +96,7 @@ def _written(interval: Interval | None, measure: Measure) -> str:
 
 def main() -> None:
     [folder] = map(Path, sys.argv[1:])
-    groups = sorted(groups_of(read_finished([folder]).runs), key=_cell)
+    groups = sorted(with_failures(groups_of(read_finished([folder]).runs), list(failures_in(folder))), key=_cell)
     print(write_csv(ROOT / "docs" / "map.csv", list(rows_of(groups, commit=folder.name))))
     drawing = ROOT / "docs" / "map.svg"
     drawing.write_text(draw(groups, commit=folder.name))

@@ -192,6 +192,8 @@ def test_a_failed_run_is_tried_again_after_all_others(build):
     again = build(sweep.attempt)
     again._read()
     assert [run.title for run in again.waiting] == [*TITLES[1:], TITLES[0]]
+    assert again.missing()[0] == f"{TITLES[0]} (failed: no)", "it stays one until it is done"
+    assert again.failures()[0].settings["seed"] == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from made_up_map import decay, none, runs, so, srip
 from scipy import stats
 
-from ortho_kernels.trainer.report.groups import groups_of
+from ortho_kernels.trainer.report.groups import Failure, groups_of, with_failures
 from ortho_kernels.trainer.report.recommended_gamma import recommendations
 
 SCORES = {
@@ -190,3 +190,16 @@ def test_rankme_judges_where_nothing_is_scored():
         {name: [100 * v for v in row] for name, row in SCORES.items()}, "rankme", key="representation_rankme"
     )
     assert found.gamma == 1e-3
+
+
+def test_a_gamma_of_which_a_run_failed_is_judged_by_no_other_seed():
+    """One that diverges in one seed of three would be flattered by the two that went well."""
+    every = runs(SCORES)
+    failed = next(run for run in every if run.results["settings"]["penalty.gamma"] == 1e-3)
+    groups = groups_of([run for run in every if run is not failed])
+    [found] = recommendations(
+        with_failures(groups, [Failure(failed.results["settings"], "The penalty is inf at step 33")])
+    )
+    without = recommend({name: row for name, row in SCORES.items() if name != so(1e-3)})
+    assert (found.gamma, found.gain) == (without.gamma, without.gain) == (1e-2, without.gain)
+    assert "gamma 1e-3 is left out: 1 of 3 runs failed (The penalty is inf at step 33)" in found.cautions

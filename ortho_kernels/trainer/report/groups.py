@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .record import RunRecord
 
@@ -14,12 +14,20 @@ MOST_NAMED = 3  # settings in a label
 SEED = re.compile(r"\bseed=\S+?(,\s*|\s|$)")  # in the titles that a sweep gives its runs
 
 
+class Failure(NamedTuple):
+    """A run that has no results, since something stopped it."""
+
+    settings: dict[str, Any]
+    reason: str
+
+
 @dataclass(frozen=True)
 class Group:
     """The runs of one configuration, one for each seed."""
 
     label: str  # theirs, without the seed
     runs: tuple[RunRecord, ...]
+    failures: tuple[Failure, ...] = ()  # of other seeds
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,6 +63,14 @@ def groups_of(runs: Sequence[RunRecord]) -> list[Group]:
         for members in _collected(alike, _label_without_seed) if repeated else [alike]:
             groups.append(_group(list({_seed(run): run for run in members}.values())))
     return [_told_apart(group, [other for other in groups if other.label == group.label]) for group in groups]
+
+
+def with_failures(groups: Sequence[Group], failures: Sequence[Failure]) -> list[Group]:
+    """The groups with the failures that are of their configuration."""
+    known = [({key: value for key, value in one.settings.items() if key != "seed"}, one) for one in failures]
+    return [
+        replace(group, failures=tuple(one for settings, one in known if settings == group.settings)) for group in groups
+    ]
 
 
 def repeats_in(runs: Sequence[RunRecord], groups: Sequence[Group]) -> list[RunRecord]:

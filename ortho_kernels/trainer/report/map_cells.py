@@ -1,7 +1,7 @@
 """The cells of a map: what one method makes of one backbone without a penalty, with it, and with what is to be beaten."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .groups import Group, alike_but, varied
 from .plots.drawing import spelled
@@ -78,7 +78,7 @@ def _cell(name: str, decay: float, family: Sequence[Group]) -> Cell:
         values = tuple(f"×{factor:.3g}" if decay else written(factor) for factor in factors)
         controls = _relabeled("weight decay", values, baselines)
         series.append(Series("weight decay", controls, factors, values, is_control=True))
-    return Cell(name, decay, baseline and Group(BASELINE, baseline.runs), tuple(series))
+    return Cell(name, decay, baseline and replace(baseline, label=BASELINE), tuple(series))
 
 
 def _gammas(kind: Sequence[Group], kinds: Sequence[Group]) -> Series:
@@ -92,7 +92,7 @@ def _gammas(kind: Sequence[Group], kinds: Sequence[Group]) -> Series:
 
 
 def _relabeled(name: str, values: Sequence[str], groups: Mapping[float, Group]) -> tuple[Group, ...]:
-    return tuple(Group(f"{name} {value}", group.runs) for value, group in zip(values, groups.values(), strict=True))
+    return tuple(replace(group, label=f"{name} {value}") for value, group in zip(values, groups.values(), strict=True))
 
 
 def _one_each(groups: Sequence[Group], number: Callable[[Group], float]) -> dict[float, Group]:

@@ -12,7 +12,7 @@ from .atomic_writing import write_atomically
 from .comparability import apart, parts_of
 from .configuration import configuration, machines, run_list
 from .findings import collapses
-from .groups import Group, groups_of
+from .groups import Failure, Group, groups_of, with_failures
 from .lead import lead
 from .map_cells import Cell, cells_of
 from .map_tables import cost_table, recommendation_lines, recommendation_table, settings_table
@@ -41,7 +41,7 @@ READING = (
     "Rows are judged one by one: of 20 without any effect, one is told apart from gamma 0 on average, up or down.",
 )
 STARS = "* The interval of the difference excludes 0."
-HATCHED = "Hatched: left out, since runs collapsed or seeds differ too much."
+HATCHED = "Hatched: left out, since runs collapsed or failed, or seeds differ too much."
 CAPTION = (
     "The mean of each setting with the interval of its difference to gamma 0. A bar that does not reach the horizontal "
     "line, gamma 0, is told apart from it. Dots beside it are its runs, less what their seed adds to every setting. Crosses "
@@ -50,26 +50,33 @@ CAPTION = (
 CAPTION_OF_RANKME = "RankMe counts the directions that the features use. Bars and dots as above."
 
 
-def write_map(path: Path, records: Sequence[RunRecord], missing: Sequence[str] = (), score: str = "knn") -> None:
+def write_map(
+    path: Path,
+    records: Sequence[RunRecord],
+    missing: Sequence[str] = (),
+    score: str = "knn",
+    failures: Sequence[Failure] = (),
+) -> None:
     """Writes the self-contained page, whole or not at all.
 
     `missing` names runs that are not in it, with the reason. `score` is what gamma is judged by: knn, linear_probe or,
-    without labels, rankme.
+    without labels, rankme. A setting of which a run has failed is judged by none of its other seeds.
     Raises ValueError for another score, and where there is no record.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(records, missing, score))
+    write_atomically(path, render(records, missing, score, failures))
 
 
-def map_lines(records: Sequence[RunRecord], score: str = "knn") -> list[str]:
+def map_lines(records: Sequence[RunRecord], score: str = "knn", failures: Sequence[Failure] = ()) -> list[str]:
     """The recommendations as lines of text, for a terminal."""
-    return recommendation_lines(recommendations(groups_of(records), score), judge(score))
+    groups = with_failures(groups_of(records), failures)
+    return recommendation_lines(recommendations(groups, score), judge(score))
 
 
-def render(records: Sequence[RunRecord], missing: Sequence[str], score: str) -> str:
+def render(records: Sequence[RunRecord], missing: Sequence[str], score: str, failures: Sequence[Failure]) -> str:
     if not records:
         raise ValueError("a map needs a finished run at least")
-    measure, groups = judge(score), groups_of(records)
+    measure, groups = judge(score), with_failures(groups_of(records), failures)
     cells = cells_of(groups)
     named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
     alarms = [*apart(parts_of(groups)), *collapses(named)]

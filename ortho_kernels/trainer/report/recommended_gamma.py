@@ -109,7 +109,10 @@ def recommendations(groups: Sequence[Group], score: str = "knn") -> list[Recomme
 
 
 def judged_by(cell: Cell, measure: Measure) -> Judged:
-    """Groups with a run that collapsed or diverged, or whose seeds differ far more than others', are left out."""
+    """Groups with a run that collapsed or failed, or whose seeds differ far more than others', are left out.
+
+    The seeds that remain of such a group are those that went well: they would flatter it.
+    """
     scores: dict[str, dict[Any, float]] = {}
     left_out: dict[str, str] = {}
     for group in cell.groups:
@@ -128,6 +131,9 @@ def judged_by(cell: Cell, measure: Measure) -> Judged:
 
 def _why_left_out(group: Group, found: Mapping[Any, float], measure: Measure) -> str:
     """Empty where it can be judged."""
+    if group.failures:
+        count = f"{len(group.failures)} of {len(group.runs) + len(group.failures)} runs failed"
+        return f"{count} ({group.failures[0].reason})"
     if collapsed := sum(collapse_of(run) is not None for run in group.runs):
         return f"{collapsed} of {len(group.runs)} runs collapsed"
     return "" if all(map(math.isfinite, found.values())) else f"{measure.short} is not finite in a run"

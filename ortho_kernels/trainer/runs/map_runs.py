@@ -13,10 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ..config.identity import fingerprint
+from ..config.identity import fingerprint, flattened, identity
 from ..config.map_plan import MapSettings, PlannedRun
 from ..errors import TrainerError, first_sentence, writing
 from ..report.atomic_writing import write_atomically
+from ..report.groups import Failure
 from ..report.map_page import map_lines, write_map
 from ..report.map_tables import map_csv
 from ..report.recommended_gamma import judge
@@ -45,7 +46,7 @@ class MapRuns:
         self.budget = TimeBudget(None if settings.budget is None else 60 * settings.budget, began=began)
         self.folder = Path(planned[0].config.runs).expanduser() / f"map-{_name(planned)}"
         self.finished: dict[str, Path] = {}  # by the runs' titles
-        self.failed: dict[str, str] = {}  # what stopped them
+        self.failed: dict[str, str] = {}  # what stopped them, in an earlier call too
         self.began: dict[str, float] = {}  # those under way
         self.waiting: list[PlannedRun] = []
 
@@ -100,10 +101,13 @@ class MapRuns:
             try:
                 known = json.loads(path.read_text())
                 self.budget.measured = known["seconds"]
-                failed = {run["title"] for runs in known["cells"].values() for run in runs if run["error"]}
+                stopped = {
+                    run["title"]: run["error"] for runs in known["cells"].values() for run in runs if run["error"]
+                }
             except (ValueError, KeyError, TypeError):
                 raise TrainerError(f"{path} is no file of a map. Remove it: no result is lost.") from None
-            self.waiting.sort(key=lambda run: run.title in failed)  # they may fail again, and keep nobody waiting
+            self.failed = {run.title: stopped[run.title] for run in self.waiting if run.title in stopped}
+            self.waiting.sort(key=lambda run: run.title in self.failed)  # they may fail again, and keep nobody waiting
         if self.finished:
             print(f"{len(self.finished)} of {len(self.planned)} runs are finished already.", flush=True)
 
@@ -156,6 +160,7 @@ class MapRuns:
             said = f"failed: {first_sentence(error)}"
         else:
             self.finished[title] = folder
+            self.failed.pop(title, None)
             measure = judge(self.settings.score)
             score = measure.value(RunRecord.read(folder))
             said = "no score" if score is None else f"{measure.short} {measure.write(score)}"
@@ -208,12 +213,19 @@ class MapRuns:
         with writing(self.folder / "map.csv", then=AGAIN) as path:
             write_atomically(path, map_csv(records))
         with writing(self.page, then=AGAIN) as path:
-            write_map(path, records, missing, self.settings.score)
-        print("\n".join(["", *map_lines(records, self.settings.score), ""]))
+            write_map(path, records, missing, self.settings.score, self.failures())
+        print("\n".join(["", *map_lines(records, self.settings.score, self.failures()), ""]))
         if len(self.finished) < len(self.planned):
             left = len(self.planned) - len(self.finished)
             print(f"Not done: {left} of {len(self.planned)} runs. The same words go on.")
         print(f"Map: {self.page}", flush=True)
+
+    def failures(self) -> list[Failure]:
+        """Of runs that would be in the map."""
+        return [
+            Failure(flattened(identity(self.planned[title].config)), first_sentence(error).removesuffix("."))
+            for title, error in self.failed.items()
+        ]
 
     def missing(self) -> list[str]:
         """The runs without results, with the reason."""
