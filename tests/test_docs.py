@@ -35,7 +35,7 @@ NOT_RUN = {  # by the page and the block's first words
     "gpu.md: python -m ortho_kernels.tune --seconds": "needs a card",
     "gpu.md: python -m benchmarks.gpu.penalties --model": "needs a card",
     "map.md: python -m ortho_kernels.trainer.map experiment=quick/map": "takes an hour",
-    "mae.md: python -m ortho_kernels.trainer -m": "takes more than an hour",
+    "mae.md: python -m ortho_kernels.trainer -m": "takes an hour",
     "many_machines.md: torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d": "needs two machines",
     "many_machines.md: torchrun --nnodes=1 --nproc-per-node=8 -m": "needs two machines",
     "many_machines.md: python -m ortho_kernels.trainer -m": "needs SLURM",

@@ -97,7 +97,7 @@ def test_memory_holds_whole_pictures_unless_workers_are_to_cut_them(folder):
         return ImageFolder(root=str(folder), size=8, **options).load().train
 
     whole, _ = load().whole(torch.tensor([0]))
-    assert whole[0].shape == (3, 8, 11)  # of 9 x 12
+    assert whole[0].shape == (3, 8, 10)  # of 9 x 12
     assert not load(pipeline="workers").in_memory
     assert load(pipeline="device", memory_gib=0).in_memory is False
     assert not load(views=ViewSettings(transform="own_views:noisy")).in_memory

@@ -44,10 +44,11 @@ def pixels_of(image: Image.Image, size: int, channels: int = 3) -> Tensor:
 
 
 def middle_square(pixels: Tensor) -> Tensor:
-    """Of a picture `(channels, height, width)`, as torchvision's CenterCrop."""
+    """Of a picture `(channels, height, width)`, as transformers' processors cut it; torchvision's CenterCrop rounds an odd
+    half to the even pixel."""
     height, width = pixels.shape[1:]
     side = min(height, width)
-    top, left = round((height - side) / 2), round((width - side) / 2)
+    top, left = (height - side) // 2, (width - side) // 2
     return pixels[:, top : top + side, left : left + side]
 
 

@@ -26,9 +26,8 @@ SHOWN = {  # of a run's options, and what they are
     "init_sha256": "SHA-256 of the weights that it started from",
 }
 SCALED = (
-    "Of a picture that it has to scale, the pixels and so the features differ from the run's. The run rounded the longer "
-    "side, and the processor cuts it to whole pixels: about half of the pictures that are not square shift by half a "
-    "pixel. A JPEG that was at least twice too large, the run decoded at a fraction of its size."
+    "Of a picture that it has to scale, some bytes are rounded otherwise than the run rounded them, by one of 255, and the "
+    "features differ as little. A JPEG that was at least twice too large, the run decoded at a fraction of its size."
 )
 
 
