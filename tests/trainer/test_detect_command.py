@@ -227,8 +227,8 @@ def test_what_cannot_be_written_is_refused_before_the_training(runs, pictures, d
     (tmp_path / "encoder.evaluations").write_text("mine")
     with pytest.raises(TrainerError, match=r"Cannot write \S*encoder\.evaluations: .* then detect again"):
         detect(tmp_path / "encoder.safetensors")
+    words = [f"root={pictures}", f"classes={','.join(SHAPES)}", *SMALL]
     with pytest.raises(TrainerError, match=r"Cannot write \S*encoder\.evaluations: "):
-        words = [f"root={pictures}", f"classes={','.join(SHAPES)}", *SMALL]
         main([str(runs[0]), *words, f"output={tmp_path / 'encoder.evaluations' / 'page.html'}"])
 
 
