@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from ortho_kernels.trainer.config import flattened, identity, load_config
 from ortho_kernels.trainer.report.finished import read_finished
 from ortho_kernels.trainer.report.groups import Failure, Group, groups_of, with_failures
@@ -73,10 +75,9 @@ def failures_in(folder: Path) -> Iterator[Failure]:
     cells = json.loads(known.read_text())["cells"]
     stopped = {run["title"]: run["error"] for runs in cells.values() for run in runs if run["error"]}
     for file in folder.glob("*/config.yaml"):
-        if not (file.parent / "results.json").exists():
-            config = load_config([f"config={file}"])
-            if config.title in stopped:
-                yield Failure(flattened(identity(config)), stopped[config.title])
+        title = OmegaConf.load(file).title
+        if title in stopped:  # once, however often it was tried
+            yield Failure(flattened(identity(load_config([f"config={file}"]))), stopped.pop(title))
 
 
 def _cell(group: Group) -> tuple[str, str]:
