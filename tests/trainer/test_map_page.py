@@ -68,6 +68,16 @@ def page(tmp_path_factory):
     return path
 
 
+def test_one_alarm_a_cell_names_what_collapsed(tmp_path):
+    collapsed = [*runs({srip(0.02): [0.1, 0.2, 0.3]}, spread=0.01), *runs({srip(0.2): [None, 0.1, None]}, spread=0.01)]
+    write_map(tmp_path / "map.html", [*runs(SCORES), *collapsed, *runs(SCORES, BYOL)])
+    [alarm] = re.findall(r'<p class="alarm">(.*?)</p>', (tmp_path / "map.html").read_text())
+    assert alarm.startswith(
+        "simclr, resnet18: runs collapsed at srip 2e-2 (seed 0, 1, 2); srip 0.2 (seed 1). "
+        "All of these but gamma 0 are left out."
+    )
+
+
 def test_the_heat_map_has_the_differences_to_gamma_0_and_stars_where_they_are_clear():
     one, other = {**SCORES}, {name: row for name, row in SCORES.items() if name != so(1e-2)}
     markup = heat_map(judged(runs(one), runs(other, BYOL)), KNN)

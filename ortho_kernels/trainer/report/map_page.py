@@ -9,9 +9,10 @@ from pathlib import Path
 
 from . import heat_map, tables
 from .atomic_writing import write_atomically
+from .collapse import advice
 from .comparability import apart, parts_of
 from .configuration import configuration, machines, run_list
-from .findings import collapses
+from .findings import collapse_of
 from .groups import Failure, Group, groups_of, with_failures
 from .lead import lead
 from .map_cells import Cell, cells_of
@@ -78,8 +79,7 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str, fai
         raise ValueError("a map needs a finished run at least")
     measure, groups = judge(score), with_failures(groups_of(records), failures)
     cells = cells_of(groups)
-    named = [Group(f"{cell.name}, {group.label}", group.runs) for cell in cells for group in cell.groups]
-    alarms = [*apart(parts_of(groups)), *collapses(named)]
+    alarms = [*apart(parts_of(groups)), *filter(None, map(_collapsed, cells))]
     captions = {measure: CAPTION}
     captions.setdefault(RANKME, CAPTION_OF_RANKME)
     sections = {
@@ -105,6 +105,18 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str, fai
 def _title(cells: Sequence[Cell]) -> str:
     named = " and ".join(cell.name for cell in cells) if len(cells) < 3 else f"{len(cells)} cells"
     return f"Map of gamma: {named}"
+
+
+def _collapsed(cell: Cell) -> str:
+    """Empty where no run of the cell has collapsed."""
+    found = []
+    for group in cell.groups:
+        if seeds := [str(seed) for seed, run in group.by_seed.items() if collapse_of(run) is not None]:
+            found.append(f"{group.label} (seed {', '.join(seeds)})")
+    if not found:
+        return ""
+    method = cell.groups[0].settings.get("method.name")
+    return f"{cell.name}: runs collapsed at {'; '.join(found)}. All of these but gamma 0 are left out. {advice(method)}"
 
 
 def _recommended(groups: Sequence[Group], score: str) -> str:
