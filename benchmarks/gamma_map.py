@@ -28,14 +28,14 @@ from ortho_kernels.trainer.report.recommended_gamma import JUDGES, Recommendatio
 
 from .checkout import ROOT
 from .results import write_csv
+from .study import origin_of
 
 SCORES = ("knn", "rankme")
 
 
 def rows_of(groups: Sequence[Group], commit: str) -> Iterator[dict[str, object]]:
     """One for each score, cell and penalty."""
-    about = groups[0].runs[0].results["machine"]
-    origin = {"machine": f"{about['processor']}, {about['cores']} cores, torch {about['torch']}", "commit": commit}
+    origin = origin_of(groups[0], commit)
     for score in SCORES:
         for one in recommendations(groups, score):
             yield {**_evidence(one, JUDGES[score]), **origin}
@@ -62,10 +62,10 @@ def _evidence(one: Recommendation, measure: Measure) -> dict[str, object]:
         "cell": f"{one.cell.name}, {one.penalty.name}",
         "recommended": one.value or "none",
         "shown": one.shown_value,
-        "gain": _written(one.gain, measure),
-        "over_decay": _written(_over(one, "decay"), measure),
-        "over_weight_decay": _written(_over(one, "weight decay"), measure),
-        "on_other_seeds": _written(elsewhere, measure),
+        "gain": measure.difference_text(one.gain),
+        "over_decay": measure.difference_text(_over(one, "decay")),
+        "over_weight_decay": measure.difference_text(_over(one, "weight decay")),
+        "on_other_seeds": measure.difference_text(elsewhere),
     }
 
 
@@ -86,13 +86,6 @@ def _cell(group: Group) -> tuple[str, str]:
 
 def _over(one: Recommendation, kind: str) -> Interval | None:
     return one.over_controls[kind][1] if kind in one.over_controls else None
-
-
-def _written(interval: Interval | None, measure: Measure) -> str:
-    if interval is None:
-        return "–"
-    bounds = measure.difference_bounds(interval)
-    return measure.difference(interval) + (f" ({bounds})" if bounds else "")
 
 
 def main() -> None:

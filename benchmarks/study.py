@@ -33,11 +33,7 @@ SCORES = {"study": COMPARED[:5], "mae": (TRAINING[2], *COMPARED[:5])}  # of each
 def rows_of(groups: Sequence[Group], scores: Sequence[Measure], commit: str) -> Iterator[dict[str, object]]:
     """One for each group, and one for each of its differences, with a column a score."""
     for group in groups:
-        about = group.runs[0].results["machine"]
-        origin = {
-            "machine": f"{about['processor']}, {about['cores']} cores, torch {about['torch']}",
-            "commit": commit,
-        }
+        origin = origin_of(group, commit)
         means = {measure.short: _mean(measure, statistic(group, measure)) for measure in scores}
         yield {**_group(group, ""), **means, **origin}
         for contrast in contrasts_of(groups):
@@ -52,6 +48,12 @@ def in_order(groups: Sequence[Group]) -> list[Group]:
     return sorted(
         groups, key=lambda g: (kinds.index((_group(g, "")["method"], _group(g, "")["penalty"])), g.gamma or 0)
     )
+
+
+def origin_of(group: Group, commit: str) -> dict[str, str]:
+    """Where and of which commit its runs were trained: the last columns of a row."""
+    about = group.runs[0].results["machine"]
+    return {"machine": f"{about['processor']}, {about['cores']} cores, torch {about['torch']}", "commit": commit}
 
 
 def _group(group: Group, minus: str) -> dict[str, object]:
@@ -89,14 +91,12 @@ def draw(path: Path, groups: Sequence[Group], commit: str) -> Path:
     return path
 
 
+def _difference(measure: Measure, found: Statistic | None) -> str:
+    return measure.difference_text(None if found is None else found.interval)
+
+
 def _mean(measure: Measure, found: Statistic | None) -> str:
     return "–" if found is None else f"{measure.write(found.interval.value)} {measure.half_width(found.interval)}"
-
-
-def _difference(measure: Measure, found: Statistic | None) -> str:
-    if found is None:
-        return "–"
-    return f"{measure.difference(found.interval)} ({measure.difference_bounds(found.interval)})"
 
 
 def main() -> None:

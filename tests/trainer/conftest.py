@@ -5,9 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from browser import Browser
 from forking import forking_context
 from PIL import Image
 from tiny import tiny_words
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = Browser()
+    yield found
+    found.close()
 
 
 @pytest.fixture(autouse=True)

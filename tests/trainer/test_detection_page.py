@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import Browser
 from made_up_detections import detections
 from test_report_in_browser import BROKEN_IMAGES, WIDER_THAN_THE_PAGE
 
@@ -113,13 +112,6 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path):
         write_detection_page(path, [{**results[0], "per_class": {"disk": {}}}])
     assert path.read_text() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Browser()
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import Browser
 from made_up_map import decay, none, runs, so, srip
 
 from ortho_kernels.trainer.report import map_page
@@ -46,13 +45,6 @@ def cells_in(markup):
 def text_alone(monkeypatch):
     """Pages without figures, which take longer to draw than all else."""
     monkeypatch.setattr(map_page, "cell_panel", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Browser()
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from browser import Browser
 from live_runs import write_evaluations, write_run
 from made_up_study import complete, study
 
@@ -45,13 +44,6 @@ LEAST_LETTERS = """
 Math.min(...[...document.querySelectorAll(".panels:not(.small) svg text")].map(text =>
   parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a))
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = Browser()
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")

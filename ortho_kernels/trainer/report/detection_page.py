@@ -14,7 +14,7 @@ from .groups import Group, families_of, groups_of
 from .lead import title_of
 from .plots import boxes, detection
 from .statistics import contrasts_of
-from .style import PAGE, STYLE, details, figure
+from .style import PAGE, STYLE, details, figure, note, section
 from .tables import Body, Row, Table, difference_table, text_cell, value_tables
 
 READING = (
@@ -80,7 +80,7 @@ def render(results: Sequence[Result], examples: Sequence[Mapping[str, Any]] = ()
         style=STYLE + tables.STYLE + boxes.STYLE,
         lead=html.escape(_lead(results)),
         alarms="",
-        sections="\n".join(f"<section><h2>{title}</h2>{text}</section>" for title, text in sections.items() if text),
+        sections="\n".join(section(title, text) for title, text in sections.items() if text),
     )
 
 
@@ -109,15 +109,14 @@ def _scores(groups: Sequence[Group]) -> str:
     contrasts = contrasts_of(groups) if len(groups) > 2 else []  # two have theirs beside their values
     differences = f"<h3>Differences</h3>{difference_table(contrasts, MEASURES)}" if contrasts else ""
     notes = [READING, *[SEVERAL if several else ALONE], *[CLEAR] * (len(groups) == 2 or bool(contrasts))]
-    note = f'<p class="note">{html.escape(" ".join(notes))}</p>'
-    return value_tables(families, {"Scores": MEASURES}) + differences + note
+    return value_tables(families, {"Scores": MEASURES}) + differences + note(" ".join(notes))
 
 
 def _classes(groups: Sequence[Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     topics = {title: class_measures(runs, key) for key, title in SCORES.items()}
-    note = '<p class="note">In brackets: the objects in the test pictures that count.</p>'
-    return value_tables(families_of(groups), topics) + note * (len(groups) <= tables.FEW_GROUPS)
+    counted = note("In brackets: the objects in the test pictures that count.")
+    return value_tables(families_of(groups), topics) + counted * (len(groups) <= tables.FEW_GROUPS)
 
 
 def _options(groups: Sequence[Group]) -> str:

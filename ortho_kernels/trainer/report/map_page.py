@@ -22,7 +22,7 @@ from .plots.cell_panels import cell_panel
 from .plots.panels import LARGE, side_by_side
 from .recommended_gamma import JUDGES, judge, judged_by, recommendations
 from .record import RunRecord
-from .style import PAGE, STYLE, figure
+from .style import PAGE, STYLE, details, figure, note, section
 
 MOST_OPEN = 12  # missing runs; a longer list is folded
 RANKME = JUDGES["rankme"]
@@ -98,7 +98,7 @@ def render(records: Sequence[RunRecord], missing: Sequence[str], score: str, fai
         style=STYLE + tables.STYLE + heat_map.STYLE,
         lead=html.escape(" ".join([CELLS, *lead(groups)])),
         alarms="\n".join(f'<p class="alarm">{html.escape(text)}</p>' for text in alarms),
-        sections="\n".join(_section(title, content) for title, content in sections.items() if content),
+        sections="\n".join(section(title, content) for title, content in sections.items() if content),
     )
 
 
@@ -122,7 +122,7 @@ def _collapsed(cell: Cell) -> str:
 def _recommended(groups: Sequence[Group], score: str) -> str:
     found = recommendations(groups, score)
     if not found:
-        return _note("No penalty has a finished run yet.")
+        return note("No penalty has a finished run yet.")
     runs = [run for group in groups for run in group.runs]
     others = {
         measure.short: recommendations(groups, other)
@@ -130,16 +130,16 @@ def _recommended(groups: Sequence[Group], score: str) -> str:
         if other not in (score, "rankme") and present([measure], runs)
     }
     said = f"<p>{html.escape(DONE)} {html.escape(LIMITS)}</p>"
-    return said + recommendation_table(found, judge(score), others) + "".join(map(_note, READING))
+    return said + recommendation_table(found, judge(score), others) + "".join(map(note, READING))
 
 
 def _measured(cells: Sequence[Cell], measure: Measure, caption: str) -> str:
     judged = [judged_by(cell, measure) for cell in cells]
     heat = heat_map.heat_map(judged, measure)
     said = [STARS] * ("*</td>" in heat) + [HATCHED] * any(one.left_out for one in judged)
-    note = _note(" ".join(said)) if heat and said else ""
+    stars = note(" ".join(said)) if heat and said else ""
     drawn = side_by_side([panel for one in judged if (panel := cell_panel(one, measure)) is not None], LARGE)
-    return heat + note + (figure(drawn, measure.title, caption) if drawn else "")
+    return heat + stars + (figure(drawn, measure.title, caption) if drawn else "")
 
 
 def _missing(missing: Sequence[str]) -> str:
@@ -147,13 +147,4 @@ def _missing(missing: Sequence[str]) -> str:
         return ""
     items = "".join(f"<li>{html.escape(one)}</li>" for one in missing)
     count = f"{len(missing)} run{'s' * (len(missing) != 1)}"
-    is_short = " open" * (len(missing) <= MOST_OPEN)
-    return f"<details{is_short}><summary>{count}</summary><ul>{items}</ul></details>"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
+    return details(count, f"<ul>{items}</ul>", is_open=len(missing) <= MOST_OPEN)

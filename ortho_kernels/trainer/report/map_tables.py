@@ -53,7 +53,9 @@ def recommendation_lines(found: Sequence[Recommendation], measure: Measure) -> l
     lines = [["", "gamma", "seeds", f"{measure.short} − gamma 0", *(f"− best {kind}" for kind in kinds)]]
     for one in found:
         gains = [one.gain, *(one.over_controls.get(kind, ("", None))[1] for kind in kinds)]
-        lines.append([_named(one), one.value or "none", str(one.seeds), *(_interval(gain, measure) for gain in gains)])
+        lines.append(
+            [_named(one), one.value or "none", str(one.seeds), *(measure.difference_text(gain) for gain in gains)]
+        )
     return [*aligned(lines), *(f"{_named(one)}: {'; '.join(one.verdicts)}." for one in found if one.verdicts)]
 
 
@@ -110,13 +112,6 @@ def map_csv(records: Sequence[RunRecord]) -> str:
 def _kinds(found: Sequence[Recommendation]) -> list[str]:
     """The kinds of controls."""
     return list(dict.fromkeys(kind for one in found for kind in one.over_controls))
-
-
-def _interval(gain: Interval | None, measure: Measure) -> str:
-    if gain is None:
-        return MISSING
-    bounds = measure.difference_bounds(gain)
-    return f"{measure.difference(gain)} ({bounds})" if bounds else measure.difference(gain)
 
 
 def _recommended(one: Recommendation, by_others: Mapping[str, Recommendation]) -> str:

@@ -48,6 +48,13 @@ class Measure:
             return ""
         return f"{self._signed(interval.low, interval)} to {self._signed(interval.high, interval)}"
 
+    def difference_text(self, interval: Interval | None, unit: str = "") -> str:
+        """As "+0.59 (+0.12 to +1.06)", without bounds where there are none; a dash for None."""
+        if interval is None:
+            return MISSING
+        bounds = self.difference_bounds(interval)
+        return f"{self.difference(interval)}{unit}{f' ({bounds})' * bool(bounds)}"
+
     @property
     def difference_unit(self) -> str:
         return " points" if self.is_share else ""

@@ -15,7 +15,7 @@ from .lead import lead, missing_sentence, reading, repeated, title
 from .measures import COMPARED, COST, HEADLINES, REPRESENTATION, SCORES, TRAINING, Measure, present
 from .record import RunRecord
 from .statistics import Contrast, contrast_of_two, contrasts_of
-from .style import PAGE, STYLE, figure
+from .style import PAGE, STYLE, figure, note, section
 from .tables import difference_table, gamma_table, value_tables
 
 FIGURES: tuple[tuple[str, Callable[[Sequence[Group]], str], str], ...] = (
@@ -92,11 +92,11 @@ def render(runs: Sequence[RunRecord], missing: Sequence[str] = ()) -> str:
     groups = groups_of(runs)
     parts = parts_of(groups)
     alarms = [*apart(parts), *collapses(groups), *missing_sentence(missing), *repeated(runs, groups)]
-    sections = [section for name, part in parts.items() for section in _part(part, name if len(parts) > 1 else "")]
+    sections = [one for name, part in parts.items() for one in _part(part, name if len(parts) > 1 else "")]
     sections += [
-        _section("Configuration", configuration(groups)),
-        _section("Machine", machines([run for group in groups for run in group.runs])),
-        _section("Runs", run_list(groups)) if len(runs) > 1 else "",
+        section("Configuration", configuration(groups)),
+        section("Machine", machines([run for group in groups for run in group.runs])),
+        section("Runs", run_list(groups)) if len(runs) > 1 else "",
     ]
     return PAGE.format(
         head="",
@@ -123,7 +123,7 @@ def _part(groups: Sequence[Group], name: str) -> list[str]:
         **figures,
         "Cost": value_tables(families, {"Cost": COST}),
     }
-    return [_section(f"{name}: {title}" if name else title, content) for title, content in found.items() if content]
+    return [section(f"{name}: {title}" if name else title, content) for title, content in found.items() if content]
 
 
 def _findings(groups: Sequence[Group]) -> str:
@@ -176,8 +176,4 @@ def _figures(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def _notes(sentences: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in sentences)
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
+    return "".join(map(note, sentences))

@@ -8,7 +8,7 @@ from typing import Any
 
 from .plots import propagation as plots
 from .propagation_record import KINDS, REPRESENTATION, MeasuredNetwork, by_architecture
-from .style import PAGE, STYLE, details
+from .style import PAGE, STYLE, details, section
 from .text_summary import aligned
 
 READING = """<p class="note">The distance from white of features with a covariance C is
@@ -36,18 +36,18 @@ ROUNDING = 1e-5  # of float32; what is below is shown as 0
 def render(content: Mapping[str, Any]) -> str:
     groups = by_architecture(content)
     sections = [
-        _section(
+        section(
             "What is seen", _findings_table(content), f"<ul>{''.join(map(_item, findings(content)))}</ul>", READING
         ),
     ]
     for architecture, networks in groups.items():
         sections += [
-            _section(f"{architecture}: covariance of features, layer by layer", plots.covariances(networks), PROFILES),
-            _section(f"{architecture}: eigenvalues", plots.eigenvalues(networks), EIGENVALUES),
-            _section(f"{architecture}: weights", plots.sigmas(networks), SIGMAS, _weights_table(networks)),
-            _section(f"{architecture}: layers", *[_layers_table(networks, kind) for kind in networks[0].kinds]),
+            section(f"{architecture}: covariance of features, layer by layer", plots.covariances(networks), PROFILES),
+            section(f"{architecture}: eigenvalues", plots.eigenvalues(networks), EIGENVALUES),
+            section(f"{architecture}: weights", plots.sigmas(networks), SIGMAS, _weights_table(networks)),
+            section(f"{architecture}: layers", *[_layers_table(networks, kind) for kind in networks[0].kinds]),
         ]
-    sections.append(_section("How it was measured", _facts(content)))
+    sections.append(section("How it was measured", _facts(content)))
     return PAGE.format(
         head="",
         title=html.escape(f"From weights to features: {' and '.join(groups)}"),
@@ -240,7 +240,3 @@ def _short(layer: str) -> str:
 
 def _item(text: str) -> str:
     return f"<li>{html.escape(text)}</li>"
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"

@@ -111,6 +111,16 @@ def figure(drawn: str, title: str, caption: str) -> str:
     )
 
 
-def details(summary: str, content: str) -> str:
-    """What is shown when its summary is clicked."""
-    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+def section(title: str, *parts: str) -> str:
+    """A part of the page under its heading."""
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def note(text: str) -> str:
+    """A sentence of small print."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def details(summary: str, content: str, is_open: bool = False) -> str:
+    """What is shown when its summary is clicked, or at once."""
+    return f"<details{' open' * is_open}><summary>{html.escape(summary)}</summary>{content}</details>"

@@ -77,9 +77,7 @@ def difference_text(contrast: Contrast, measure: Measure, unit: str = "") -> str
     found = contrast.difference(measure)
     if found is None:
         return MISSING
-    bounds = measure.difference_bounds(found.interval)
-    spread = f" ({bounds})" * bool(bounds)
-    return f"{measure.difference(found.interval)}{unit}{spread}{'*' * excludes_zero(found.interval)}"
+    return measure.difference_text(found.interval, unit) + "*" * excludes_zero(found.interval)
 
 
 def legend(lines: Sequence[Sequence[str]]) -> list[str]:
