@@ -20,7 +20,11 @@ inline int block_index() { return emulator::block_index(); }
 inline int block_count() { return emulator::block_count(); }
 inline int computed_here(int number) { return number; }
 inline unsigned char* shared_memory() { return emulator::shared_memory(); }
+#ifdef ORTHO_LOADERS
+inline void block_barrier(int line = __builtin_LINE()) { emulator::barrier(0, 256, line); }
+#else
 inline void block_barrier(int line = __builtin_LINE()) { emulator::block_barrier(line); }
+#endif
 inline void memory_fence() { emulator::memory_fence(); }
 // The counter's value before.
 inline std::uint32_t count_up(std::uint32_t* counter) { return emulator::count_up(counter); }
@@ -186,6 +190,15 @@ struct PanelPlace {
     return to_float(half);
   }
 };
+
+inline void sync_at(int barrier, int threads, int line = __builtin_LINE()) {
+  emulator::barrier(barrier, threads, line);
+}
+inline void arrive_at(int barrier, int threads) { emulator::arrive(barrier, threads); }
+template <int>
+void give_registers() {}
+template <int>
+void take_registers() {}
 
 inline void show_to_tensor_cores() { emulator::show_to_tensor_cores(); }
 inline void begin_products() { emulator::begin_products(); }

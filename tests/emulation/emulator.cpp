@@ -35,9 +35,9 @@ enum class Waits { no, at_barrier, at_collective, ended };
 struct Thread {
   Fiber fiber;
   Waits waits = Waits::no;
-  int line = 0;
-  bool released = false;  // by a fence behind the last barrier
-  bool acquired = true;   // by a fence behind the last counter
+  int line = 0, barrier = -1;  // at which it waits
+  bool released = false;       // by a fence behind the last barrier
+  bool acquired = true;        // by a fence behind the last counter
   std::vector<Copy> uncommitted;
   std::deque<std::vector<Copy>> groups;
   bool shows = false, shown = false;  // to tensor cores: since the last barrier, and before it
@@ -55,12 +55,19 @@ struct Warp {
   alignas(16) unsigned char gifts[2][warp_size * widest_gift];
 };
 
+struct Barrier {
+  int threads = 0;  // that it waits for
+  int came = 0, waiting = 0;
+  int line = 0;       // of those that wait
+  bool shown = true;  // to tensor cores, by all that only arrived
+  std::uint32_t complete = 0;
+  char orders[2] = {};  // for a race detector: this time's and the next one's
+};
+
 struct Block {
   int index = 0;
   int running = 0;  // threads that haven't ended
-  int at_barrier = 0;
-  std::uint32_t barriers = 0;  // that are complete
-  char orders[2] = {};         // for a race detector: one barrier's and the next one's
+  Barrier barriers[16];
   std::unique_ptr<unsigned char[]> shared;
   std::vector<Warp> warps;
   std::vector<Thread> threads;
@@ -132,7 +139,7 @@ void start_block(Block& block) {
   block.index = backwards ? grid.launch->blocks - 1 - grid.next_block : grid.next_block;
   ++grid.next_block;
   block.running = threads;
-  block.at_barrier = 0;
+  for (Barrier& barrier : block.barriers) barrier = Barrier{};
   block.shared.reset(new unsigned char[grid.launch->shared_bytes]);
   std::memset(block.shared.get(), 0xff, grid.launch->shared_bytes);  // NaN in every format
   block.warps.assign(threads / warp_size, Warp{});
@@ -140,6 +147,7 @@ void start_block(Block& block) {
   if (block.threads.empty()) block.threads = std::vector<Thread>(threads);
   for (Thread& thread : block.threads) {
     thread.waits = Waits::no;
+    thread.barrier = -1;
     thread.released = false;
     thread.acquired = true;
     thread.uncommitted.clear();
@@ -214,6 +222,28 @@ bool choose(bool patient_too) {
   return false;
 }
 
+// Counts one that came to a barrier; the last lets all go on. Returns whether it was.
+bool come(int number, int threads) {
+  Block& block = grid.own_block();
+  Barrier& barrier = block.barriers[number];
+  if (barrier.came == 0) barrier.threads = threads;
+  if (barrier.threads != threads || threads % warp_size != 0)
+    stop_with("threads expect different numbers at a barrier, or no whole warps");
+  if (++barrier.came < threads) return false;
+  if (barrier.waiting == 0) stop_with("a barrier at which nobody waits");
+  for (int t = 0; t < static_cast<int>(block.threads.size()); ++t) {
+    Thread& thread = block.threads[t];
+    if (thread.barrier != number) continue;
+    thread.barrier = -1;
+    if (barrier.waiting < threads) thread.shown = barrier.shown;
+    wake(block.warps[t / warp_size], &block.threads[t / warp_size * warp_size], 1u << t % warp_size);
+  }
+  barrier.came = barrier.waiting = 0;
+  barrier.shown = true;
+  ++barrier.complete;
+  return true;
+}
+
 std::string who_waits() {
   std::string text;
   for (const Block& block : grid.blocks) {
@@ -245,6 +275,10 @@ void schedule_all() {
     Block& block = grid.own_block();
     if (block.running == 0 && block.threads[0].waits == Waits::ended) {
       block.threads[0].waits = Waits::no;  // counted once
+      for (const Barrier& barrier : block.barriers) {
+        if (barrier.came > 0)
+          throw std::runtime_error(grid.launch->kernel + ": ends with threads at a barrier");
+      }
       --grid.blocks_left;
       if (grid.next_block < grid.launch->blocks) start_block(block);
     }
@@ -292,35 +326,39 @@ int block_index() { return grid.own_block().index; }
 int block_count() { return grid.launch->blocks; }
 unsigned char* shared_memory() { return grid.own_block().shared.get(); }
 
-void block_barrier(int line) {
-  Block& block = grid.own_block();
+void block_barrier(int line) { barrier(0, static_cast<int>(grid.own_block().threads.size()), line); }
+
+void barrier(int number, int threads, int line) {
+  Barrier& own_barrier = grid.own_block().barriers[number];
   Thread& own = grid.own_thread();
   if (!own.acquired) stop_with("no fence between a counter and the barrier of line " + std::to_string(line));
+  if (own_barrier.waiting > 0 && own_barrier.line != line) {
+    stop_with("barriers of lines " + std::to_string(own_barrier.line) + " and " + std::to_string(line) +
+              " meet: divergent");
+  }
   own.released = false;
   own.shown = own.shows;
   own.shows = false;
-  own.line = line;
-  if (block.at_barrier > 0) {
-    for (const Thread& thread : block.threads) {
-      if (thread.waits == Waits::at_barrier && thread.line != line) {
-        stop_with("barriers of lines " + std::to_string(thread.line) + " and " + std::to_string(line) +
-                  " meet: divergent");
-      }
-      if (thread.waits == Waits::at_barrier) break;
-    }
-  }
-  char* const order = &block.orders[block.barriers % 2];
+  own.line = own_barrier.line = line;
+  own.barrier = number;
+  ++own_barrier.waiting;
+  char* const order = &own_barrier.orders[own_barrier.complete % 2];
   races::release(order);
-  if (++block.at_barrier < static_cast<int>(block.threads.size())) {
-    wait_as(Waits::at_barrier);
-  } else {
-    block.at_barrier = 0;
-    ++block.barriers;
-    for (std::size_t w = 0; w < block.warps.size(); ++w)
-      wake(block.warps[w], &block.threads[w * warp_size], ~0u);
+  if (come(number, threads)) {
     own.fiber.leave(false);
+  } else {
+    wait_as(Waits::at_barrier);
   }
   races::acquire(order);
+}
+
+void arrive(int number, int threads) {
+  Barrier& own_barrier = grid.own_block().barriers[number];
+  Thread& own = grid.own_thread();
+  if (!own.acquired) stop_with("no fence between a counter and a barrier");
+  own_barrier.shown = own_barrier.shown && own.shows;
+  races::release(&own_barrier.orders[own_barrier.complete % 2]);
+  come(number, threads);
 }
 
 void let_others_run() {

@@ -56,6 +56,10 @@ int block_index();
 int block_count();
 unsigned char* shared_memory();
 void block_barrier(int line);
+// A barrier of some warps, numbered from 0 to 15; the second form goes on at once. What threads that only
+// arrive showed to the tensor cores counts for those that wait.
+void barrier(int number, int threads, int line);
+void arrive(int number, int threads);
 void let_others_run();
 void memory_fence();
 std::uint32_t count_up(std::uint32_t* counter);

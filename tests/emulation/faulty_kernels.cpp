@@ -92,7 +92,7 @@ constexpr int panel_vectors = 64, panel_depth = 16;
 
 void fill_panel(float number) {
   auto* const panel = reinterpret_cast<float16*>(shared_memory());
-  for (int i = thread_index(); i < panel_vectors * panel_depth; i += 128) panel[i] = to_float16(number);
+  for (int i = thread_index() % 128; i < panel_vectors * panel_depth; i += 128) panel[i] = to_float16(number);
 }
 
 void show_ones() {
@@ -240,6 +240,87 @@ ORTHO_KERNEL(128, 1, a_panel_for_each_lane, Memory) {
   keep(arguments, sums);
 }
 
+// ---- barriers at which some threads only arrive
+// --------------------------------------------------------------
+
+// Right: one warp writes, the other reads.
+ORTHO_KERNEL(64, 1, hands_over, Memory) {
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  const int lane = thread_index() % 32;
+  for (int round = 0; round < 3; ++round) {
+    if (thread_index() >= 32) {
+      if (round > 0) sync_at(2, 64);
+      shared[lane] = static_cast<float>(round);
+      arrive_at(1, 64);
+    } else {
+      sync_at(1, 64);
+      arguments.numbers[lane] = shared[lane ^ 1];
+      if (round < 2) arrive_at(2, 64);
+    }
+  }
+}
+
+// Right only if the reader is fast.
+ORTHO_KERNEL(64, 1, writes_what_is_still_read, Memory) {
+  auto* shared = reinterpret_cast<float*>(shared_memory());
+  const int lane = thread_index() % 32;
+  for (int round = 0; round < 2; ++round) {
+    if (thread_index() >= 32) {
+      shared[lane] = static_cast<float>(round);
+      arrive_at(1 + round, 64);
+    } else {
+      sync_at(1 + round, 64);
+      arguments.numbers[lane + 32 * round] = shared[lane ^ 1];
+    }
+  }
+}
+
+ORTHO_KERNEL(64, 1, leaves_a_barrier_half_full, Memory) {
+  (void)arguments;
+  if (thread_index() < 32) arrive_at(1, 64);
+}
+
+ORTHO_KERNEL(64, 1, waits_for_too_many, Memory) {
+  (void)arguments;
+  if (thread_index() < 32) {
+    sync_at(1, 96);
+  } else {
+    arrive_at(1, 96);
+  }
+}
+
+ORTHO_KERNEL(64, 1, expects_other_numbers, Memory) {
+  (void)arguments;
+  sync_at(1, thread_index() < 32 ? 64 : 96);
+}
+
+ORTHO_KERNEL(64, 1, arrives_for_nobody, Memory) {
+  (void)arguments;
+  arrive_at(1, 64);
+}
+
+// Threads behind the warpgroup fill the panel.
+template <bool Shows>
+void multiply_what_others_wrote(const Memory& memory) {
+  if (thread_index() >= 128) {
+    fill_panel(1);
+    if (Shows) show_to_tensor_cores();
+    arrive_at(1, 256);
+    return;
+  }
+  float sums[32] = {};
+  sync_at(1, 256);
+  begin_products();
+  begin(sums);
+  commit_products();
+  await_products(sums);
+  keep(memory, sums);
+}
+
+// Right.
+ORTHO_KERNEL(256, 1, multiplies_what_others_wrote, Memory) { multiply_what_others_wrote<true>(arguments); }
+ORTHO_KERNEL(256, 1, multiplies_what_others_hid, Memory) { multiply_what_others_wrote<false>(arguments); }
+
 const struct {
   const char* name;
   void (*kernel)(const Memory&);
@@ -267,7 +348,15 @@ const struct {
                {"writes_panels_too_early", writes_panels_too_early, 128},
                {"misaligned_panel", misaligned_panel, 128},
                {"half_a_product", half_a_product, 128},
-               {"a_panel_for_each_lane", a_panel_for_each_lane, 128}};
+               {"a_panel_for_each_lane", a_panel_for_each_lane, 128},
+               {"hands_over", hands_over},
+               {"writes_what_is_still_read", writes_what_is_still_read},
+               {"leaves_a_barrier_half_full", leaves_a_barrier_half_full},
+               {"waits_for_too_many", waits_for_too_many},
+               {"expects_other_numbers", expects_other_numbers},
+               {"arrives_for_nobody", arrives_for_nobody},
+               {"multiplies_what_others_wrote", multiplies_what_others_wrote, 256},
+               {"multiplies_what_others_hid", multiplies_what_others_hid, 256}};
 
 }  // namespace
 }  // namespace ortho::cuda

@@ -49,6 +49,11 @@ def run(tmp_path_factory):
         ("misaligned_panel", "a panel is not aligned"),
         ("half_a_product", "divergent"),
         ("a_panel_for_each_lane", "different panels"),
+        ("leaves_a_barrier_half_full", "ends with threads at a barrier"),
+        ("waits_for_too_many", "divergent"),
+        ("expects_other_numbers", "different numbers at a barrier"),
+        ("arrives_for_nobody", "a barrier at which nobody waits"),
+        ("multiplies_what_others_hid", "not shown to the tensor cores before the last barrier"),
     ],
 )
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
@@ -76,9 +81,16 @@ def test_a_copy_that_nobody_awaits_may_be_late(run):
     assert run("forgets_to_wait", late=True)[1].isnan().all()
 
 
+def test_threads_that_only_arrive_go_on(run):
+    fault, numbers = run("hands_over")
+    assert fault is None
+    assert numbers[:32].eq(2).all()
+
+
+@pytest.mark.parametrize("name", ["multiplies", "multiplies_what_others_wrote"])
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
-def test_a_warpgroup_multiplies(run, late):
-    fault, numbers = run("multiplies", late)
+def test_a_warpgroup_multiplies(run, name, late):
+    fault, numbers = run(name, late)
     assert fault is None
     assert numbers.eq(16).all()
 
@@ -112,7 +124,7 @@ def test_a_race_is_seen_where_every_schedule_gives_the_same(tmp_path):
 
     if report("-c", ""):
         pytest.skip("ThreadSanitizer does not start here")
-    for right in ("orders_by_a_barrier", "multiplies"):
+    for right in ("orders_by_a_barrier", "multiplies", "hands_over", "multiplies_what_others_wrote"):
         assert report("-c", RUN_ONE, str(library), right) == ""
-    for racing in ("orders_by_a_shuffle", "writes_panels_too_early"):
+    for racing in ("orders_by_a_shuffle", "writes_panels_too_early", "writes_what_is_still_read"):
         assert "data race" in report("-c", RUN_ONE, str(library), racing)
