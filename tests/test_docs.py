@@ -30,6 +30,7 @@ NOT_RUN = {  # by the page and the block's first words
     "detection.md: from torchvision.datasets import VOCDetection": "downloads PASCAL VOC, 3 GB",
     "gpu.md: make gpu": "needs a card",
     "gpu.md: python benchmarks/gpu_day_figures.py benchmarks/results/gpu_day --csv": "needs a card",
+    "gpu.md: export NVCC_APPEND_FLAGS=-DORTHO_LOADERS TORCH_CUDA_ARCH_LIST=9.0": "needs a card",
     "gpu.md: python -m ortho_kernels.doctor --gpu": "needs a card",
     "gpu.md: export PYTORCH_NO_CUDA_MEMORY_CACHING=1 ORTHO_KERNELS_BACKEND=cuda": "needs a card",
     "gpu.md: python -m ortho_kernels.tune --seconds": "needs a card",

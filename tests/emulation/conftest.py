@@ -1,4 +1,4 @@
-"""What the tests of the emulated kernels share: a build for tensor cores of warps, and one for those of warpgroups."""
+"""What the tests of the emulated kernels share: a build of each form."""
 
 import pytest
 from emulation import Emulator, build_forms, reason_against

@@ -58,7 +58,7 @@ def build(directory, sources=SOURCES, flags=(), kernel_flags=()):
 
 
 def build_forms(directory, sources=SOURCES, flags=(), kernel_flags=()):
-    """The same, a library for each form: `{"warps": path, "warpgroups": path}`."""
+    """The same, a library for each form, by its name."""
     differing = [source for source in sources if source.name in forms.SOURCES]
     jobs = [(directory / form, source, (*flags, *own)) for form, own in FORMS.items() for source in differing]
     jobs += [(directory, source, flags) for source in sources if source not in differing]

@@ -1,8 +1,13 @@
-"""The two forms of the kernels, by what multiplies 16-bit terms: tensor cores of warps, or of warpgroups as on sm_90a."""
+"""The forms of the kernels, by what multiplies 16-bit terms: tensor cores of warps, or of warpgroups as on sm_90a, for
+which others may load."""
 
 import pytest
 
-FORMS = {"warps": (), "warpgroups": ("-DORTHO_WARPGROUPS",)}  # the compiler's flags
+FORMS = {  # the compiler's flags
+    "warps": (),
+    "warpgroups": ("-DORTHO_WARPGROUPS",),
+    "loaders": ("-DORTHO_WARPGROUPS", "-DORTHO_LOADERS"),
+}
 SOURCES = ("soft_orthogonality.cu",)  # that differ between them
 
 # For a test of what they share: double precision, the products of small matrices and of triangles, SRIP, start vectors.

@@ -37,6 +37,7 @@ PENALTY: dict[str, str | tuple[str, ...]] = {
     "terms.cuh": PRODUCTS,
     "chunk_products.cuh": PRODUCTS,
     "tile_product.cuh": PRODUCTS,
+    "loaders.cuh": PRODUCTS,
     "gram_residual.cuh": "residual",
     "gram_diagonal.cuh": "residual",
     "part_slots.cuh": "residual",
@@ -53,6 +54,7 @@ STATEMENTS = re.compile(
     r"(?<=[\s{])(?:(?:block_barrier|memory_fence|await_copies<[^>]*>|commit_copies"
     r"|show_to_tensor_cores|begin_products|commit_products)\(\)|await_products\(\w+\));"
 )
+CALLS = re.compile(r"(?<=[\s{)] )(?:sync_at|arrive_at|post)\((?!std)")  # with arguments in brackets
 MASK = re.compile(r"\bwithin\(")
 DEFINING = ("device.cuh", "intrinsics.cuh", "runtime.cuh")  # define what is left out elsewhere
 
@@ -79,6 +81,7 @@ def end_of_call(text: str, opening: int) -> int:
 def planted(name: str, text: str, faults: list[Fault]) -> str:
     """The source with a switch at each place where a fault can be; the faults are appended to the list."""
     places = [(m.start(), m.end(), False) for m in STATEMENTS.finditer(text)]
+    places += [(m.start(), end_of_call(text, m.end() - 1) + 1, False) for m in CALLS.finditer(text)]
     places += [(m.start(), end_of_call(text, m.end() - 1), True) for m in MASK.finditer(text)]
     pieces, done = [], 0
     for start, end, is_mask in sorted(places):
@@ -116,7 +119,9 @@ def build_with_faults(directory: Path) -> tuple[dict[str, Path], list[Fault]]:
 def verdict(emulators: dict[str, emulation.Emulator], number: int, file: str = "") -> str:
     """Which case catches the fault, `""` if none does. Runs in a process of its own: a fault may end it."""
     runs = [(form, name) for name in cases.CASES for form in forms.forms_of(name)]
-    runs.sort(key=lambda run: not run[1].startswith(PENALTY.get(file, "")))
+    runs.sort(
+        key=lambda run: (file == "loaders.cuh" and run[0] != "loaders", not run[1].startswith(PENALTY.get(file, "")))
+    )
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

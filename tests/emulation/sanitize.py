@@ -4,7 +4,7 @@
     PYTHONPATH=tests python tests/emulation/sanitize.py --races    # ThreadSanitizer
 
 Every case of `cases.py` runs once in each form that it depends on, in a random order of threads, with copies and products
-that come late. `--only TEXT` runs the cases whose name contains it. The exit status is 0 if all
+that come late. `--only TEXT` runs the cases whose name contains it, `--form FORM` one form. The exit status is 0 if all
 are right and no sanitizer has anything to say. ThreadSanitizer sees a race in whatever order the threads ran: two accesses
 to the same memory, one of them a write, that no barrier orders.
 """
@@ -24,9 +24,9 @@ import torch
 LIBRARIES = "EMULATED_LIBRARIES"  # a folder, set in the process that runs the cases
 
 
-def run_cases(folder: Path, only: str) -> None:
+def run_cases(folder: Path, only: str, chosen: list[str]) -> None:
     torch.set_num_threads(1)  # ThreadSanitizer doesn't see what orders torch's own threads
-    for form in forms.FORMS:
+    for form in chosen:
         emulator = emulation.Emulator(folder / form / "emulated.so")
         emulator.run_as("random", copies_arrive_late=True, resident_blocks=3)
         for name, case in cases.CASES.items():
@@ -39,9 +39,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--races", action="store_true", help="look for races between the threads of the kernels")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
+    parser.add_argument("--form", nargs="+", choices=forms.FORMS, default=list(forms.FORMS))
     options = parser.parse_args()
     if LIBRARIES in os.environ:
-        run_cases(Path(os.environ[LIBRARIES]), options.only)
+        run_cases(Path(os.environ[LIBRARIES]), options.only, options.form)
         return 0
     if (reason := emulation.reason_against()) is not None:
         print(f"can't run here: {reason}", file=sys.stderr)

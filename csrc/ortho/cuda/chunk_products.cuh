@@ -164,30 +164,31 @@ struct WarpgroupProducts {
   template <class A, class B, class Meanwhile>
   static ORTHO_DEVICE void add_chunk(const A& a, const B& b, int columns, float factor,
                                      Blocks<Sum, side>& sums, const Meanwhile& meanwhile) {
-    auto& flat = reinterpret_cast<float (&)[side / 2]>(sums);
     if (columns > side / 2) {
-      add_runs<side / 2>(a, b, factor, flat, meanwhile);
+      add_columns<side>(a, b, factor, sums, meanwhile);
     } else {
-      add_runs<side / 4>(a, b, factor, flat, meanwhile);
+      add_columns<side / 2>(a, b, factor, sums, meanwhile);
     }
   }
 
- private:
-  // Of a thread `Count` sums: of as many columns, two each.
-  template <int Count, class A, class B, class Meanwhile>
-  static ORTHO_DEVICE void add_runs(const A& a, const B& b, float factor, float (&sums)[side / 2],
-                                    const Meanwhile& meanwhile) {
+  // Of so many columns: all, or the first half.
+  template <int Columns, class A, class B, class Meanwhile>
+  static ORTHO_DEVICE void add_columns(const A& a, const B& b, float factor, Blocks<Sum, side>& sums,
+                                       const Meanwhile& meanwhile) {
+    constexpr int count = Columns / 2;  // of a thread's sums
+    auto& flat = reinterpret_cast<float (&)[side / 2]>(sums);
     ORTHO_UNROLL
     for (int k = 0; k < depth; k += run) {
-      float part[Count];
+      float part[count];
       begin_run(a, b, k, part);
       if (k + run == depth) meanwhile();
       await_products(part);
       ORTHO_UNROLL
-      for (int s = 0; s < Count; ++s) sums[s] += factor * part[s];
+      for (int s = 0; s < count; ++s) flat[s] += factor * part[s];
     }
   }
 
+ private:
   template <int Count, class A, class B>
   static ORTHO_DEVICE void begin_run(const A& a, const B& b, int begin, float (&part)[Count]) {
     const PanelPlace left = place_of(a, WarpRows::group_row(computed_here(thread_index()))),

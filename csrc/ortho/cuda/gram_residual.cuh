@@ -225,7 +225,8 @@ ORTHO_DEVICE void gram_tile(const ResidualItem& item, std::int32_t order, Own& l
   const int columns = same ? Places::columns_needed_on_diagonal(thread, order - item.row)
                            : Places::columns_needed(thread, order - item.row, order - item.column);
   lengths = {};
-  tile_product<Products>(left, right, chunks_of<Products>(item), same, columns, sums, [&](const auto& panel) {
+  const int chunks = chunks_of<Products>(item);
+  tile_product<Products>(left, right, chunks, same, columns, sums, [&](const auto& panel) {
     if constexpr (diagonal_apart<Sum>) {
       if (looks) lengths.template add_chunk<Products::depth>(panel);
     }
@@ -287,9 +288,11 @@ ORTHO_DEVICE Operand<S> gram_operand(const ResidualArguments& arguments, const R
           item.end};
 }
 
-// Returns whether the item is done, or must be begun anew with another scale.
-template <class C, class S>
-ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScale& scale) {
+// Returns whether the item is done, or must be begun anew with another scale. Calls go_on() when its product
+// is there, and only what this thread has is needed any more.
+template <class C, class S, class GoOn>
+ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScale& scale,
+                                const GoOn& go_on) {
   const ResidualItem item = residual_item<C>(arguments, index);
   // Worked out anew behind the product, so that nothing of it takes the product's registers.
   const auto item_again = [&] { return residual_item<C>(arguments, computed_here(index)); };
@@ -302,6 +305,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
       Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
       gram_tile<Fp64>(item, operand.vectors, left, right, none, sums);
     });
+    go_on();
     complete_tile<C>(arguments, item_again(), index, none, sums);
     return true;
   }
@@ -326,20 +330,57 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
         return false;
       }
     }
+    go_on();
     complete_tile<C>(arguments, again, index, lengths, sums);
   }
   return true;
 }
 
+#ifdef ORTHO_WITH_LOADERS
+
+// What loaders do for residual_tile().
+template <class S>
+ORTHO_DEVICE void bring_residual_items(const ResidualArguments& arguments) {
+  serve([&](std::int32_t index, float scale) {
+    const ResidualItem item = residual_item<float>(arguments, index);
+    const Operand<S> operand = gram_operand<S>(arguments, item);
+    with_access(operand, [&](auto access) {
+      using Own = HalfOperand<S, 2, decltype(access)>;
+      Own left(operand, item.row, item.begin, scale), right(operand, item.column, item.begin, scale);
+      bring_chunks(left, right, chunks_of<Own>(item), item.row == item.column);
+    });
+  });
+}
+
+#endif
+
 // C: of values and residuals. S: of the weights. Float weights among float64 ones are computed in double.
 template <class C, class S>
-ORTHO_KERNEL(tile_threads, tile_blocks, gram_residual, ResidualArguments) {
-  for (;;) {
-    const std::int32_t i = next_item(arguments.counters, arguments.items);
-    if (i >= arguments.items) return;
-    HalfScale scale;
-    while (!residual_tile<C, S>(arguments, i, scale)) {
+ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArguments) {
+#ifdef ORTHO_WITH_LOADERS
+  if constexpr (std::is_same_v<C, float>) {
+    if (is_loader()) {
+      give_registers<loader_registers>();
+      return bring_residual_items<S>(arguments);
     }
+    take_registers<computing_registers>();
+  }
+#endif
+  const auto take = [&] {
+    return take_item<C>(arguments.counters, arguments.items, half_scale, [&](std::int32_t index) {
+      const ResidualItem item = residual_item<C>(arguments, index);
+      return !item.in_double && item.begin < item.end;
+    });
+  };
+  for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
+    HalfScale scale;
+    const auto go_on = [&] {
+      if (has_loaders<C>) next = take();
+    };
+    while (!residual_tile<C, S>(arguments, i, scale, go_on)) {
+      if (has_loaders<C>) post(i, scale.value);
+    }
+    if (!has_loaders<C>) next = take();
   }
 }
 

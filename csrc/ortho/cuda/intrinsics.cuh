@@ -36,7 +36,12 @@ ORTHO_DEVICE unsigned char* shared_memory() {
   extern __shared__ __align__(128) unsigned char memory[];
   return memory;
 }
+#ifdef ORTHO_LOADERS
+// Of the threads that compute: those that load for them (loaders.cuh) come to none.
+ORTHO_DEVICE void block_barrier() { asm volatile("bar.sync 0, 256;" ::: "memory"); }
+#else
 ORTHO_DEVICE void block_barrier() { __syncthreads(); }
+#endif
 ORTHO_DEVICE void memory_fence() { __threadfence(); }
 ORTHO_DEVICE std::uint32_t count_up(std::uint32_t* counter) { return atomicAdd(counter, 1u); }
 ORTHO_DEVICE std::uint32_t read_counter(const std::uint32_t* counter) {
@@ -195,6 +200,8 @@ ORTHO_DEVICE void mma_fp64(double (&sums)[4], const double (&a)[2], double b) {
 // show_to_tensor_cores() and a barrier. Products run while the threads go on.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #  define ORTHO_WARPGROUPS
+#elif defined(ORTHO_LOADERS) && defined(__CUDA_ARCH__)
+#  error "ORTHO_LOADERS is for sm_90a alone: TORCH_CUDA_ARCH_LIST=9.0"
 #endif
 #ifdef ORTHO_WARPGROUPS
 
@@ -225,6 +232,24 @@ ORTHO_DEVICE void await_products(float (&sums)[Count]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   ORTHO_UNROLL
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
+}
+
+// Barriers of some warps of a block, numbered from 1 to 15. sync_at() goes on when `threads` threads came;
+// arrive_at() counts as one that came, and goes on at once.
+ORTHO_DEVICE void sync_at(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+ORTHO_DEVICE void arrive_at(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+// A warpgroup gives registers back, or waits for those that others gave: each thread has so many then.
+template <int Registers>
+ORTHO_DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+template <int Registers>
+ORTHO_DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
 }
 
 #  define ORTHO_SUMS_8(first)                                                               \

@@ -48,13 +48,19 @@ ORTHO_DEVICE void sum_over_block(double (&numbers)[Count]) {
   block_barrier();  // the memory may be used again
 }
 
-// The largest magnitude, for all threads of a block; uses the first of the shared memory.
-template <int Threads>
-ORTHO_DEVICE float largest_of_block(float number) {
+// The largest magnitude, for all lanes of a warp.
+ORTHO_DEVICE float largest_of_warp(float number) {
   float largest = larger_magnitude(0, number);
   ORTHO_UNROLL
   for (int lanes = warp_size / 2; lanes > 0; lanes /= 2)
     largest = larger_magnitude(largest, shuffle_xor(largest, lanes));
+  return largest;
+}
+
+// The same, for all threads of a block; uses the first of the shared memory.
+template <int Threads>
+ORTHO_DEVICE float largest_of_block(float number) {
+  float largest = largest_of_warp(number);
   auto* const memory = reinterpret_cast<float*>(shared_memory());
   if (thread_index() % warp_size == 0) memory[thread_index() / warp_size] = largest;
   block_barrier();

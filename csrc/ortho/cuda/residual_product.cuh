@@ -41,7 +41,7 @@ class PlanesOperand {
       std::conditional_t<in_blocks,
                          cuda::Panel<Half, wide_tile, Terms * Depth, Major::depth, 1, Arrangement::dense>,
                          cuda::Panel<Half, wide_tile, Depth, Major::depth, Terms, Arrangement::padded>>;
-  static constexpr bool through_registers = false;
+  static constexpr bool through_registers = false, is_copied = true;
   struct Staged {};
 
   ORTHO_DEVICE PlanesOperand(const Half* planes, const float* scales, std::int32_t order, std::int32_t first)
@@ -53,7 +53,7 @@ class PlanesOperand {
 
   // Of the next chunk.
   ORTHO_DEVICE void fetch(Staged&, Half* panel) {
-    const int thread = computed_here(thread_index());
+    const int thread = bringing_thread();
     if constexpr (in_blocks) {
       constexpr int units = Terms * Depth / unit;  // of a row
       const Half* const source = planes_ + Places(order_).number(first_, k_, 0) + thread * unit;
@@ -82,6 +82,8 @@ class PlanesOperand {
     k_ += Depth;
   }
   ORTHO_DEVICE void write(const Staged&, Half*) const {}
+  ORTHO_DEVICE float largest_met() const { return 0; }
+  ORTHO_DEVICE void meet(float) const {}
 
   // Of the tile of R that the chunk belongs to, for the rows of this thread's warp: 64, as a tile has.
   ORTHO_DEVICE float factor(int chunk) const {
@@ -165,13 +167,17 @@ struct GradientTile {
     return static_cast<const C*>(arguments.residuals) + matrix.offset;
   }
 
+  template <class Products>
+  ORTHO_DEVICE int chunks() const {
+    return (matrix.order + Products::depth - 1) / Products::depth;
+  }
+
   // sums = R W. Returns whether they are right, as gram_tile() does.
   template <class Products, class Left, class Right, class Sum = typename Products::Sum>
   ORTHO_DEVICE bool multiply(Left left, Right right, Blocks<Sum, Products::side>& sums) const {
     const int columns = Products::Places::columns_needed(computed_here(thread_index()), matrix.order - row,
                                                          matrix.depth - column);
-    const int chunks = (matrix.order + Products::depth - 1) / Products::depth;
-    tile_product<Products>(left, right, chunks, false, columns, sums, [](const auto&) {});
+    tile_product<Products>(left, right, chunks<Products>(), false, columns, sums, [](const auto&) {});
     if constexpr (std::is_same_v<typename Right::Panel::Entry, float16> && std::is_same_v<S, float>) {
       const bool is_right = hold_all_digits(right, right, sums);
       cuda::multiply(sums, right.unscale());
@@ -238,24 +244,44 @@ struct GradientTile {
   }
 };
 
-// With R from its planes, of `Terms` terms; float32 weights are split as R is.
-template <int Terms, class Reading, class C, class S>
-ORTHO_DEVICE bool multiply_planes(const GradientTile<C, S>& tile, Reading, Blocks<float, wide_tile>& sums) {
-  constexpr bool is_split = std::is_same_v<S, float>;
-  constexpr int depth = half_depth<S>;
-  using Half = std::conditional_t<is_split, float16, S>;
-  using Products = HalfProducts<Half, Terms, is_split ? Terms : 1, depth>;
-  const ProductMatrix& matrix = tile.matrix;
-  const PlanesOperand<Half, Terms, depth> left(
-      static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
-      tile.arguments.scales + matrix.first_scale, matrix.order, tile.row);
-  const HalfOperand<S, Terms, Reading> right(tile.weight(), tile.column, 0);
-  return tile.template multiply<Products>(left, right, sums);
+// The tile of an item. Tiles one below the other are neighbors: they read the same part of W.
+template <class C, class S>
+ORTHO_DEVICE GradientTile<C, S> gradient_item(const ProductArguments& arguments, std::int32_t index) {
+  constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
+  const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, index)];
+  const std::int32_t row_tiles = (matrix.order + side - 1) / side;
+  const std::int32_t tile = index - matrix.first_item;
+  return {arguments, matrix, tile % row_tiles * side, tile / row_tiles * side};
 }
 
-// C: of values and residuals, S: of weights and gradients, Terms: of R.
-template <class C, class S, int Terms>
-ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
+// R of a tile from its planes, of `Terms` terms; float32 weights are split as R is.
+template <class S, int Terms>
+struct PlanesTile {
+  static constexpr bool is_split = std::is_same_v<S, float>;
+  static constexpr int depth = half_depth<S>;
+  using Half = std::conditional_t<is_split, float16, S>;
+  using Products = HalfProducts<Half, Terms, is_split ? Terms : 1, depth>;
+  using Left = PlanesOperand<Half, Terms, depth>;
+  template <class Reading>
+  using Right = HalfOperand<S, Terms, Reading>;
+
+  template <class C>
+  static ORTHO_DEVICE Left left(const GradientTile<C, S>& tile) {
+    const ProductMatrix& matrix = tile.matrix;
+    return {static_cast<const Half*>(tile.arguments.planes) + matrix.first_number,
+            tile.arguments.scales + matrix.first_scale, matrix.order, tile.row};
+  }
+  template <class Reading, class C>
+  static ORTHO_DEVICE Right<Reading> right(const GradientTile<C, S>& tile) {
+    return {tile.weight(), tile.column, 0};
+  }
+};
+
+// C: of values and residuals, S: of weights and gradients, Terms: of R. Calls go_on() when no loader is
+// needed any more.
+template <class C, class S, int Terms, class GoOn>
+ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, std::int32_t index, const GoOn& go_on) {
+  const GradientTile<C, S> tile = gradient_item<C, S>(arguments, index);
   const Operand<S> weight = tile.weight();
   if constexpr (std::is_same_v<C, double>) {
     Blocks<double, narrow_tile> sums;
@@ -269,30 +295,66 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile) {
   } else {
     Blocks<float, wide_tile> sums;
     bool is_right = false;
-    if (tile.matrix.is_spread)
-      with_access(weight, [&](auto access) { is_right = multiply_planes<Terms>(tile, access, sums); });
-    if (is_right) return tile.template write<HalfPlaces>(sums);
-    with_major(weight, [&](auto access) {
-      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
-                                                                    tile.row);
+    if (tile.matrix.is_spread) {
+      using Planes = PlanesTile<S, Terms>;
+      with_access(weight, [&](auto access) {
+        is_right = tile.template multiply<typename Planes::Products>(
+            Planes::left(tile), Planes::template right<decltype(access)>(tile), sums);
+      });
+    }
+    go_on();
+    // Worked out anew behind the product, so that nothing of it takes the product's registers.
+    const GradientTile<C, S> again = gradient_item<C, S>(arguments, computed_here(index));
+    if (is_right) return again.template write<HalfPlaces>(sums);
+    with_major(again.weight(), [&](auto access) {
+      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(again.residual(), again.matrix.order,
+                                                                    again.row);
       using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
-      tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
+      again.template multiply<ExactProducts>(left, Right(again.weight(), again.column, 0), sums);
     });
-    tile.template write<ExactProducts::Places>(sums);
+    again.template write<ExactProducts::Places>(sums);
   }
 }
 
+#ifdef ORTHO_WITH_LOADERS
+
+// What loaders do for gradient_tile().
+template <class S, int Terms>
+ORTHO_DEVICE void bring_gradient_items(const ProductArguments& arguments) {
+  serve([&](std::int32_t index, float) {
+    using Planes = PlanesTile<S, Terms>;
+    const GradientTile<float, S> tile = gradient_item<float, S>(arguments, index);
+    with_access(tile.weight(), [&](auto access) {
+      auto left = Planes::left(tile);
+      auto right = Planes::template right<decltype(access)>(tile);
+      bring_chunks(left, right, tile.template chunks<typename Planes::Products>(), false);
+    });
+  });
+}
+
+#endif
+
 template <class C, class S, int Terms>
-ORTHO_KERNEL(tile_threads, tile_blocks, residual_product, ProductArguments) {
-  constexpr std::int32_t side = tile_side(std::is_same_v<C, double>);
-  for (;;) {
-    const std::int32_t i = next_item(arguments.taken, arguments.items);
-    if (i >= arguments.items) return;
-    const ProductMatrix& matrix = arguments.matrices[find_matrix(arguments.matrices, arguments.count, i)];
-    const std::int32_t row_tiles = (matrix.order + side - 1) / side;
-    // Tiles one below the other are neighbors: they read the same part of W.
-    const std::int32_t tile = i - matrix.first_item;
-    gradient_tile<C, S, Terms>({arguments, matrix, tile % row_tiles * side, tile / row_tiles * side});
+ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, residual_product, ProductArguments) {
+#ifdef ORTHO_WITH_LOADERS
+  if constexpr (std::is_same_v<C, float>) {
+    if (is_loader()) {
+      give_registers<loader_registers>();
+      return bring_gradient_items<S, Terms>(arguments);
+    }
+    take_registers<computing_registers>();
+  }
+#endif
+  const auto take = [&] {
+    return take_item<C>(arguments.taken, arguments.items, half_scale, [&](std::int32_t index) {
+      return gradient_item<C, S>(arguments, index).matrix.is_spread != 0;
+    });
+  };
+  for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
+    gradient_tile<C, S, Terms>(arguments, i, [&] {
+      if (has_loaders<C>) next = take();
+    });
+    if (!has_loaders<C>) next = take();
   }
 }
 

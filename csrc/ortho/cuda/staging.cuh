@@ -129,6 +129,15 @@ template <class S>
 constexpr int half_depth = sizeof(S) == 4 ? 16 : 32;
 #endif
 
+// The number of a thread among those that bring operands: all of a block, or its loaders (loaders.cuh).
+ORTHO_DEVICE int bringing_thread() {
+#ifdef ORTHO_LOADERS
+  return computed_here(thread_index()) % tile_threads;
+#else
+  return computed_here(thread_index());
+#endif
+}
+
 // How a block goes through the rows of an operand's panels, chunk after chunk, `Piece` numbers at a time. A
 // thread stays in its column of pieces; its pointer steps.
 template <class P, int Depth, class S, int Piece, bool Aligned>
@@ -146,7 +155,7 @@ class RowWalk {
     stride_ = along ? operand.depth_stride : operand.vector_stride;
     row_step_ = rows_at_once * row_stride;
     chunk_step_ = Depth * operand.depth_stride;
-    const int thread = computed_here(thread_index());
+    const int thread = bringing_thread();
     first_row_ = thread / pieces;
     const int number = thread % pieces * Piece;
     place_ = Own::place(first_row_, number);

@@ -55,6 +55,7 @@ class SplitOperand {
  public:
   using Panel = cuda::Panel<Half, wide_tile, Depth, Reading::major, Terms, arrangement>;
   static constexpr int depth = Depth;
+  static constexpr bool is_copied = false;
   static constexpr bool through_registers =
       Terms < 3 && (Reading::aligned || arrangement == Arrangement::padded);
 
@@ -88,12 +89,24 @@ class SplitOperand {
     }
   }
 
+  // Writes what came, and fetches the next chunk: what a piece leaves free takes the next one's at once.
+  ORTHO_DEVICE void write_and_fetch(Staged& staged, Half* panel) {
+    walk_.for_pieces([&](int r, bool valid, const S* source, int) {
+      write_piece(r, staged.pieces[r], panel);
+      staged.pieces[r] = read(valid, source);
+    });
+  }
+
   ORTHO_DEVICE float factor(int) const { return 1; }
 
+  ORTHO_DEVICE float scale() const { return scale_; }
   // What its terms are to be multiplied by.
   ORTHO_DEVICE float unscale() const { return 1 / scale_; }
 
-  // Whether this thread met a number of a size that float16 terms hold with all digits; it looks at some.
+  // The largest magnitude that this thread met; it looks at some numbers.
+  ORTHO_DEVICE float largest_met() const { return largest_; }
+  ORTHO_DEVICE void meet(float number) { largest_ = larger_magnitude(largest_, number); }
+  // Whether that is of a size that float16 terms hold with all digits.
   ORTHO_DEVICE bool is_large() const { return largest_ * scale_ >= least_exact * half_scale; }
 
   // The largest magnitude of all chunks, for all threads of the block.
@@ -125,7 +138,7 @@ class SplitOperand {
   }
 
   ORTHO_DEVICE void write_piece(int r, const Packet<S>& given, Half* panel) {
-    if constexpr (is_scaled) largest_ = larger_magnitude(largest_, number_from<float>(given.number(0)));
+    if constexpr (is_scaled) meet(number_from<float>(given.number(0)));
     Words<piece / 2> terms[Terms];
     ORTHO_UNROLL
     for (int i = 0; i < piece / 2; ++i) {

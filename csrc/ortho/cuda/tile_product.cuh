@@ -6,11 +6,10 @@
 #pragma once
 
 #include "chunk_products.cuh"
+#include "loaders.cuh"
 #include "reduce.cuh"
 
 namespace ortho::cuda {
-
-constexpr std::size_t tile_shared_bytes = 100'352;
 
 // Stages of the pipeline: numbers that come through registers are one chunk ahead. Others are as far ahead as
 // the memory allows.
@@ -20,14 +19,59 @@ constexpr int stages_of =
         ? 2
         : static_cast<int>(tile_shared_bytes) / (Left::Panel::bytes + Right::Panel::bytes);
 
-// sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
-// what came to registers, and factor(chunk) is that of the chunk's products. `same`: both are the same
-// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums
-// of others, and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the
-// left operand.
+#ifdef ORTHO_WITH_LOADERS
+
+// tile_product() with chunks that loaders bring.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
-ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
-                               Blocks<Sum, Products::side>& sums, const Beside& beside) {
+ORTHO_DEVICE void loaded_product(Left& left, Right& right, int chunks, bool same, int columns,
+                                 Blocks<Sum, Products::side>& sums, const Beside& beside) {
+  using LeftPanel = typename Left::Panel;
+  using RightPanel = typename Right::Panel;
+  using Panels = LoadedPanels<LeftPanel, RightPanel>;
+  const int group = thread_index() / (tile_threads / 2);
+  const auto multiply = [&](auto needed) {
+    ORTHO_UNROLL_BY(1)
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int stage = chunk % Panels::stages;
+      const float factor = left.factor(chunk);
+      sync_at(barriers::full(stage, group), barriers::of_group);
+      const LeftPanel a{Panels::left(stage)};
+      if constexpr (needed == 0) {
+        beside(a);
+      } else {
+        const auto add = [&](const auto& b) {
+          Products::template add_columns<needed>(a, b, factor, sums, [&] { beside(a); });
+        };
+        if constexpr (std::is_same_v<LeftPanel, RightPanel>) {
+          add(same ? a : RightPanel{Panels::right(stage)});
+        } else {
+          add(RightPanel{Panels::right(stage)});
+        }
+      }
+      if (chunk + Panels::stages < chunks) arrive_at(barriers::free(stage), barriers::of_all);
+    }
+  };
+  clear(sums);
+  constexpr int side = Products::side;
+  if (columns > side / 2) {
+    multiply(std::integral_constant<int, side>{});
+  } else if (columns > 0) {
+    multiply(std::integral_constant<int, side / 2>{});
+  } else {
+    multiply(std::integral_constant<int, 0>{});
+  }
+  block_barrier();  // the shared memory may be used for something else
+  if (chunks == 0) return;
+  left.meet(largest_loaded(0));
+  right.meet(largest_loaded(1));
+}
+
+#endif
+
+// tile_product() by threads that bring the chunks they multiply.
+template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
+ORTHO_DEVICE void staged_product(Left& left, Right& right, int chunks, bool same, int columns,
+                                 Blocks<Sum, Products::side>& sums, const Beside& beside) {
   using LeftPanel = typename Left::Panel;
   using RightPanel = typename Right::Panel;
   constexpr int stages = stages_of<Left, Right> < 4 ? stages_of<Left, Right> : 4;
@@ -104,6 +148,22 @@ ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, 
     }
   }
   block_barrier();  // the shared memory may be used for something else
+}
+
+// sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to
+// bring the next chunk, write() brings what came to registers, and factor(chunk) is that of the chunk's
+// products. `same`: both are the same vectors, and the left panel serves as the right one. Of its warp's
+// columns a thread needs so many: the sums of others, and all sums of a warp that needs none, are zero.
+// beside(panel) is called with each chunk of the left operand.
+template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
+ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
+                               Blocks<Sum, Products::side>& sums, const Beside& beside) {
+#ifdef ORTHO_WITH_LOADERS
+  if constexpr (Products::is_asynchronous)
+    loaded_product<Products>(left, right, chunks, same, columns, sums, beside);
+  else
+#endif
+    staged_product<Products>(left, right, chunks, same, columns, sums, beside);
 }
 
 // Whether the products of float16 terms are those of the numbers, for the whole block: none was too large for
