@@ -30,6 +30,10 @@ class Into(NamedTuple):
     accumulate: bool = False
     fit: bool = False
 
+    def factors(self, views: WeightViews) -> Tensor:
+        """The factor of each matrix, in the compute dtype: infinite where it is beyond it."""
+        return torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(self.factor)
+
 
 class Penalties(Protocol):
     """SO and SRIP of weights: what `OrthogonalityPenalty` needs, from a backend or from several ranks together."""
