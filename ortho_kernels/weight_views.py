@@ -364,7 +364,9 @@ def weight_views(
     form: type[WeightViews] = WeightViews,
 ) -> WeightViews:
     """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
-    counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
+    counts = (groups,) * len(weights) if type(groups) is int else groups
+    if type(counts) is not tuple or len(counts) != len(weights):
+        counts = check_groups(counts, len(weights))
     if torch.compiler.is_compiling() or not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
         return _checked_views(weights, counts, names, form)
     try:

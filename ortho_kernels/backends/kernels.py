@@ -99,7 +99,7 @@ class KernelBackend(Backend):
         values, kept, layout = self._norms(weights, views, options, True)
         factors = into.factors(views)
         if options.side == "both":
-            factors.mul_(2)
+            factors = 2 * factors
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
