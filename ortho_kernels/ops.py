@@ -109,7 +109,11 @@ _operators = torch.ops.ortho_kernels
 
 
 def wants_gradient(weights: Sequence[Tensor]) -> bool:
-    return torch.is_grad_enabled() and True in [weight.requires_grad for weight in weights]
+    if torch.is_grad_enabled():
+        for weight in weights:  # usually the first one answers
+            if weight.requires_grad:
+                return True
+    return False
 
 
 def backward_precision() -> int:
@@ -144,14 +148,15 @@ def new_gradients(
     on the device stays true, and a CUDA graph can be captured.
     """
     wanted = (True,) * len(weights) if wanted is None else tuple(wanted)
-    if is_traced() or not weights or weights[0].device.type == "cpu":
+    apart = not weights or weights[0].device.type == "cpu"
+    if is_traced() or (apart and (views is None or not views.plain)):
         return [torch.empty_like(w) if w.is_contiguous() else new_gradient(w) for w in compress(weights, wanted)]
     slots = None if views is None else views.gradient_slots.get(wanted)
     if slots is None:
         slots = gradient_slots(list(compress(weights, wanted)))
         if views is not None:
             views.gradient_slots[wanted] = slots
-    return in_one_buffer(slots, weights[0].device)
+    return slots.apart() if apart else in_one_buffer(slots, weights[0].device)
 
 
 def in_one_buffer(slots: GradientSlots, device: torch.device) -> list[Tensor]:

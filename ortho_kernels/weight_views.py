@@ -155,31 +155,53 @@ def new_gradient(weight: Tensor) -> Tensor:
 
 
 class GradientSlots(NamedTuple):
-    """Where gradients lie in one buffer: its bytes, and the dtype, shape, strides and first entry of each."""
+    """Gradients to be made, and where they lie in one buffer.
 
+    Attributes:
+        dtypes, shapes, strides: those of each.
+        begins: the first entry of each in the buffer, counted in its dtype.
+        nbytes: the buffer's size.
+    """
+
+    dtypes: list[torch.dtype]
+    shapes: list[tuple[int, ...]]
+    strides: list[tuple[int, ...]]
+    begins: list[int]
     nbytes: int
-    slots: list[tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int]]
+
+    # Made in every step: one call for each gradient, without a line of Python between them.
 
     def of(self, buffer: Tensor) -> list[Tensor]:
         """The gradients in this buffer of bytes."""
-        typed = {dtype: buffer.view(dtype) for dtype in {dtype for dtype, *_ in self.slots}}
+        typed = {dtype: buffer.view(dtype) for dtype in set(self.dtypes)}
         # Tensors of their own, no views of the buffer, where nothing has to see how they are made: in half the time.
         view = torch.as_strided if is_transformed() else _SEPARATE
-        return [view(typed[dtype], shape, strides, begin) for dtype, shape, strides, begin in self.slots]
+        return [*map(view, map(typed.__getitem__, self.dtypes), self.shapes, self.strides, self.begins)]
+
+    def apart(self) -> list[Tensor]:
+        """The gradients on the CPU, each in memory of its own."""
+        new = _empty_on_cpu if is_transformed() else _EMPTY_ON_CPU
+        return [*map(new, self.shapes, self.strides, self.dtypes)]
 
 
-# No part of torch's public interface.
+def _empty_on_cpu(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+
+
+# No part of torch's public interface. They pass the dispatcher by.
 _SEPARATE: Any = getattr(torch._C._dynamo.guards, "_reinterpret_tensor", torch.as_strided)
+_EMPTY_ON_CPU: Any = getattr(torch._C._dynamo.guards, "_empty_strided_cpu", _empty_on_cpu)
 _ALIGNMENT = 256  # of slots, in bytes: that of torch's own allocations
 
 
 def gradient_slots(weights: Sequence[Tensor]) -> GradientSlots:
     """The slots of the weights' gradients, at the same distances from each other in every step."""
-    slots, begin = [], 0
+    begins, nbytes = [], 0
     for weight in weights:
-        slots.append((weight.dtype, tuple(weight.shape), gradient_strides(weight), begin // weight.element_size()))
-        begin += -(-weight.nbytes // _ALIGNMENT) * _ALIGNMENT
-    return GradientSlots(begin, slots)
+        begins.append(nbytes // weight.element_size())
+        nbytes += -(-weight.nbytes // _ALIGNMENT) * _ALIGNMENT
+    dtypes, shapes = [weight.dtype for weight in weights], [tuple(weight.shape) for weight in weights]
+    return GradientSlots(dtypes, shapes, [*map(gradient_strides, weights)], begins, nbytes)
 
 
 class WeightViews:
@@ -342,7 +364,9 @@ def weight_views(
     form: type[WeightViews] = WeightViews,
 ) -> WeightViews:
     """The views of these weights; `TypeError` or `ValueError`, naming the weight, where one can't be penalized."""
-    counts = (groups,) * len(weights) if type(groups) is int else check_groups(groups, len(weights))
+    counts = (groups,) * len(weights) if type(groups) is int else groups
+    if type(counts) is not tuple or len(counts) != len(weights):
+        counts = check_groups(counts, len(weights))
     if torch.compiler.is_compiling() or not {int}.issuperset(map(type, counts)):  # True counts as 1 for a dict
         return _checked_views(weights, counts, names, form)
     try:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 from truth import as_matrices, relative, so_gradient
 
 from ortho_kernels import OrthogonalityPenalty, reference, soft_orthogonality, srip, use_backend
@@ -217,6 +218,15 @@ def test_one_operator_forward_and_one_backward():
         counts = {event.key: event.count for event in trace.key_averages()}
         assert counts[f"ortho_kernels::{name}"] == 1
         assert counts[f"ortho_kernels::{name}_backward"] == 1
+
+
+def test_gradients_of_weights_without_numbers_have_none():
+    """Also outside of the mode that made the weights."""
+    with FakeTensorMode():
+        weights = [torch.randn(4, 6, requires_grad=True), torch.randn(5, 3, 3, 3, requires_grad=True)]
+    gradients = torch.autograd.grad(soft_orthogonality(weights), weights)
+    assert {type(gradient) for gradient in gradients} == {FakeTensor}
+    assert [gradient.stride() for gradient in gradients] == [weight.stride() for weight in weights]
 
 
 def test_threads_do_not_change_a_bit():

@@ -97,7 +97,9 @@ class KernelBackend(Backend):
         self, weights: list[Tensor], views: WeightViews, options: SO, into: Into
     ) -> Tensor:
         values, kept, layout = self._norms(weights, views, options, True)
-        factors = torch.full_like(values, 2 if options.side == "both" else 1).mul_(into.factor)
+        factors = into.factors(views)
+        if options.side == "both":
+            factors = 2 * factors
         if not options.squared:
             values = reference.square_root(values)
             factors = torch.where(values == 0, 0, factors / (2 * values))
@@ -117,7 +119,7 @@ class KernelBackend(Backend):
         self, matrices: list[Tensor], views: WeightViews, sides: list[int], K: Tensor, into: Into
     ) -> None:
         layout = (views.in_place(matrices), views.groups, sides)
-        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        factors = into.factors(views)
         given = (factors, *layout, K, ops.backward_precision())
         write = partial(ops.soft_orthogonality_backward, *given, route=ops.Route(self, views))
         _write_to(into, layout[0], views, write)
@@ -152,7 +154,7 @@ class KernelBackend(Backend):
         through = options.gradient == "through"
         route = ops.Route(self, views)
         values, kept = ops.srip(*layout, start, options.iterations, through, True, route=route)
-        factors = (2 * values if options.squared else torch.ones_like(values)).mul_(into.factor)
+        factors = (2 * values).mul_(into.factor) if options.squared else into.factors(views)
         write = partial(ops.srip_backward, factors, *layout, kept, options.pairs, route=route)
         _write_to(into, layout[0], views, write)
         last = ops.last_vectors(kept, views.orders(options.side), options.pairs) if follow else None

@@ -30,6 +30,12 @@ class Into(NamedTuple):
     accumulate: bool = False
     fit: bool = False
 
+    def factors(self, views: WeightViews) -> Tensor:
+        """The factor of each matrix, in the compute dtype, infinite where it is beyond it. Not to be changed in place."""
+        if isinstance(self.factor, Tensor) and self.factor.dim() and self.factor.dtype is views.dtype:
+            return self.factor
+        return torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(self.factor)
+
 
 class Penalties(Protocol):
     """SO and SRIP of weights: what `OrthogonalityPenalty` needs, from a backend or from several ranks together."""

@@ -78,7 +78,7 @@ class TorchBackend(Backend):
         self, matrices: list[Tensor], views: WeightViews, sides: list[int], K: Tensor, into: Into
     ) -> None:
         orders = [view.order(_SIDES[side]) for view, side in zip(views.views, sides, strict=True)]
-        factors = torch.ones(len(matrices), dtype=views.dtype, device=views.device).mul_(into.factor)
+        factors = into.factors(views)
         triangles = K.split(list(map(triangle, orders)))
         described = zip(matrices, sides, orders, triangles, factors, into.targets, strict=True)
         for W, side, n, lower, factor, target in described:

@@ -102,7 +102,8 @@ class Strength:
         self._one_for_all = len(set(of_matrices)) == 1
         with torch.inference_mode(False):  # lest what is made here could not be trained with
             self._one = torch.ones((), dtype=views.dtype, device=views.device)
-            self._base: float | Tensor = bases[0] if len(set(bases)) == 1 else self._one.new_tensor(bases)
+            self._bases = self._one.new_tensor(bases)
+            self._base: float | Tensor = bases[0] if len(set(bases)) == 1 else self._bases
             places = [1 + moving.index(index) if index in moving else 0 for index in of_matrices]
             self._places = torch.tensor(places, device=views.device)
         self._dtype, self.views = views.dtype, views
@@ -118,6 +119,10 @@ class Strength:
             return self._base * gammas[0]
         one, places = read_by_graphs(self._one), read_by_graphs(self._places)
         return self._base * torch.stack([one, *gammas]).index_select(0, places)
+
+    def spread(self, factor: float | Tensor) -> float | Tensor:
+        """The factor; as a tensor of one a matrix where it is the usual number, of which one was made."""
+        return read_by_graphs(self._bases) if type(factor) is float and factor == self._base else factor
 
     def of_weights(self, step: Tensor | None) -> list[float]:
         """The gamma of each weight, for people: this waits for the device."""

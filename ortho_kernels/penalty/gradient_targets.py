@@ -33,24 +33,35 @@ def gradient_targets(parameters: Sequence[Tensor], matrices: Sequence[Tensor]) -
     computed: dict[Tensor, Tensor] = {}
     made: list[Tensor] = []
     for parameter, matrix in zip(parameters, matrices, strict=True):
-        target = None
         if not parameter.requires_grad:
-            targets.append(None)
-            continue
-        if isinstance(matrix, ShardedWeight):
-            targets.append(matrix.like(_sharded_target(parameter, computed, made)))
-            continue
-        if parameter.is_leaf and (matrix is parameter or matrix._base is parameter):
-            grad = parameter.grad
-            if grad is None:
-                dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
-                parameter.grad = grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
-                made.append(parameter)
-            target = grad if matrix is parameter else same_view(grad, parameter, matrix)
-        if target is None:
-            target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
+            target = None
+        elif matrix is parameter and parameter.is_leaf:  # the usual case comes first
+            target = parameter.grad
+            if target is None:
+                target = _new_grad(parameter, made)
+        elif isinstance(matrix, ShardedWeight):
+            target = matrix.like(_sharded_target(parameter, computed, made))
+        else:
+            target = _target_of_view(parameter, matrix, made)
+            if target is None:
+                target = computed[matrix] = torch.zeros_like(matrix, requires_grad=False)
         targets.append(target)
     return GradientTargets(targets, computed, made)
+
+
+def _new_grad(parameter: Tensor, made: list[Tensor]) -> Tensor:
+    dtype = getattr(parameter, "grad_dtype", None)  # that of the weight unless torch was told another
+    parameter.grad = grad = torch.zeros_like(parameter, requires_grad=False, dtype=dtype)
+    made.append(parameter)
+    return grad
+
+
+def _target_of_view(parameter: Tensor, matrix: Tensor, made: list[Tensor]) -> Tensor | None:
+    """A view of the parameter's `.grad`; None where the matrix is computed, or lies otherwise than `.grad` does."""
+    if not parameter.is_leaf or matrix._base is not parameter:
+        return None
+    grad = _new_grad(parameter, made) if parameter.grad is None else parameter.grad
+    return same_view(grad, parameter, matrix)
 
 
 def _sharded_target(parameter: Any, computed: dict[Tensor, Tensor], made: list[Tensor]) -> Tensor:

@@ -217,10 +217,10 @@ class OrthogonalityPenalty(Weighting):
         with torch.enable_grad():  # for parametrizations
             parameters, matrices, views = self._current_weights()
         factor, sharing = self._factor(), self._sharing if self.training else None
-        scaled = scale * factor * scale_factor(scaler, views.device)
+        scaled = scale * factor * (1.0 if scaler is None else scale_factor(scaler, views.device))
         targets, computed, made = gradient_targets(parameters, matrices)
         try:
-            into = Into(targets, scaled, accumulate=True)
+            into = Into(targets, self._strength.spread(scaled), accumulate=True)
             values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         except Exception:
             for parameter in made:
@@ -259,7 +259,7 @@ class OrthogonalityPenalty(Weighting):
             parameters, matrices, views = self._current_weights()
         step = DecoupledStep(optimizer, self.names, self._places, parameters, matrices, views)
         factor, sharing = self._factor(), self._sharing if self.training else None
-        into = Into(step.gradients, factor)
+        into = Into(step.gradients, self._strength.spread(factor))
         values = penalty_gradients(self.start, self.options, self.names, matrices, views, into, sharing)
         self._end_call()
         step.take(skipped)
@@ -313,7 +313,7 @@ class OrthogonalityPenalty(Weighting):
         sites, keys, forms, names = zip(*covered, strict=True)
         self.names = tuple(site.name for site in sites)
         self._keys, self._forms = keys, forms
-        self._groups = [form.groups(site.weight) for site, form in zip(sites, forms, strict=True)]
+        self._groups = tuple(form.groups(site.weight) for site, form in zip(sites, forms, strict=True))
         self._reformed = [index for index, form in enumerate(forms) if form.batch_dims or form.transposed]
         self._places = [(site.owner, site.attribute) for site in sites]
         self._assign(names, again=again)

@@ -47,7 +47,7 @@ class ModuleTree:
         return (
             any(self._leaf_dicts)
             or self._now() != self._seen
-            or any(own.get(name) is not None for own, name in self._absent)
+            or (bool(self._absent) and any(own.get(name) is not None for own, name in self._absent))
             or (bool(self._factors) and self._trains_others())
         )
 

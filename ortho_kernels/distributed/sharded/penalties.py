@@ -58,7 +58,7 @@ class ShardedPenalties(Penalties):
     @torch.no_grad()
     def soft_orthogonality_gradients(self, weights: list[Any], views: WeightViews, options: SO, into: Into) -> Tensor:
         held = LocalWeights(weights, into)
-        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        factors = into.factors(views)
         values = torch.zeros_like(factors)
         if self._here:
             own, own_views, own_into = self._of_here(held, views, factors)
@@ -74,7 +74,7 @@ class ShardedPenalties(Penalties):
         self, weights: list[Any], views: WeightViews, options: SRIP, start: Tensor, into: Into, follow: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         held = LocalWeights(weights, into)
-        factors = torch.ones(views.matrix_count, dtype=views.dtype, device=views.device).mul_(into.factor)
+        factors = into.factors(views)
         values, last = torch.zeros_like(factors), torch.zeros_like(start)
         if self._here:
             own, own_views, own_into = self._of_here(held, views, factors)
