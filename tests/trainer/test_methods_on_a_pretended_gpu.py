@@ -1,0 +1,18 @@
+"""Every method trains on a pretended GPU as on the CPU, and between rows of figures no step waits for it."""
+
+import pytest
+from on_a_pretended_gpu import train_on_both
+from pretended_gpu import only_without_a_gpu
+from small_methods import backbone_of, small_heads
+
+from ortho_kernels.trainer.methods import METHODS
+
+pytestmark = only_without_a_gpu
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [*((name, backbone_of(name)) for name in METHODS), *((name, "backbone=vit_tiny") for name in ("dino", "mocov3"))],
+)
+def test_a_method_trains_as_on_the_cpu_and_waits_for_nothing(tmp_path, method, backbone):
+    assert train_on_both(tmp_path, f"method={method}", backbone, *small_heads(method)) == []
