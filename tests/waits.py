@@ -57,18 +57,16 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         packet = function.overloadpacket
         kwargs = kwargs or {}
-        if (
-            packet in READS
-            or packet in COPIES
-            or (packet in INDEXING and _has_awaited(args))
-            or (packet in ACROSS and _is_awaited(packet, args, kwargs))
-        ):
+        if packet in READS or packet in COPIES or (packet in INDEXING and _has_awaited(args)):
             self.note(str(packet))
+        if packet in ACROSS and _is_awaited(packet, args, kwargs):
+            self.note(str(packet), everywhere=True)
         return function(*args, **kwargs)
 
-    def note(self, operation: str) -> None:
+    def note(self, operation: str, everywhere: bool = False) -> None:
+        """But for what comes from NO_WAITS, unless `everywhere`."""
         frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(OWN_FILES)]
-        if any(frame.filename.endswith(place) for frame in frames for place in NO_WAITS):
+        if not everywhere and any(frame.filename.endswith(place) for frame in frames for place in NO_WAITS):
             return
         frames = [frame for frame in frames if "/torch/" not in frame.filename]
         ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
