@@ -1,9 +1,9 @@
 """Every method trains on a pretended GPU as on the CPU, and between rows of figures no step waits for it."""
 
 import pytest
-from on_a_pretended_gpu import train_on_both
 from pretended_gpu import only_without_a_gpu
 from small_methods import backbone_of, small_heads
+from two_devices import train_on_both
 
 from ortho_kernels.trainer.methods import METHODS
 

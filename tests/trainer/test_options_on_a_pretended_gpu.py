@@ -3,8 +3,8 @@
 import pytest
 from bare_runs import train
 from between_rows import config_of
-from on_a_pretended_gpu import assert_alike, train_on_both, train_on_gpu
 from pretended_gpu import PretendedGpu, only_without_a_gpu
+from two_devices import assert_rows_alike, train_on_both, train_on_cpu, train_on_gpu
 
 from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.report.metrics_file import read_metrics
@@ -44,7 +44,7 @@ def test_so_are_batches_that_worker_processes_pin(pictures_of_sizes, tmp_path):
 def test_bfloat16_rounds_as_on_the_cpu(tmp_path):
     """One step: after it, rounding has grown."""
     run, waits = train_on_gpu(tmp_path, "trainer.precision=bf16-mixed")
-    cpu = train(ALONE, config_of(tmp_path / "cpu", ["trainer.precision=bf16-mixed", "trainer.max_steps=1"]))
+    cpu = train_on_cpu(tmp_path, "trainer.precision=bf16-mixed", "trainer.max_steps=1")
     first, (expected,) = read_metrics(run / "metrics.csv")[0], read_metrics(cpu / "metrics.csv")
     assert first["loss"] == pytest.approx(expected["loss"], rel=0.01)
     assert waits == []
@@ -71,4 +71,4 @@ def test_a_resume_is_exact(tmp_path):
             late.unlink()
         resumed = train(ALONE, config_of(tmp_path / "cut", [*words, f"resume={cut}"]))
     assert resumed == cut
-    assert_alike(resumed, whole, rounding=0)
+    assert_rows_alike(resumed, whole, rounding=0)
