@@ -163,6 +163,9 @@ def test_copies_and_files_of_a_network():
         file.seek(0)
         copied.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         assert torch.equal(copied.weight, network.weight)
+        weight = network.weight
+        assert network.to("cuda").double().weight is weight
+        assert weight.dtype is torch.float64
         assert type(network.cpu().weight) is nn.Parameter
 
 

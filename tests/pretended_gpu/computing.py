@@ -25,8 +25,11 @@ WITHOUT_NUMBERS |= {aten.index_add_.default, aten.gather.default, aten.scatter.s
 GARBAGE = 77  # what memory of whole numbers holds before a copy to it has arrived
 
 
-def _refuse_data(tensor, data):
-    raise NotImplementedError("the pretended GPU does not set the data of a tensor")
+def _set_data(tensor, data):
+    if not isinstance(data, DeviceTensor):
+        raise NotImplementedError("the pretended GPU makes no tensor one of the host in place")
+    Tensor.data.__set__(tensor, data)
+    tensor.held = data.held
 
 
 class DeviceTensor(Tensor):
@@ -39,7 +42,7 @@ class DeviceTensor(Tensor):
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl
-    data = property(Tensor.detach, _refuse_data)
+    data = property(Tensor.detach, _set_data)
     device = property(lambda self: CUDA)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)

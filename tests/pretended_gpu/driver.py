@@ -74,14 +74,21 @@ def answers(arrive, device_tensor):
     def tensor(*args, device=None, **kwargs):
         return tensor_of_torch(*args, device=CUDA if is_cuda(device) else device, **kwargs)
 
-    def apply(module, *args, **kwargs):
-        """Parameters that move stay the objects that they are."""
-        before = torch.__future__.get_swap_module_params_on_conversion()
-        torch.__future__.set_swap_module_params_on_conversion(True)
+    def apply(module, function, *args, **kwargs):
+        """Parameters that move to the device stay the objects that they are; those that leave it do not."""
+        own = next(module.parameters(recurse=False), None)
+        before, after = (
+            isinstance(each, device_tensor) for each in (own, own if own is None else function(own.detach()))
+        )
+        future = torch.__future__
+        flags = future.get_swap_module_params_on_conversion(), future.get_overwrite_module_params_on_conversion()
+        future.set_swap_module_params_on_conversion(not before)
+        future.set_overwrite_module_params_on_conversion(before and not after)
         try:
-            return apply_of_torch(module, *args, **kwargs)
+            return apply_of_torch(module, function, *args, **kwargs)
         finally:
-            torch.__future__.set_swap_module_params_on_conversion(before)
+            future.set_swap_module_params_on_conversion(flags[0])
+            future.set_overwrite_module_params_on_conversion(flags[1])
 
     def nothing(*args, **kwargs):
         return None

@@ -41,12 +41,12 @@ def test_so_are_batches_that_worker_processes_pin(pictures_of_sizes, tmp_path):
     assert train_on_both(tmp_path, *words, "trainer.workers=1") == []
 
 
-def test_bfloat16_rounds_as_on_the_cpu(tmp_path):
-    """One step: after it, rounding has grown."""
+def test_bfloat16_is_near_float32_and_waits_for_nothing(tmp_path):
+    """In its first loss, before rounding grows."""
     run, waits = train_on_gpu(tmp_path, "trainer.precision=bf16-mixed")
-    cpu = train_on_cpu(tmp_path, "trainer.precision=bf16-mixed", "trainer.max_steps=1")
-    first, (expected,) = read_metrics(run / "metrics.csv")[0], read_metrics(cpu / "metrics.csv")
-    assert first["loss"] == pytest.approx(expected["loss"], rel=0.01)
+    first, expected = (read_metrics(each / "metrics.csv")[0] for each in (run, train_on_cpu(tmp_path)))
+    assert first["loss"] == pytest.approx(expected["loss"], rel=0.02)
+    assert first["loss"] != expected["loss"]
     assert waits == []
 
 
