@@ -197,7 +197,8 @@ def _check(function, args, kwargs, leaves, on_gpu):
 
 @contextmanager
 def _right_convolutions(leaves):
-    """oneDNN's backward of small convolutions in 16 bits reads memory that nobody has written to (torch 2.14.1)."""
+    """oneDNN's weight gradients in bfloat16 of 3 x 3 convolutions with stride 2, on one pixel, are memory that nobody has
+    written to (torch 2.14.1, AMX)."""
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(before and all(leaf.dtype not in (torch.float16, torch.bfloat16) for leaf in leaves))
     try:
