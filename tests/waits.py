@@ -7,6 +7,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+OWN_FILES = (__file__, str(Path(__file__).with_name("pretended_gpu")))
 PACKAGE = str(Path(__file__).parents[1] / "ortho_kernels")
 aten = torch.ops.aten
 
@@ -23,6 +24,7 @@ READS = {  # the host asks for a value, or for a size that depends on values
     aten._unique2,
 }
 COPIES = {aten.lift_fresh}  # a tensor of Python numbers, which travels from the host to the device
+ACROSS = {aten._to_copy, aten.copy_}  # where one tensor is the host's and one the device's
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 TO_HOST = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.__array__}
 
@@ -54,13 +56,17 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         packet = function.overloadpacket
-        if packet in READS or packet in COPIES or (packet in INDEXING and _has_mask(args[1])):
+        kwargs = kwargs or {}
+        if packet in READS or packet in COPIES or (packet in INDEXING and _has_awaited(args)):
             self.note(str(packet))
-        return function(*args, **kwargs or {})
+        if packet in ACROSS and _is_awaited(packet, args, kwargs):
+            self.note(str(packet), everywhere=True)
+        return function(*args, **kwargs)
 
-    def note(self, operation: str) -> None:
-        frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
-        if any(frame.filename.endswith(place) for frame in frames for place in NO_WAITS):
+    def note(self, operation: str, everywhere: bool = False) -> None:
+        """But for what comes from NO_WAITS, unless `everywhere`."""
+        frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(OWN_FILES)]
+        if not everywhere and any(frame.filename.endswith(place) for frame in frames for place in NO_WAITS):
             return
         frames = [frame for frame in frames if "/torch/" not in frame.filename]
         ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
@@ -81,5 +87,20 @@ class _HostCalls(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
 
-def _has_mask(indices) -> bool:
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+def _has_awaited(args) -> bool:
+    """Whether the host waits for one of these indices: for the number of a mask's places, or for a copy to the device."""
+    indexed, indices = args[0], [index for index in args[1] if index is not None]
+    return any(index.dtype in (torch.bool, torch.uint8) or index.device != indexed.device for index in indices)
+
+
+def _is_awaited(packet, args, kwargs) -> bool:
+    """Whether it is a copy between host and device that the host waits for: one that says so, or from memory that is not
+    pinned."""
+    if packet is aten.copy_:
+        (target, source), later = args[:2], len(args) > 2 and args[2]
+        after = target.device
+    else:
+        source, later = args[0], kwargs.get("non_blocking", False)
+        after = source.device if kwargs.get("device") is None else kwargs["device"]
+    from_host, to_host = (device.type == "cpu" for device in (source.device, after))
+    return from_host != to_host and (not later or (from_host and not source.is_pinned()))

@@ -14,10 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
 NUMERIC = ("tests/test_soft_orthogonality.py", "tests/test_srip.py", "tests/test_gradients.py", "tests/gpu")
+OF_THE_TRAINER = ("tests/trainer/test_trainer_on_gpu.py", "tests/trainer/test_no_waits.py")
 SLOW = "not compile and not opcheck and not every_half and not beyond_32_bits"  # what torch compiles takes 10 s a test
 WORKERS = min(6, os.cpu_count() or 1)  # processes of tests: each has a context of its own on the card
 TO_FINISH = 12  # seconds before its box ends at which a tool that can stop by itself does
 TRAINER_NEEDS = ("hydra", "omegaconf", "lightly", "lightning", "torchvision", "timm", "sklearn", "tqdm")
+# What the trainer's tests ask for besides; without torchmetrics and faster-coco-eval those of detection are skipped.
+TRAINER_TESTS_NEED = (*TRAINER_NEEDS, "pytest", "scipy", "matplotlib", "tensorboard", "numpy", "PIL")
 TRAINING = ("data=digits", "trainer=gpu", "trainer.max_steps=200", "trainer.tensorboard=false")
 # With CIFAR-10 at hand: the short run that the goals speak of.
 CIFAR10 = (
@@ -91,6 +94,7 @@ def all_stages(options: Options) -> list[Stage]:
         Stage("host", 25, python("host_time", "--device", "cuda")),
         *(_sanitized(tool) for tool in ("memcheck", "racecheck")),
         Stage("training", 120, python("gpu.training", *options.training), modules=TRAINER_NEEDS),
+        _tests("trainer", 60, out / "trainer.xml", "gpu", files=OF_THE_TRAINER, modules=TRAINER_TESTS_NEED),
         _tests("cuda tests", 75, out / "cuda.xml", "gpu", f"cuda-gpu and {SLOW}"),
         *(_counters(backend, python, out) for backend in ("cuda", "triton")),
         Stage("eager", 75, timed(large, dtypes, eager, 8)),
@@ -117,12 +121,22 @@ def _provisions(options: Options) -> list[Stage]:
     return made
 
 
-def _tests(name: str, box: float, junit: Path, marks: str, names: str) -> Stage:
+def _tests(
+    name: str,
+    box: float,
+    junit: Path,
+    marks: str,
+    names: str | None = None,
+    files: Sequence[str] = NUMERIC,
+    modules: tuple[str, ...] = ("pytest", "hypothesis"),
+) -> Stage:
     """Tests with these marks and of these names, by several processes where pytest-xdist is there."""
 
     def command(seconds: float) -> list[str]:
         words = [PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={junit}"]
-        words += ["-m", marks, "-k", names, "--maxfail=40"]
+        words += ["-m", marks, "--maxfail=40"]
+        if names is not None:
+            words += ["-k", names]
         several = _newer("pytest-xdist", (2,))
         if several:
             words += ["-n", str(WORKERS)]
@@ -131,9 +145,9 @@ def _tests(name: str, box: float, junit: Path, marks: str, names: str) -> Stage:
             words += ["--timeout=60", *["--timeout-method=thread"] * several]
         if _newer("pytest-timeout", (2, 3)):
             words += [f"--session-timeout={max(5, seconds - TO_FINISH):.0f}"]
-        return [*words, *NUMERIC]
+        return [*words, *files]
 
-    return Stage(name, box, command, modules=("pytest", "hypothesis"), junit=junit)
+    return Stage(name, box, command, modules=modules, junit=junit)
 
 
 def _newer(package: str, least: tuple[int, ...]) -> bool:

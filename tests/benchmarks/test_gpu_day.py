@@ -299,7 +299,7 @@ def test_stages_call_modules_and_tests_that_are_there(tmp_path):
     assert {"benchmarks.gpu.penalties", "benchmarks.host_time", "benchmarks.gpu.training"} <= modules
     marks = {"gpu", "gpu and smoke"}  # pytest's own -m
     assert [name for name in modules - marks if find_spec(name) is None] == []
-    assert [path for path in stages.NUMERIC if not (ROOT / path).exists()] == []
+    assert [path for path in (*stages.NUMERIC, *stages.OF_THE_TRAINER) if not (ROOT / path).exists()] == []
 
 
 def test_the_goals_have_stages_of_their_own(tmp_path):
@@ -315,7 +315,7 @@ def test_the_goals_have_stages_of_their_own(tmp_path):
 @without_gpu
 def test_every_stage_fails_for_want_of_a_gpu_alone(tmp_path):
     """As far as this machine has the tools and libraries; the tests' own stages run in `test_tests_are_counted`."""
-    skip = ["smoke", "cuda", "triton", "build", "training"]
+    skip = ["smoke", "cuda", "triton", "build", "training", "trainer"]
     words = ["--seconds", "200", "--out", str(tmp_path), "--csv", str(tmp_path / "gpu.csv"), "--skip", *skip]
     chosen = stages.all_stages(Options(tmp_path, tmp_path / "running.jsonl", tmp_path))
     named = {word for each in chosen for word in (each.name, each.name.split()[0])}

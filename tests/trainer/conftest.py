@@ -3,6 +3,7 @@
 import multiprocessing
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from browser import Browser
@@ -66,3 +67,17 @@ def folder(tmp_path):
                 shade = 40 * i + 10 * (name == "bee")
                 Image.new("RGB", (12, 9), (shade, 0, 255)).save(tmp_path / split / name / f"{i}.png")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def pictures_of_sizes(tmp_path_factory):
+    """An image folder: 2 x 20 training and 2 x 6 test pictures of noise, of several sizes, a class darker than another."""
+    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 6)):
+        for number, name in enumerate(("ant", "bee")):
+            (root / split / name).mkdir(parents=True)
+            for place in range(count):
+                height, width = random.integers(20, 40, 2)
+                pixels = random.integers(100 * number, 100 * number + 120, (height, width, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{place}.jpg", quality=95)
+    return root
