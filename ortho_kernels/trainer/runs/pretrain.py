@@ -36,6 +36,7 @@ from ..engine.monitor import Monitor, spread
 from ..engine.penalties import PENALTIES, build_penalty
 from ..engine.progress import Progress
 from ..engine.settings import group_backend, on_gpu, process_count, require_devices, require_processes
+from ..engine.small_maps import refuse_small_maps
 from ..engine.strategies import build_trainer
 from ..errors import TrainerError, writing
 from ..methods import METHODS
@@ -165,6 +166,8 @@ def build_module(
     if start is not None:
         fill(encoder, start, config, splits.channels)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
+    if settings.precision == "bf16-mixed":
+        refuse_small_maps(encoder)
     method = METHODS[config.method.name](encoder, instantiate(config.method))
     if ranks.count > 1 and settings.sync_batchnorm:
         convert_batch_norms(method, on_gpu(settings))
