@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,10 +96,10 @@ def all_stages(options: Options) -> list[Stage]:
         Stage("training", 120, python("gpu.training", *options.training), modules=TRAINER_NEEDS),
         _tests("trainer", 60, out / "trainer.xml", "gpu", files=OF_THE_TRAINER, modules=TRAINER_TESTS_NEED),
         _tests("cuda tests", 75, out / "cuda.xml", "gpu", f"cuda-gpu and {SLOW}"),
-        *(_counters(backend, python, out) for backend in ("cuda", "triton")),
+        *(_counters(backend, python, out / "ncu.csv") for backend in ("cuda", "triton")),
         Stage("eager", 75, timed(large, dtypes, eager, 8)),
         _tests("triton tests", 75, out / "triton.xml", "gpu", f"triton-gpu and {SLOW}"),
-        *_variants(options, timed(large, dtypes[:1], cuda, 6)),
+        *_variants(options, python, timed(large, dtypes, cuda[1:], 6)),
         Stage("kernels small", 45, timed(small, dtypes, (*cuda, *triton), 5)),
         Stage("tuning", 60, _tuning, environment=tuned),
         Stage("tuned", 45, timed(large, dtypes, triton, 5), environment=tuned, needed=out / "tuned"),
@@ -159,8 +159,8 @@ def _newer(package: str, least: tuple[int, ...]) -> bool:
     return tuple(int(part) for part in found[: len(least)] if part.isdigit()) >= least
 
 
-def _counters(backend: str, python: Callable[..., Command], out: Path) -> Stage:
-    words = ("gpu.counters", "--backend", backend, "--table", str(out / "ncu.csv"))
+def _counters(backend: str, python: Callable[..., Command], table: Path) -> Stage:
+    words = ("gpu.counters", "--backend", backend, "--table", str(table))
     return Stage(f"ncu {backend}", 60, python(*words), tools=("ncu",))
 
 
@@ -172,16 +172,20 @@ def _sanitized(tool: str) -> Stage:
     return Stage(tool, 70, lambda seconds: command, tools=("compute-sanitizer",), environment=environment)
 
 
-def _variants(options: Options, timed: Command) -> list[Stage]:
-    """Other builds of the CUDA library, each timed by itself."""
+def _variants(options: Options, python: Callable[..., Command], timed: Command) -> list[Stage]:
+    """Other builds of the CUDA library: whether each is right, how fast it is, and why."""
     libraries = sorted(options.variants.glob("*.so")) if options.variants is not None else []
     if not libraries:
         there = "no folder of other builds was given" if options.variants is None else f"no *.so in {options.variants}"
         return [Stage("variant", 0, timed, left_out=f"{there} (--variants FOLDER)")]
-    return [
-        Stage(f"variant {path.stem}", 35, timed, environment={"ORTHO_KERNELS_CUDA_LIBRARY": str(path.resolve())})
-        for path in libraries
-    ]
+    stages = []
+    for path in libraries:
+        name, out = f"variant {path.stem}", f"{options.out}/variant_{path.stem}"
+        smoke = _tests(f"{name} smoke", 60, Path(f"{out}.xml"), "gpu and smoke", "cuda-gpu")
+        counters = replace(_counters("cuda", python, Path(f"{out}.csv")), name=f"{name} ncu")
+        own = {"ORTHO_KERNELS_CUDA_LIBRARY": str(path.resolve())}
+        stages += [replace(each, environment=own) for each in (smoke, Stage(name, 35, timed), counters)]
+    return stages
 
 
 def _tuning(seconds: float) -> list[str]:
