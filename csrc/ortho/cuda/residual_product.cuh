@@ -280,8 +280,7 @@ struct PlanesTile {
 // C: of values and residuals, S: of weights and gradients, Terms: of R. Calls go_on() when no loader is
 // needed any more.
 template <class C, class S, int Terms, class GoOn>
-ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, std::int32_t index, const GoOn& go_on) {
-  const GradientTile<C, S> tile = gradient_item<C, S>(arguments, index);
+ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile, const GoOn& go_on) {
   const Operand<S> weight = tile.weight();
   if constexpr (std::is_same_v<C, double>) {
     Blocks<double, narrow_tile> sums;
@@ -303,16 +302,14 @@ ORTHO_DEVICE void gradient_tile(const ProductArguments& arguments, std::int32_t 
       });
     }
     go_on();
-    // Worked out anew behind the product, so that nothing of it takes the product's registers.
-    const GradientTile<C, S> again = gradient_item<C, S>(arguments, computed_here(index));
-    if (is_right) return again.template write<HalfPlaces>(sums);
-    with_major(again.weight(), [&](auto access) {
-      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(again.residual(), again.matrix.order,
-                                                                    again.row);
+    if (is_right) return tile.template write<HalfPlaces>(sums);
+    with_major(weight, [&](auto access) {
+      const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
+                                                                    tile.row);
       using Right = SplitOperand<S, bfloat16, 3, 16, decltype(access)>;
-      again.template multiply<ExactProducts>(left, Right(again.weight(), again.column, 0), sums);
+      tile.template multiply<ExactProducts>(left, Right(weight, tile.column, 0), sums);
     });
-    again.template write<ExactProducts::Places>(sums);
+    tile.template write<ExactProducts::Places>(sums);
   }
 }
 
@@ -351,7 +348,7 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, residual_product, ProductArgume
     });
   };
   for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
-    gradient_tile<C, S, Terms>(arguments, i, [&] {
+    gradient_tile<C, S, Terms>(gradient_item<C, S>(arguments, i), [&] {
       if (has_loaders<C>) next = take();
     });
     if (!has_loaders<C>) next = take();
