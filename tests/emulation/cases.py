@@ -235,7 +235,7 @@ CASES = {
     "residual, bfloat16": _so((66, 1100, bf16), (66, 136, bf16), (20, 41, bf16, "across"), (70, 130, bf16, "across")),
     "residual, float16": _so((66, 134, f16), (24, 40, f16, "across"), (67, 130, f16, "apart")),
     "residual, mixed": _so((9, 20, f64), (10, 20, f32), (11, 20, bf16), (70, 20, f16), (66, 9, f32, "across")),
-    "residual, empty": _so((0, 5, f32), (5, 0, f32), (3, 4, f32), (0, 0, f32), (1, 2, f32)),
+    "residual, empty": _so((0, 5, f32), (5, 0, f32), (130, 0, f32), (3, 4, f32), (0, 0, f32), (1, 2, f32)),
     "product, high": _so((70, 45, f32), (70, 145, f32), (68, 132, f32, "across"), precision=1),
     "product, medium": _so((70, 45, f32), (70, 145, f32), (68, 132, f32, "across"), precision=2),
     "product, some wanted": _so((30, 20, f32), (31, 21, f32), (32, 22, f32), wanted=[True, False, True]),

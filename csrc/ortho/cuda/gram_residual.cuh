@@ -366,19 +366,18 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArgument
     take_registers<computing_registers>();
   }
 #endif
-  const auto take = [&] {
-    return take_item<C>(arguments.counters, arguments.items, half_scale, [&](std::int32_t index) {
-      const ResidualItem item = residual_item<C>(arguments, index);
-      return !item.in_double && item.begin < item.end;
-    });
+  const auto loads = [&](std::int32_t index) {
+    const ResidualItem item = residual_item<C>(arguments, index);
+    return !item.in_double && item.begin < item.end;
   };
+  const auto take = [&] { return take_item<C>(arguments.counters, arguments.items, half_scale, loads); };
   for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
     HalfScale scale;
     const auto go_on = [&] {
       if (has_loaders<C>) next = take();
     };
     while (!residual_tile<C, S>(arguments, i, scale, go_on)) {
-      if (has_loaders<C>) post(i, scale.value);
+      if (has_loaders<C> && loads(i)) post(i, scale.value);
     }
     if (!has_loaders<C>) next = take();
   }
