@@ -47,6 +47,10 @@ template <class T>
 T read_constant(const T* address) {
   return *address;
 }
+template <class T>
+T read_valid(const T* address, bool valid) {
+  return valid ? *address : T{};
+}
 inline void read_pair_past_l1(const float* pair, float& first, float& second) {
   first = pair[0];
   second = pair[1];

@@ -52,6 +52,12 @@ class Instruction:
         return not re.match(r"!?U?P\d", self.operands)
 
     @property
+    def read_registers(self) -> set[str]:
+        """Of what is wider than a register, the first."""
+        writes = not self.opcode.startswith(("ST", "RED", "BAR", "BRA"))
+        return set(re.findall(r"\bR\d+", self.operands.partition(",")[2] if writes else self.operands))
+
+    @property
     def loaded_bytes(self) -> int:
         """From global memory, by each thread."""
         if not re.match(r"LDG(STS)?\.", self.opcode):
@@ -80,6 +86,18 @@ class Loop:
     def wide_bytes(self) -> int:
         """Of these, those that come 16 at a time."""
         return sum(each.loaded_bytes for each in self.instructions if each.loaded_bytes == 16)
+
+    def awaited_at_once(self) -> list[str]:
+        """What reads a 16-byte load's registers further down in the same round, and so waits for it: one each."""
+        found = []
+        for place, load in enumerate(self.instructions):
+            if load.loaded_bytes != 16 or "LDGSTS" in load.opcode:
+                continue
+            first = int(re.match(r"R(\d+)", load.operands)[1])
+            registers = {f"R{number}" for number in range(first, first + 4)}
+            readers = (each for each in self.instructions[place + 1 :] if registers & each.read_registers)
+            found += [f"{each.opcode} {each.operands}" for each in list(readers)[:1]]
+        return found
 
     def classes(self) -> dict[str, int]:
         totals = Counter(class_of(each.opcode) for each in self.instructions)

@@ -76,6 +76,22 @@ ORTHO_DEVICE T read_constant(const T* address) {
   return result;
 }
 
+// 16 bytes or, where they are not valid, zeros. What is loaded goes to the registers it stays in: of a branch
+// the compiler makes moves right behind the load, and those wait for it.
+template <class T>
+ORTHO_DEVICE T read_valid(const T* address, bool valid) {
+  static_assert(sizeof(T) == sizeof(uint4) && alignof(T) == alignof(uint4));
+  uint4 words;
+  asm volatile(
+      "{ .reg .pred valid; setp.ne.b32 valid, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; "
+      "mov.b32 %3, 0; @valid ld.global.v4.b32 {%0, %1, %2, %3}, [%4]; }"
+      : "=&r"(words.x), "=&r"(words.y), "=&r"(words.z), "=&r"(words.w)
+      : "l"(address), "r"(valid ? 1 : 0));
+  T result;
+  memcpy(&result, &words, sizeof(T));
+  return result;
+}
+
 // Copies to shared memory without waiting: all of the bytes or, where they are not valid, zeros.
 template <int Bytes>
 ORTHO_DEVICE void copy_async(void* target, const void* source, bool valid) {

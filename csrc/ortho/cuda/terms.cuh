@@ -91,9 +91,10 @@ class SplitOperand {
 
   // Writes what came, and fetches the next chunk: what a piece leaves free takes the next one's at once.
   ORTHO_DEVICE void write_and_fetch(Staged& staged, Half* panel) {
+    static_assert(Reading::aligned);
     walk_.for_pieces([&](int r, bool valid, const S* source, int) {
       write_piece(r, staged.pieces[r], panel);
-      staged.pieces[r] = read(valid, source);
+      staged.pieces[r] = read_valid(reinterpret_cast<const Packet<S>*>(source), valid);
     });
   }
 
