@@ -100,7 +100,6 @@ class SplitOperand {
 
   ORTHO_DEVICE float factor(int) const { return 1; }
 
-  ORTHO_DEVICE float scale() const { return scale_; }
   // What its terms are to be multiplied by.
   ORTHO_DEVICE float unscale() const { return 1 / scale_; }
 

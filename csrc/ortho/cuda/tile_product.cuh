@@ -150,11 +150,11 @@ ORTHO_DEVICE void staged_product(Left& left, Right& right, int chunks, bool same
   block_barrier();  // the shared memory may be used for something else
 }
 
-// sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to
-// bring the next chunk, write() brings what came to registers, and factor(chunk) is that of the chunk's
-// products. `same`: both are the same vectors, and the left panel serves as the right one. Of its warp's
-// columns a thread needs so many: the sums of others, and all sums of a warp that needs none, are zero.
-// beside(panel) is called with each chunk of the left operand.
+// sums = A B^T for `chunks` chunks. Of Left and Right, fetch() begins to bring the next chunk, write() brings
+// what came to registers, and factor(chunk) is that of the chunk's products. `same`: both are the same
+// vectors, and the left panel serves as the right one. Of its warp's columns a thread needs so many: the sums
+// of others, and all sums of a warp that needs none, are zero. beside(panel) is called with each chunk of the
+// left operand.
 template <class Products, class Left, class Right, class Beside, class Sum = typename Products::Sum>
 ORTHO_DEVICE void tile_product(Left& left, Right& right, int chunks, bool same, int columns,
                                Blocks<Sum, Products::side>& sums, const Beside& beside) {
