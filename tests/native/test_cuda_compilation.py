@@ -129,7 +129,7 @@ def shared_bytes(toolkit, tmp_path_factory):
     source.write_text(
         '#include <cstdio>\n#include "residual_planes.cuh"\n#include "tile_product.cuh"\n#include "vector_pass.cuh"\n'
         "using namespace ortho::cuda;\n"
-        'int main() { printf("%zu %zu %zu", tile_block_bytes, spread_shared_bytes,'
+        'int main() { printf("%zu %zu %zu", tile_block_bytes<float>, spread_shared_bytes,'
         " std::max(PassMemory<double, float>::bytes, PassMemory<double, ortho::bfloat16>::bytes)); }\n"
     )
     run(toolkit.nvcc, *cuda_toolkit.FLAGS, f"-arch={machine(cuda_toolkit.OLDEST)}", f"-I{KERNELS}", source,

@@ -27,7 +27,9 @@ constexpr std::size_t tile_shared_bytes = 100'352, loaded_bytes = 0, mail_bytes 
 // Of a block that computes in C, and of its shared memory.
 template <class C>
 constexpr int tile_block_threads = tile_threads + (std::is_same_v<C, float> ? loader_threads : 0);
-constexpr std::size_t tile_block_bytes = tile_shared_bytes + loaded_bytes + mail_bytes;
+template <class C>
+constexpr std::size_t tile_block_bytes =
+    tile_shared_bytes + (std::is_same_v<C, float> ? loaded_bytes + mail_bytes : 0);
 
 #ifdef ORTHO_WITH_LOADERS
 
@@ -40,6 +42,7 @@ constexpr int most_stages = 4;
 constexpr int loader_registers = 96, computing_registers = 160;
 static_assert((loader_registers + computing_registers) * 256 == 65536);
 
+static_assert(tile_threads == 256 && pass_threads == 256);  // as block_barrier() has it
 ORTHO_DEVICE bool is_loader() { return thread_index() >= tile_threads; }
 
 // What the two write to each other.
@@ -111,7 +114,7 @@ ORTHO_DEVICE void bring_chunks(Left& left, Right& right, int chunks, bool same) 
   using Panels = LoadedPanels<typename Left::Panel, typename Right::Panel>;
   constexpr int stages = Panels::stages;
   // A chunk is there when its copies are: so many chunks after they began.
-  constexpr int lag = !Left::is_copied && !Right::is_copied ? 0 : stages > 2 ? 2 : 1;
+  constexpr int lag = Left::is_copied || Right::is_copied ? 1 : 0;
   typename Left::Staged staged_left;
   typename Right::Staged staged_right;
   if constexpr (Left::through_registers) left.fetch(staged_left, nullptr);

@@ -50,7 +50,7 @@ void launch_spread(const ProductLaunch& plan, const std::vector<Matrix>& matrice
 
 template <class C, class S>
 void launch_product(const ProductLaunch& plan, const ProductArguments& arguments, void* stream) {
-  const LaunchConfig shape{plan.blocks, tile_block_threads<C>, tile_block_bytes};
+  const LaunchConfig shape{plan.blocks, tile_block_threads<C>, tile_block_bytes<C>};
   constexpr bool has_two = std::is_same_v<C, float> && !std::is_same_v<S, bfloat16>;
   constexpr bool has_one = !(std::is_same_v<C, float> && std::is_same_v<S, float16>);
   if constexpr (has_two) {
@@ -84,7 +84,7 @@ void soft_orthogonality(const std::vector<Matrix>& matrices, EntryWeights weight
     arguments.squares = arena.take<double>(plan.sum_bytes);
     in_storage<C>(plan.storage, [&](auto stored) {
       launch("gram_residual", gram_residual<C, decltype(stored)>,
-             {plan.blocks, tile_block_threads<C>, tile_block_bytes}, arguments, stream);
+             {plan.blocks, tile_block_threads<C>, tile_block_bytes<C>}, arguments, stream);
     });
   }
 }
