@@ -371,7 +371,10 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArgument
     return !item.in_double && item.begin < item.end;
   };
   const auto take = [&] { return take_item<C>(arguments.counters, arguments.items, half_scale, loads); };
-  for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
+  std::int32_t next = has_loaders<C> ? take() : 0;
+  for (;;) {
+    const std::int32_t i = has_loaders<C> ? next : take();
+    if (i >= arguments.items) return;
     HalfScale scale;
     const auto go_on = [&] {
       if (has_loaders<C>) next = take();
@@ -379,7 +382,6 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArgument
     while (!residual_tile<C, S>(arguments, i, scale, go_on)) {
       if (has_loaders<C> && loads(i)) post(i, scale.value);
     }
-    if (!has_loaders<C>) next = take();
   }
 }
 

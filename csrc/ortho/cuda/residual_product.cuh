@@ -347,11 +347,13 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, residual_product, ProductArgume
       return gradient_item<C, S>(arguments, index).matrix.is_spread != 0;
     });
   };
-  for (std::int32_t i = take(), next = 0; i < arguments.items; i = next) {
+  std::int32_t next = has_loaders<C> ? take() : 0;
+  for (;;) {
+    const std::int32_t i = has_loaders<C> ? next : take();
+    if (i >= arguments.items) return;
     gradient_tile<C, S, Terms>(gradient_item<C, S>(arguments, i), [&] {
       if (has_loaders<C>) next = take();
     });
-    if (!has_loaders<C>) next = take();
   }
 }
 
