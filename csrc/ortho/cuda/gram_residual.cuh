@@ -288,11 +288,11 @@ ORTHO_DEVICE Operand<S> gram_operand(const ResidualArguments& arguments, const R
           item.end};
 }
 
-// Returns whether the item is done, or must be begun anew with another scale. Calls go_on() when its product
-// is there, and only what this thread has is needed any more.
-template <class C, class S, class GoOn>
+// Returns whether the item is done, or must be begun anew with another scale. Calls free_loaders() when
+// its product is there, and only what this thread has is needed any more.
+template <class C, class S, class FreeLoaders>
 ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t index, HalfScale& scale,
-                                const GoOn& go_on) {
+                                const FreeLoaders& free_loaders) {
   const ResidualItem item = residual_item<C>(arguments, index);
   // Worked out anew behind the product, so that nothing of it takes the product's registers.
   const auto item_again = [&] { return residual_item<C>(arguments, computed_here(index)); };
@@ -305,7 +305,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
       Own left(operand, item.row, item.begin), right(operand, item.column, item.begin);
       gram_tile<Fp64>(item, operand.vectors, left, right, none, sums);
     });
-    go_on();
+    free_loaders();
     complete_tile<C>(arguments, item_again(), index, none, sums);
     return true;
   }
@@ -330,7 +330,7 @@ ORTHO_DEVICE bool residual_tile(const ResidualArguments& arguments, std::int32_t
         return false;
       }
     }
-    go_on();
+    free_loaders();
     complete_tile<C>(arguments, again, index, lengths, sums);
   }
   return true;
@@ -358,7 +358,7 @@ ORTHO_DEVICE void bring_residual_items(const ResidualArguments& arguments) {
 template <class C, class S>
 ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArguments) {
 #ifdef ORTHO_WITH_LOADERS
-  if constexpr (std::is_same_v<C, float>) {
+  if constexpr (has_loaders<C>) {
     if (is_loader()) {
       give_registers<loader_registers>();
       return bring_residual_items<S>(arguments);
@@ -370,17 +370,11 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, gram_residual, ResidualArgument
     const ResidualItem item = residual_item<C>(arguments, index);
     return !item.in_double && item.begin < item.end;
   };
-  const auto take = [&] { return take_item<C>(arguments.counters, arguments.items, half_scale, loads); };
-  std::int32_t next = has_loaders<C> ? take() : 0;
-  for (;;) {
-    const std::int32_t i = has_loaders<C> ? next : take();
-    if (i >= arguments.items) return;
+  TakenItems<C, decltype(loads)> items(arguments.counters, arguments.items, loads);
+  while (items.begin()) {
     HalfScale scale;
-    const auto go_on = [&] {
-      if (has_loaders<C>) next = take();
-    };
-    while (!residual_tile<C, S>(arguments, i, scale, go_on)) {
-      if (has_loaders<C> && loads(i)) post(i, scale.value);
+    while (!residual_tile<C, S>(arguments, items.item, scale, [&] { items.free_loaders(); })) {
+      if (has_loaders<C> && loads(items.item)) post(items.item, scale.value);
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "launch_plan.h"
 #include "reduce.cuh"
 #include "staging.cuh"
+#include "terms.cuh"
 
 namespace ortho::cuda {
 
@@ -72,7 +73,7 @@ constexpr std::int32_t no_item = -1;
 
 // Of those that compute, when the chunks of the item before are used up: asks for an item's chunks, of which
 // there are some, or sends the loaders home.
-ORTHO_DEVICE void post(std::int32_t item, float scale = 0) {
+ORTHO_DEVICE void post(std::int32_t item, float scale = half_scale) {
   if (thread_index() == 0) {
     mail().item = item;
     mail().scale = scale;
@@ -166,24 +167,49 @@ ORTHO_DEVICE float largest_loaded(int operand) {
 template <class C>
 constexpr bool has_loaders = false;
 constexpr std::int32_t no_item = -1;
-ORTHO_DEVICE void post(std::int32_t, float = 0) {}
+ORTHO_DEVICE void post(std::int32_t, float = half_scale) {}
 
 #endif
 
-// Of those that compute in C: the next item that no block has taken; at the end there are none. Loaders are
-// asked for its chunks if loads(item), so that they bring them while the item before is completed.
+// Of those that compute in C: the items that no other block has taken, in order. Where there are loaders,
+// they are asked for the chunks of the next item, if loads(item), when the one before needs them no more.
 template <class C, class Loads>
-ORTHO_DEVICE std::int32_t take_item(std::uint32_t* taken, std::int32_t items, float scale,
-                                    const Loads& loads) {
-  const std::int32_t item = next_item(taken, items);
-  if constexpr (has_loaders<C>) {
-    if (item >= items) {
-      post(no_item);
-    } else if (loads(item)) {
-      post(item, scale);
+class TakenItems {
+ public:
+  ORTHO_DEVICE TakenItems(std::uint32_t* taken, std::int32_t count, const Loads& loads)
+      : taken_(taken), count_(count), loads_(loads) {
+    if (has_loaders<C>) take();
+  }
+
+  // Goes on to the next item; returns whether there is one.
+  ORTHO_DEVICE bool begin() {
+    if (!has_loaders<C>) take();
+    item = next_;
+    return item < count_;
+  }
+
+  // To be called once in each item, when it needs loaders no more.
+  ORTHO_DEVICE void free_loaders() {
+    if (has_loaders<C>) take();
+  }
+
+  std::int32_t item = 0;
+
+ private:
+  ORTHO_DEVICE void take() {
+    next_ = next_item(taken_, count_);
+    if constexpr (has_loaders<C>) {
+      if (next_ >= count_) {
+        post(no_item);
+      } else if (loads_(next_)) {
+        post(next_);
+      }
     }
   }
-  return item;
-}
+
+  std::uint32_t* taken_;
+  std::int32_t count_, next_ = 0;
+  const Loads& loads_;
+};
 
 }  // namespace ortho::cuda

@@ -277,10 +277,10 @@ struct PlanesTile {
   }
 };
 
-// C: of values and residuals, S: of weights and gradients, Terms: of R. Calls go_on() when no loader is
+// C: of values and residuals, S: of weights and gradients, Terms: of R. Calls free_loaders() when none is
 // needed any more.
-template <class C, class S, int Terms, class GoOn>
-ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile, const GoOn& go_on) {
+template <class C, class S, int Terms, class FreeLoaders>
+ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile, const FreeLoaders& free_loaders) {
   const Operand<S> weight = tile.weight();
   if constexpr (std::is_same_v<C, double>) {
     Blocks<double, narrow_tile> sums;
@@ -301,7 +301,7 @@ ORTHO_DEVICE void gradient_tile(const GradientTile<C, S>& tile, const GoOn& go_o
             Planes::left(tile), Planes::template right<decltype(access)>(tile), sums);
       });
     }
-    go_on();
+    free_loaders();
     if (is_right) return tile.template write<HalfPlaces>(sums);
     with_major(weight, [&](auto access) {
       const TriangleOperand<bfloat16, wide_tile, 16, 3, float> left(tile.residual(), tile.matrix.order,
@@ -334,7 +334,7 @@ ORTHO_DEVICE void bring_gradient_items(const ProductArguments& arguments) {
 template <class C, class S, int Terms>
 ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, residual_product, ProductArguments) {
 #ifdef ORTHO_WITH_LOADERS
-  if constexpr (std::is_same_v<C, float>) {
+  if constexpr (has_loaders<C>) {
     if (is_loader()) {
       give_registers<loader_registers>();
       return bring_gradient_items<S, Terms>(arguments);
@@ -342,18 +342,10 @@ ORTHO_KERNEL(tile_block_threads<C>, tile_blocks, residual_product, ProductArgume
     take_registers<computing_registers>();
   }
 #endif
-  const auto take = [&] {
-    return take_item<C>(arguments.taken, arguments.items, half_scale, [&](std::int32_t index) {
-      return gradient_item<C, S>(arguments, index).matrix.is_spread != 0;
-    });
-  };
-  std::int32_t next = has_loaders<C> ? take() : 0;
-  for (;;) {
-    const std::int32_t i = has_loaders<C> ? next : take();
-    if (i >= arguments.items) return;
-    gradient_tile<C, S, Terms>(gradient_item<C, S>(arguments, i), [&] {
-      if (has_loaders<C>) next = take();
-    });
+  const auto loads = [&](std::int32_t i) { return gradient_item<C, S>(arguments, i).matrix.is_spread != 0; };
+  TakenItems<C, decltype(loads)> items(arguments.taken, arguments.items, loads);
+  while (items.begin()) {
+    gradient_tile<C, S, Terms>(gradient_item<C, S>(arguments, items.item), [&] { items.free_loaders(); });
   }
 }
 
