@@ -166,7 +166,7 @@ def build_module(
     if start is not None:
         fill(encoder, start, config, splits.channels)
     apply_memory_format(encoder, settings.channels_last, sharded=settings.strategy == "fsdp2")
-    if settings.precision == "bf16-mixed":
+    if settings.precision == "bf16-mixed" and not on_gpu(settings):
         refuse_small_maps(encoder)
     method = METHODS[config.method.name](encoder, instantiate(config.method))
     if ranks.count > 1 and settings.sync_batchnorm:
