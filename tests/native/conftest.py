@@ -5,6 +5,8 @@ import shutil
 import pytest
 from kernel_builds import Kernels
 
+from ortho_kernels import cuda_toolkit
+
 
 @pytest.fixture(scope="session")
 def build_kernels(tmp_path_factory):
@@ -12,3 +14,13 @@ def build_kernels(tmp_path_factory):
     if compiler is None:
         pytest.skip("no C++ compiler")
     return Kernels(tmp_path_factory.mktemp("kernels"), compiler)
+
+
+@pytest.fixture(scope="session")
+def toolkit():
+    try:
+        toolkit = cuda_toolkit.find_toolkit()
+        toolkit.supported()
+    except cuda_toolkit.ToolkitError as error:
+        pytest.skip(str(error))
+    return toolkit

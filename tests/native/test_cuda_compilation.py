@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from pathlib import Path
 import machine_code
 import pytest
 import torch
+from cuda_builds import KERNELS, Kernel, parsed, run
 
 from ortho_kernels import cuda_toolkit, ops
 from ortho_kernels.backends import cuda
 from ortho_kernels.cuda_toolkit import machine, virtual
 
-KERNELS = Path(__file__).parents[2] / "csrc" / "ortho" / "cuda"
 SOURCES = sorted(KERNELS.glob("*.cu"))
 FEW = ((8, 0), (9, 0))  # of the architectures: assembling takes long, so the others are slow
 REGISTERS, SHARED_BYTES = 65_536, 100 * 1024  # of a multiprocessor; of the least of the architectures (8.6, 8.9, 12.0)
@@ -29,26 +28,6 @@ built = pytest.mark.skipif(AGAINST is not None, reason=f"CUDA kernels: {AGAINST}
 
 
 @dataclass
-class Kernel:
-    """What the assembler says of one kernel on one architecture."""
-
-    name: str
-    registers: int
-    shared_bytes: int
-    stack_bytes: int
-    spilled_bytes: int
-
-    @property
-    def threads_and_blocks(self):
-        planner = pytest.importorskip("ortho_kernels._introspect").cuda
-        if re.search(r"gram_residual|residual_product", self.name):
-            return planner.tile_threads, planner.tile_blocks
-        if "spread_residuals" in self.name:
-            return planner.tile_threads, planner.spread_blocks
-        return planner.pass_threads, planner.pass_blocks
-
-
-@dataclass
 class Assembled:
     """All kernels of all sources for one architecture."""
 
@@ -56,32 +35,6 @@ class Assembled:
     kernels: list[Kernel]
     cubins: list[Path]
     report: str
-
-
-def run(*command):
-    done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
-
-
-def parsed(report):
-    pattern = (
-        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
-        r".*?Used (\d+) registers([^\n]*)"
-    )
-    for name, stack, stores, loads, registers, rest in re.findall(pattern, report, re.DOTALL):
-        shared = re.search(r"(\d+) bytes smem", rest)
-        yield Kernel(name, int(registers), int(shared[1]) if shared else 0, int(stack), int(stores) + int(loads))
-
-
-@pytest.fixture(scope="module")
-def toolkit():
-    try:
-        toolkit = cuda_toolkit.find_toolkit()
-        toolkit.supported()
-    except cuda_toolkit.ToolkitError as error:
-        pytest.skip(str(error))
-    return toolkit
 
 
 @pytest.fixture(scope="module")

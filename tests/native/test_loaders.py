@@ -5,7 +5,7 @@ import subprocess
 
 import machine_code
 import pytest
-from test_cuda_compilation import KERNELS, parsed, run, toolkit  # noqa: F401 (a fixture)
+from cuda_builds import KERNELS, parsed, run
 
 from ortho_kernels import cuda_toolkit
 
@@ -23,7 +23,7 @@ BUDGETS = {
 
 
 @pytest.fixture(scope="module")
-def compiled(toolkit, tmp_path_factory):  # noqa: F811
+def compiled(toolkit, tmp_path_factory):
     """The machine code, and what the assembler says of it."""
     if (9, 0) not in toolkit.supported():
         pytest.skip("this nvcc doesn't know sm_90a")
@@ -75,7 +75,7 @@ def test_what_is_loaded_is_awaited_one_chunk_later(pattern, loops):
         assert loop.awaited_at_once() == [], loop.head
 
 
-def test_another_architecture_is_refused(toolkit, tmp_path):  # noqa: F811
+def test_another_architecture_is_refused(toolkit, tmp_path):
     command = [toolkit.nvcc, *FLAGS, "-arch=sm_80", "-cubin", SOURCE, "-o", tmp_path / "x.cubin"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode != 0

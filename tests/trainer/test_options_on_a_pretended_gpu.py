@@ -1,12 +1,9 @@
 """With any option a run trains on a pretended GPU as on the CPU, and between rows of figures no step waits for it."""
 
 import pytest
-from bare_runs import train
-from between_rows import config_of
-from pretended_gpu import PretendedGpu, only_without_a_gpu
-from two_devices import assert_rows_alike, train_on_both, train_on_cpu, train_on_gpu
+from pretended_gpu import only_without_a_gpu
+from two_devices import assert_resume_is_exact, train_on_both, train_on_cpu, train_on_gpu
 
-from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.report.metrics_file import read_metrics
 
 pytestmark = only_without_a_gpu
@@ -63,12 +60,4 @@ def test_running_scores_are_those_of_the_cpu(tmp_path):
 
 
 def test_a_resume_is_exact(tmp_path):
-    words = ["trainer=gpu", "penalty=srip", "penalty.warm_start=true", "trainer.ema=0.9", "trainer.checkpoint_every=2"]
-    with PretendedGpu():
-        whole = train(ALONE, config_of(tmp_path / "whole", words))
-        cut = train(ALONE, config_of(tmp_path / "cut", words))
-        for late in sorted((cut / "checkpoints").glob("*.ckpt"))[1:]:
-            late.unlink()
-        resumed = train(ALONE, config_of(tmp_path / "cut", [*words, f"resume={cut}"]))
-    assert resumed == cut
-    assert_rows_alike(resumed, whole, rounding=0)
+    assert_resume_is_exact(tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 from pretended_gpu import only_without_a_gpu
-from two_devices import assert_alike, command_of, detection_of, finished_run, written_on_both
+from two_devices import assert_alike, command_of, detection_of, finished_run, run_of, written_on_both
 
 from ortho_kernels.trainer import evaluate, spectra
 
@@ -18,11 +18,7 @@ pytestmark = only_without_a_gpu
     ids=" ".join,
 )
 def test_a_whole_run_ends_as_on_the_cpu(run_tiny, words):
-    def results(device):
-        run = run_tiny("trainer.tensorboard=false", f"trainer={device}", *words)
-        return run / "results.json"
-
-    assert_alike(*written_on_both(results))
+    assert_alike(*written_on_both(run_of(run_tiny, *words)))
 
 
 @pytest.fixture(scope="module")

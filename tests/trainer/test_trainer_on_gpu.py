@@ -4,19 +4,18 @@ Whole runs are compared in float64, where rounding stays small. Convolutions in 
 """
 
 from contextlib import nullcontext
-from functools import partial
 
 import pytest
 import torch
-from bare_runs import train
-from between_rows import config_of
 from small_methods import backbone_of, small_heads
 from two_devices import (
     assert_alike,
+    assert_resume_is_exact,
     assert_rows_alike,
     command_of,
     detection_of,
     finished_run,
+    run_of,
     train_on_cpu,
     train_on_gpu,
     written_on_both,
@@ -28,7 +27,6 @@ from ortho_kernels.trainer.data.order import Order
 from ortho_kernels.trainer.data.pipelines import WorkersPipeline
 from ortho_kernels.trainer.data.view_settings import ViewSettings, plan_views
 from ortho_kernels.trainer.data.views import Views
-from ortho_kernels.trainer.distributed.processes import ALONE
 from ortho_kernels.trainer.methods import METHODS
 from ortho_kernels.trainer.report.metrics_file import read_metrics
 
@@ -67,11 +65,7 @@ def test_the_first_loss_of_a_method(tmp_path, method):
     ids=" ".join,
 )
 def test_a_whole_run_ends_as_on_the_cpu(run_tiny, words):
-    def results(device):
-        run = run_tiny("trainer.tensorboard=false", f"trainer={device}", IN_FLOAT64, *words)
-        return run / "results.json"
-
-    assert_alike(*written_on_both(results, gpu=GPU))
+    assert_alike(*written_on_both(run_of(run_tiny, IN_FLOAT64, *words), gpu=GPU))
 
 
 @pytest.mark.parametrize("pipeline", ["device", "workers"])
@@ -135,11 +129,4 @@ def test_losses_of_a_detector(run, tmp_path, detector):
 
 
 def test_a_resume_is_exact(tmp_path):
-    words = ["trainer=gpu", "penalty=srip", "penalty.warm_start=true", "trainer.ema=0.9", "trainer.checkpoint_every=2"]
-    go = partial(train, ALONE)
-    whole, cut = (go(config_of(tmp_path / name, words)) for name in ("whole", "cut"))
-    assert_rows_alike(cut, whole, rounding=0)
-    for late in sorted((cut / "checkpoints").glob("*.ckpt"))[1:]:
-        late.unlink()
-    resumed = go(config_of(tmp_path / "cut", [*words, f"resume={cut}"]))
-    assert_rows_alike(resumed, whole, rounding=0)
+    assert_resume_is_exact(tmp_path, gpu=GPU)

@@ -86,6 +86,24 @@ def detection_of(run, folder, *words):
     return command_of(detect.main, run, *small, *words)
 
 
+def run_of(run_tiny, *words):
+    """A whole run, as a function of the device that returns its results."""
+    return lambda device: run_tiny("trainer.tensorboard=false", f"trainer={device}", *words) / "results.json"
+
+
+def assert_resume_is_exact(folder, gpu=PretendedGpu):
+    """That a run on the GPU which goes on from its first checkpoint has the rows of one that was never cut."""
+    words = ["trainer=gpu", "penalty=srip", "penalty.warm_start=true", "trainer.ema=0.9", "trainer.checkpoint_every=2"]
+    with gpu():
+        whole, cut = (train(ALONE, config_of(folder / name, words)) for name in ("whole", "cut"))
+        assert_rows_alike(cut, whole, rounding=0)
+        for late in sorted((cut / "checkpoints").glob("*.ckpt"))[1:]:
+            late.unlink()
+        resumed = train(ALONE, config_of(folder / "cut", [*words, f"resume={cut}"]))
+    assert resumed == cut
+    assert_rows_alike(resumed, whole, rounding=0)
+
+
 def assert_rows_alike(run, other, rounding=ROUNDING):
     """That the figures of two runs' steps are the same to rounding, but those that are timed."""
     for name in ("metrics.csv", "evaluations.csv"):
